@@ -1,0 +1,58 @@
+"""How good KV-cache placement can possibly get, proved, and how far today's policies are from it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kvbound.cost import evaluate as evaluate
+    from kvbound.cost import ideal as ideal
+    from kvbound.instance import Instance as Instance
+    from kvbound.instance import Rules as Rules
+    from kvbound.instance_io import make_instance as make_instance
+    from kvbound.instance_io import read_instance as read_instance
+    from kvbound.instance_io import write_instance as write_instance
+    from kvbound.result import Bound as Bound
+    from kvbound.result import Result as Result
+    from kvbound.schedule import Schedule as Schedule
+    from kvbound.simulation import simulate as simulate
+    from kvbound.solvers import compare as compare
+    from kvbound.solvers import solve as solve
+    from kvbound.trace import Trace as Trace
+    from kvbound.trace import read_trace as read_trace
+
+_HOME = {
+    "Bound": "result",
+    "Instance": "instance",
+    "Result": "result",
+    "Rules": "instance",
+    "Schedule": "schedule",
+    "Trace": "trace",
+    "compare": "solvers",
+    "evaluate": "cost",
+    "ideal": "cost",
+    "make_instance": "instance_io",
+    "read_instance": "instance_io",
+    "read_trace": "trace",
+    "simulate": "simulation",
+    "solve": "solvers",
+    "write_instance": "instance_io",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import kvbound`` stays quick."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'kvbound' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"kvbound.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,50 @@
+"""The independent checker: replays schedules and costs them again, recomputes what certificates prove.
+
+It shares no code with the rest of kvbound: the standard library and NumPy only, own replay, own slot
+times, own SHA-256. It reads the expanded instance, the packed read sets and the schedule's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kvbound.checker import certificate, fang2025, physical
+from kvbound.checker._inputs import Rows, Source, load, text
+from kvbound.checker._report import Refused, Report
+from kvbound.checker.certificate import check_certificate
+from kvbound.checker.fang2025 import check_fang2025
+from kvbound.checker.physical import check_schedule
+
+__all__ = ["Report", "check", "check_certificate", "check_fang2025", "check_schedule"]
+
+CHECKERS = {
+    certificate.SCHEMA: check_certificate,
+    fang2025.SCHEMA: check_fang2025,
+    physical.SCHEMA: check_schedule,
+}
+"""What a file's ``schema`` makes of it."""
+
+
+def check(expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: float | None = None) -> Report:
+    """Check a file of any known schema against its instance.
+
+    Parameters
+    ----------
+    expanded
+        The expanded instance, as ``kvbound instance expand`` writes it.
+    rows
+        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``; memory maps will do.
+    file
+        An npz file, or its arrays.
+    claimed_s
+        A claimed decode time (or bound) in seconds, compared to 1e-9 relative (or at most what is proved).
+    """
+    try:
+        arrays = load(file)
+        schema = text(arrays, "schema")
+        if schema not in CHECKERS:
+            raise Refused(f"schema is {schema!r}, expected one of {', '.join(CHECKERS)}")
+    except Refused as refusal:
+        return Report("unknown", tuple(map(str, refusal.args)))
+    return CHECKERS[schema](expanded, rows, arrays, claimed_s=claimed_s)

@@ -1,0 +1,175 @@
+"""The expanded instance as plain numbers, and the arrays of a file, every value verified before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker._report import Floats, Refused
+
+Rows: TypeAlias = Sequence[NDArray[np.uint8]]
+Source: TypeAlias = Mapping[str, Any] | Path | str
+
+CHOICES = {
+    "copies": ("inclusive", "exclusive"),
+    "migration": ("none", "on-read", "prefetch"),
+    "timing": ("parallel", "serial"),
+    "initial": ("free", "prefill-first"),
+    "accounting": ("physical", "fang2025"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """The expanded instance as plain numbers: bytes, seconds, bytes per second."""
+
+    layers: int
+    prefill: int
+    steps: int
+    item_bytes: int
+    weight_bytes: float
+    weight_reads: Floats  # (layers,)
+    names: tuple[str, ...]  # of the tiers, fast to slow
+    resources: tuple[str, ...]
+    bandwidth: Floats  # (resources,)
+    reads: Floats  # (tiers, resources): 1 where a read at the tier loads the resource
+    writes: Floats
+    latency: Floats  # (tiers,)
+    capacity: Floats  # (tiers,), inf where unlimited
+    granularity: int
+    rules: Mapping[str, str]
+    sha256: str
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and decoded tokens together."""
+        return self.prefill + self.steps
+
+
+def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
+    """Take the expanded instance apart, verify the trace's rows against it and hash it."""
+    try:
+        case = _case(
+            expanded, [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
+    shape = (case.steps, 8 * math.ceil(case.tokens / 64))
+    for layer, packed in enumerate(rows):
+        if packed.dtype != np.uint8 or packed.shape != shape:
+            found = f"{packed.dtype} {packed.shape}"
+            raise Refused(f"layer {layer}: the trace's rows are {found}, expected uint8 {shape}")
+    return case
+
+
+def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
+    memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
+    tiers, layers = memory["tiers"], trace["layers"]
+    names = tuple(memory["resources"])
+
+    def loads(field: str) -> Floats:
+        matrix = np.zeros((len(tiers), len(names)))
+        for number, tier in enumerate(tiers):
+            matrix[number, [names.index(name) for name in tier[field]]] = 1
+        return matrix
+
+    case = Case(
+        layers, trace["prefill_tokens"], trace["decode_steps"], llm["kv_bytes_per_token_layer"],
+        llm["weight_bytes"], np.array(llm["weight_read_bytes_per_layer"], float),
+        tuple(tier["name"] for tier in tiers), names,
+        np.array([memory["resources"][name] for name in names], float),
+        loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
+        np.array([math.inf if tier["capacity"] is None else tier["capacity"] for tier in tiers], float),
+        rules["granularity"], {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
+    )  # fmt: skip
+    sizes = (layers, case.steps, case.item_bytes, case.granularity)
+    whole = all(type(size) is int and size > 0 for size in sizes)
+    for expected, holds in {
+        'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
+        "whole positive layers, steps, bytes per item and granularity": whole,
+        "prefill_tokens >= 0": type(case.prefill) is int and case.prefill >= 0,
+        "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
+        "finite weights >= 0": all(0 <= w < math.inf for w in (case.weight_bytes, *case.weight_reads)),
+        "finite bandwidths > 0": bool(np.all((case.bandwidth > 0) & (case.bandwidth < math.inf))),
+        "finite latencies >= 0": bool(np.all((case.latency >= 0) & (case.latency < math.inf))),
+        "capacities >= 0": bool(np.all(case.capacity >= 0)),
+        "at least two tiers": len(tiers) >= 2,
+        "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
+        "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
+    }.items():
+        if not holds:
+            raise ValueError(f"expected {expected}")
+    return case
+
+
+def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:
+    """Return the instance's SHA-256: canonical JSON without its name, the trace by the hashes of its rows."""
+    body = {key: value for key, value in expanded.items() if key != "name"}
+    trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
+    body["trace"] = trace | {"sha256": list(row_hashes)}
+    text = json.dumps(_whole(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _whole(value: Any) -> Any:
+    """Write integral floats as integers, everywhere."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def load(source: Source) -> dict[str, Any]:
+    """Return the arrays of an npz file (or of a mapping); pickles are refused."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    try:
+        with open(source, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, Mapping):
+                raise ValueError("it holds a single array")
+            return {name: file[name] for name in file}
+    except Exception as error:  # whatever a damaged file makes the zip and array readers raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Refused(f"{source} is no readable npz file: {reason}") from None
+
+
+def text(arrays: Mapping[str, Any], name: str) -> str:
+    """Return a string stored in the file."""
+    value = np.asarray(arrays.get(name, 0))
+    if value.dtype.kind != "U" or value.ndim:
+        raise Refused(f"the file has no text {name!r}")
+    return str(value)
+
+
+def array(arrays: Mapping[str, Any], name: str, dtype: str, *shape: int) -> NDArray[Any]:
+    """Return an array of exactly this type and shape; -1 stands for any length."""
+    if name not in arrays:
+        raise Refused(f"the file has no array {name!r}")
+    value = np.asarray(arrays[name])
+    fits = len(shape) == value.ndim and all(w in (-1, n) for w, n in zip(shape, value.shape, strict=True))
+    if value.dtype != np.dtype(dtype) or not fits:
+        expected = f"{dtype} {tuple('any' if size < 0 else size for size in shape)}"
+        raise Refused(f"{name} is {value.dtype} {value.shape}, expected {expected}")
+    return value
+
+
+def tie(arrays: Mapping[str, Any], case: Case, schema: str, accounting: str) -> list[str]:
+    """Verify that the file is of this schema and made for this instance."""
+    if text(arrays, "schema") != schema:
+        raise Refused(f"schema is {text(arrays, 'schema')!r}, expected {schema!r}")
+    if case.rules["accounting"] != accounting:
+        raise Refused(f"a {schema} file needs accounting {accounting!r}, not {case.rules['accounting']!r}")
+    if text(arrays, "instance_sha256") == case.sha256:
+        return []
+    made = text(arrays, "instance_sha256")[:12]
+    return [f"the schedule was made for another instance: {made}..., not {case.sha256[:12]}..."]

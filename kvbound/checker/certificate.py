@@ -1,0 +1,266 @@
+"""Recompute the time lower bound that a certificate's multipliers prove, in exact integers.
+
+Prices on what items ask of slots, and on room, let items and slots fall apart. Any prices give a valid
+bound: the least price of each item's path, plus what each slot takes at least beyond the prices paid to
+it, minus the price of all room. An item's path is a shortest path over the tiers it may be in. A slot's
+time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1 (serial: theta_r <= 1); that is
+linear in the counts, so its minimum over their ranges is found by hand, separately for at most `whole`
+items read at one tier and for more of them, as the number of items is a whole one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
+from kvbound.checker._report import Ints, Refused, Report
+from kvbound.checker.physical import prefill_first
+
+SCHEMA = "kvbound.certificate/1"
+FULL = 1 << 40
+MOST = 1 << 62
+"""No number of an item's path may reach this."""
+
+Exact = NDArray[np.object_]  # Python integers: no overflow
+
+
+@dataclass(frozen=True)
+class _Multipliers:
+    """The certificate's arrays; see `kvbound.solvers.certificate`."""
+
+    bound_s: float
+    scale: int
+    capacity: Ints  # (tiers, 1 + steps * layers)
+    prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
+    tier: int
+    whole: Ints  # (steps, layers)
+    theta: Ints  # (2, resources sorted by name, steps, layers)
+
+
+def check_certificate(
+    expanded: Mapping[str, Any], rows: Rows, certificate: Source, *, claimed_s: float | None = None
+) -> Report:
+    """Recompute a certificate's bound and compare it with what the certificate claims.
+
+    Parameters
+    ----------
+    expanded
+        The expanded instance.
+    rows
+        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``, lowest bit first.
+    certificate
+        The npz file or its arrays.
+    claimed_s
+        A bound claimed elsewhere, in seconds.
+    """
+    sha256 = None
+    try:
+        case = read_case(expanded, rows)
+        sha256 = case.sha256
+        arrays = load(certificate)
+        problems = tie(arrays, case, SCHEMA, "physical")
+        given = _take_apart(case, arrays)
+        rooms = _rooms(case, given)
+    except Refused as refusal:
+        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+    counts = [_past_reads(case, packed) for packed in rows]
+    total = -sum(room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items())
+    for layer, packed in enumerate(rows):
+        total += _items(case, given, layer, packed) + _slots(case, given, layer, counts[layer])
+    bound_s = _seconds(total, given.scale)
+    for claim in (given.bound_s, claimed_s):
+        if claim is not None and not (math.isfinite(claim) and Fraction(claim) <= bound_s):
+            problems.append(f"the claimed bound {claim!r} s is not proved, only {bound_s!r} s is")
+    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+
+
+def _seconds(total: int, scale: int) -> float:
+    """Return total * 2**-scale rounded down."""
+    exact = Fraction(total, 1 << scale)
+    nearest = float(exact)
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
+
+
+def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
+    """Return the multipliers; refuse what is no valid one."""
+    tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
+    given = _Multipliers(
+        float(array(arrays, "bound_s", "float64")),
+        int(array(arrays, "scale", "int64")),
+        array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
+        array(arrays, "prices", "int64", 3 * tiers, *slots),
+        int(array(arrays, "tier", "int64")),
+        array(arrays, "whole", "int64", *slots),
+        array(arrays, "theta", "int64", 2, resources, *slots),
+    )
+    theta = given.theta
+    bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
+    share = case.rules["timing"] == "serial" or (bounded and bool((theta.sum(axis=1) <= FULL).all()))
+    for expected, holds in {
+        "scale from 0 to 1000": 0 <= given.scale <= 1000,
+        "a tier of the memory": 0 <= given.tier < tiers,
+        "prices of room >= 0": bool(given.capacity.min() >= 0),
+        f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
+        "numbers of a path below 2**62": _longest(case, given) < MOST,
+    }.items():
+        if not holds:
+            raise Refused(f"the certificate is malformed: expected {expected}")
+    return given
+
+
+def _longest(case: Case, given: _Multipliers) -> int:
+    """Bound every number that can occur along an item's path: nothing in int64 overflows below 2**62."""
+
+    def most(values: Ints) -> int:
+        return max(abs(int(values.min())), abs(int(values.max())))
+
+    tiers = len(case.names)
+    room = given.capacity.astype(object).sum(axis=1).max()
+    read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
+    return int(room + (case.steps + 1) * case.granularity * (read + extra + 4 * write))
+
+
+def _rooms(case: Case, given: _Multipliers) -> dict[int, int]:
+    """Return how many blocks fit each tier whose room has a price."""
+    rooms = {}
+    for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
+        if math.isinf(case.capacity[k]) or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
+            raise Refused(f"the certificate is malformed: room in {case.names[k]} has a price but no limit")
+        free = Fraction(case.capacity[k]) - (Fraction(case.weight_bytes) if k == 0 else 0)
+        rooms[k] = math.floor(free / (case.granularity * case.item_bytes))
+    return rooms
+
+
+def _past_reads(case: Case, packed: NDArray[np.uint8]) -> Ints:
+    """Count each step's reads without its own token, (steps,)."""
+    counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in packed])
+    born = case.prefill + np.arange(case.steps)
+    return counts - (packed[np.arange(case.steps), born >> 3] >> (born & 7) & 1)
+
+
+def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
+    """Sum what the layer's slots take at least beyond the prices paid to them, each rounded down."""
+    inverse = [1 / Fraction(rate) for rate in case.bandwidth]
+    common = math.lcm(*(rate.denominator for rate in inverse))
+    unit = common * FULL  # theta_r / bandwidth_r is whole in 1 / unit seconds; everything here is << scale
+    rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
+    past = (case.prefill + np.arange(case.steps)).astype(object)
+    whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
+    least: Exact | None = None
+    for more, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
+        cost = [theta[rank(r)] * int(rate * common) << given.scale for r, rate in enumerate(inverse)]
+        fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, reads.astype(object), past)
+        low, high = (np.maximum(whole + 1, 0), past) if more else (0 * past, np.minimum(whole, past))
+        fixed = fixed + unit * _latency(case, given, layer, low > 0)
+        value = fixed + np.maximum(np.minimum(slope * low, slope * high), floor)
+        if least is None:
+            least, empty = value, high < low
+        else:
+            least = np.where(empty, value, np.where(high < low, least, np.minimum(least, value)))
+    assert least is not None
+    return int((least // unit).sum())
+
+
+def _linear(
+    case: Case, slow: int, layer: int, cost: list[Exact], paid: Exact, reads: Exact, past: Exact
+) -> tuple[Exact, Exact, Exact]:
+    """Bound slots by a constant, a slope per item read at the tier `slow`, and the least these can add.
+
+    Each read goes to some tier, inclusive to the cheaper copy; each slot bears one item; an unread past
+    item may move. Where a count would pay more than it costs, it is as high as it can be.
+    """
+    tiers, size, inclusive = len(case.names), case.item_bytes, case.rules["copies"] == "inclusive"
+
+    def priced(table: NDArray[np.float64]) -> list[Exact]:
+        return [sum((cost[r] for r in np.flatnonzero(row)), 0 * past) for row in table]
+
+    held, wrote = priced(case.reads), priced(case.writes)
+    read = [size * (np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
+    extra = [size * h - paid[tiers + k] for k, h in enumerate(held)]
+    write = [size * w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
+    weight = Fraction(case.weight_reads[layer])
+    other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
+    fixed = weight.numerator * held[0] // weight.denominator + reads * other
+    fixed = fixed + sum(np.minimum(net, 0) * (past - reads) for k, net in enumerate(extra) if k != slow)
+    fixed = fixed + sum(np.minimum(net, 0) * (past + 1) for net in write[: tiers - inclusive])
+    fixed = fixed + (write[-1] if inclusive else np.maximum(np.minimum.reduce(write), 0))
+    here = read[slow] - other
+    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (past - reads)
+    return fixed, np.minimum(here, extra[slow]), floor
+
+
+def _latency(case: Case, given: _Multipliers, layer: int, slow: NDArray[np.bool_]) -> Exact:
+    """Latencies that slots cannot avoid: of tiers always touched, else of any one.
+
+    `slow` says which slots read an item at the split tier; inclusive ones could read the other copy.
+    """
+    inclusive = case.rules["copies"] == "inclusive"
+    exact = [math.floor(Fraction(seconds) * (1 << given.scale)) for seconds in case.latency]
+    touched = {0} if case.weight_reads[layer] > 0 else set()
+    touched |= {len(case.names) - 1} if inclusive else set()
+    certain = touched if inclusive else touched | {given.tier}
+    usual = sum(exact[k] for k in touched) if touched else min(exact)
+    more = sum(exact[k] for k in certain) - usual
+    return usual + more * slow.astype(object)
+
+
+def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
+    """Sum the prices of the layer's items' cheapest paths, from the last step to the start."""
+    tiers, size, slots = len(case.names), case.granularity, case.steps * case.layers
+    running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
+    at = np.arange(layer, slots, case.layers)
+    hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
+    last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
+    path = np.zeros((tiers, -(-case.tokens // size)), np.int64)
+    total = 0
+    for step in range(case.steps - 1, -1, -1):
+        token = case.prefill + step
+        read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
+        birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
+        block, older = divmod(token, size)
+        path[:, : block + 1] += hold[:, step, None]
+        path[:, block] += birth
+        if not older:
+            total += int(path[:, block].min())
+        alive = path[:, : block + (older > 0)]
+        bits = np.unpackbits(packed[step], count=token, bitorder="little").astype(np.int64)
+        read, born = bits, np.ones(1, np.int64)
+        if size > 1:
+            starts = np.arange(0, token, size)
+            read = np.add.reduceat(bits, starts) if token else bits
+            born = np.minimum(starts + size, token) - starts
+        moved = _moved(case, alive, read, born, extra_price, write_price, last)
+        alive[:] = moved + read * read_price[:, None]
+    start = running[:, layer + 1]
+    prompt = path[:, : -(-case.prefill // size)] + start[:, None]
+    if case.rules["initial"] == "prefill-first":
+        forced = prefill_first(case)[layer, ::size]
+        return total + int(prompt[forced, np.arange(forced.size)].sum(dtype=object))
+    return total + int(prompt.min(axis=0).sum(dtype=object))
+
+
+def _moved(
+    case: Case, path: Ints, read: Ints, born: Ints, extra_price: Ints, write_price: Ints, last: int
+) -> Ints:
+    """Return the least price from each tier on when a block may first move, (tiers, blocks)."""
+    best = path.copy()
+    if case.rules["migration"] == "none":
+        return best
+    for old, new in permutations(range(len(path)), 2):
+        if new == last:
+            price = path[new]  # its copy is there already
+        else:
+            price = path[new] + born * write_price[new] + (born - read) * extra_price[old]
+        if new < old and case.rules["migration"] == "on-read":
+            np.minimum(best[old], price, out=best[old], where=read > 0)
+        else:
+            np.minimum(best[old], price, out=best[old])
+    return best

@@ -1,0 +1,256 @@
+"""Replay a fang2025 log: what entered and left tier 0 in each slot, costed by the published accounting.
+
+File (npz, no pickle), ``schema`` "kvbound.schedule-fang2025/1", with ``instance_sha256`` and
+
+===================================  ====================  ===============================================
+``initial``                          int64 (items,)        resident before the first slot, each once
+``add_slot``, ``add_item``           int64 (adds,)         resident from after that slot on
+``remove_slot``, ``remove_item``     int64 (removes,)      no longer resident after that slot
+``beta``                             uint8 (slots,)        1 if the rules placed the new token in tier 0
+``promoted``                         int64 (slots,)        hMW in items: written to tier 0 by migration
+``external``                         int64 (slots,)        eMR in items: read from tier 1 by migration
+===================================  ====================  ===============================================
+
+slot = step * layers + layer; item = token * layers + layer, *token-major*, as a page may reach past the
+trace's last token (by up to 15). Slots ascend in each list; within a slot order means nothing and an item
+stands at most once per list. Lists are net changes: an item in both lists of one slot ends as it began. Only
+a new token that was placed and evicted again in its own slot needs this (it explains beta = 1).
+
+Hits, and with them alpha, are recomputed from what is resident when the slot begins; a page may have brought
+in the new token before its birth, and then the token's own read is a hit (the authors' totals confirm both).
+Further proved: residency is consistent, the pool never holds more than its M - 1 usable items, beta = 1 only
+if the new token was resident before the slot or entered in it (beta = 0 is possible though a page brought it
+in), and every item that migration left in tier 0 was charged. The published rules charge adds that fail and
+whole pages though some of their items were resident, so hMW may exceed the net adds, never fall below them;
+only page moves read externally, and hMW charges each of them too, so 0 <= eMR <= hMW. More cannot be told
+without the policy. ``best`` bounds alpha by capacity instead of replaying hits: it has no log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
+from kvbound.checker._report import Ints, Refused, Report, compare, note
+
+SCHEMA = "kvbound.schedule-fang2025/1"
+PAST_END = 15  # tokens a page may reach past the last one
+
+
+def check_fang2025(
+    expanded: Mapping[str, Any], rows: Rows, schedule: Source, *, claimed_s: float | None = None
+) -> Report:
+    """Check a log of an instance with ``fang2025`` accounting; parameters as for `check_schedule`."""
+    sha256 = None
+    try:
+        case = read_case(expanded, rows)
+        sha256 = case.sha256
+        rates = _rates(case)
+        arrays = load(schedule)
+        problems = tie(arrays, case, SCHEMA, "fang2025")
+        log = _take_apart(case, arrays)
+    except Refused as refusal:
+        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+    held = _check_pool(case, log, problems)
+    hits, reads, before = _replay(case, rows, log, problems)
+    _check_charges(case, log, before, problems)
+
+    size, shape = case.item_bytes, (case.steps, case.layers)
+    weights = np.tile(case.weight_reads, case.steps)
+    demand = weights + reads * size
+    served = np.divide(weights + hits * size, demand, out=np.ones_like(demand), where=demand > 0)
+    alpha = np.minimum(served, rates.hbm / (rates.hbm + rates.external))
+    near = (alpha * demand + (log.beta + log.promoted) * float(size)) / rates.hbm
+    far = ((1 - alpha) * demand + log.external * float(size)) / rates.external
+    if rates.read < rates.internal:
+        far = np.maximum(far, size / min(rates.write, rates.internal - rates.read))
+    else:
+        far = far + size / rates.internal
+    steps = np.maximum(near, far).reshape(shape).sum(axis=1)
+    time_s = float(steps.sum())
+    compare(problems, claimed_s, time_s)
+    return Report(
+        SCHEMA,
+        tuple(problems),
+        sha256,
+        time_s,
+        steps,
+        hit_bytes=np.array([hits.sum(), (reads - hits).sum()]) * float(size),
+        peak_bytes=np.array([case.weight_bytes + held * size, case.layers * case.tokens * float(size)]),
+        moved_bytes={"up": float(log.promoted.sum()) * size, "down": 0.0},
+        mean_alpha=float(alpha.mean()),
+    )
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Bytes per second."""
+
+    hbm: float
+    read: float
+    write: float
+    internal: float
+
+    @property
+    def external(self) -> float:
+        """What tier 1 can deliver."""
+        return min(self.read, self.internal)
+
+
+def _rates(case: Case) -> _Rates:
+    """Identify the four rates and verify that the instance has the study's form."""
+    if len(case.names) != 2:
+        raise Refused("fang2025 accounting needs two tiers")
+    wanted = {"copies": "inclusive", "timing": "parallel"}
+    if any(case.rules[key] != value for key, value in wanted.items()) or case.granularity != 1:
+        raise Refused("fang2025 accounting needs inclusive copies, parallel timing and granularity 1")
+    near, (reads, writes) = case.reads[0] + case.writes[0], (case.reads[1], case.writes[1])
+    found = [case.bandwidth[part > 0] for part in (near, reads - writes, writes - reads, reads * writes)]
+    if any(part.size != 1 for part in found):
+        raise Refused("fang2025 accounting needs one rate each: tier 0, link down, link up, tier 1's own")
+    rates = _Rates(*(float(part[0]) for part in found))
+    if rates.read == rates.internal:
+        raise Refused("fang2025 accounting divides by zero where the link is as fast as tier 1 itself")
+    return rates
+
+
+@dataclass(frozen=True)
+class _Log:
+    """The file's arrays; toggles are its net changes, sorted by slot, +1 for an add, -1 for a remove."""
+
+    initial: Ints
+    slot: Ints
+    item: Ints
+    sign: Ints
+    placed: NDArray[np.bool_]  # (slots,) the new token stands among the slot's adds
+    beta: Ints
+    promoted: Ints
+    external: Ints
+
+
+def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Log:
+    """Read the arrays; refuse what cannot be replayed at all."""
+    slots, items = case.steps * case.layers, (case.tokens + PAST_END) * case.layers
+    problems: list[str] = []
+
+    def events(kind: str) -> Ints:
+        slot, item = (array(arrays, f"{kind}_{part}", "int64", -1) for part in ("slot", "item"))
+        if slot.size != item.size:
+            raise Refused(f"{kind}_slot and {kind}_item differ in length")
+        outside = (slot < 0) | (slot >= slots) | (item < 0) | (item >= items)
+        note(problems, outside, lambda k: f"{kind} {k}: its slot or item is outside the trace")
+        note(problems, np.diff(slot) < 0, lambda k: f"{kind} {k + 1}: the slots do not ascend")
+        keys = np.sort(slot * items + item)
+        note(
+            problems,
+            np.diff(keys) == 0,
+            lambda k: f"{kind}: {_what(case, keys[k] % items)} twice in one slot",
+        )
+        return keys
+
+    initial = np.sort(array(arrays, "initial", "int64", -1))
+    note(problems, (initial < 0) | (initial >= items), lambda _: "initial names an item outside the trace")
+    note(problems, np.diff(initial) == 0, lambda k: f"initial names {_what(case, initial[k])} twice")
+    adds, removes = events("add"), events("remove")
+    beta = array(arrays, "beta", "uint8", slots).astype(np.int64)
+    promoted, external = (array(arrays, name, "int64", slots) for name in ("promoted", "external"))
+    note(problems, beta > 1, lambda k: f"{_place(case, k)}: beta is neither 0 nor 1")
+    if problems:
+        raise Refused(*problems)
+    came, left = np.setdiff1d(adds, removes), np.setdiff1d(removes, adds)
+    keys = np.concatenate([came, left])
+    order = np.argsort(keys)
+    sign = np.repeat([1, -1], [came.size, left.size])[order]
+    slot, item = np.divmod(keys[order], items)
+    placed = np.isin(np.arange(slots) * items + _newborn(case), adds)
+    return _Log(initial, slot, item, sign, placed, beta, promoted, external)
+
+
+def _newborn(case: Case) -> Ints:
+    """Return the item each slot bears, ``(slots,)``."""
+    return case.prefill * case.layers + np.arange(case.steps * case.layers)
+
+
+def _place(case: Case, slot: int) -> str:
+    return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
+
+
+def _what(case: Case, item: int) -> str:
+    return f"token {item // case.layers} of layer {item % case.layers}"
+
+
+def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
+    """Verify that items alternate between in and out and that the pool holds them; return its peak."""
+    order = np.lexsort((log.slot, log.item))
+    item, sign = log.item[order], log.sign[order]
+    was_in = np.concatenate([sign[:0], sign[:1], sign[:-1]]) > 0
+    first = np.concatenate([np.ones(min(1, item.size), bool), np.diff(item) != 0])
+    was_in[first] = np.isin(item[first], log.initial)
+
+    def tell(k: int) -> str:
+        where = f"{_place(case, log.slot[order[k]])}: {_what(case, item[k])}"
+        return f"{where} is added but already there" if was_in[k] else f"{where} is removed but not there"
+
+    note(problems, was_in == (sign > 0), tell)
+    changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
+    held = np.cumsum(np.concatenate([[log.initial.size], changes]))
+    room = math.inf
+    if math.isfinite(case.capacity[0]):
+        room = max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
+    if case.weight_bytes > case.capacity[0]:
+        problems.append(f"the resident weights do not fit into {case.names[0]}")
+
+    def full(k: int) -> str:
+        when = f"after {_place(case, k - 1)}" if k else "at the start"
+        return f"{when}: the pool holds {held[k]} items, {held[k] - room} over its limit of {room}"
+
+    note(problems, held > room, full)
+    return int(held.max())
+
+
+def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Per slot: reads served by tier 0, all reads, and whether the new token is there already."""
+    layers, width = case.layers, 8 * -(-(case.tokens + PAST_END) // 64)
+    held = np.zeros((layers, width), dtype=np.uint8)
+
+    def flip(items: Ints) -> None:
+        token, layer = np.divmod(items, layers)
+        bits = (1 << (token & 7)).astype(np.uint8)
+        np.bitwise_xor.at(held.reshape(-1), layer * width + (token >> 3), bits)
+
+    flip(log.initial)
+    wide, words = held.view(np.uint64), [np.ascontiguousarray(layer).view(np.uint64) for layer in rows]
+    ends = np.searchsorted(log.slot, np.arange(case.steps * layers + 1))
+    hits, reads = np.empty((2, case.steps * layers), dtype=np.int64)
+    before, future = np.empty((2, case.steps * layers), dtype=bool)
+    for slot in range(case.steps * layers):
+        step, layer = divmod(slot, layers)
+        row, new = words[layer][step], case.prefill + step
+        reads[slot] = np.bitwise_count(row).sum()
+        hits[slot] = np.bitwise_count(row & wide[layer, : row.size]).sum()
+        before[slot] = held[layer, new >> 3] >> (new & 7) & 1
+        future[slot] = bool(int(row[new >> 6]) >> (new & 63) >> 1) or row[(new >> 6) + 1 :].any()
+        flip(log.item[ends[slot] : ends[slot + 1]])
+    note(problems, future, lambda k: f"{_place(case, k)}: the trace reads a token that is not born yet")
+    return hits, reads, before
+
+
+def _check_charges(case: Case, log: _Log, before: NDArray[np.bool_], problems: list[str]) -> None:
+    """Verify that beta is true where it claims a placement and that hMW covers what migration left behind."""
+    unplaced = (log.beta == 1) & ~before & ~log.placed
+    note(problems, unplaced, lambda k: f"{_place(case, k)}: beta is 1 but the new token did not enter tier 0")
+    came = np.bincount(log.slot[log.sign > 0], minlength=log.beta.size)
+    stayed = np.zeros(log.beta.size, dtype=bool)
+    stayed[log.slot[(log.item == _newborn(case)[log.slot]) & (log.sign > 0)]] = True
+    owed = came - (stayed & (log.beta == 1))  # a placed token is paid by beta
+    note(problems, log.promoted < owed, lambda k: (
+        f"{_place(case, k)}: migration brought in {owed[k]} items but is charged {log.promoted[k]}"
+    ))  # fmt: skip
+    strange = (log.external < 0) | (log.external > log.promoted)
+    note(problems, strange, lambda k: f"{_place(case, k)}: external reads exceed the promoted items")

@@ -1,0 +1,46 @@
+"""``kvbound bound``: a certified time lower bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvbound.cli import console, options, output, source
+
+
+def bound(
+    instance: options.Instance,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the certificate there, for 'kvbound check'.")
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Share of the items to tune on."),
+    ] = None,
+    time_limit: options.TimeLimit = "60",
+    seed: options.Seed = 0,
+    kernel: options.Kernel = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Prove a time lower bound, and have it checked."""
+    from kvbound import solvers
+    from kvbound.solvers.certificate import write_certificate
+
+    extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
+    limit = options.seconds("--time-limit", time_limit)
+    case = source.load(instance, quiet=quiet)
+    with console.Bar(quiet=quiet) as bar:
+        result = solvers.solve(
+            case, "dual", time_limit=limit, seed=seed, kernel=kernel, progress=bar, **extra
+        )
+    if certificate is not None and result.certificate is not None:
+        write_certificate(result.certificate, certificate)
+    if as_json:
+        place = None if certificate is None else str(certificate)
+        console.show_json(result.to_json() | {"certificate": place})
+    else:
+        output.show(result)
+    output.finish(case, result)

@@ -1,0 +1,158 @@
+"""``kvbound catalog``: memories, language models, policies and methods, with their sources."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvbound.cli import console, options
+from kvbound.errors import UsageError
+
+_BEST: tuple[str, bool, dict[str, Any]] = (
+    "The ideal, every read split as suits its slot: a time lower bound, no schedule",
+    True,
+    {},
+)
+
+
+class Section(StrEnum):
+    """What the catalog has."""
+
+    MEMORY = "memory"
+    LLM = "llm"
+    POLICY = "policy"
+    METHOD = "method"
+
+
+def catalog(
+    section: Annotated[
+        Section | None,
+        typer.Argument(metavar="SECTION", help="memory, llm, policy or method; all without it."),
+    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One entry, with its sources.")] = None,
+    from_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With llm: read a Hugging Face config.json."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List memories, llms, policies, methods.
+
+    With a name: one entry, and the source of every number in it.
+    """
+    if from_config is not None:
+        if section is not Section.LLM or name is not None:
+            raise UsageError("--from-config goes with 'kvbound catalog llm' and no name")
+        _from_config(from_config, as_json)
+    elif section is None:
+        _overview(as_json)
+    elif name is None:
+        _list(section, as_json)
+    else:
+        _entry(section, name, as_json)
+
+
+def _names() -> dict[str, list[str]]:
+    from kvbound.catalog import Kind, names
+    from kvbound.policies import POLICIES
+    from kvbound.solvers import METHODS
+
+    return {
+        "memory": list(names(Kind.MEMORY)),
+        "llm": list(names(Kind.LLM)),
+        "policy": [*POLICIES, "best"],
+        "method": list(METHODS),
+    }
+
+
+def _overview(as_json: bool) -> None:
+    from kvbound.report.tables import facts
+
+    if as_json:
+        console.show_json(_names())
+    else:
+        console.show(facts((kind, ", ".join(names)) for kind, names in _names().items()))
+
+
+def _list(section: Section, as_json: bool) -> None:
+    if as_json:
+        console.show_json({name: _plain(section, name) for name in _names()[section]})
+        return
+    from kvbound import catalog as known
+    from kvbound.report import catalog as report
+    from kvbound.report.tables import table
+
+    names = _names()[section]
+    match section:
+        case Section.MEMORY:
+            console.show(report.memories_table([known.memory(name) for name in names]))
+        case Section.LLM:
+            console.show(report.llms_table([known.llm(name) for name in names]))
+        case Section.POLICY:
+            console.show(report.policy_table({name: _policy(name) for name in names}))
+        case Section.METHOD:
+            console.show(table(("method", "what"), [(name, _method(name)) for name in names]))
+            console.show("\nEvery policy is a method as well.")
+
+
+def _entry(section: Section, name: str, as_json: bool) -> None:
+    from kvbound import catalog as known
+    from kvbound.report import catalog as report
+
+    plain = _plain(section, name)  # complains of unknown names
+    if as_json:
+        console.show_json(plain)
+        return
+    match section:
+        case Section.MEMORY:
+            console.show(*report.memory_details(known.memory(name)))
+        case Section.LLM:
+            console.show(*report.llm_details(known.llm(name)))
+        case Section.POLICY:
+            console.show(report.policy_table({name: _policy(name)}))
+        case Section.METHOD:
+            console.show(f"{name}: {_method(name)}")
+
+
+def _plain(section: Section, name: str) -> Any:
+    """One entry as JSON has it; a memory or an llm as instance files take it."""
+    from kvbound import catalog as known
+
+    match section:
+        case Section.MEMORY | Section.LLM:
+            return known.entry(known.Kind(section), name)
+        case Section.POLICY:
+            summary, oracle, defaults = _policy(name)
+            return {"name": name, "summary": summary, "sees_the_future": oracle, "options": defaults}
+        case Section.METHOD:
+            return {"name": name, "summary": _method(name)}
+
+
+def _policy(name: str) -> tuple[str, bool, dict[str, Any]]:
+    from kvbound.policies import describe
+
+    return _BEST if name == "best" else describe(name)
+
+
+def _method(name: str) -> str:
+    from kvbound.fields import did_you_mean
+    from kvbound.solvers import METHODS
+
+    if name not in METHODS:
+        raise UsageError(f"no method {name!r}{did_you_mean(name, METHODS)} (known: {', '.join(METHODS)})")
+    return METHODS[name].summary
+
+
+def _from_config(path: Path, as_json: bool) -> None:
+    from kvbound.llm_config import from_config
+    from kvbound.report.catalog import llm_details
+
+    llm = from_config(path)
+    if as_json:
+        windows = {"windows": list(llm.windows)} if any(llm.windows) else {}
+        console.show_json(llm.to_mapping() | windows | {"source": llm.source, "sources": dict(llm.sources)})
+    else:
+        console.show(*llm_details(llm))

@@ -1,0 +1,89 @@
+"""``kvbound check``: the independent checker."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kvbound.cli import console, options
+from kvbound.errors import InputError, RejectedError
+
+if TYPE_CHECKING:
+    import kvbound.instance
+    from kvbound.checker import Report
+
+
+def check(
+    instance: options.Instance,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A schedule, or the folder of 'solve --out': the claimed time is checked too.",
+        ),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Have a schedule checked independently.
+
+    The checker replays it with code of its own, verifies every rule and costs it again.
+    """
+    from kvbound.checker import check as replay
+    from kvbound.instance_io import read_instance
+
+    path, claimed = _claim(file) if file.is_dir() else (file, None)
+    if not path.is_file():
+        raise InputError(path, "", "a schedule file, but it is missing")
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "", "a schedule file (.npz), but it is truncated or something else")
+    case = read_instance(instance)
+    report = replay(case.expanded(), case.trace.rows, path, claimed_s=claimed)
+    if as_json:
+        console.show_json(report.to_mapping())
+    else:
+        _show(case, path, report)
+    if not report.ok:
+        count = len(report.problems)
+        raise RejectedError(f"the checker rejects {path}: {count} problem{'s' * (count > 1)}")
+
+
+def _claim(folder: Path) -> tuple[Path, float | None]:
+    """Schedule and claimed time of an output folder."""
+    result: Any = folder / "result.json"
+    try:
+        document = json.loads(result.read_text(encoding="utf-8"))
+        time = document["time_s"]
+    except OSError as error:
+        raise InputError(result, "", f"a readable file: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(result, "time_s", "a result of 'kvbound solve --out'") from None
+    if time is not None and (isinstance(time, bool) or not isinstance(time, (int, float))):
+        raise InputError(result, "time_s", f"a number, not {time!r}")
+    return folder / "schedule.npz", time
+
+
+def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> None:
+    from kvbound.report import numbers
+    from kvbound.report.tables import facts
+
+    console.show(f"{path}: {'accepted' if report.ok else 'rejected'}")
+    for problem in report.problems:
+        console.show(f"- {problem}")
+    if report.time_s is None:
+        return
+    names = [tier.name for tier in instance.memory.tiers]
+    pairs = [("time", f"{numbers.seconds(report.time_s)} ({report.time_s!r} s)")]
+    if report.hit_bytes is not None and report.hit_bytes.sum() > 0:
+        shares = report.hit_bytes / report.hit_bytes.sum()
+        hits = ", ".join(f"{name} {numbers.share(x)}" for name, x in zip(names, shares, strict=True))
+        pairs.append(("hit rate", hits))
+    if report.mean_alpha is not None:
+        pairs.append(("with weights", numbers.share(report.mean_alpha)))
+    if report.peak_bytes is not None:
+        peaks = zip(names, report.peak_bytes, strict=True)
+        pairs.append(("peak", ", ".join(f"{name} {numbers.size(size)}" for name, size in peaks)))
+    console.show(facts(pairs))

@@ -1,0 +1,38 @@
+"""What the shell may complete; the library is asked only when it does."""
+
+from __future__ import annotations
+
+
+def instances(incomplete: str) -> list[str]:
+    """Names of the library's instances."""
+    from kvbound.instance_io import library
+
+    return [name for name in library() if name.startswith(incomplete)]
+
+
+def memories(incomplete: str) -> list[str]:
+    """Names of the catalog's memories."""
+    from kvbound.catalog import Kind, names
+
+    return [name for name in names(Kind.MEMORY) if name.startswith(incomplete)]
+
+
+def llms(incomplete: str) -> list[str]:
+    """Names of the catalog's language models."""
+    from kvbound.catalog import Kind, names
+
+    return [name for name in names(Kind.LLM) if name.startswith(incomplete)]
+
+
+def policies(incomplete: str) -> list[str]:
+    """Names of the policies, and the ideal."""
+    from kvbound.policies import POLICIES
+
+    return [name for name in (*POLICIES, "best") if name.startswith(incomplete)]
+
+
+def methods(incomplete: str) -> list[str]:
+    """Names of the solvers and policies."""
+    from kvbound.solvers import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)] + policies(incomplete)

@@ -1,0 +1,30 @@
+"""``kvbound export``: the program for any other solver."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kvbound.cli import console, options, source
+
+
+class Format(StrEnum):
+    """File formats that solvers read."""
+
+    MPS = "mps"
+    LP = "lp"
+
+
+def export(
+    instance: options.Instance,
+    out: options.OutFile,
+    form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.MPS,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write the integer program to a file."""
+    from kvbound.solvers.export import export_model
+
+    case = source.load(instance, quiet=quiet)
+    console.note(f"wrote {out}: {export_model(case, out, form)}", quiet=quiet)

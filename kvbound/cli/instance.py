@@ -1,0 +1,77 @@
+"""``kvbound instance``: make and look at instances."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvbound.cli import console, options, source
+
+
+def list_(as_json: options.Json = False) -> None:
+    """List the library and its best known values."""
+    from kvbound.library import entries
+    from kvbound.report.library import library_table
+
+    known = entries()
+    if as_json:
+        console.show_json({"schema": "kvbound.library/1", "instances": [each.to_mapping() for each in known]})
+    else:
+        console.show(library_table(known))
+
+
+def info(instance: options.Instance, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+    """Print sizes, and what the memory holds."""
+    from kvbound.report.instance import describe, figures
+
+    case = source.load(instance, quiet=quiet)
+    if as_json:
+        console.show_json({"schema": "kvbound.instance-info/1"} | figures(case))
+    else:
+        console.show(*describe(case))
+
+
+def validate(instance: options.Instance, quiet: options.Quiet = False) -> None:
+    """Check an instance and its trace.
+
+    Exits with 3 if it is not valid, with 4 if nothing fits.
+    """
+    case = source.load(instance, quiet=quiet)
+    _ = case.room
+    console.show(f"{case.name}: a valid instance")
+
+
+def make(
+    out: options.OutFile,
+    memory: options.Memory = None,
+    llm: options.Llm = None,
+    trace: options.Trace = None,
+    capacity: options.Capacity = None,
+    rule: options.RulePairs = None,
+    override: options.Overrides = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="By default that of the file.")] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Put an instance together and write it.
+
+    The trace goes beside it, unless it is synthetic.
+    """
+    from kvbound.instance_io import write_instance
+
+    parts = source.Parts(memory, llm, trace, capacity, rule, override)
+    case = source.assemble(parts, name or out.stem)
+    write_instance(case, out)
+    console.note(f"wrote {out}", quiet=quiet)
+
+
+def expand(instance: options.Instance, out: options.OutFile, quiet: options.Quiet = False) -> None:
+    """Write an instance as the checker reads it.
+
+    Everything is spelled out; the trace goes beside it.
+    """
+    from kvbound.instance_io import write_expanded
+
+    case = source.load(instance, quiet=quiet)
+    write_expanded(case, out)
+    console.note(f"wrote {out} ({case.sha256})", quiet=quiet)

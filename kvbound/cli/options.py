@@ -1,0 +1,104 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvbound.cli import complete
+from kvbound.errors import UsageError
+
+
+class KernelName(StrEnum):
+    """Implementations of the hot loops."""
+
+    NUMPY = "numpy"
+    NUMBA = "numba"
+
+
+def seconds(option: str, text: str) -> float:
+    """Read a time.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    from kvbound.units import UnitError, parse_seconds
+
+    try:
+        return parse_seconds(text)
+    except UnitError as error:
+        raise UsageError(f"{option}: expected {error}") from None
+
+
+def share(option: str, text: str) -> float:
+    """Read a share, such as ``1%`` or ``0.01``.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    from kvbound.units import UnitError, parse_share
+
+    try:
+        return parse_share(text)
+    except UnitError as error:
+        raise UsageError(f"{option}: expected {error}") from None
+
+
+_INSTANCE_HELP = "A file, or a name from 'kvbound instance list'."
+
+Instance = Annotated[
+    str, typer.Argument(metavar="INSTANCE", help=_INSTANCE_HELP, autocompletion=complete.instances)
+]
+MaybeInstance = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="INSTANCE",
+        help=_INSTANCE_HELP + " Or give --memory, --llm and --trace.",
+        autocompletion=complete.instances,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same input: same result.")]
+TimeLimit = Annotated[str, typer.Option(metavar="S", help="For each solver: 60, 90s, 5min.")]
+Kernel = Annotated[
+    KernelName | None, typer.Option(help="Hot loops in NumPy or numba; by default the faster at hand.")
+]
+OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the results there.")]
+OutFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where to write.")]
+OutTrace = Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="Trace folder to write.")]
+
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="M", help="Catalog name, or a JSON file.", autocompletion=complete.memories),
+]
+Llm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LLM",
+        help="Catalog name, or a JSON file: an llm or a model's config.json.",
+        autocompletion=complete.llms,
+    ),
+]
+Trace = Annotated[
+    str | None,
+    typer.Option(metavar="T", help="Trace folder, CSV, or a JSON file as an instance's 'trace'."),
+]
+Capacity = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Of the fastest tier: 23GiB, or 30% of the KV.")
+]
+RulePairs = Annotated[
+    list[str] | None,
+    typer.Option("--rule", metavar="KEY=VALUE", help="Such as copies=exclusive; repeatable."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="PATH=VALUE", help="Such as memory.resources.hbm=3TB/s; repeatable."),
+]

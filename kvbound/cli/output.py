@@ -1,0 +1,74 @@
+"""What solve, simulate and compare do with their results: save, print, set the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvbound.cli import console
+from kvbound.errors import InfeasibleError, UsageError
+
+if TYPE_CHECKING:
+    from kvbound.instance import Instance
+    from kvbound.result import Result
+
+
+def check_folder(path: Path | None) -> None:
+    """Find out before the work that its results could not be written.
+
+    Raises
+    ------
+    UsageError
+        Something other than a folder is there.
+    """
+    if path is not None and path.exists() and not path.is_dir():
+        raise UsageError(f"--out: expected a folder, but {path} is a file")
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write result.json, and schedule.npz and certificate.npz where there are such."""
+    from kvbound import fang2025
+    from kvbound.instance_io import write_json
+    from kvbound.schedule import write_schedule
+    from kvbound.solvers.certificate import write_certificate
+
+    place, sha256 = folder / "schedule.npz", result.instance.sha256
+    if result.schedule is not None and sha256 is not None:
+        steps = result.instance.decode_steps
+        write_schedule(result.schedule, place, instance_sha256=sha256, decode_steps=steps)
+    elif result.run is not None and sha256 is not None:
+        fang2025.write_log(result.run, sha256, place)
+    else:
+        place.unlink(missing_ok=True)  # an earlier run's would not belong to this result
+    proof = folder / "certificate.npz"
+    if result.certificate is not None:
+        write_certificate(result.certificate, proof)
+    else:
+        proof.unlink(missing_ok=True)
+    write_json(result.to_json(), folder / "result.json")
+
+
+def show(result: Result) -> None:
+    """Print one result for people."""
+    from kvbound.report.result import describe, heading
+
+    console.show(heading(result), describe(result))
+
+
+def finish(instance: Instance, result: Result) -> None:
+    """Turn the way a run ended into the exit code.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The run was interrupted; what it had found is printed and saved by now.
+    InfeasibleError
+        There is no placement.
+    """
+    if result.termination.reason == "interrupted":
+        raise KeyboardInterrupt
+    if result.status == "infeasible":
+        _ = instance.room  # says why
+        why = result.termination.reason
+        told = why not in ("done", "infeasible")
+        raise InfeasibleError(why if told else f"{instance.name}: no placement satisfies its rules")

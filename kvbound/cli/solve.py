@@ -1,0 +1,88 @@
+"""``kvbound solve``: one method on one instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kvbound.cli import complete, console, options, output, source
+from kvbound.errors import LimitError, UsageError
+
+if TYPE_CHECKING:
+    import kvbound.instance
+    from kvbound.result import Result
+    from kvbound.schedule import Schedule
+
+
+def solve(
+    instance: options.Instance,
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="See 'kvbound catalog method'.", autocompletion=complete.methods),
+    ] = None,
+    time_limit: options.TimeLimit = "60",
+    gap: Annotated[
+        str | None, typer.Option(metavar="G", help="Stop at this relative gap, such as 1%.")
+    ] = None,
+    require_gap: Annotated[
+        bool, typer.Option("--require-gap", help="Exit with 5 if --gap is not reached.")
+    ] = False,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="A schedule to start from.")] = None,
+    seed: options.Seed = 0,
+    kernel: options.Kernel = None,
+    out: options.OutDir = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find a schedule, or a bound, with one method.
+
+    Without --method: the exact model where it is small, else the best policy beside the certified
+    bound of the dual.
+    """
+    from kvbound import solvers
+
+    wanted, limit = (
+        None if gap is None else options.share("--gap", gap),
+        options.seconds("--time-limit", time_limit),
+    )
+    if require_gap and wanted is None:
+        raise UsageError("--require-gap needs --gap")
+    output.check_folder(out)
+    case = source.load(instance, quiet=quiet)
+    with console.Bar(quiet=quiet) as bar:
+        result = solvers.solve(
+            case, method, time_limit=limit, gap=wanted, seed=seed, start=_start(start, case),
+            kernel=kernel, record=out is not None, progress=bar,
+        )  # fmt: skip
+    if out is not None:
+        output.save(result, out)
+    if as_json:
+        console.show_json(result.to_json())
+    else:
+        output.show(result)
+    output.finish(case, result)
+    if require_gap:
+        _require(result, wanted or 0.0)
+
+
+def _start(path: Path | None, instance: kvbound.instance.Instance) -> Schedule | None:
+    from kvbound.schedule import read_schedule
+
+    if path is None:
+        return None
+    return read_schedule(
+        path, instance_sha256=instance.sha256, layers=instance.layers, prefill=instance.prefill_tokens,
+        steps=instance.decode_steps,
+    )  # fmt: skip
+
+
+def _require(result: Result, wanted: float) -> None:
+    from kvbound.report import numbers
+
+    if result.gap is None:
+        raise LimitError(f"{result.method} left no gap to compare with the required {numbers.gap(wanted)}")
+    if result.gap > wanted:
+        reached = numbers.gap(result.gap)
+        raise LimitError(f"stopped at a gap of {reached}, above the required {numbers.gap(wanted)}")

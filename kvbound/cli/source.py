@@ -1,0 +1,174 @@
+"""From what stands on the command line to an instance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvbound.cli import console
+from kvbound.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import kvbound.instance
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What can be given in place of an instance."""
+
+    memory: str | None = None
+    llm: str | None = None
+    trace: str | None = None
+    capacity: str | None = None
+    rules: Sequence[str] | None = None
+    overrides: Sequence[str] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them is there."""
+        return any((self.memory, self.llm, self.trace, self.capacity, self.rules, self.overrides))
+
+
+def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -> kvbound.instance.Instance:
+    """Read an instance, or put one together.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or neither, or the parts make no instance.
+    InputError
+        A file is not as expected.
+    """
+    if name is None:
+        instance = assemble(parts or Parts())
+    elif parts is not None and parts.given:
+        raise UsageError(
+            f"give either the instance {name} or --memory, --llm, --trace and what goes with them"
+        )
+    else:
+        from kvbound.instance_io import read_instance
+
+        instance = read_instance(name)
+    _warn_of_own_reads(instance, quiet)
+    return instance
+
+
+def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Instance:
+    """Put an instance together from options; what is wrong with those is a usage error."""
+    from kvbound.instance_io import make_instance
+
+    if not (parts.memory and parts.llm and parts.trace):
+        missing = [f"--{part}" for part in ("memory", "llm", "trace") if not getattr(parts, part)]
+        raise UsageError(f"give an instance, or --memory, --llm and --trace (missing: {', '.join(missing)})")
+    try:
+        return make_instance(
+            name,
+            memory=_memory(parts.memory),
+            llm=_llm(parts.llm),
+            trace=_read(parts.trace) if _is_json(parts.trace) else parts.trace,
+            rules=_rules(parts.rules or ()),
+            overrides={key: literal(text) for key, text in pairs("--override", parts.overrides or ())},
+            capacity=_capacity(parts.capacity),
+        )
+    except InputError as error:
+        if error.file == name:  # no file's fault: the options do not fit together
+            raise UsageError(f"{error.field}: expected {error.expected}") from None
+        raise
+
+
+def pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Split KEY=VALUE texts.
+
+    Raises
+    ------
+    UsageError
+        One has no such form, or a key stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals or not value:
+            raise UsageError(f"{option}: expected KEY=VALUE, not {text!r}")
+        if key in found:
+            raise UsageError(f"{option}: {key} is given twice")
+        found[key] = value
+    return list(found.items())
+
+
+def _rules(texts: Sequence[str]) -> dict[str, Any]:
+    from kvbound.instance import Rules
+
+    rules = {key: int(text) if text.isdecimal() else text for key, text in pairs("--rule", texts)}
+    try:
+        return Rules.from_mapping(rules, "--rule").to_mapping()
+    except InputError as error:
+        raise UsageError(str(error)) from None
+
+
+def _capacity(text: str | None) -> str | None:
+    from kvbound.units import UnitError, is_share, parse_bytes, parse_share
+
+    if text is not None:
+        try:
+            parse_share(text) if is_share(text) else parse_bytes(text)
+        except UnitError as error:
+            raise UsageError(f"--capacity: expected {error} (or a share such as 30%)") from None
+    return text
+
+
+def literal(text: str) -> Any:
+    """JSON where it is some, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _is_json(name: str) -> bool:
+    return name.endswith(".json")
+
+
+def _read(name: str) -> Any:
+    from kvbound.instance_io import read_json
+
+    return read_json(Path(name))
+
+
+def _memory(name: str) -> Any:
+    if not _is_json(name):
+        return name
+    from kvbound.memory import Memory
+
+    mapping = _read(name)
+    Memory.from_mapping(mapping, name, share_of=lambda share: share)  # complains about the file by its name
+    return mapping
+
+
+def _llm(name: str) -> Any:
+    if not _is_json(name):
+        return name
+    from kvbound.llm import Llm
+    from kvbound.llm_config import from_config
+
+    mapping = _read(name)
+    if isinstance(mapping, dict) and "kv_bytes_per_token_layer" in mapping:
+        return Llm.from_mapping(mapping, name)
+    return from_config(name)
+
+
+def _warn_of_own_reads(instance: kvbound.instance.Instance, quiet: bool) -> None:
+    """Reads of the token being made touch no memory; say how many physical accounting leaves out."""
+    from kvbound.trace import Trace
+
+    if quiet or not instance.physical or not isinstance(instance.workload, Trace):
+        return
+    own = int(instance.workload.own_reads().sum())
+    if own:
+        all_reads = int(instance.workload.counts().sum())
+        console.note(
+            f"{own:,} of {all_reads:,} reads are of the token being made; its KV is still on the chip, "
+            "so physical accounting leaves them out"
+        )

@@ -1,0 +1,165 @@
+"""``kvbound trace``: make, convert and look at read traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kvbound.cli import console, options, source
+from kvbound.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from kvbound.trace import Trace
+    from kvbound.workloads import Synthetic
+
+Source = Annotated[str, typer.Option("--source", metavar="TEXT", help="Where the reads come from.")]
+Licence = Annotated[str, typer.Option(metavar="TEXT", help="Under what terms.")]
+TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="Trace folder or CSV file.")]
+
+
+def info(
+    trace: TracePath,
+    layers: Annotated[bool, typer.Option("--layers", help="A row for every layer, too.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Print how much is read, and how it changes."""
+    from kvbound.report.trace import describe
+    from kvbound.trace import read_trace
+    from kvbound.trace_info import trace_info
+
+    with console.Bar(quiet=quiet) as bar:
+        measured = trace_info(read_trace(trace), bar)
+    if as_json:
+        console.show_json({"schema": "kvbound.trace-info/1"} | measured.to_mapping())
+    else:
+        console.show(*describe(measured, layers=layers))
+
+
+def synth(
+    out: options.OutTrace,
+    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Layers.")],
+    prefill: Annotated[int, typer.Option(metavar="N", min=1, help="Prompt tokens.")],
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Decode steps.")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help="fang2025, random-swap, ...")] = "fang2025",
+    sparsity: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Share of the past tokens that is not read.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Such as variation=10%; repeatable."),
+    ] = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a synthetic trace."""
+    from kvbound.files import atomic_dir
+    from kvbound.trace.folder import check_target
+    from kvbound.workloads.make import write_folder
+
+    fields: dict[str, Any] = {
+        "kind": kind,
+        "layers": layers,
+        "prefill_tokens": prefill,
+        "decode_steps": steps,
+    }
+    fields |= {"seed": seed} | ({} if sparsity is None else {"sparsity": sparsity})
+    for key, text in source.pairs("--set", settings or ()):
+        if key in fields:
+            raise UsageError(f"--set: {key} is given twice")
+        fields[key] = source.literal(text)
+    spec = _spec(fields)
+    check_target(out)
+    with console.Bar(quiet=quiet) as bar, atomic_dir(out) as folder:
+        write_folder(spec, folder, bar)
+    _say(out, spec, quiet)
+
+
+def _spec(fields: dict[str, Any]) -> Synthetic:
+    from kvbound import workloads
+
+    try:
+        return workloads.from_mapping(fields, file="synth")
+    except InputError as error:
+        raise UsageError(f"{error.field}: expected {error.expected}") from None
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="CSV", help="Columns n,l,read_kv; .gz will do.")],
+    out: options.OutTrace,
+    origin: Source = "",
+    licence: Licence = "",
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn a CSV file into a trace folder."""
+    from kvbound.trace import import_csv
+
+    with console.Bar(quiet=quiet) as bar:
+        trace = import_csv(file, out, source=origin, licence=licence, progress=bar)
+    _say(out, trace, quiet)
+
+
+def export(
+    trace: TracePath,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="CSV", help="A name in .gz compresses.")],
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a trace as CSV (n,l,read_kv)."""
+    from kvbound.trace import read_trace, write_csv
+
+    opened = read_trace(trace)
+    with console.Bar(quiet=quiet) as bar:
+        write_csv(opened, out, progress=bar)
+    _say(out, opened, quiet)
+
+
+def sparsify(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A trace with attention mass, or a recording (.npz).")
+    ],
+    out: options.OutTrace,
+    share: Annotated[str, typer.Option(metavar="SHARE", help="Of the past tokens, such as 15%.")],
+    sequence: Annotated[int | None, typer.Option(metavar="N", min=0, help="Of a recording, from 0.")] = None,
+    prefill: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of a recording: position of the first step.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of a recording: by default all.")
+    ] = None,
+    origin: Source = "",
+    licence: Licence = "",
+    quiet: options.Quiet = False,
+) -> None:
+    """Keep the reads with the largest attention.
+
+    Of a trace that has it, or of recorded queries and keys (an .npz archive with q and k, or p).
+    """
+    from kvbound.trace import read_trace, write_trace
+    from kvbound.trace.folder import check_target
+    from kvbound.workloads import attention
+
+    check_target(out)
+    kept = options.share("--share", share)
+    if file.suffix == ".npz":
+        if prefill is None:
+            raise UsageError("a recording needs --prefill, the position of the first step")
+        trace = attention.from_qk(
+            file, sequence or 0, prefill, kept, steps=steps, source=origin, licence=licence
+        )
+    else:
+        if not (sequence is None and prefill is None and steps is None and not origin and not licence):
+            raise UsageError(
+                "--sequence, --prefill, --steps, --source and --licence go with a recording (.npz)"
+            )
+        trace = attention.sparsify(read_trace(file), kept)
+    write_trace(trace, out)
+    _say(out, trace, quiet)
+
+
+def _say(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:
+    from kvbound.report.numbers import shape
+
+    size = shape(trace.layers, trace.prefill_tokens, trace.decode_steps)
+    console.note(f"wrote {path}: {size}", quiet=quiet)

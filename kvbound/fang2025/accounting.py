@@ -1,0 +1,133 @@
+"""The study's cost of a slot, and what a run returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.fang2025.setting import Setting
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Net changes of HBM, for replay; item = token * layers + layer, slot = step * layers + layer.
+
+    Slots ascend; a token placed and evicted in its own slot stands in both lists, once each.
+
+    Attributes
+    ----------
+    initial
+        Items in HBM before the first slot.
+    add_slot, add_item, remove_slot, remove_item
+        Items that entered and left, aligned in pairs.
+    """
+
+    initial: Ints
+    add_slot: Ints
+    add_item: Ints
+    remove_slot: Ints
+    remove_item: Ints
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one policy did; arrays are ``(steps, layers)``.
+
+    Attributes
+    ----------
+    policy
+        Its name.
+    reads, hits
+        Tokens read, and those of them in HBM when the slot began; `hits` is None for ``best``, which
+        assumes its share instead of placing items.
+    beta
+        Whether the new token went to HBM.
+    promoted, external
+        Items that migration wrote to HBM (hMW / K) and read from external memory (eMR / K).
+    alpha
+        Share of the slot's bytes, weights included, that HBM serves.
+    time_s
+        Seconds.
+    peak_items
+        Most items in HBM, at the start or after a slot.
+    log
+        Every change of HBM, if it was asked for.
+    """
+
+    policy: str
+    reads: Ints
+    hits: Ints | None
+    beta: NDArray[np.bool_]
+    promoted: Ints
+    external: Ints
+    alpha: Floats
+    time_s: Floats
+    peak_items: int
+    log: Log | None = None
+
+    @cached_property
+    def total_s(self) -> float:
+        """Decode time, seconds."""
+        return math.fsum(self.time_s.ravel().tolist())
+
+    @cached_property
+    def mean_alpha(self) -> float:
+        """Mean of alpha over the slots."""
+        return float(self.alpha.mean())
+
+    @property
+    def step_times_s(self) -> Floats:
+        """Seconds of each step ``(steps,)``."""
+        return self.time_s.sum(axis=1)
+
+
+def alpha(setting: Setting, reads: Ints, hits: Ints) -> Floats:
+    """Share of each slot's bytes that HBM serves: what it holds, but no more than alpha*."""
+    return _capped(setting, setting.slot_bytes(hits), reads)
+
+
+def ideal_alpha(setting: Setting, reads: Ints) -> Floats:
+    """The share that ``best`` assumes: HBM's capacity full of what is read, but no more than alpha*."""
+    return _capped(setting, np.full(reads.shape, setting.capacity, np.float64), reads)
+
+
+def _capped(setting: Setting, served: Floats, reads: Ints) -> Floats:
+    total = setting.slot_bytes(reads)
+    share = np.divide(served, total, out=np.ones(reads.shape), where=total > 0)
+    return np.minimum(share, setting.alpha_cap)
+
+
+def slot_times(
+    setting: Setting, reads: Ints, share: Floats, beta: NDArray[np.bool_], promoted: Ints, external: Ints
+) -> Floats:
+    """Seconds of each slot: HBM and the external memory work side by side, the slower one counts.
+
+    The new token's copy always goes to the external memory. Where the link is slower than the
+    memory behind it, that write goes on beside the reads, at what they leave of the internal
+    bandwidth; else it follows them.
+
+    Parameters
+    ----------
+    setting
+        Bandwidths and sizes.
+    reads, beta, promoted, external
+        As in `Run`.
+    share
+        alpha.
+    """
+    total, item = setting.slot_bytes(reads), setting.item_bytes
+    hbm = (share * total + beta * item + promoted * item) / setting.b_hbm
+    far = ((1 - share) * total + external * item) / setting.b_external
+    if setting.b_read < setting.b_internal:
+        far = np.maximum(far, item / min(setting.b_write, setting.b_internal - setting.b_read))
+    else:
+        far = far + item / setting.b_internal
+    return np.maximum(hbm, far)

@@ -1,0 +1,54 @@
+"""The one KV pool in HBM that all layers share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.fang2025 import bits
+from kvbound.fang2025.bits import Words
+
+
+class Pool:
+    """Which items are in HBM.
+
+    Parameters
+    ----------
+    layers, width
+        Shape of `words`: packed token ids of each layer.
+    room
+        M, the items that fit beside the weights.
+
+    Attributes
+    ----------
+    words
+        uint64 ``(layers, width)``.
+    used
+        Items held; whoever changes `words` keeps it true.
+    """
+
+    __slots__ = ("room", "used", "words")
+
+    def __init__(self, layers: int, width: int, room: int) -> None:
+        self.words: Words = np.zeros((layers, width), np.uint64)
+        self.room = room
+        self.used = 0
+
+    @property
+    def free(self) -> int:
+        """How many adds still succeed; one slot always stays empty."""
+        return max(self.room - 1 - self.used, 0)
+
+    def add(self, layer: int, token: int) -> bool:
+        """Add one item; False if there is no room and it is not there already."""
+        if bits.has(self.words[layer], token):
+            return True
+        if self.free == 0:
+            return False
+        bits.put(self.words[layer], token)
+        self.used += 1
+        return True
+
+    def remove(self, layer: int, token: int) -> None:
+        """Remove one item that is there."""
+        bits.drop(self.words[layer], token)
+        self.used -= 1

@@ -1,0 +1,76 @@
+"""Note every change of the pool, so that somebody else can replay it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.fang2025 import bits
+from kvbound.fang2025.accounting import Ints, Log, Run
+from kvbound.fang2025.pool import Pool
+from kvbound.fang2025.slots import Slot
+from kvbound.files import atomic_write
+
+SCHEMA = "kvbound.schedule-fang2025/1"
+
+
+class Recorder:
+    """Compares the pool after each slot with what it was before."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._before = pool.words.copy()
+        self._initial = _items(self._before)
+        self._added: list[Ints] = []
+        self._removed: list[Ints] = []
+
+    def note(self, pool: Pool, slot: Slot, placed: bool) -> None:
+        """Note what the slot changed; `placed` if its new token went to HBM."""
+        added = _items(pool.words & ~self._before)
+        removed = _items(self._before & ~pool.words)
+        gone = not bits.has(pool.words[slot.layer] | self._before[slot.layer], slot.token)
+        if placed and gone:  # placed and evicted at once: no net change, but it explains beta
+            own = np.array([slot.token * len(pool.words) + slot.layer])
+            added, removed = (np.union1d(items, own) for items in (added, removed))
+        self._added.append(added)
+        self._removed.append(removed)
+        self._before[:] = pool.words
+
+    def log(self) -> Log:
+        """Return what was noted."""
+        return Log(self._initial, *_flat(self._added), *_flat(self._removed))
+
+
+def write_log(run: Run, instance_sha256: str, path: Path | str) -> None:
+    """Write a recorded run as the npz file that the checker replays.
+
+    Raises
+    ------
+    ValueError
+        The run was not recorded.
+    """
+    if run.log is None:
+        raise ValueError(f"the run of {run.policy} was not recorded")
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            schema=SCHEMA,
+            instance_sha256=instance_sha256,
+            beta=run.beta.ravel().astype(np.uint8),
+            promoted=run.promoted.ravel(),
+            external=run.external.ravel(),
+            **vars(run.log),
+        )
+
+
+def _items(words: bits.Words) -> Ints:
+    """Token-major items of a pool's sets."""
+    flags: NDArray[np.uint8] = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little")
+    return np.flatnonzero(flags.T)
+
+
+def _flat(slots: list[Ints]) -> tuple[Ints, Ints]:
+    """Slot of each item, and the items, of per-slot lists."""
+    sizes = [items.size for items in slots]
+    return np.repeat(np.arange(len(slots)), sizes), np.concatenate(slots) if slots else np.empty(0, np.int64)

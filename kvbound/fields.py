@@ -1,0 +1,226 @@
+"""Read a mapping field by field, naming file and dotted field in every complaint."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from kvbound.errors import InputError
+from kvbound.units import UnitError, parse_bandwidth, parse_bytes, parse_seconds, parse_share
+
+MAX_BYTES = 2.0**60
+MAX_BANDWIDTH = 1e18
+MIN_BANDWIDTH = 1e-6
+MAX_SECONDS = 1e9
+
+Choice = TypeVar("Choice", bound=StrEnum)
+_MISSING: Any = object()
+
+
+class Fields:
+    """One mapping of an input file.
+
+    Every reader takes a key and an optional default for an absent key; without one the field
+    is required. `done` then refuses keys nobody asked for.
+
+    Parameters
+    ----------
+    mapping
+        What the file holds there; anything but a mapping with text keys is refused.
+    file
+        The file, for messages.
+    field
+        Dotted path of `mapping` within the file.
+
+    Raises
+    ------
+    InputError
+        From every method, for a field that is missing or not as expected.
+    """
+
+    def __init__(self, mapping: object, file: object, field: str = "") -> None:
+        self.file, self.field = file, field
+        if not isinstance(mapping, Mapping) or not all(isinstance(key, str) for key in mapping):
+            raise InputError(file, field, f"a table of named fields, not {show(mapping)}")
+        self._mapping: Mapping[str, Any] = mapping
+        self._asked: dict[str, None] = {}
+
+    def at(self, key: str) -> str:
+        """Dotted path of `key`."""
+        return join(self.field, key)
+
+    def error(self, key: str, expected: str) -> InputError:
+        """The complaint about `key`."""
+        return InputError(self.file, self.at(key), expected)
+
+    def has(self, key: str) -> bool:
+        """Whether `key` is there (and so not unknown)."""
+        self._asked[key] = None
+        return key in self._mapping
+
+    def raw(self, key: str, expected: str = "a value", default: Any = _MISSING) -> Any:
+        """The value as it stands."""
+        if self.has(key):
+            return self._mapping[key]
+        if default is _MISSING:
+            raise self.error(key, f"{expected}, but the field is missing")
+        return default
+
+    def text(self, key: str, default: Any = _MISSING) -> str:
+        """Non-empty text; an empty one only where it is the default."""
+        value = self.raw(key, "text", default)
+        if not isinstance(value, str) or (not value and value != default):
+            raise self.error(key, f"text, not {show(value)}")
+        return value
+
+    def boolean(self, key: str, default: Any = _MISSING) -> bool:
+        """True or false."""
+        value = self.raw(key, "true or false", default)
+        if not isinstance(value, bool):
+            raise self.error(key, f"true or false, not {show(value)}")
+        return value
+
+    def integer(self, key: str, low: int = 0, high: int = 2**53, default: Any = _MISSING) -> int:
+        """An integer in [low, high]; 4096.0 is one, true is not."""
+        expected = f"an integer from {low:,} to {high:,}"
+        value = self.raw(key, expected, default)
+        if key in self._mapping:
+            number = as_number(value)
+            if number is None or number != math.floor(number) or not low <= value <= high:
+                raise self.error(key, f"{expected}, not {show(value)}")
+            return int(value)
+        return value
+
+    def number(
+        self, key: str, low: float = -math.inf, high: float = math.inf, default: Any = _MISSING
+    ) -> float:
+        """A finite number in [low, high]."""
+        between = "" if low == -math.inf and high == math.inf else f" from {low:g} to {high:g}"
+        expected = f"a finite number{between}"
+        value = self.raw(key, expected, default)
+        if key in self._mapping:
+            number = as_number(value)
+            if number is None or not low <= number <= high:
+                raise self.error(key, f"{expected}, not {show(value)}")
+            return number
+        return value
+
+    def choice(self, key: str, kind: type[Choice], default: Any = _MISSING) -> Choice:
+        """One member of a StrEnum."""
+        expected = "one of " + ", ".join(repr(str(member)) for member in kind)
+        value = self.raw(key, expected, default)
+        try:
+            return kind(value)
+        except ValueError:
+            raise self.error(key, f"{expected}, not {show(value)}") from None
+
+    def bytes(self, key: str, default: Any = _MISSING) -> float:
+        """Bytes, from a number or from text with a unit."""
+        return self._quantity(key, parse_bytes, "a size", MAX_BYTES, default)
+
+    def bandwidth(self, key: str, default: Any = _MISSING) -> float:
+        """Bytes per second, from a number or from text with a unit."""
+        rate = self._quantity(key, parse_bandwidth, "a bandwidth", MAX_BANDWIDTH, default)
+        if key in self._mapping and rate < MIN_BANDWIDTH:
+            raise self.error(key, f"a bandwidth above 0, not {show(self._mapping[key])}")
+        return rate
+
+    def seconds(self, key: str, default: Any = _MISSING) -> float:
+        """Seconds, from a number or from text with a unit."""
+        return self._quantity(key, parse_seconds, "a time", MAX_SECONDS, default)
+
+    def share(self, key: str, default: Any = _MISSING) -> float:
+        """A fraction in [0, 1], from a number or from text with a percent sign."""
+        return self._quantity(key, parse_share, "a share", 1.0, default)
+
+    def items(self, key: str, default: Any = _MISSING) -> Sequence[Any]:
+        """A list as it stands."""
+        value = self.raw(key, "a list", default)
+        if not isinstance(value, (list, tuple)):
+            raise self.error(key, f"a list, not {show(value)}")
+        return value
+
+    def names(self, key: str, default: Any = _MISSING) -> tuple[str, ...]:
+        """A list of non-empty texts."""
+        value = self.items(key, default)
+        if not all(isinstance(name, str) and name for name in value):
+            raise self.error(key, f"a list of names, not {show(value)}")
+        return tuple(value)
+
+    def child(self, key: str, default: Any = _MISSING) -> Fields:
+        """The table under `key`."""
+        return Fields(self.raw(key, "a table of named fields", default), self.file, self.at(key))
+
+    def children(self, key: str) -> list[Fields]:
+        """The list of tables under `key`; a table with a name goes by it, another by its number."""
+        paths = [
+            item["name"] if isinstance(item, Mapping) and isinstance(item.get("name"), str) else str(n)
+            for n, item in enumerate(self.items(key))
+        ]
+        return [
+            Fields(item, self.file, join(self.at(key), path))
+            for item, path in zip(self.items(key), paths, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        """All keys, which are then known."""
+        self._asked.update(dict.fromkeys(self._mapping))
+        return iter(self._mapping)
+
+    def done(self) -> None:
+        """Refuse keys that nobody asked for."""
+        for key in self._mapping:
+            if key not in self._asked:
+                expected = "one of " + ", ".join(self._asked)
+                raise self.error(key, f"{expected}, not an unknown field{did_you_mean(key, self._asked)}")
+
+    def _quantity(
+        self, key: str, parse: Callable[[Any], float], what: str, high: float, default: Any
+    ) -> float:
+        value = self.raw(key, what, default)
+        if key not in self._mapping:
+            return value
+        try:
+            number = parse(value)
+        except UnitError as error:
+            raise self.error(key, str(error)) from None
+        if number > high:
+            raise self.error(key, f"{what} of at most {high:g}, not {show(value)}")
+        return number
+
+
+@contextmanager
+def located(file: object, field: str = "") -> Iterator[None]:
+    """Give InputErrors from inside the file they came from and the path that leads there."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(file, join(field, error.field), error.expected) from None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` if something known is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def as_number(value: object) -> float | None:
+    """`value` as a finite float, or None: texts, truth values, NaN and infinities are no numbers."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        return None
+    return float(value)
+
+
+def join(field: str, key: str) -> str:
+    """Dotted path of `key` in `field`."""
+    return f"{field}.{key}" if field and key else field or key
+
+
+def show(value: object) -> str:
+    """`value` in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,291 @@
+"""An instance: a memory, a language model, the reads of a decode run, and the rules."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound import workloads
+from kvbound.errors import InfeasibleError, InputError
+from kvbound.fields import Fields, show
+from kvbound.llm import Llm
+from kvbound.memory import Memory
+from kvbound.trace import Trace
+from kvbound.workloads import Synthetic
+
+SCHEMA = "kvbound.instance/1"
+
+
+class Copies(StrEnum):
+    """Whether the last tier keeps a copy of every item, or there is only one copy."""
+
+    INCLUSIVE = "inclusive"
+    EXCLUSIVE = "exclusive"
+
+
+class Migration(StrEnum):
+    """Which items may go up: none, those being read, any past one."""
+
+    NONE = "none"
+    ON_READ = "on-read"
+    PREFETCH = "prefetch"
+
+
+class Timing(StrEnum):
+    """Resources work side by side, or one after the other."""
+
+    PARALLEL = "parallel"
+    SERIAL = "serial"
+
+
+class Initial(StrEnum):
+    """The prompt's placement is free, or filled in order, fastest tier first."""
+
+    FREE = "free"
+    PREFILL_FIRST = "prefill-first"
+
+
+class Accounting(StrEnum):
+    """This project's cost model, or the one of the study arXiv 2508.13231."""
+
+    PHYSICAL = "physical"
+    FANG2025 = "fang2025"
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is allowed and how it is charged; docs/model.md defines every word."""
+
+    copies: Copies = Copies.INCLUSIVE
+    migration: Migration = Migration.ON_READ
+    timing: Timing = Timing.PARALLEL
+    initial: Initial = Initial.FREE
+    granularity: int = 1
+    accounting: Accounting = Accounting.PHYSICAL
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            default, value = field.default, getattr(self, field.name)
+            if isinstance(default, StrEnum):
+                kind = type(default)
+                if value not in list(kind):
+                    words = ", ".join(repr(str(word)) for word in kind)
+                    raise InputError("rules", field.name, f"one of {words}, not {show(value)}")
+                object.__setattr__(self, field.name, kind(value))
+        size: object = self.granularity
+        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
+        if not whole or not 1 <= self.granularity <= 2**20:
+            raise InputError("rules", "granularity", f"1 to {2**20} tokens, not {show(size)}")
+        object.__setattr__(self, "granularity", int(self.granularity))
+
+    @classmethod
+    def from_mapping(cls, mapping: object, file: object = "rules", field: str = "") -> Rules:
+        """Read the form of instance files; every field has a default.
+
+        Raises
+        ------
+        InputError
+            A word or number is not one of the allowed ones.
+        """
+        fields = Fields(mapping, file, field)
+        values: dict[str, Any] = {}
+        for known in dataclasses.fields(cls):
+            default = known.default
+            if isinstance(default, StrEnum):
+                values[known.name] = fields.choice(known.name, type(default), default)
+            else:
+                values[known.name] = fields.integer(known.name, 1, 2**20, default=1)
+        fields.done()
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return all six fields."""
+        return {
+            field.name: value if isinstance(value := getattr(self, field.name), int) else str(value)
+            for field in dataclasses.fields(self)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One problem.
+
+    Attributes
+    ----------
+    workload
+        The read trace, or the recipe of a synthetic one, made when first needed.
+    """
+
+    name: str
+    memory: Memory
+    llm: Llm
+    rules: Rules
+    workload: Trace | Synthetic
+
+    def __post_init__(self) -> None:
+        if self.workload.layers != self.llm.layers:
+            expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
+            raise InputError(self.name, "trace.layers", expected)
+
+    @property
+    def layers(self) -> int:
+        """Layers, L."""
+        return self.llm.layers
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Prompt tokens, P."""
+        return self.workload.prefill_tokens
+
+    @property
+    def decode_steps(self) -> int:
+        """Decode steps, N."""
+        return self.workload.decode_steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens at the end, P + N."""
+        return self.prefill_tokens + self.decode_steps
+
+    @property
+    def slots(self) -> int:
+        """Slots, N * L."""
+        return self.decode_steps * self.layers
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one token's KV in one layer, s."""
+        return self.llm.kv_bytes_per_token_layer
+
+    @property
+    def granularity(self) -> int:
+        """Tokens per block, g."""
+        return self.rules.granularity
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes that a block takes, g * s."""
+        return self.granularity * self.item_bytes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks per layer at the end."""
+        return -(-self.tokens // self.granularity)
+
+    @property
+    def tiers(self) -> int:
+        """Number of tiers, K."""
+        return len(self.memory.tiers)
+
+    @property
+    def inclusive(self) -> bool:
+        """Whether the last tier keeps a copy of everything."""
+        return self.rules.copies is Copies.INCLUSIVE
+
+    @property
+    def physical(self) -> bool:
+        """Whether this project's own accounting applies."""
+        return self.rules.accounting is Accounting.PHYSICAL
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The reads, made now if they are synthetic."""
+        return self.workload if isinstance(self.workload, Trace) else workloads.make(self.workload)
+
+    def read_counts(self) -> NDArray[np.int64]:
+        """Reads of past tokens per slot, shape (steps, layers); synthetic ones without the trace."""
+        if isinstance(self.workload, Trace):
+            return self.workload.past_counts() if self.physical else self.workload.counts()
+        return workloads.shape(self.workload)[3]
+
+    @cached_property
+    def room(self) -> tuple[int | None, ...]:
+        """How many blocks fit into each tier beside the resident weights; None is unlimited.
+
+        Raises
+        ------
+        InfeasibleError
+            The weights, or all blocks together, do not fit.
+        """
+        rooms: list[int | None] = []
+        for tier, k in zip(self.memory.tiers, range(self.tiers), strict=True):
+            if tier.capacity is None:
+                rooms.append(None)
+                continue
+            free = tier.capacity - (self.llm.weight_bytes if k == 0 else 0)
+            if free < 0:
+                raise InfeasibleError(
+                    f"{self.name}: the weights ({self.llm.weight_bytes:,.0f} B) do not fit into "
+                    f"{tier.name} ({tier.capacity:,.0f} B)"
+                )
+            rooms.append(int(free // self.block_bytes))
+        total = self.layers * self.blocks
+        holds = rooms[-1:] if self.inclusive else rooms
+        if all(room is not None for room in holds) and sum(room or 0 for room in holds) < total:
+            where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
+            raise InfeasibleError(
+                f"{self.name}: {total:,} blocks of {self.block_bytes:,} B do not fit into {where}"
+            )
+        return tuple(rooms)
+
+    def expanded(self, trace_path: str | None = None) -> dict[str, Any]:
+        """Return the form with everything spelled out, which the checker reads.
+
+        The trace is named by the hashes of its packed rows and, if given, by a path.
+        """
+        trace: dict[str, Any] = {
+            "layers": self.layers,
+            "prefill_tokens": self.prefill_tokens,
+            "decode_steps": self.decode_steps,
+            "sha256": self.trace.row_hashes(),
+        }
+        if trace_path is not None:
+            trace["path"] = trace_path
+        expanded = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "memory": self.memory.to_mapping(),
+            "llm": self.llm.to_mapping(),
+            "trace": trace,
+            "rules": self.rules.to_mapping(),
+        }
+        plain = _plain(expanded)
+        assert isinstance(plain, dict)
+        return plain
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the canonical JSON of the expanded instance without its name."""
+        expanded = self.expanded()
+        del expanded["name"]
+        text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_rules(self, **changes: Any) -> Instance:
+        """Return the same instance under other rules."""
+        return dataclasses.replace(self, rules=dataclasses.replace(self.rules, **changes))
+
+
+def _plain(value: object) -> object:
+    """Write whole numbers as integers, so that 23e9 and 23000000000 are one instance."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

@@ -1,0 +1,273 @@
+"""Read, write and put together instances: files, library names, catalog entries, overrides."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kvbound import workloads
+from kvbound.errors import InputError
+from kvbound.fields import Fields, did_you_mean, located, show
+from kvbound.files import atomic_write
+from kvbound.instance import SCHEMA, Instance, Rules
+from kvbound.llm import Llm
+from kvbound.memory import Memory
+from kvbound.trace import Trace, read_trace, write_trace
+from kvbound.workloads import Synthetic
+
+LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
+_MOST_BYTES = 1 << 30
+
+
+def library() -> dict[str, Path]:
+    """Return the library's instances by name."""
+    files = sorted(LIBRARY.glob("*/*.json"))
+    return {path.stem: path for path in files if not path.name.endswith(".schema.json")}
+
+
+def read_instance(source: Path | str) -> Instance:
+    """Read an instance file, or one of the library by its name.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or it is not an instance; the message names file and field.
+    """
+    path = Path(source)
+    if not os.path.isfile(path):  # false for names that no file can have, where Path raises
+        known = library()
+        if str(source) not in known:
+            hint = did_you_mean(str(source), known)
+            raise InputError(source, "", f"an instance file or a name from `kvbound instance list`{hint}")
+        path = known[str(source)]
+    return from_mapping(read_json(path), file=path, folder=path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document.
+
+    Raises
+    ------
+    InputError
+        The file is missing, too large, not UTF-8, not JSON, or names a field twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in fields:
+                raise InputError(path, key, "every field once, found it twice")
+            fields[key] = value
+        return fields
+
+    def no_constant(text: str) -> Any:
+        raise InputError(path, "", f"finite numbers, found {text}")
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(path, "", f"at most {_MOST_BYTES:,} bytes; keep the trace in a folder")
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+    except OSError as error:
+        raise InputError(path, "", f"a readable file: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(path, "", "UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise InputError(path, "", f"JSON, but {error.msg} at {place}") from None
+    except ValueError:
+        raise InputError(path, "", "numbers of at most a few thousand digits") from None
+    except RecursionError:
+        raise InputError(path, "", "JSON that is not nested thousands of levels deep") from None
+
+
+def from_mapping(mapping: object, *, file: object = "instance", folder: Path | None = None) -> Instance:
+    """Build an instance from the document of an instance file.
+
+    Parameters
+    ----------
+    folder
+        What relative trace paths start from; by default the current folder.
+    """
+    fields = Fields(mapping, file)
+    if fields.text("schema") != SCHEMA:
+        raise fields.error("schema", repr(SCHEMA))
+    parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
+    parts["rules"] = fields.raw("rules", default={})
+    overrides = fields.raw("overrides", default={})
+    name = fields.text("name")
+    fields.done()
+    return make_instance(name, **parts, overrides=overrides, file=file, folder=folder)
+
+
+def make_instance(
+    name: str,
+    *,
+    memory: object,
+    llm: object,
+    trace: object,
+    rules: object = None,
+    overrides: object = None,
+    capacity: str | float | None = None,
+    file: object | None = None,
+    folder: Path | None = None,
+) -> Instance:
+    """Put an instance together.
+
+    Parameters
+    ----------
+    memory, llm
+        Catalog names, or tables as in an instance file.
+    trace
+        A path, a `Trace`, or a table: ``{"path"}``, ``{"reads", "prefill_tokens"}`` or ``{"synthetic"}``.
+    overrides
+        Dotted path to value; list entries go by their name: ``"memory.tiers.hbm.capacity"``.
+    capacity
+        Tier 0's capacity, short for that override.
+    file, folder
+        Where the parts stand, for messages, and what relative paths start from.
+
+    Raises
+    ------
+    InputError
+        Some part is not as expected.
+    UsageError
+        No such catalog name, when the parts do not come from a file.
+    """
+    raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _entry("llm", llm, file)}
+    file = file or name
+    given = rules.to_mapping() if isinstance(rules, Rules) else rules
+    raw["rules"] = dict(given) if isinstance(given, Mapping) else {} if given is None else given
+    changes = {} if overrides is None else overrides
+    for path, value in _pairs(changes, file):
+        _override(raw, path, value, file)
+    if capacity is not None:
+        for first in Fields(raw["memory"], file, "memory").items("tiers")[:1]:
+            Fields(first, file, "memory.tiers.0")  # a table
+            first["capacity"] = capacity
+    workload = _workload(trace, file, folder)
+    model = Llm.from_mapping(raw["llm"], file, "llm")
+    tokens = workload.prefill_tokens + workload.decode_steps
+    room = Memory.from_mapping(
+        raw["memory"], file, "memory", share_of=lambda share: model.room_for_share(share, tokens)
+    )
+    allowed = Rules.from_mapping(raw["rules"], file, "rules")
+    with located(file):
+        return Instance(name, room, model, allowed, workload)
+
+
+def _entry(kind: str, value: object, file: object) -> Any:
+    """Return a catalog entry or table as plain nested dicts that overrides may change."""
+    if isinstance(value, Memory | Llm):
+        return value.to_mapping()
+    if isinstance(value, str):
+        from kvbound import catalog
+
+        value = catalog.entry(catalog.Kind(kind), value, file=file, field=kind)
+    return copy.deepcopy(value)
+
+
+def _pairs(overrides: object, file: object) -> Iterator[tuple[str, Any]]:
+    fields = Fields(overrides, file, "overrides")
+    for path in fields:
+        yield path, fields.raw(path)
+
+
+def _override(raw: dict[str, Any], path: str, value: Any, file: object) -> None:
+    """Set one field; every step of the path must exist, but for the last below the top."""
+    at: Any = raw
+    keys = path.split(".")
+    for n, key in enumerate(keys):
+        last = n == len(keys) - 1
+        if isinstance(at, list):
+            known: dict[str, Any] = {str(place): place for place in range(len(at))}
+            known |= {str(e["name"]): k for k, e in enumerate(at) if isinstance(e, Mapping) and "name" in e}
+        else:
+            known = {place: place for place in at} if isinstance(at, Mapping) else {}
+            if isinstance(at, Mapping) and last and n:
+                known[key] = key
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise InputError(file, f"overrides.{path}", f"a path that exists, found no {key!r}{hint}")
+        if last:
+            at[known[key]] = value
+        else:
+            at = at[known[key]]
+
+
+def _workload(trace: object, file: object, folder: Path | None) -> Trace | Synthetic:
+    if isinstance(trace, Trace | Synthetic):
+        return trace
+    if isinstance(trace, str | Path):
+        return read_trace((folder or Path()) / trace)
+    fields = Fields(trace, file, "trace")
+    if fields.has("synthetic"):
+        spec = fields.raw("synthetic")
+        fields.done()
+        return workloads.from_mapping(spec, file=file, field="trace.synthetic")
+    if fields.has("path"):
+        return _from_path(fields, folder)
+    reads = fields.items("reads")
+    prefill = fields.integer("prefill_tokens", 0, 2**31)
+    fields.done()
+    with located(file, "trace"):
+        return Trace.from_lists(prefill, reads, file=file)
+
+
+def _from_path(fields: Fields, folder: Path | None) -> Trace:
+    """Read the trace; what an expanded instance says of it beside the path must be true."""
+    path = fields.text("path")
+    claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
+    hashes = fields.raw("sha256", default=None)
+    fields.done()
+    trace = read_trace((folder or Path()) / path)
+    for key, claimed in claims.items():
+        if claimed != getattr(trace, key):
+            raise fields.error(key, f"{getattr(trace, key)} as in {path}, not {show(claimed)}")
+    if hashes is not None and hashes != trace.row_hashes():
+        raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")
+    return trace
+
+
+def document(instance: Instance, trace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of an instance file, everything spelled out but the trace."""
+    expanded: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": instance.name,
+        "memory": instance.memory.to_mapping(),
+        "llm": instance.llm.to_mapping(),
+        "trace": dict(trace),
+        "rules": instance.rules.to_mapping(),
+    }
+    return expanded
+
+
+def write_instance(instance: Instance, path: Path | str) -> None:
+    """Write an instance file with everything spelled out, and its trace beside it unless synthetic."""
+    target = Path(path)
+    if isinstance(instance.workload, Synthetic):
+        trace: dict[str, Any] = {"synthetic": instance.workload.to_mapping()}
+    else:
+        folder = target.with_suffix(".trace")
+        write_trace(instance.workload, folder)
+        trace = {"path": folder.name}
+    write_json(document(instance, trace), target)
+
+
+def write_expanded(instance: Instance, path: Path | str) -> None:
+    """Write the form that the checker reads: the trace's rows as a folder beside it, with their hashes."""
+    target = Path(path)
+    folder = target.with_suffix(".trace")
+    write_trace(instance.trace, folder)
+    write_json(instance.expanded(folder.name), target)
+
+
+def write_json(value: object, path: Path | str) -> None:
+    """Write a JSON document whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

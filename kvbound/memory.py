@@ -1,0 +1,237 @@
+"""A memory hierarchy: tiers, fast to slow, and the resources their reads and writes load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.fields import Fields, located, show
+from kvbound.units import is_share
+
+MAX_TIERS: Final = 16
+ENERGY_LEVELS: Final = ("device", "system")
+ENERGY_POINTS: Final = ("low", "mid", "high")
+
+Energy = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One place a KV entry can be in.
+
+    Parameters
+    ----------
+    name
+        Unique within its memory.
+    capacity
+        Bytes, resident weights included; None is unlimited.
+    reads, writes
+        Names of the resources that a byte read from (written to) this tier loads.
+    latency
+        Seconds, once per slot in which the tier is touched.
+    """
+
+    name: str
+    capacity: float | None
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    latency: float = 0.0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Tiers, fast to slow, over shared resources.
+
+    Parameters
+    ----------
+    name
+        For people; catalog entries go by it.
+    resources
+        Name to bandwidth in bytes/s: everything bytes queue on, such as a tier's own bus or one
+        direction of a link.
+    tiers
+        At least two, fastest first; only the last may be unlimited.
+    source
+        What this is and where its numbers come from.
+    sources
+        Dotted field, such as ``resources.hbm`` or ``tiers.hbm.capacity``, to the origin of its number.
+    energy
+        Resource to level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ per bit. Data for
+        studies; nothing here depends on it.
+
+    Raises
+    ------
+    InputError
+        If the parts do not fit together.
+    """
+
+    name: str
+    resources: Mapping[str, float] = field(hash=False)
+    tiers: tuple[Tier, ...]
+    source: str = field(default="", compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    energy: Mapping[str, Energy] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resources", dict(self.resources))
+        for name, rate in self.resources.items():
+            self._require(
+                0 < rate < math.inf, f"resources.{name}", f"a finite bandwidth above 0, not {rate!r}"
+            )
+        count = len(self.tiers)
+        self._require(2 <= count <= MAX_TIERS, "tiers", f"2 to {MAX_TIERS} tiers, fast to slow, not {count}")
+        for k, tier in enumerate(self.tiers):
+            self._check_tier(k, tier)
+
+    def _check_tier(self, k: int, tier: Tier) -> None:
+        at = f"tiers.{tier.name}"
+        unique = tier.name not in {other.name for other in self.tiers[:k]}
+        self._require(unique, at, "every tier's name only once")
+        for what, used in (("reads", tier.reads), ("writes", tier.writes)):
+            for name in used:
+                known = ", ".join(self.resources)
+                self._require(name in self.resources, f"{at}.{what}", f"names out of {known}, not {name!r}")
+            once = 0 < len(used) == len(set(used))
+            self._require(once, f"{at}.{what}", "at least one resource, each only once")
+        if tier.capacity is None:
+            last = k == len(self.tiers) - 1
+            self._require(last, f"{at}.capacity", "a size, as only the last tier may be unlimited")
+        else:
+            fine = 0 <= tier.capacity < math.inf
+            self._require(fine, f"{at}.capacity", f"a finite size of at least 0, not {tier.capacity!r}")
+        fine = 0 <= tier.latency < math.inf
+        self._require(fine, f"{at}.latency", f"a finite time of at least 0, not {tier.latency!r}")
+
+    def _require(self, fine: bool, where: str, expected: str) -> None:
+        if not fine:
+            raise InputError(f"memory {self.name!r}", where, expected)
+
+    @property
+    def bandwidths(self) -> NDArray[np.float64]:
+        """Bandwidth of each resource, bytes/s, ``(resources,)``."""
+        return np.array(list(self.resources.values()), dtype=np.float64)
+
+    @property
+    def read_load(self) -> NDArray[np.float64]:
+        """1 where a read from the tier loads the resource, else 0, ``(tiers, resources)``."""
+        return self._load([tier.reads for tier in self.tiers])
+
+    @property
+    def write_load(self) -> NDArray[np.float64]:
+        """1 where a write to the tier loads the resource, else 0, ``(tiers, resources)``."""
+        return self._load([tier.writes for tier in self.tiers])
+
+    def _load(self, used: list[tuple[str, ...]]) -> NDArray[np.float64]:
+        return np.array([[name in names for name in self.resources] for names in used], dtype=np.float64)
+
+    @classmethod
+    def from_mapping(
+        cls,
+        mapping: object,
+        file: object = "memory",
+        field: str = "",
+        share_of: Callable[[float], float] | None = None,
+    ) -> Memory:
+        """Read the form that instance files and the catalog have.
+
+        Parameters
+        ----------
+        mapping
+            ``name``, ``resources``, ``tiers``; optionally ``source``, ``sources``, ``energy``. Numbers
+            are bytes, bytes/s and seconds; text carries a unit.
+        file, field
+            Where `mapping` stands, for messages.
+        share_of
+            Turns a capacity given as a share, such as ``"30%"``, into bytes; without it shares are
+            refused, as they mean something only beside an llm and a trace.
+
+        Raises
+        ------
+        InputError
+            Naming the field and what was expected there.
+        """
+        fields = Fields(mapping, file, field)
+        rates = fields.child("resources")
+        memory: dict[str, Any] = {
+            "name": fields.text("name"),
+            "resources": {name: rates.bandwidth(name) for name in rates},
+            "tiers": tuple(_read_tier(tier, share_of) for tier in fields.children("tiers")),
+            "source": fields.text("source", ""),
+            "sources": _read_sources(fields.child("sources", {})),
+            "energy": _read_energy(fields.child("energy", {}), rates),
+        }
+        fields.done()
+        with located(file, field):
+            return cls(**memory)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The part that matters to schedules, in bytes, bytes/s and seconds: what `expanded` files hold."""
+        return {
+            "name": self.name,
+            "resources": dict(self.resources),
+            "tiers": [
+                {
+                    "name": tier.name,
+                    "capacity": tier.capacity,
+                    "reads": list(tier.reads),
+                    "writes": list(tier.writes),
+                    "latency": tier.latency,
+                }
+                for tier in self.tiers
+            ],
+        }
+
+
+def _read_tier(fields: Fields, share_of: Callable[[float], float] | None) -> Tier:
+    tier = Tier(
+        name=fields.text("name"),
+        capacity=_read_capacity(fields, share_of),
+        reads=fields.names("reads"),
+        writes=fields.names("writes"),
+        latency=fields.seconds("latency", 0.0),
+    )
+    fields.done()
+    return tier
+
+
+def _read_capacity(fields: Fields, share_of: Callable[[float], float] | None) -> float | None:
+    value = fields.raw("capacity", "a size, a share, or null for unlimited")
+    if value is None or value == "unlimited":  # TOML has no null
+        return None
+    if not is_share(value):
+        return fields.bytes("capacity")
+    if share_of is None:
+        raise fields.error("capacity", f"a size, as {value!r} of the KV needs an instance around it")
+    return share_of(fields.share("capacity"))
+
+
+def _read_sources(fields: Fields) -> dict[str, str]:
+    return {path: fields.text(path) for path in fields}
+
+
+def _read_energy(fields: Fields, resources: Fields) -> dict[str, Energy]:
+    energy: dict[str, Energy] = {}
+    for name in fields:
+        if not resources.has(name):
+            raise fields.error(name, f"one of the resources {', '.join(resources)}")
+        levels = fields.child(name)
+        energy[name] = {
+            level: _read_points(levels.child(level)) for level in ENERGY_LEVELS if levels.has(level)
+        }
+        levels.done()
+    return energy
+
+
+def _read_points(fields: Fields) -> dict[str, float]:
+    points = {point: fields.number(point, 0, 1e6) for point in ENERGY_POINTS if fields.has(point)}
+    fields.done()
+    if not points or any(low > high for low, high in pairwise(points.values())):
+        raise fields.error("", f"low <= mid <= high in pJ per bit, at least one of them, not {show(points)}")
+    return points

@@ -1,0 +1,23 @@
+"""The furthest next use leaves first (Belady, IBM Systems Journal 1966)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot, first_use
+
+
+class Belady:
+    """Keep what is read again soonest. Best for hit counts of one cache, not for times of many slots."""
+
+    name = "belady"
+    oracle = True
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+        """Fill with what is read first."""
+        return first_use(instance)
+
+    def step(self, slot: Slot) -> Scores:
+        """Return how soon each token is read again."""
+        return -slot.future.next_use()[: slot.tokens + 1].astype(np.float64)

@@ -1,0 +1,26 @@
+"""Least frequently used leaves first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot
+
+
+class Lfu:
+    """Keep what was read most often; being born counts as one use."""
+
+    name = "lfu"
+    oracle = False
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> None:
+        """Forget all counts."""
+        self.uses = np.zeros((instance.layers, instance.tokens))
+
+    def step(self, slot: Slot) -> Scores:
+        """Return each token's number of uses."""
+        uses = self.uses[slot.layer]
+        uses[slot.reads] += 1
+        uses[slot.tokens] += 1
+        return uses[: slot.tokens + 1]

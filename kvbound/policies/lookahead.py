@@ -1,0 +1,51 @@
+"""Keep what the next step reads: the published "lookahead-one" rule (arXiv 2508.13231)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Birth, Ids, Scores, Slot, Wish, first_use, mask
+
+
+def balanced_share(instance: Instance) -> float:
+    """Share of a slot's bytes in tier 0 at which both tiers finish together (alpha* of the study)."""
+    memory = instance.memory
+    fast, slow = (min(memory.resources[name] for name in memory.tiers[k].reads) for k in (0, -1))
+    return fast / (fast + slow)
+
+
+def place_birth(slot: Slot, soon: Ids) -> Birth:
+    """The published placement of a new token: only if it is read in the next step."""
+    return Birth.MAKE_ROOM if slot.tokens in soon else Birth.SLOW
+
+
+class LookaheadOne:
+    """Swap what is read now and not next for what is read now and next, up to balance."""
+
+    name = "lookahead-one"
+    oracle = True
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+        """Fill by scanning the decode trace, as the study does."""
+        self.share = balanced_share(instance)
+        return first_use(instance)
+
+    def step(self, slot: Slot) -> Wish:
+        """Promote what both steps read."""
+        soon = slot.future.reads()
+        if not len(soon):
+            return Wish(birth=Birth.SLOW)
+        next_up = mask(soon, slot.tokens + 2)[: slot.tokens]
+        hits = int(np.count_nonzero(slot.resident & next_up))
+        weights, size = slot.instance.llm.weight_reads[slot.layer], slot.instance.item_bytes
+        wanted = int(self.share * (weights + len(soon) * size) - weights) // size - hits
+        listed = slot.listed[slot.resident[slot.listed]]
+        leave = listed[~next_up[listed]]
+        most = max(0, min(wanted, hits, slot.room + len(leave)))
+        promote = slot.misses[next_up[slot.misses]][:most]
+        # the new token displaces the oldest resident that the next step does not read
+        idle, leave = slot.resident & ~next_up, leave[: max(0, len(promote) - slot.room)]
+        idle[leave] = False
+        evict = np.concatenate([leave, np.flatnonzero(idle)])
+        return Wish(promote=promote, evict=evict, birth=place_birth(slot, soon))

@@ -1,0 +1,26 @@
+"""Least recently used leaves first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot
+
+
+class Lru:
+    """Keep what was read (or born) most recently."""
+
+    name = "lru"
+    oracle = False
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> None:
+        """Nothing has been used yet; the prompt's own order stands for recency."""
+        self.used = np.full((instance.layers, instance.tokens), -1.0)
+
+    def step(self, slot: Slot) -> Scores:
+        """Return the step of each token's last use."""
+        used = self.used[slot.layer]
+        used[slot.reads] = slot.step
+        used[slot.tokens] = slot.step
+        return used[: slot.tokens + 1]

@@ -1,0 +1,23 @@
+"""Bring in every miss, clear the layer when full: the published "reactive" rule (arXiv 2508.13231)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot, Wish, first_use
+
+
+class Reactive:
+    """Promote each miss; once the tier is full, the layer's residents leave together."""
+
+    name = "reactive"
+    oracle = True
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+        """Fill by scanning the decode trace, as the study does."""
+        return first_use(instance)
+
+    def step(self, slot: Slot) -> Wish:
+        """Promote all misses."""
+        return Wish(promote=slot.misses, evict=np.flatnonzero(slot.resident), together=True)

@@ -1,0 +1,23 @@
+"""Place once, never move: the published baseline (arXiv 2508.13231)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot, Wish, prompt_first
+
+
+class Static:
+    """Fill with the prompt in order, then with new tokens while there is room."""
+
+    name = "static"
+    oracle = False
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+        """Fill token by token, all layers of one before the next."""
+        return prompt_first(instance)
+
+    def step(self, slot: Slot) -> Wish:
+        """Move nothing."""
+        return Wish()

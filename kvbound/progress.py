@@ -1,0 +1,13 @@
+"""How long work reports where it stands; drawing it is the caller's business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[float, float, str], None]
+"""Called as ``progress(done, total, note)``; may raise KeyboardInterrupt."""
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """Report nothing."""

@@ -1,0 +1,1 @@
+"""Results for people: tables, sentences, numbers with their units."""

@@ -1,0 +1,129 @@
+"""The catalog for people: what is known, each number with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvbound import units
+from kvbound.memory import ENERGY_POINTS
+from kvbound.report import numbers
+from kvbound.report.tables import facts, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kvbound.llm import Llm
+    from kvbound.memory import Memory
+
+
+def memories_table(memories: Sequence[Memory]) -> Table:
+    """Return a row per memory: its tiers and what lies between."""
+    rows = (
+        (memory.name, " | ".join(_tier(tier.name, tier.capacity) for tier in memory.tiers), _rates(memory))
+        for memory in memories
+    )
+    return table(("memory", "tiers, fast to slow", "GB/s"), rows)
+
+
+def _tier(name: str, capacity: float | None) -> str:
+    return name if capacity is None else f"{name} {numbers.capacity(capacity)}"
+
+
+def _rates(memory: Memory) -> str:
+    return ", ".join(f"{name} {rate / 1e9:.4g}" for name, rate in memory.resources.items())
+
+
+def llms_table(llms: Sequence[Llm]) -> Table:
+    """Return a row per language model."""
+    rows = (
+        (
+            llm.name, numbers.count(llm.layers), numbers.count(llm.kv_bytes_per_token_layer),
+            numbers.size(llm.kv_bytes(1)), numbers.size(llm.weight_bytes),
+            numbers.size(float(llm.weight_reads.mean())),
+        )
+        for llm in llms
+    )  # fmt: skip
+    columns = ("llm", ">layers", ">KV B/token/layer", ">KV/token", ">weights", ">read per layer")
+    return table(columns, rows)
+
+
+def memory_details(memory: Memory) -> list[Table | str]:
+    """Return one memory's numbers with their sources."""
+    sources = memory.sources
+    tiers = []
+    for tier in memory.tiers:
+        latency = units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN
+        tiers.append(
+            (
+                tier.name, numbers.capacity(tier.capacity), latency, ", ".join(tier.reads),
+                ", ".join(tier.writes), sources.get(f"tiers.{tier.name}.capacity", ""),
+            )
+        )  # fmt: skip
+    rates = (
+        (name, units.format_bandwidth(rate), sources.get(f"resources.{name}", ""))
+        for name, rate in memory.resources.items()
+    )
+    parts: list[Table | str] = [
+        f"{memory.name}: {memory.source}\n",
+        table(
+            ("tier", ">capacity", ">latency", "reads load", "writes load", "source of the capacity"), tiers
+        ),
+        "",
+        table(("resource", ">bandwidth", "source"), rates),
+    ]
+    if memory.energy:
+        parts += ["", _energy_table(memory)]
+    return parts
+
+
+def _energy_table(memory: Memory) -> Table:
+    def shown(points: Mapping[str, float]) -> list[str]:
+        return [f"{points[p]:g}" if p in points else numbers.UNKNOWN for p in ENERGY_POINTS]
+
+    rows = [
+        (resource, level, *shown(points), memory.sources.get(f"energy.{resource}.{level}", ""))
+        for resource, levels in memory.energy.items()
+        for level, points in levels.items()
+    ]
+    return table(("pJ per bit", "level", ">low", ">mid", ">high", "source"), rows)
+
+
+def llm_details(llm: Llm) -> list[Table | str]:
+    """Return one language model's numbers with how they came about."""
+    reads = sorted(set(llm.weight_reads.tolist()))
+    read = " to ".join(units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)])
+    values = {
+        "layers": numbers.count(llm.layers),
+        "kv_bytes_per_token_layer": f"{llm.kv_bytes_per_token_layer:,} B",
+        "weight_bytes": units.format_bytes(llm.weight_bytes),
+        "weight_read_bytes_per_layer": read,
+    }
+    rows = ((name, value, llm.sources.get(name, "")) for name, value in values.items())
+    parts: list[Table | str] = [f"{llm.name}: {llm.source}\n", table(("field", ">value", "how"), rows)]
+    extra = [
+        ("KV per token", units.format_bytes(llm.kv_bytes(1))),
+        ("sliding windows", _windows(llm.windows)),
+    ]
+    return [*parts, "", facts(extra)]
+
+
+def _windows(windows: Sequence[int | None]) -> str:
+    sizes = [window for window in windows if window is not None]
+    if not sizes:
+        return ""
+    some = "all" if len(sizes) == len(windows) else f"{len(sizes)} of {len(windows)}"
+    return f"{', '.join(f'{size:,}' for size in sorted(set(sizes)))} tokens in {some} layers"
+
+
+def policy_table(policies: Mapping[str, tuple[str, bool, Mapping[str, Any]]]) -> Table:
+    """Return a row per policy: what it does, what it sees, its options."""
+    rows = (
+        (name, "the future" if oracle else "the past", _options(options), summary)
+        for name, (summary, oracle, options) in policies.items()
+    )
+    return table(("policy", "sees", "options", "rule"), rows)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

@@ -1,0 +1,157 @@
+"""Several methods on one instance, side by side."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvbound.files import atomic_write
+from kvbound.report import numbers
+from kvbound.report.result import bound_text, tokens_per_s
+from kvbound.report.tables import table
+from kvbound.result import Result, Status
+from kvbound.solvers import strongest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA = "kvbound.compare/1"
+_WAYS = ("up", "down")
+_CSV = (
+    "method", "status", "time_s", "tokens_per_s", "tpot_mean_s", "bound_s", "bound_status", "bound_method",
+    "ratio", "hit_rate", "moved_up_bytes", "moved_down_bytes", "wall_s",
+)  # fmt: skip
+
+
+def document(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the JSON document of several results."""
+    return {"schema": SCHEMA, "results": [result.to_json() for result in results]}
+
+
+def ranked(results: Sequence[Result]) -> list[Result]:
+    """Fastest schedule first, then bounds without a schedule, the strongest first."""
+
+    def key(result: Result) -> tuple[bool, float]:
+        return result.time_s is None, -(
+            result.bound.time_s or 0.0
+        ) if result.time_s is None else result.time_s
+
+    return sorted(results, key=key)
+
+
+def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> Table:
+    """Return the table, a row per result.
+
+    Parameters
+    ----------
+    options
+        Names of options to show in columns of their own.
+    """
+    results = ranked(results)
+    against = reference(results)
+    time = numbers.Unit.of(map(_time, results), numbers.TIMES)
+    tpot = numbers.Unit.of(map(_tpot, results), numbers.TIMES)
+    size = numbers.Unit.of((_moved(each, way) for each in results for way in _WAYS), numbers.SIZES)
+    columns = (
+        "\nmethod", *(f">\n{name}" for name in options), "\nstatus", f">time\n{time.name}", ">tokens\n/s",
+        f">{tpot.name} per\ntoken", f">x\n{'bound' if against is None else against[0]}", ">tier-0\nhits %",
+        *(f">{way}\n{size.name}" for way in _WAYS),
+    )  # fmt: skip
+    rows = (
+        (
+            each.method, *(f"{each.options.get(name, '')}" for name in options), _status(each),
+            _floor(each) + time.show(_time(each)), tokens_per_s(each),
+            tpot.show(_tpot(each)), numbers.ratio(_times(each, against)).rstrip("x"), _hits(each),
+            *(size.show(_moved(each, way)) for way in _WAYS),
+        )
+        for each in results
+    )  # fmt: skip
+    return table(columns, rows)
+
+
+def _tpot(result: Result) -> float | None:
+    return None if result.measures is None else result.measures.tpot_s["mean"]
+
+
+def _moved(result: Result, way: str) -> float | None:
+    return None if result.measures is None else result.measures.moved_bytes[way]
+
+
+def _time(result: Result) -> float | None:
+    """A schedule's time, or what a bound says of all of them."""
+    return result.bound.time_s if result.time_s is None else result.time_s
+
+
+def _floor(result: Result) -> str:
+    return ">= " if result.measures is None and result.bound.time_s is not None else ""
+
+
+def _status(result: Result) -> str:
+    if result.status is not Status.UNKNOWN:
+        return str(result.status)
+    return "bound" if result.measures is None else "no schedule"
+
+
+def _hits(result: Result) -> str:
+    if result.measures is None or not result.measures.hit_rate:
+        return numbers.UNKNOWN
+    return numbers.share(next(iter(result.measures.hit_rate.values()))).removesuffix(" %")
+
+
+def reference(results: Sequence[Result]) -> tuple[str, float] | None:
+    """What times are set against: the bound; without one the study's `best`, or the fastest schedule."""
+    bound = strongest(results)
+    if bound.time_s:
+        return "bound", bound.time_s
+    timed = [result for result in ranked(results) if result.time_s]
+    for result in timed:
+        if result.method == "best":
+            return "best", result.time_s or 0.0
+    return ("fastest", timed[0].time_s or 0.0) if timed else None
+
+
+def _times(result: Result, against: tuple[str, float] | None) -> float | None:
+    return None if against is None or result.time_s is None else result.time_s / against[1]
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """Return in a sentence or two what the table means."""
+    against = reference(results)
+    found = [result for result in ranked(results) if result.time_s and result.status is not Status.UNKNOWN]
+    if against is None or not found:
+        return "No method found a schedule."
+    fastest, slowest = found[0], found[-1]
+    first, last = (numbers.ratio(_times(result, against)) for result in (fastest, slowest))
+    if against[0] == "bound":
+        rate = numbers.rate(fastest.instance.decode_steps / against[1])
+        text = f"No schedule takes less than {bound_text(strongest(results))} or makes more than {rate} "
+        text += f"tokens/s. {fastest.method} takes {first} that time lower bound"
+        end = f"; the largest gap is {slowest.method}'s, {last}"
+    elif against[0] == "best":
+        text = f"best is the study's own number, no schedule. {fastest.method} takes {first} that time"
+        end = f"; the slowest is {slowest.method}, {last}"
+    else:
+        text = f"No method gave a bound. The fastest is {fastest.method}"
+        end = f"; the slowest, {slowest.method}, takes {last} its time"
+    return f"{text}{'' if slowest is fastest else end}."
+
+
+def write_csv(results: Sequence[Result], path: Path) -> None:
+    """Write one line per result, SI units."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_CSV)
+        writer.writerows(_csv_row(result) for result in results)
+
+
+def _csv_row(result: Result) -> tuple[object, ...]:
+    bound, time = result.bound, result.time_s
+    hits = None if result.measures is None else next(iter(result.measures.hit_rate.values()), None)
+    return (
+        result.method, result.status, time, result.instance.decode_steps / time if time else None,
+        _tpot(result), bound.time_s, bound.status, bound.method,
+        time / bound.time_s if time and bound.time_s else None, hits,
+        *(_moved(result, way) for way in _WAYS), result.wall_s,
+    )  # fmt: skip

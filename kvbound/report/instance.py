@@ -1,0 +1,107 @@
+"""An instance for people: its sizes, and how the memory compares with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kvbound import units
+from kvbound.report import numbers
+from kvbound.report.tables import facts, table
+from kvbound.trace import Trace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kvbound.instance import Instance
+
+
+def figures(instance: Instance) -> dict[str, Any]:
+    """Return the numbers worth knowing before a run, without making a synthetic trace."""
+    llm, counts = instance.llm, instance.read_counts()
+    recorded = instance.workload if isinstance(instance.workload, Trace) else None
+    past = instance.prefill_tokens + sum(range(instance.decode_steps)) / instance.decode_steps
+    kv_bytes = llm.kv_bytes(instance.tokens)
+    room = [None if n is None else n * instance.block_bytes for n in instance.room]
+    return {
+        "name": instance.name,
+        "sha256": None if recorded is None else instance.sha256,
+        "layers": instance.layers,
+        "prefill_tokens": instance.prefill_tokens,
+        "decode_steps": instance.decode_steps,
+        "slots": instance.slots,
+        "reads": int(counts.sum()),
+        "reads_per_slot": float(counts.mean()),
+        "share_of_past_read": float(counts.mean() / past) if past else 0.0,
+        "own_token_reads": 0 if recorded is None else int(recorded.own_reads().sum()),
+        "item_bytes": instance.item_bytes,
+        "kv_bytes": kv_bytes,
+        "kv_bytes_read_per_slot": float(counts.mean() * instance.item_bytes),
+        "weight_bytes": llm.weight_bytes,
+        "weight_bytes_read_per_slot": float(llm.weight_reads.mean()),
+        "tiers": [
+            {
+                "name": tier.name,
+                "capacity_bytes": tier.capacity,
+                "room_for_kv_bytes": free,
+                "room_for_kv_share": None if free is None else free / kv_bytes,
+            }
+            for tier, free in zip(instance.memory.tiers, room, strict=True)
+        ],
+        "rules": instance.rules.to_mapping(),
+    }
+
+
+def describe(instance: Instance) -> list[Table | str]:
+    """Return the figures as text and a table."""
+    known = figures(instance)
+    made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
+    shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps)
+    reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
+    reads += f" or {numbers.share(known['share_of_past_read'])} of the past tokens"
+    kv, weights = known["kv_bytes_read_per_slot"], known["weight_bytes_read_per_slot"]
+    pairs = [
+        ("workload", f"{shape}, {instance.slots:,} slots{made}"),
+        ("reads", reads),
+        ("own-token reads", _own(instance, known["own_token_reads"])),
+        ("llm", f"{instance.llm.name}: {instance.item_bytes:,} B of KV per token and layer"),
+        ("KV at the end", f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}"),
+        ("weights", f"{units.format_bytes(known['weight_bytes'])} resident"),
+        ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
+        ("memory", f"{instance.memory.name}: {_resources(instance)}"),
+        ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
+        ("sha256", known["sha256"] or ""),
+    ]
+    return [f"{instance.name}\n", facts(pairs), "", _tiers(instance, known["tiers"])]
+
+
+def _own(instance: Instance, own: int) -> str:
+    if not own:
+        return ""
+    return f"{own:,}, {'left out by physical accounting' if instance.physical else 'counted as misses'}"
+
+
+def _blocks(instance: Instance) -> str:
+    if instance.granularity == 1:
+        return ""
+    return f" in {instance.layers * instance.blocks:,} blocks of {units.format_bytes(instance.block_bytes)}"
+
+
+def _resources(instance: Instance) -> str:
+    rates = instance.memory.resources.items()
+    return ", ".join(f"{name} {units.format_bandwidth(rate)}" for name, rate in rates)
+
+
+def _tiers(instance: Instance, rooms: list[dict[str, Any]]) -> Table:
+    rows = []
+    for tier, room in zip(instance.memory.tiers, rooms, strict=True):
+        unlimited = room["room_for_kv_bytes"] is None
+        rows.append(
+            (
+                tier.name, numbers.capacity(tier.capacity), units.format_bytes(room["room_for_kv_bytes"]),
+                numbers.UNKNOWN if unlimited else numbers.share(room["room_for_kv_share"]),
+                ", ".join(tier.reads), ", ".join(tier.writes),
+                units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN,
+            )
+        )  # fmt: skip
+    columns = ("tier", ">capacity", ">room for KV", ">of the KV", "reads load", "writes load", ">latency")
+    return table(columns, rows)

@@ -1,0 +1,87 @@
+"""Numbers as people read them; what is not known is a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from kvbound import units
+
+UNKNOWN = "-"
+TIMES = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit for a whole column."""
+
+    name: str
+    factor: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None], known: dict[str, float]) -> Unit:
+        """Choose the unit that suits the column's middle value."""
+        some = [value for value in values if value]
+        middle = median(some) if some else 1.0
+        name = max((name for name in known if known[name] <= middle), key=known.__getitem__, default="")
+        name = name or next(iter(known))
+        return cls(name, known[name])
+
+    def show(self, value: float | None) -> str:
+        """Return the number alone: four significant digits."""
+        return UNKNOWN if value is None else rate(value / self.factor)
+
+
+def count(value: float | None) -> str:
+    """``10,239``."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def shape(layers: int, prefill_tokens: int, decode_steps: int) -> str:
+    """``5 layers, 128 + 384 tokens``."""
+    return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {decode_steps:,} tokens"
+
+
+def rate(value: float | None) -> str:
+    """``416.4`` of something per second: four significant digits."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if 999.95 <= value < 1e9 else f"{value:.4g}"
+
+
+def ratio(value: float | None) -> str:
+    """``1.613x``, ``14.19x``."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}x" if value < 10 else f"{value:,.4g}x" if value < 10000 else f"{value:,.0f}x"
+
+
+def share(value: float | None) -> str:
+    """``60.2 %``."""
+    return UNKNOWN if value is None else f"{100 * value:.1f} %"
+
+
+def gap(value: float | None) -> str:
+    """``0.0100 %``: small ones keep their digits."""
+    if value is None:
+        return UNKNOWN
+    percent = 100 * abs(value)
+    return f"{percent:.2f} %" if percent >= 0.1 or percent < 1e-9 else f"{percent:.2g} %"
+
+
+def seconds(value: float | None) -> str:
+    """``24.59 s``, ``12.3 us``."""
+    return UNKNOWN if value is None else units.format_seconds(value)
+
+
+def capacity(value: float | None) -> str:
+    """``23 GiB`` or ``144 GB``, whichever is the whole number; None is unlimited."""
+    binary = value is not None and value % 2**30 == 0 and value % 10**9 != 0
+    return units.format_bytes(value, binary=binary)
+
+
+def size(value: float | None) -> str:
+    """``144 GB``; None is not known, not unlimited."""
+    return UNKNOWN if value is None else units.format_bytes(value)

@@ -1,0 +1,68 @@
+"""One result for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kvbound.report import numbers
+from kvbound.report.tables import facts
+from kvbound.result import Bound, BoundStatus, Result, Status
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def heading(result: Result) -> str:
+    """Return what was run and how it ended, in one line."""
+    options = "".join(f" {key}={value}" for key, value in result.options.items() if value is not None)
+    end = str(result.status)
+    if result.status is Status.UNKNOWN:
+        end = "a bound, no schedule" if result.measures is None else "the study's number, no schedule"
+    limit = f", stopped by {result.termination.limit}" if result.termination.limit else ""
+    took = numbers.seconds(result.wall_s)
+    return f"{result.instance.name}: {result.method}{options}: {end}{limit} (took {took})"
+
+
+def describe(result: Result) -> Table:
+    """Return the numbers of one result."""
+    found = result.measures
+    pairs: list[tuple[str, str]] = []
+    if found is not None:
+        steps = result.instance.decode_steps
+        pairs = [
+            ("time", f"{numbers.seconds(found.time_s)} for {steps:,} steps: {tokens_per_s(result)} tokens/s"),
+            ("time per output token", _spread(found.tpot_s)),
+            ("hit rate", _shares(found.hit_rate)),
+            ("with weights", f"{numbers.share(found.hit_rate_with_weights)} in the fastest tier"),
+            ("moved", _sizes(found.moved_bytes)),
+            ("peak", _sizes(found.peak_bytes)),
+        ]
+    pairs.append(("time lower bound", bound_text(result.bound)))
+    if result.gap is not None:
+        pairs.append(("gap", numbers.gap(result.gap)))
+    return facts(pairs)
+
+
+def bound_text(bound: Bound) -> str:
+    """Return a bound's value, whose it is and who vouches for it; empty without one."""
+    if bound.status is BoundStatus.NONE:
+        return ""
+    return f"{numbers.seconds(bound.time_s)} ({bound.method}, {bound.status})"
+
+
+def tokens_per_s(result: Result) -> str:
+    """Return the rate of the schedule found."""
+    return numbers.rate(result.instance.decode_steps / result.time_s if result.time_s else None)
+
+
+def _spread(tpot: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {numbers.seconds(value)}" for name, value in tpot.items())
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {numbers.share(value)}" for name, value in shares.items())
+
+
+def _sizes(sizes: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {numbers.size(value)}" for name, value in sizes.items())

@@ -1,0 +1,68 @@
+"""A trace for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvbound.report import numbers
+from kvbound.report.tables import facts, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kvbound.trace_info import LayerInfo, TraceInfo
+
+
+def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
+    """Return the figures of the whole trace, and those of every layer if asked for."""
+    whole = info.overall
+    pairs = [
+        ("shape", numbers.shape(info.layers, info.prefill_tokens, info.decode_steps)),
+        ("source", info.source),
+        ("licence", info.licence),
+        ("reads per slot", f"{whole.reads_mean:,.1f} (from {whole.reads_min:,} to {whole.reads_max:,}), "
+                           f"{numbers.share(whole.share_of_past)} of the past tokens"),
+        ("own-token reads", f"{whole.own_reads:,}, left out of all figures" if whole.own_reads else ""),
+        ("overlap", "" if whole.overlap is None
+                    else f"{numbers.share(whole.overlap)} of a step's reads are read again in the next"),
+        ("reuse gap", _gap(whole)),
+        ("age of reads", _ages(whole)),
+        ("working set", _working_set(whole)),
+    ]  # fmt: skip
+    parts: list[Table | str] = [facts(pairs)]
+    return [*parts, "", _by_layer(info.by_layer)] if layers else parts
+
+
+def _gap(info: LayerInfo) -> str:
+    if info.reuse_gap is None:
+        return ""
+    steps = ", ".join(f"{name} {info.reuse_gap[name]:,.0f}" for name in ("p50", "p90", "p99"))
+    return f"{steps} steps; {numbers.share(info.reuse_gap['share_1'])} are one step"
+
+
+def _ages(info: LayerInfo) -> str:
+    return ", ".join(f"{age}: {numbers.share(share)}" for age, share in info.age.items() if share)
+
+
+def _working_set(info: LayerInfo) -> str:
+    def name(window: str) -> str:
+        return "all steps" if window == "all" else f"{window} step{'s' * (window != '1')}"
+
+    sizes = ", ".join(f"{name(window)} {size:,.0f}" for window, size in info.working_set.items())
+    return f"distinct tokens per layer in {sizes}"
+
+
+def _by_layer(layers: Sequence[LayerInfo]) -> Table:
+    rows = (
+        (
+            f"{number}",
+            f"{info.reads_mean:,.1f}",
+            numbers.share(info.share_of_past),
+            numbers.share(info.overlap),
+            numbers.UNKNOWN if info.reuse_gap is None else f"{info.reuse_gap['p90']:,.0f}",
+            f"{info.working_set['all']:,.0f}",
+        )
+        for number, info in enumerate(layers)
+    )
+    return table((">layer", ">reads", ">of the past", ">overlap", ">reuse gap p90", ">distinct"), rows)

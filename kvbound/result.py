@@ -1,0 +1,206 @@
+"""What a solver or a simulation found, and how sure it is of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvbound.fang2025 import Run
+    from kvbound.schedule import Schedule
+    from kvbound.solvers.certificate import Certificate
+
+SCHEMA = "kvbound.result/1"
+_SLACK = 1e-9
+
+
+class Status(StrEnum):
+    """What is known of the schedule."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    INFEASIBLE = "infeasible"
+    UNKNOWN = "unknown"
+
+
+class BoundStatus(StrEnum):
+    """Who vouches for a bound: the independent checker, the solver's own word, nobody."""
+
+    CERTIFIED = "certified"
+    CLAIMED = "claimed"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A time lower bound, in seconds: no schedule of the instance is faster."""
+
+    time_s: float | None = None
+    status: BoundStatus = BoundStatus.NONE
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.time_s is None) != (self.status is BoundStatus.NONE):
+            raise ValueError("a bound has a value exactly when somebody vouches for it")
+        if self.time_s is not None and not (math.isfinite(self.time_s) and self.time_s >= 0):
+            raise ValueError(f"a time lower bound is finite and not negative, not {self.time_s}")
+
+
+@dataclass(frozen=True)
+class Termination:
+    """Why the work ended: done, limit, interrupted; and which limit."""
+
+    reason: str = "done"
+    limit: str | None = None
+
+
+@dataclass(frozen=True)
+class InstanceId:
+    """The instance a result belongs to; `sha256` is None where no trace was needed."""
+
+    name: str
+    sha256: str | None
+    layers: int
+    prefill_tokens: int
+    decode_steps: int
+    reads: int
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a schedule costs and does. Bytes, seconds, shares; KV only where not said.
+
+    Attributes
+    ----------
+    time_s
+        Total decode time.
+    tpot_s
+        Time per output token over steps: mean, p50, p95, p99, max.
+    hit_rate
+        Per tier name: share of KV bytes read whose item is there when the slot starts.
+    hit_rate_with_weights
+        The same for tier 0 with the weights counted as hits.
+    moved_bytes
+        up and down, without births and the initial fill.
+    peak_bytes
+        Per tier name, weights included.
+    """
+
+    time_s: float
+    tpot_s: Mapping[str, float]
+    hit_rate: Mapping[str, float]
+    hit_rate_with_weights: float
+    moved_bytes: Mapping[str, int]
+    peak_bytes: Mapping[str, int]
+    energy_j: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.time_s) and self.time_s >= 0):
+            raise ValueError(f"a decode time is finite and not negative, not {self.time_s}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method's answer on one instance; the fields of the result JSON.
+
+    Attributes
+    ----------
+    schedule
+        What was found under physical accounting.
+    run
+        What was found under fang2025 accounting, where its log was asked for.
+
+    Raises
+    ------
+    ValueError
+        The fields contradict each other: optimal without a schedule, a bound above the time.
+    """
+
+    instance: InstanceId
+    method: str
+    status: Status
+    measures: Measures | None = None
+    bound: Bound = Bound()
+    termination: Termination = Termination()
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wall_s: float = 0.0
+    kernel: str = "numpy"
+    schedule: Schedule | None = field(default=None, repr=False, compare=False)
+    certificate: Certificate | None = field(default=None, repr=False, compare=False)
+    run: Run | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.status is Status.OPTIMAL and (self.measures is None or self.bound.time_s is None):
+            raise ValueError("an optimal result has a schedule's time and a bound")
+        if self.status is Status.FEASIBLE and self.measures is None:
+            raise ValueError("a feasible result has a schedule's time")
+        if self.status is Status.INFEASIBLE and self.measures is not None:
+            raise ValueError("an infeasible result has no schedule's time")
+        if self.time_s is not None and (self.bound.time_s or 0.0) > self.time_s * (1 + _SLACK):
+            raise ValueError(f"the time {self.time_s} s is below its own lower bound {self.bound.time_s} s")
+
+    @property
+    def time_s(self) -> float | None:
+        """Decode time of the schedule found, in seconds."""
+        return None if self.measures is None else self.measures.time_s
+
+    @property
+    def gap(self) -> float | None:
+        """(time - bound) / time, or None when either side is missing."""
+        if self.measures is None or self.bound.time_s is None:
+            return None
+        time = self.measures.time_s
+        return (time - self.bound.time_s) / time if time > 0 else 0.0
+
+    def with_bound(self, bound: Bound) -> Result:
+        """Return the same result beside a stronger bound."""
+        return dataclasses.replace(self, bound=bound)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of the result schema, every field present."""
+        from kvbound import __version__
+
+        measures = self.measures
+        steps, bound = self.instance.decode_steps, self.bound
+
+        def rate(time: float | None) -> float | None:
+            return None if not time else steps / time
+
+        return {
+            "schema": SCHEMA,
+            "kvbound_version": __version__,
+            "instance": dataclasses.asdict(self.instance),
+            "method": self.method,
+            "seed": self.seed,
+            "options": dict(self.options),
+            "status": str(self.status),
+            "termination": dataclasses.asdict(self.termination),
+            "time_s": self.time_s,
+            "bound": {"time_s": bound.time_s, "status": str(bound.status), "method": bound.method},
+            "gap": self.gap,
+            "tokens_per_s": rate(self.time_s),
+            "tokens_per_s_bound": rate(bound.time_s),
+            "tpot_s": None if measures is None else dict(measures.tpot_s),
+            "hit_rate": None if measures is None else dict(measures.hit_rate),
+            "hit_rate_with_weights": None if measures is None else measures.hit_rate_with_weights,
+            "moved_bytes": None if measures is None else dict(measures.moved_bytes),
+            "energy_j": None if measures is None or measures.energy_j is None else dict(measures.energy_j),
+            "peak_bytes": None if measures is None else dict(measures.peak_bytes),
+            "wall_s": self.wall_s,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "kernel": self.kernel,
+        }
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory of this process, in bytes."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,176 @@
+"""Who is where, when: the residency of every token's KV under physical accounting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.files import atomic_write, read_npz
+
+SCHEMA = "kvbound.schedule/1"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEvents:
+    """What happens to one layer's items, sorted by step, within a step moves before the birth.
+
+    Attributes
+    ----------
+    step
+        Decode step of each event, int32, shape (events,).
+    token
+        Token id, int32; a move of a block of tokens names the block's first.
+    tier
+        Tier from after the layer's slot of that step on, uint8.
+    """
+
+    step: NDArray[np.int32]
+    token: NDArray[np.int32]
+    tier: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, step: object, token: object, tier: object) -> LayerEvents:
+        """Take anything array-like, with the right types."""
+        return cls(np.asarray(step, np.int32), np.asarray(token, np.int32), np.asarray(tier, np.uint8))
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A placement of every (layer, token) over all slots.
+
+    Attributes
+    ----------
+    initial
+        Tier of each prompt token's KV before the first slot, uint8, shape (layers, prefill).
+    events
+        One `LayerEvents` per layer; every token's birth is an event of its own step.
+    """
+
+    initial: NDArray[np.uint8]
+    events: tuple[LayerEvents, ...]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.initial.shape[0]
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Number of prompt tokens."""
+        return self.initial.shape[1]
+
+    def births(self, layer: int) -> NDArray[np.bool_]:
+        """Which of the layer's events are births, shape (events,)."""
+        events = self.events[layer]
+        return events.token == events.step + self.prefill_tokens
+
+    def flat(self, decode_steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """All events as (slot, item, tier), sorted by slot; the form of the file."""
+        tokens = self.prefill_tokens + decode_steps
+        slot = np.concatenate([e.step.astype(np.int64) * self.layers + n for n, e in enumerate(self.events)])
+        item = np.concatenate([e.token.astype(np.int64) + n * tokens for n, e in enumerate(self.events)])
+        tier = np.concatenate([e.tier for e in self.events])
+        order = np.argsort(slot, kind="stable")
+        return slot[order], item[order], tier[order]
+
+
+def from_flat(
+    initial: NDArray[np.uint8],
+    slot: NDArray[np.int64],
+    item: NDArray[np.int64],
+    tier: NDArray[np.uint8],
+    decode_steps: int,
+) -> Schedule:
+    """Build a schedule from the file's flat events; the inverse of `Schedule.flat`."""
+    layers, prefill = initial.shape
+    layer = slot % layers
+    parts = []
+    for n in range(layers):
+        at = np.flatnonzero(layer == n)
+        parts.append(LayerEvents.of(slot[at] // layers, item[at] - n * (prefill + decode_steps), tier[at]))
+    return Schedule(initial, tuple(parts))
+
+
+def from_tiers(initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]]) -> Schedule:
+    """Build a schedule from dense residency, for small instances and granularity 1.
+
+    Parameters
+    ----------
+    initial
+        Shape (layers, prefill).
+    tiers
+        Per layer, shape (steps, prefill + steps): the tier after each slot; entries of
+        tokens not yet born are ignored.
+    """
+    prefill = initial.shape[1]
+    parts = []
+    for layer, after in enumerate(tiers):
+        before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
+        before[0, :prefill] = initial[layer]
+        steps, tokens = after.shape
+        token, step = np.arange(tokens), np.arange(steps)[:, None]
+        changed = (token < prefill + step) & (after != before) | (token == prefill + step)
+        at_step, at_token = np.nonzero(changed)
+        parts.append(LayerEvents.of(at_step, at_token, after[at_step, at_token]))
+    return Schedule(initial.astype(np.uint8), tuple(parts))
+
+
+def file_arrays(schedule: Schedule, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
+    """Return what schedule.npz holds."""
+    slot, item, tier = schedule.flat(decode_steps)
+    return {
+        "schema": np.array(SCHEMA),
+        "instance_sha256": np.array(instance_sha256),
+        "initial": schedule.initial,
+        "slot": slot,
+        "item": item,
+        "tier": tier,
+    }
+
+
+def write_schedule(schedule: Schedule, path: Path | str, *, instance_sha256: str, decode_steps: int) -> None:
+    """Write schedule.npz, tied to its instance."""
+    arrays = file_arrays(schedule, instance_sha256=instance_sha256, decode_steps=decode_steps)
+    with atomic_write(path) as temporary, temporary.open("wb") as out:
+        np.savez_compressed(out, **arrays)
+
+
+def read_schedule(
+    path: Path | str, *, instance_sha256: str, layers: int, prefill: int, steps: int, tiers: int = 256
+) -> Schedule:
+    """Read schedule.npz; whether it keeps to the rules is the checker's business.
+
+    Raises
+    ------
+    InputError
+        The file is not a schedule, or one of another instance.
+    """
+    arrays = read_npz(path, "a schedule file")
+    if str(arrays.get("schema")) != SCHEMA:
+        raise InputError(path, "schema", f"{SCHEMA!r}, found {arrays.get('schema')}")
+    if str(arrays.get("instance_sha256")) != instance_sha256:
+        raise InputError(path, "instance_sha256", "the hash of this instance; the schedule is another's")
+    for name, dtype in {"initial": np.uint8, "slot": np.int64, "item": np.int64, "tier": np.uint8}.items():
+        if name not in arrays or arrays[name].dtype != dtype:
+            raise InputError(path, name, f"an array of {np.dtype(dtype)}")
+    initial, slot, item, tier = (arrays[name] for name in ("initial", "slot", "item", "tier"))
+    if initial.shape != (layers, prefill):
+        raise InputError(path, "initial", f"shape {(layers, prefill)}, found {initial.shape}")
+    if not slot.shape == item.shape == tier.shape or slot.ndim != 1:
+        raise InputError(path, "slot", "one event per entry of slot, item and tier")
+    if slot.size and (slot.min() < 0 or slot.max() >= steps * layers or np.any(np.diff(slot) < 0)):
+        raise InputError(path, "slot", f"ascending slots from 0 to {steps * layers - 1}")
+    (step, layer), (owner, token) = np.divmod(slot, layers), np.divmod(item, prefill + steps)
+    if np.any(owner != layer) or np.any(token > prefill + step):
+        raise InputError(path, "item", "tokens of the slot's own layer, born by then")
+    if not np.array_equal(slot[token == prefill + step], np.arange(steps * layers)):
+        raise InputError(path, "item", "one birth in every slot")
+    if np.any(initial >= tiers) or np.any(tier >= tiers):
+        raise InputError(path, "tier", f"tiers from 0 to {tiers - 1}")
+    return from_flat(initial, slot, item, tier, steps)

@@ -1,0 +1,201 @@
+"""Solvers: an instance in, a Result out. To add one: a file, and a line in METHODS."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kvbound.errors import UsageError
+from kvbound.fields import did_you_mean
+from kvbound.instance import Instance
+from kvbound.policies import POLICIES
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, Result, Status
+from kvbound.schedule import Schedule
+from kvbound.simulation import PUBLISHED, simulate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_COLUMNS = 20_000
+"""Up to this size the exact model is tried unless something else is asked for."""
+
+
+class Method(NamedTuple):
+    """Where a solver lives, and what it does in one line."""
+
+    home: str
+    summary: str
+
+
+METHODS: dict[str, Method] = {
+    "exact": Method("exact:solve_exact", "Mixed-integer program, proved optimal by HiGHS"),
+    "relax": Method("relaxation:solve_relaxation", "Linear relaxation with count cuts: a bound, no schedule"),
+    "dual": Method("certified:solve_certified", "Lagrangian bound, certified by the checker; no schedule"),
+    "brute": Method("brute:solve_brute", "Enumeration, for the tiniest instances"),
+}
+
+
+def solve(
+    instance: Instance,
+    method: str | None = None,
+    *,
+    time_limit: float = 60.0,
+    gap: float | None = None,
+    seed: int = 0,
+    start: Schedule | None = None,
+    kernel: str | None = None,
+    record: bool = False,
+    progress: Progress = silent,
+    **options: Any,
+) -> Result:
+    """Run one method on one instance.
+
+    Parameters
+    ----------
+    method
+        A name of METHODS or a policy; None takes `exact` where the model is small, else the best
+        policy beside the certified bound of `dual`.
+    time_limit
+        Seconds of wall time.
+    gap
+        Relative gap to stop at; None is the method's own.
+    start
+        A schedule to start from, for methods that can use one.
+    record
+        As for `kvbound.simulate`.
+    options
+        The method's own.
+
+    Raises
+    ------
+    UsageError
+        The method is unknown or does not fit the instance or the options.
+    """
+    if method is None:
+        return _default(
+            instance, time_limit, gap, start, seed=seed, kernel=kernel, record=record, progress=progress
+        )
+    common = {name: value for name, value in (("start", start), ("gap", gap)) if value is not None}
+    if method == "best" or method in POLICIES:
+        _refuse(method, common, ())
+        return simulate(
+            instance, method, seed=seed, kernel=kernel, record=record, progress=progress, **options
+        )
+    solver = _load(method)
+    options |= common
+    _refuse(method, options, inspect.signature(solver).parameters)
+    result: Result = solver(instance, time_limit=time_limit, seed=seed, progress=progress, **options)
+    return result
+
+
+def _refuse(method: str, options: Iterable[str], known: Container[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise UsageError(f"method {method} takes no {option}")
+
+
+def _load(name: str) -> Callable[..., Result]:
+    if name not in METHODS:
+        known = [*METHODS, "best", *POLICIES]
+        hint = did_you_mean(name, known)
+        raise UsageError(f"unknown method {name!r}{hint} (known: {', '.join(known)})")
+    module, function = METHODS[name].home.split(":")
+    found: Callable[..., Result] = getattr(importlib.import_module(f"kvbound.solvers.{module}"), function)
+    return found
+
+
+def _default(
+    instance: Instance,
+    time_limit: float,
+    gap: float | None,
+    start: Schedule | None,
+    **common: Any,
+) -> Result:
+    if instance.physical and columns(instance) <= MOST_COLUMNS:
+        return solve(instance, "exact", time_limit=time_limit, gap=gap, start=start, **common)
+    results = run_all(instance, time_limit=time_limit, **common)
+    found = [result for result in results if result.status in (Status.OPTIMAL, Status.FEASIBLE)]
+    return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
+
+
+def columns(instance: Instance) -> int:
+    """Return how many columns the exact model has, without building it where possible."""
+    from kvbound.models import columns
+
+    return columns(instance)
+
+
+def default_methods(instance: Instance) -> list[str]:
+    """What `compare` runs unless told otherwise: every policy, the ideal, and the solver for the size."""
+    if not instance.physical:
+        return list(PUBLISHED)
+    return [*POLICIES, "best", "exact" if columns(instance) <= MOST_COLUMNS else "dual"]
+
+
+def run_all(
+    instance: Instance,
+    methods: Sequence[str] | None = None,
+    *,
+    time_limit: float = 60.0,
+    seed: int = 0,
+    kernel: str | None = None,
+    record: bool = False,
+    progress: Progress = silent,
+) -> list[Result]:
+    """Run several methods and set the strongest bound any of them gave beside every result."""
+    common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": record, "progress": progress}
+    names = default_methods(instance) if methods is None else methods
+    return share_bound([solve(instance, name, time_limit=time_limit, **common) for name in names])
+
+
+def share_bound(results: Sequence[Result]) -> list[Result]:
+    """Set the strongest bound among results of one instance beside every schedule's time."""
+    bound = strongest(results)
+    return [result if result.measures is None else result.with_bound(bound) for result in results]
+
+
+def strongest(results: Sequence[Result]) -> Bound:
+    """Return the highest time lower bound among results of one instance."""
+    return max((result.bound for result in results), key=lambda bound: bound.time_s or 0.0, default=Bound())
+
+
+def compare(instance: Instance, methods: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+    """Run several methods and return one row each, fastest schedule first.
+
+    Parameters
+    ----------
+    methods
+        Names; None takes every policy, the ideal, and the exact model or, on larger instances, the dual.
+    options
+        As for `run_all`.
+    """
+    import pandas as pd
+
+    results = run_all(instance, methods, **options)
+    fast = instance.memory.tiers[0].name
+    rows = [
+        {
+            "method": result.method,
+            "status": str(result.status),
+            "time_s": result.time_s,
+            "bound_s": result.bound.time_s,
+            "ratio": ratio(result),
+            "tokens_per_s": None if not result.time_s else instance.decode_steps / result.time_s,
+            "hit_rate": None if result.measures is None else result.measures.hit_rate[fast],
+            "moved_up_bytes": None if result.measures is None else result.measures.moved_bytes["up"],
+            "moved_down_bytes": None if result.measures is None else result.measures.moved_bytes["down"],
+            "wall_s": result.wall_s,
+        }
+        for result in results
+    ]
+    return pd.DataFrame(rows).sort_values("time_s", kind="stable", ignore_index=True)
+
+
+def ratio(result: Result) -> float | None:
+    """Return time over the time lower bound, or None when either side is missing."""
+    if result.time_s is None or not result.bound.time_s:
+        return None
+    return result.time_s / result.bound.time_s

@@ -1,0 +1,120 @@
+"""Compiled twins of the item paths in `kvbound.solvers._dual_paths`: same numbers, word by word."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Words = NDArray[np.uint64]
+
+BLOCK = 16
+"""Words swept together: their rows share cache lines, their values stay in the first-level cache."""
+
+_ONE = np.uint64(1)
+_NONE = np.uint64(0)
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _bear(
+    step: int, born: NDArray[np.int32], hold: float, birth: float, d: Floats, gain: Floats
+) -> np.uint64:
+    """Let the lanes born in this step choose a tier; return who chose tier 0."""
+    chosen = _NONE
+    for lane in range(64):
+        if born[lane] == step:
+            x = d[lane] + hold
+            if x + birth < 0:
+                gain[lane] += x + birth
+                chosen |= _ONE << np.uint64(lane)
+            d[lane] = -hold
+    return chosen
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _pass(
+    bits: np.uint64, hold: float, miss: float, up: float, unread: float, drop: float, d: Floats, gain: Floats
+) -> tuple[np.uint64, np.uint64]:
+    """Take one step of 64 lanes; return who is pulled into tier 0 and who stays there."""
+    pulled, kept = _NONE, _NONE
+    for lane in range(64):
+        read = (bits >> np.uint64(lane)) & _ONE
+        x = d[lane] + hold
+        floor = up if read else unread
+        pulled |= np.uint64(x < floor) << np.uint64(lane)
+        kept |= np.uint64(x < drop) << np.uint64(lane)
+        gain[lane] += min(x - floor, 0.0)
+        d[lane] = max(min(x, drop), floor) - (miss if read else 0.0)
+    return pulled, kept
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def backward(
+    rows: Words,
+    born: NDArray[np.int32],
+    prices: Floats,
+    value: Floats,
+    gain: Floats,
+    pull: Words,
+    keep: Words,
+    borne: NDArray[np.int64],
+    first: int,
+    last: int,
+) -> None:
+    """Sweep the words first..last-1 from the last step to the first; see `_dual_paths.sweep`."""
+    steps, _, width = rows.shape
+    masks = pull.size > 0
+    low, high = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
+        for word in range(start, stop):
+            births = born[word // width, word % width * 64 : word % width * 64 + 64]
+            low[word - start], high[word - start] = births.min(), births.max()
+        for step in range(steps - 1, -1, -1):
+            for word in range(start, stop):
+                if step < low[word - start]:
+                    continue  # nobody is born yet
+                layer, w = word // width, word % width
+                lanes = slice(64 * w, 64 * w + 64)
+                hold, miss, up, unread, drop, birth = prices[:, step, layer]
+                d, cost, chosen = value[layer, lanes], gain[layer, lanes], _NONE
+                if step <= high[word - start]:
+                    chosen = _bear(step, born[layer, lanes], hold, birth, d, cost)
+                pulled, kept = _pass(rows[step, layer, w], hold, miss, -up, -unread, drop, d, cost)
+                if masks:
+                    pull[step, layer, w] = pulled | chosen
+                    keep[step, layer, w] = kept
+                    borne[step, layer] += _ones(chosen)
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _ones(word: np.uint64) -> np.int64:
+    """Bits set in a word."""
+    word = word - ((word >> _ONE) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def forward(
+    rows: Words, pull: Words, keep: Words, state: Words, counts: NDArray[np.int64], first: int, last: int
+) -> None:
+    """Follow the best paths of the words first..last-1; see `_dual_paths.follow`."""
+    steps, _, width = rows.shape
+    for start in range(first, last, BLOCK):
+        stop = min(start + BLOCK, last)
+        for step in range(steps):
+            for word in range(start, stop):
+                layer, w = word // width, word % width
+                held = state[layer, w]
+                read, pulled = rows[step, layer, w], pull[step, layer, w]
+                enter = pulled & ~held
+                counts[step, layer, 0] += _ones(read & ~held)
+                if enter:
+                    counts[step, layer, 1] += _ones(enter & ~read)
+                    counts[step, layer, 2] += _ones(enter)
+                held = pulled | (keep[step, layer, w] & held)
+                counts[step, layer, 3] += _ones(held)
+                state[layer, w] = held

@@ -1,0 +1,207 @@
+"""Best paths of items between two tiers, inclusive, at given prices: the dual's inner problem.
+
+An item's cost-to-go needs one number, d = V(in tier 0) - V(in tier 1), swept from the last step to the
+first. Items are lanes, 64 to a word of the packed read sets; a forward sweep over whole words then
+counts what the best paths do, which is the slope of the dual function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.instance import Initial, Instance, Migration
+from kvbound.kernels import Kernel
+from kvbound.solvers._dual_items import PROMPT, Demand, Lanes, forced_tiers, holds, occupancy
+
+Floats = NDArray[np.float64]
+Words = NDArray[np.uint64]
+Counts = NDArray[np.int64]
+
+HOLD, MISS, UP, UNREAD, DROP, BIRTH = range(6)
+"""Rows of a price table (6, steps, layers): staying in tier 0 after the slot, a read served by tier 1,
+going up when read and when not, the most a drop may gain (0, or inf where drops are forbidden), birth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Swept:
+    """Outcome of a backward sweep.
+
+    Attributes
+    ----------
+    value
+        V(in) - V(out) when the layer's first slot begins, (layers, lanes).
+    gain
+        What a lane's best path saves against never being in tier 0, <= 0, (layers, lanes).
+    pull, keep
+        Words (steps, layers, words): who enters tier 0 after the slot wherever it was, and who stays.
+    borne
+        Births into tier 0, (steps, layers).
+    """
+
+    value: Floats
+    gain: Floats
+    pull: Words
+    keep: Words
+    borne: Counts
+
+
+def sweep(lanes: Lanes, prices: Floats, kernel: Kernel, threads: int = 1, masks: bool = True) -> Swept:
+    """Run every lane's path backwards."""
+    steps, layers, width = lanes.rows.shape
+    shape = (steps, layers, width) if masks else (0, 0, 0)
+    swept = Swept(
+        np.zeros((layers, 64 * width)), np.zeros((layers, 64 * width)),
+        np.zeros(shape, np.uint64), np.zeros(shape, np.uint64), np.zeros((steps, layers), np.int64),
+    )  # fmt: skip
+    if kernel == "numpy":
+        _backward(lanes, prices, swept)
+        return swept
+    from kvbound.solvers import _dual_kernels as compiled
+
+    def part(first: int, last: int) -> Counts:
+        borne = np.zeros((steps, layers), np.int64)
+        compiled.backward(
+            lanes.rows,
+            lanes.born,
+            prices,
+            swept.value,
+            swept.gain,
+            swept.pull,
+            swept.keep,
+            borne,
+            first,
+            last,
+        )
+        return borne
+
+    swept.borne[:] = _share(part, layers * width, compiled.BLOCK, threads)
+    return swept
+
+
+def _share(part: Callable[[int, int], Counts], words: int, block: int, threads: int) -> Counts:
+    """Run `part` on ranges of words, each of its own, and add up what they count."""
+    if threads == 1:
+        return part(0, words)
+    edges = np.unique([*(words * np.arange(2 * threads) // (2 * threads) // block * block), words])
+    with ThreadPoolExecutor(threads) as pool:
+        first, *rest = pool.map(part, edges[:-1].tolist(), edges[1:].tolist())
+    for counts in rest:
+        first += counts
+    return first
+
+
+def _backward(lanes: Lanes, prices: Floats, swept: Swept) -> None:
+    d, gain, steps = swept.value, swept.gain, len(lanes.rows)
+    at, lane = np.nonzero(lanes.born >= 0)
+    order = np.argsort(lanes.born[at, lane], kind="stable")
+    at, lane = at[order], lane[order]
+    ends = np.searchsorted(lanes.born[at, lane], np.arange(steps + 1))
+    x, floor = np.empty_like(d), np.empty_like(d)
+    for step in range(steps - 1, -1, -1):
+        hold, miss, up, unread, drop, birth = prices[:, step, :, None]
+        np.add(d, hold, out=x)
+        new = at[ends[step] : ends[step + 1]], lane[ends[step] : ends[step + 1]]
+        entry = x[new] + birth[new[0], 0]
+        gain[new] += np.minimum(entry, 0)
+        x[new] = 0
+        read = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little")
+        for floors, low, bits in zip(np.hstack([-unread, -up]), floor, read, strict=True):
+            floors.take(bits, out=low, mode="clip")  # many times faster than where
+        if swept.pull.size:
+            pulled = x < floor
+            pulled[new] = entry < 0
+            swept.pull[step] = np.packbits(pulled, axis=1, bitorder="little").view(np.uint64)
+            swept.keep[step] = np.packbits(x < drop, axis=1, bitorder="little").view(np.uint64)
+            swept.borne[step] = np.bincount(new[0][entry < 0], minlength=len(hold))
+        np.maximum(x, floor, out=floor)
+        np.minimum(floor, drop, out=d)
+        np.subtract(x, floor, out=x)
+        np.add(gain, x, out=gain)
+        np.multiply(read, miss, out=x)
+        np.subtract(d, x, out=d)
+
+
+@dataclass(frozen=True, eq=False)
+class TwoTiers:
+    """The items of some layers, or a sample of them, between two tiers with inclusive copies."""
+
+    instance: Instance
+    lanes: Lanes
+    kernel: Kernel
+    threads: int
+
+    def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
+        """Return what all best paths cost, and what they ask for; see `_dual_items.Items`."""
+        instance, lanes, rules = self.instance, self.lanes, self.instance.rules
+        mine = prices[:, :, lanes.layers]
+        hold, start = (part[0] for part in holds(instance, capacity, lanes.layers))
+        miss, unread, write = mine[1] - mine[0], mine[3], mine[4]
+        table = np.zeros((6, *hold.shape))
+        table[HOLD], table[MISS], table[UP], table[BIRTH] = hold, miss, write, write
+        table[UNREAD] = write + unread if rules.migration is Migration.PREFETCH else np.inf
+        if rules.migration is Migration.NONE:
+            table[UP] = table[DROP] = np.inf
+        swept = sweep(lanes, table, self.kernel, self.threads, demand)
+        at_start = np.where(lanes.born == PROMPT, swept.value + start[:, None], 0.0)
+        inside = at_start < 0
+        if rules.initial is Initial.PREFILL_FIRST:
+            layer = np.arange(instance.layers)[lanes.layers, None]
+            inside = (lanes.born == PROMPT) & (forced_tiers(instance, lanes.blocks, layer) == 0)
+        gain = swept.gain.sum(axis=1) + np.where(inside, at_start, 0.0).sum(axis=1)
+        value = float((lanes.weight * gain).sum() + (mine[1] * lanes.reads + mine[5]).sum())
+        if not demand:
+            return value, None
+        counts = follow(lanes, swept, inside, self.kernel, self.threads) * lanes.weight[:, None]
+        used = np.zeros_like(mine)
+        used[1], used[3], used[4], used[5] = counts[..., 0], counts[..., 1], counts[..., 2], 1
+        used[0] = lanes.reads - used[1]
+        first = inside.sum(axis=1) * lanes.weight
+        held = occupancy(instance, first[None], counts[None, ..., 3], lanes.layers)
+        return value, Demand(used, np.concatenate([held, np.zeros_like(held)]))
+
+
+def follow(lanes: Lanes, swept: Swept, inside: NDArray[np.bool_], kernel: Kernel, threads: int = 1) -> Counts:
+    """Count what the best paths do.
+
+    Parameters
+    ----------
+    inside
+        Who is in tier 0 at the start, (layers, lanes).
+
+    Returns
+    -------
+    (steps, layers, 4): reads served by tier 1, unread items going up, writes to tier 0 (births
+    included), lanes in tier 0 after the slot.
+    """
+    steps, layers, width = lanes.rows.shape
+    state = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
+    if kernel == "numpy":
+        counts = _forward(lanes, swept, state)
+    else:
+        from kvbound.solvers import _dual_kernels as compiled
+
+        def part(first: int, last: int) -> Counts:
+            counts = np.zeros((steps, layers, 4), np.int64)
+            compiled.forward(lanes.rows, swept.pull, swept.keep, state, counts, first, last)
+            return counts
+
+        counts = _share(part, layers * width, compiled.BLOCK, threads)
+    counts[:, :, 1] -= swept.borne
+    return counts
+
+
+def _forward(lanes: Lanes, swept: Swept, state: Words) -> Counts:
+    counts = np.empty((*lanes.rows.shape[:2], 4), np.int64)
+    for step, read in enumerate(lanes.rows):
+        pull = swept.pull[step]
+        enter = pull & ~state
+        parts = np.stack([read & ~state, enter & ~read, enter, state], axis=-1)
+        state = pull | (swept.keep[step] & state)
+        parts[..., 3] = state
+        counts[step] = np.bitwise_count(parts).sum(axis=1, dtype=np.int64)
+    return counts

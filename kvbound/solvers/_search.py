@@ -1,0 +1,171 @@
+"""How a program is searched: relax, cut, fix what is whole, look around, and prove the rest.
+
+On near-ties the relaxation is whole almost everywhere. Fixing that and solving the small rest gives a
+schedule within a fraction of a per cent; freeing one stretch of steps at a time takes it further; what
+is left between it and the bound HiGHS closes, starting from there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kvbound.models import Formulation
+from kvbound.models.matrix import Floats, Matrix
+from kvbound.models.stays import Stays
+from kvbound.progress import Progress
+from kvbound.result import Termination
+from kvbound.schedule import Schedule
+from kvbound.solvers._highs import Answer, Relaxation, minimise
+from kvbound.solvers._splits import as_rows, slots, split
+
+WHOLE = 1e-6
+"""How near to a whole number counts as one."""
+VIOLATED = 1e-3
+"""A cut that is violated by less, in units of the program, is not worth its row."""
+STALE = 0.05
+"""Cutting ends when three rounds gained less than this share of the wanted gap."""
+CUT, FIRST, REST, LOOK = 0.4, 0.1, 0.5, 0.5
+"""Shares of the time left that cutting, fixing before and after it, and looking around may take."""
+NEAR = 2
+"""So many times the wanted gap from the bound, only the bound is worth work."""
+FREE = 2_000
+"""Stays that are free at once when looking around."""
+STRETCH = 10.0
+"""Seconds that one look may take."""
+
+
+@dataclass
+class Search:
+    """One search, and what it has found so far.
+
+    Attributes
+    ----------
+    values
+        The best solution, shape (columns,); None while that is the start.
+    objective, bound
+        Its value, and what no solution is below, in the program's units.
+    ended
+        How it ended; by Ctrl-C too.
+    """
+
+    program: Formulation
+    end: float
+    gap: float
+    seed: int
+    threads: int
+    progress: Progress
+    objective: float
+    values: Floats | None = None
+    bound: float = -np.inf
+    ended: Termination = field(default_factory=lambda: Termination("limit", "time"))
+
+    def run(self, start: Schedule) -> None:
+        """Search until the gap is closed or the time is up."""
+        matrix = self.program.matrix
+        self.columns, known = self.program.start(start)
+        try:
+            relaxation = Relaxation(matrix, seed=self.seed, threads=self.threads)
+            point = self._relax(relaxation)
+            self._fix(matrix, point, FIRST)
+            if isinstance(self.program, Stays) and point is not None and not self._done():
+                matrix, point = self._cut(self.program, relaxation, point)
+                self._fix(matrix, point, REST)
+                self._look_around(self.program, matrix)
+            if not self._done():
+                if self.values is not None:
+                    known = np.rint(self.values[self.columns])
+                self._prove(matrix, known)
+        except KeyboardInterrupt:
+            self.ended = Termination("interrupted")
+
+    def _left(self) -> float:
+        return max(self.end - time.perf_counter(), 0.1)
+
+    def _done(self) -> bool:
+        if self.objective - self.bound > self.gap * self.objective:
+            return False
+        self.ended = Termination("done")
+        return True
+
+    def _relax(self, relaxation: Relaxation) -> Floats | None:
+        """Solve the relaxation as it is now; None if the time did not suffice."""
+        answer = relaxation.solve(self._left(), self.progress)
+        self.bound = max(self.bound, answer.bound)
+        if answer.termination.reason == "interrupted":
+            raise KeyboardInterrupt
+        return answer.values if answer.termination.reason == "done" else None
+
+    def _solve(self, matrix: Matrix, share: float, gap: float, **options: Any) -> Answer:
+        """Solve a whole program and keep what is better."""
+        answer = minimise(
+            matrix,
+            time_limit=share * self._left(),
+            gap=gap,
+            target=self.bound / (1 - self.gap),
+            seed=self.seed,
+            threads=self.threads,
+            progress=self.progress,
+            **options,
+        )
+        if answer.values is not None and answer.objective < self.objective:
+            self.values, self.objective = answer.values, answer.objective
+        if answer.termination.reason == "interrupted":
+            raise KeyboardInterrupt
+        return answer
+
+    def _fix(self, matrix: Matrix, point: Floats | None, share: float) -> None:
+        """Fix what the relaxation has whole, and solve the rest."""
+        if point is not None:
+            near = np.rint(point[self.columns])
+            whole = np.abs(point[self.columns] - near) < WHOLE
+            self._solve(matrix.with_fixed(self.columns[whole], near[whole]), share, self.gap / 2)
+
+    def _cut(self, program: Stays, relaxation: Relaxation, point: Floats) -> tuple[Matrix, Floats]:
+        """Cut the relaxation's point off, slot by slot, while that pays; return program and point."""
+        until = time.perf_counter() + CUT * self._left()
+        cuttable, rows, bounds, middle = slots(program), [], [self.bound], point
+        while time.perf_counter() < until:
+            # half-way to where earlier points were the cuts are deeper
+            middle = (middle + point) / 2
+            found = [cut for slot in cuttable if (cut := split(slot, (point + middle) / 2)) is not None]
+            found = [cut for cut in found if cut.violation(point) > VIOLATED]
+            if not found:
+                break
+            rows += found
+            relaxation.add(*as_rows(found))
+            further = self._relax(relaxation)
+            if further is None:
+                break
+            point = further
+            bounds.append(self.bound)
+            if len(bounds) > 3 and bounds[-1] - bounds[-4] < STALE * self.gap * self.bound:
+                break
+        return (program.matrix.with_rows(*as_rows(rows)) if rows else program.matrix), point
+
+    def _look_around(self, program: Stays, matrix: Matrix) -> None:
+        """Free one stretch of steps at a time, while that finds better."""
+        if len(self.columns) < 2 * FREE:
+            return
+        until, better = time.perf_counter() + LOOK * self._left(), True
+        while better and self.values is not None:
+            better = False
+            for free in program.stretches(FREE):
+                if self._done() or time.perf_counter() > until:
+                    return
+                before, values = self.objective, np.rint(self.values[self.columns])
+                fixed = ~np.isin(self.columns, free)
+                rest = matrix.with_fixed(self.columns[fixed], values[fixed])
+                share = min(1.0, STRETCH / self._left())
+                self._solve(rest, share, self.gap / 5, start=(self.columns, values))
+                better |= self.objective < before * (1 - self.gap / 100)
+
+    def _prove(self, matrix: Matrix, known: Floats) -> None:
+        """Solve the whole program from the best known."""
+        near = self.objective - self.bound < NEAR * self.gap * self.objective
+        answer = self._solve(matrix, 1.0, self.gap, start=(self.columns, known), bound_only=near)
+        self.bound = max(self.bound, answer.bound)
+        self.ended = answer.termination

@@ -1,0 +1,101 @@
+"""A certificate: the numbers that prove a time lower bound, whatever found them.
+
+Items and slots are coupled only by counts. A certificate puts integer prices on the counts and on room,
+so that items and slots fall apart; it also says by which mix of resources each slot's time is bounded.
+Any such numbers prove something: weak duality. `kvbound.checker` recomputes what, in integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.files import atomic_write, read_npz
+
+SCHEMA = "kvbound.certificate/1"
+FULL = 1 << 40
+"""What a slot's resource weights add up to at most."""
+
+_DIMENSIONS = {"capacity": 2, "prices": 3, "whole": 2, "theta": 4}
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Multipliers of one instance and the bound they prove.
+
+    Attributes
+    ----------
+    bound_s
+        Time lower bound in seconds, rounded down.
+    scale
+        Prices count units of 2**-scale seconds.
+    capacity
+        Price of a block's room at the start and after every slot, (K, 1 + steps * layers), >= 0, zero
+        where a tier has no limit.
+    prices
+        Per item read, read without choice, and written, by tier: (3K, steps, layers).
+    tier, whole
+        Each slot is bounded twice, with at most `whole` items read at this tier and with more; -1 for
+        no such split; (steps, layers).
+    theta
+        Weights of the resources, in sorted order, in the two cases: (2, R, steps, layers), in units of
+        1 / FULL.
+    """
+
+    instance_sha256: str
+    bound_s: float
+    scale: int
+    capacity: NDArray[np.int64]
+    prices: NDArray[np.int64]
+    tier: int
+    whole: NDArray[np.int64]
+    theta: NDArray[np.int64]
+
+    def arrays(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {
+            "schema": np.array(SCHEMA),
+            "instance_sha256": np.array(self.instance_sha256),
+            "bound_s": np.float64(self.bound_s),
+            "scale": np.int64(self.scale),
+            "tier": np.int64(self.tier),
+            **{name: getattr(self, name) for name in _DIMENSIONS},
+        }
+
+
+def write_certificate(certificate: Certificate, path: Path | str) -> None:
+    """Write certificate.npz whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **certificate.arrays())
+
+
+def read_certificate(path: Path | str) -> Certificate:
+    """Read certificate.npz; what it proves is the checker's business.
+
+    Raises
+    ------
+    InputError
+        The file is no certificate.
+    """
+    arrays = read_npz(path, "a certificate")
+    if str(arrays.get("schema")) != SCHEMA:
+        raise InputError(path, "schema", f"{SCHEMA!r}, found {arrays.get('schema')}")
+    scalars = {"bound_s": np.float64, "scale": np.int64, "tier": np.int64}
+    for name, kind in scalars.items():
+        if name not in arrays or arrays[name].shape != () or arrays[name].dtype != kind:
+            raise InputError(path, name, f"one {np.dtype(kind)}")
+    for name, dimensions in _DIMENSIONS.items():
+        if name not in arrays or arrays[name].dtype != np.int64 or arrays[name].ndim != dimensions:
+            raise InputError(path, name, f"an int64 array of {dimensions} dimensions")
+    return Certificate(
+        instance_sha256=str(arrays.get("instance_sha256")),
+        bound_s=float(arrays["bound_s"]),
+        scale=int(arrays["scale"]),
+        tier=int(arrays["tier"]),
+        **{name: arrays[name] for name in _DIMENSIONS},
+    )

@@ -1,0 +1,101 @@
+"""Exact: the mixed-integer program, solved and proved optimal by HiGHS."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from kvbound.checker import check
+from kvbound.cost import evaluate, ideal, identify
+from kvbound.errors import InfeasibleError, InputError, KvboundError
+from kvbound.instance import Instance
+from kvbound.models import formulation
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.schedule import Schedule, file_arrays
+from kvbound.simulation import simulate
+from kvbound.solvers._search import Search
+
+TOLERANCE = 1e-6
+"""How far, relatively, HiGHS's objective and the cost model may differ."""
+
+
+def solve_exact(
+    instance: Instance,
+    *,
+    time_limit: float = 60.0,
+    gap: float = 1e-4,
+    seed: int = 0,
+    threads: int = 2,
+    start: Schedule | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Find a placement and prove how good it is.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds, model building included.
+    gap
+        Relative gap at which a schedule counts as optimal.
+    start
+        A schedule to start from; by default that of the `belady` policy.
+
+    Returns
+    -------
+    Result
+        Interrupted or out of time it holds the best schedule and bound so far.
+
+    Raises
+    ------
+    UsageError
+        The accounting is not physical.
+    InputError
+        The start does not keep the rules.
+    """
+    begin = time.perf_counter()
+    about: dict[str, Any] = {"method": "exact", "seed": seed, "options": {"gap": gap}}
+    try:
+        _ = instance.room
+    except InfeasibleError:
+        identity = identify(instance, with_trace=False)
+        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if start is not None:
+        _examine(instance, start)
+    program = formulation(instance)
+    first = start or simulate(instance, "belady").schedule
+    assert first is not None
+    best, measures = first, evaluate(instance, first)
+    search = Search(
+        program, begin + time_limit, gap, seed, threads, progress, measures.time_s / program.unit_s
+    )
+    search.run(first)
+    if search.values is not None:
+        found = program.schedule(search.values)
+        cost = evaluate(instance, found)
+        if cost.time_s > search.objective * program.unit_s * (1 + TOLERANCE):
+            raise KvboundError(f"the program says {search.objective * program.unit_s} s, not {cost.time_s} s")
+        if cost.time_s <= measures.time_s:
+            best, measures = found, cost
+    lowest = max(search.bound * program.unit_s, ideal(instance))
+    bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
+    proved = measures.time_s - lowest <= gap * measures.time_s or math.isclose(measures.time_s, lowest)
+    return Result(
+        identify(instance),
+        status=Status.OPTIMAL if proved else Status.FEASIBLE,
+        measures=measures,
+        bound=bound,
+        termination=search.ended,
+        wall_s=time.perf_counter() - begin,
+        schedule=best,
+        **about,
+    )
+
+
+def _examine(instance: Instance, start: Schedule) -> None:
+    """Have the checker see whether a schedule from outside is one of the instance's."""
+    arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    report = check(instance.expanded(), instance.trace.rows, arrays)
+    if not report.ok:
+        raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")

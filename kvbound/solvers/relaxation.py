@@ -1,0 +1,59 @@
+"""The linear relaxation: a time lower bound without a schedule."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kvbound.cost import ideal, identify
+from kvbound.errors import InfeasibleError
+from kvbound.instance import Instance
+from kvbound.models import formulation
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.solvers._highs import minimise
+
+
+def solve_relaxation(
+    instance: Instance,
+    *,
+    time_limit: float = 60.0,
+    seed: int = 0,
+    cuts: bool = True,
+    progress: Progress = silent,
+) -> Result:
+    """Bound the decode time from below by letting items be placed in fractions.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds; the relaxation is worth nothing until solved, so the ideal is what remains.
+    cuts
+        Add the count cuts: a miss is a whole item.
+
+    Raises
+    ------
+    UsageError
+        The accounting is not physical.
+    """
+    begin = time.perf_counter()
+    about: dict[str, Any] = {"method": "relax", "seed": seed, "options": {"cuts": cuts}}
+    try:
+        _ = instance.room
+    except InfeasibleError:
+        identity = identify(instance, with_trace=False)
+        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    program = formulation(instance, cuts=cuts)
+    left = max(time_limit - (time.perf_counter() - begin), 0.1)
+    answer = minimise(program.matrix, whole=False, time_limit=left, seed=seed, progress=progress)
+    least = ideal(instance)
+    relaxed = answer.bound * program.unit_s
+    bound = Bound(max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal")
+    return Result(
+        identify(instance),
+        status=Status.UNKNOWN,
+        bound=bound,
+        termination=answer.termination,
+        wall_s=time.perf_counter() - begin,
+        **about,
+    )

@@ -1,0 +1,132 @@
+"""Turn lists of token ids into packed rows, keeping the order of lists that do not ascend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.trace import bits
+
+MAX_LAYERS: Final = 4096
+MAX_TOKENS: Final = 2**27
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """One layer's ids in the order they were listed.
+
+    Parameters
+    ----------
+    ids
+        All lists one after the other, int32 (reads,).
+    offsets
+        Where each step's list begins, int64 (steps + 1,).
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+
+class RowBuilder:
+    """Packed rows that fill up list by list, in any order of the slots.
+
+    Parameters
+    ----------
+    prefill_tokens
+        Prompt tokens P; step j may read ids up to P + j.
+    counts
+        Length of every list, (steps, layers).
+    file
+        What the lists come from, for messages.
+    folder
+        Keep the arrays as .npy files there, named as in a trace folder, instead of in memory.
+    """
+
+    def __init__(
+        self, prefill_tokens: int, counts: NDArray[np.int64], file: object, folder: Path | None = None
+    ) -> None:
+        self.prefill_tokens, self.file, self._folder = prefill_tokens, file, folder
+        steps, layers = counts.shape
+        width = bits.row_bytes(prefill_tokens + steps)
+        self._offsets = np.concatenate([np.zeros((1, layers), np.int64), np.cumsum(counts, axis=0)])
+        self.rows = tuple(
+            self._array(f"layer-{layer:03}", (steps, width), np.uint8) for layer in range(layers)
+        )
+        self.order: list[Order | None] = [None] * layers
+        self._mask = np.zeros(8 * width, np.uint8)
+        self._filled = np.zeros(counts.shape, np.bool_)
+
+    @property
+    def layers(self) -> int:
+        """Layers L."""
+        return len(self.rows)
+
+    def add(self, step: int, layer: int, ids: NDArray[np.int64], field: str) -> None:
+        """Set one slot's list, (reads,); a wrong one raises InputError naming `field`."""
+        token = self.prefill_tokens + step
+        if len(ids) and (ids.min() < 0 or ids.max() > token):
+            wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
+            raise InputError(self.file, field, f"token ids from 0 to {token}, not {wrong}")
+        self._mask[ids] = 1
+        row = bits.pack(self._mask)
+        distinct = int(self._mask.sum(dtype=np.int64))
+        self._mask[ids] = 0
+        if distinct != len(ids):
+            raise InputError(self.file, field, "every token id once, but one stands there twice")
+        if not bool(np.all(ids[1:] > ids[:-1])) and self.order[layer] is None:
+            self._keep_order(layer)
+        self.rows[layer][step] = row
+        self._filled[step, layer] = True
+        order = self.order[layer]
+        if order is not None:
+            order.ids[order.offsets[step] : order.offsets[step + 1]] = ids
+
+    def _keep_order(self, layer: int) -> None:
+        offsets = self._array(f"offsets-{layer:03}", (len(self._offsets),), np.int64)
+        offsets[:] = self._offsets[:, layer]
+        ids = self._array(f"order-{layer:03}", (int(offsets[-1]),), np.int32)
+        for step in np.flatnonzero(self._filled[:, layer]):  # lists so far ascended
+            ids[offsets[step] : offsets[step + 1]] = bits.ids(self.rows[layer][step])
+        self.order[layer] = Order(ids, offsets)
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        if self._folder is None or 0 in shape:
+            array: NDArray[Any] = np.zeros(shape, dtype)
+            if self._folder is not None:
+                np.save(self._folder / f"{name}.npy", array, allow_pickle=False)
+            return array
+        mapped: NDArray[Any] = np.lib.format.open_memmap(self._folder / f"{name}.npy", "w+", dtype, shape)
+        return mapped
+
+
+def as_ids(values: object, file: object, field: str) -> NDArray[np.int64]:
+    """One list of token ids, (reads,), from a sequence of integers.
+
+    Raises
+    ------
+    InputError
+        It is no flat list of integers that fit 64 bits; truth values are no integers.
+    """
+    expected = "a list of token ids"
+    if isinstance(values, np.ndarray):
+        array = values
+    elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
+        if not all(
+            issubclass(kind, (int, np.integer)) and kind is not bool for kind in set(map(type, values))
+        ):
+            raise InputError(file, field, f"{expected}, all of them integers")
+        try:
+            array = np.array(values, np.int64)
+        except (OverflowError, ValueError):
+            raise InputError(file, field, f"{expected} below {MAX_TOKENS:,}") from None
+    else:
+        raise InputError(file, field, f"{expected}, not {type(values).__name__}")
+    if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
+        raise InputError(file, field, f"{expected}, all of them integers")
+    return array.astype(np.int64)

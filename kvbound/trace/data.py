@@ -1,0 +1,251 @@
+"""What a decode run reads: per step and layer the past tokens whose KV is used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.trace import bits
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, RowBuilder, as_ids
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Reads of a decode run; step j produces the token with id ``prefill_tokens + j``.
+
+    Parameters
+    ----------
+    prefill_tokens
+        Prompt tokens P: the ids 0..P-1 exist before the first step.
+    rows
+        Per layer packed bits, uint8 (steps, row_bytes(tokens)) with tokens = P + steps; bit i of
+        row j says that step j reads token i <= P + j. Possibly memory maps.
+    order
+        Per layer None where every list ascends, else the lists as recorded.
+    mass
+        Per layer None or the recorded attention mass, float16 (reads,), aligned with the lists.
+    source, licence
+        Where the trace comes from.
+
+    Raises
+    ------
+    InputError
+        Shapes, types or sizes do not fit together. What the bits say is checked by the readers.
+    """
+
+    prefill_tokens: int
+    rows: tuple[NDArray[np.uint8], ...]
+    order: tuple[Order | None, ...] = ()
+    mass: tuple[NDArray[np.float16] | None, ...] = ()
+    source: str = ""
+    licence: str = ""
+    known_hashes: tuple[str, ...] | None = field(default=None, repr=False)
+    """Row hashes if they are known already."""
+
+    def __post_init__(self) -> None:
+        for name in ("order", "mass"):
+            object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * len(self.rows))
+        _check_shapes(self)
+        rows = tuple(rows.view() for rows in self.rows)
+        for each in rows:
+            each.setflags(write=False)
+        object.__setattr__(self, "rows", rows)
+
+    @property
+    def layers(self) -> int:
+        """Layers L."""
+        return len(self.rows)
+
+    @property
+    def decode_steps(self) -> int:
+        """Decode steps N."""
+        return len(self.rows[0])
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and decoded tokens, P + N."""
+        return self.prefill_tokens + self.decode_steps
+
+    def words(self, layer: int) -> NDArray[np.uint64]:
+        """One layer's rows as 64-bit words, (steps, words)."""
+        return bits.words(self.rows[layer])
+
+    def reads(self, step: int, layer: int) -> NDArray[np.int64]:
+        """Ascending ids one slot reads, the step's own token included if it was recorded."""
+        return bits.ids(self.rows[layer][step])
+
+    def listed(self, step: int, layer: int) -> NDArray[np.int64]:
+        """Ids one slot reads, in list order."""
+        order = self.order[layer]
+        if order is None:
+            return self.reads(step, layer)
+        return order.ids[order.offsets[step] : order.offsets[step + 1]].astype(np.int64)
+
+    def listed_mass(self, step: int, layer: int) -> NDArray[np.float16] | None:
+        """Recorded mass of one slot's reads, aligned with `listed`."""
+        mass = self.mass[layer]
+        if mass is None:
+            return None
+        offsets = self.offsets(layer)
+        return mass[offsets[step] : offsets[step + 1]]
+
+    def offsets(self, layer: int) -> NDArray[np.int64]:
+        """Where each step's list begins among the layer's reads, (steps + 1,)."""
+        order = self.order[layer]
+        if order is not None:
+            return order.offsets
+        return np.concatenate([[0], np.cumsum(self._counts[:, layer])]).astype(np.int64)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Reads of each slot, own token included, (steps, layers)."""
+        return self._counts.copy()
+
+    def own_reads(self) -> NDArray[np.bool_]:
+        """Whether a slot reads the token of its own step, (steps, layers)."""
+        return np.stack([bits.diagonal(rows, self.prefill_tokens) for rows in self.rows], axis=1)
+
+    def past_counts(self) -> NDArray[np.int64]:
+        """Reads of each slot among past tokens, (steps, layers)."""
+        return self._counts - self.own_reads()
+
+    def row_hashes(self) -> list[str]:
+        """SHA-256 (hex) of each layer's packed rows."""
+        return list(self._hashes)
+
+    def head(self, steps: int) -> Trace:
+        """The first `steps` steps, in memory; the prompt stays."""
+        width = bits.row_bytes(self.prefill_tokens + steps)
+        order: list[Order | None] = []
+        mass: list[NDArray[np.float16] | None] = []
+        for layer, (listed, weighed) in enumerate(zip(self.order, self.mass, strict=True)):
+            offsets = self.offsets(layer)[: steps + 1]
+            order.append(None if listed is None else Order(listed.ids[: offsets[-1]], offsets))
+            mass.append(None if weighed is None else weighed[: offsets[-1]])
+        rows = tuple(np.ascontiguousarray(rows[:steps, :width]) for rows in self.rows)
+        return Trace(self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence)
+
+    @classmethod
+    def from_lists(
+        cls,
+        prefill_tokens: int,
+        reads: Sequence[Sequence[Any]],
+        *,
+        mass: Sequence[Sequence[Any]] | None = None,
+        source: str = "",
+        licence: str = "",
+        file: object = "trace",
+    ) -> Trace:
+        """Make a trace from lists of ids, ``reads[step][layer]``.
+
+        Parameters
+        ----------
+        reads
+            Lists (or arrays) of token ids; their order is kept.
+        mass
+            Attention mass of every read, aligned with `reads`.
+        file
+            What the lists come from, for messages.
+
+        Raises
+        ------
+        InputError
+            An id is from the future, negative, double or no integer; a list is missing.
+        """
+        lists = _ids(prefill_tokens, reads, file)
+        builder = RowBuilder(prefill_tokens, np.array([[len(ids) for ids in row] for row in lists]), file)
+        for step, row in enumerate(lists):
+            for layer, ids in enumerate(row):
+                builder.add(step, layer, ids, f"reads[{step}][{layer}]")
+        masses: list[NDArray[np.float16] | None] = [None] * builder.layers
+        if mass is not None:
+            masses = [_layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
+        return cls(prefill_tokens, builder.rows, tuple(builder.order), tuple(masses), source, licence)
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        return np.stack([bits.count(rows) for rows in self.rows], axis=1)
+
+    @cached_property
+    def _hashes(self) -> tuple[str, ...]:
+        if self.known_hashes is not None:
+            return self.known_hashes
+        with ThreadPoolExecutor(2) as pool:
+            return tuple(pool.map(_row_hash, self.rows))
+
+
+def _row_hash(rows: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256()
+    for block in bits.blocks(len(rows)):
+        digest.update(np.ascontiguousarray(rows[block]).data)
+    return digest.hexdigest()
+
+
+def _check_shapes(trace: Trace) -> None:
+    def fail(field: str, expected: str) -> InputError:
+        return InputError("trace", field, expected)
+
+    if not 1 <= len(trace.rows) <= MAX_LAYERS:
+        raise fail("layers", f"1 to {MAX_LAYERS:,} layers, not {len(trace.rows)}")
+    if trace.prefill_tokens < 0 or trace.tokens > MAX_TOKENS:
+        raise fail("prefill_tokens", f"0 to {MAX_TOKENS:,} tokens, not {trace.prefill_tokens:,}")
+    if trace.decode_steps < 1:
+        raise fail("decode_steps", "at least 1 step")
+    shape = (trace.decode_steps, bits.row_bytes(trace.tokens))
+    if len(trace.order) != trace.layers or len(trace.mass) != trace.layers:
+        raise fail("order", "one entry per layer in order and mass")
+    for layer, rows in enumerate(trace.rows):
+        if rows.dtype != np.uint8 or rows.shape != shape or not rows.flags.c_contiguous:
+            raise fail(f"rows[{layer}]", f"uint8 rows of shape {shape}, not {rows.dtype} {rows.shape}")
+        order = trace.order[layer]
+        if order is not None and (
+            order.ids.dtype != np.int32 or order.ids.ndim != 1
+            or order.offsets.dtype != np.int64 or order.offsets.shape != (trace.decode_steps + 1,)
+        ):  # fmt: skip
+            raise fail(f"order[{layer}]", "int32 ids and int64 offsets, one more than steps")
+        mass = trace.mass[layer]
+        if mass is not None and (mass.dtype != np.float16 or mass.ndim != 1):
+            raise fail(f"mass[{layer}]", f"a flat float16 array, not {mass.dtype} {mass.shape}")
+
+
+def _ids(prefill_tokens: int, reads: Sequence[Sequence[Any]], file: object) -> list[list[NDArray[np.int64]]]:
+    """The lists as arrays, after checking that there are steps x layers of them."""
+    if isinstance(prefill_tokens, bool) or not isinstance(prefill_tokens, (int, np.integer)):
+        raise InputError(file, "prefill_tokens", f"an integer, not {prefill_tokens!r}")
+    if not 0 <= prefill_tokens <= MAX_TOKENS:
+        raise InputError(file, "prefill_tokens", f"0 to {MAX_TOKENS:,}, not {prefill_tokens}")
+    if not isinstance(reads, (Sequence, np.ndarray)) or len(reads) == 0:
+        raise InputError(file, "reads", "a list of steps, at least one")
+    lists = []
+    for step, row in enumerate(reads):
+        if not isinstance(row, (Sequence, np.ndarray)) or isinstance(row, str) or len(row) == 0:
+            raise InputError(file, f"reads[{step}]", "a list of layers, at least one")
+        if len(row) != len(reads[0]) or len(row) > MAX_LAYERS:
+            raise InputError(
+                file, f"reads[{step}]", f"{len(reads[0])} layers as in the first step, not {len(row)}"
+            )
+        lists.append([as_ids(ids, file, f"reads[{step}][{layer}]") for layer, ids in enumerate(row)])
+    return lists
+
+
+def _layer_mass(
+    lists: list[list[NDArray[np.int64]]], mass: Sequence[Sequence[Any]], layer: int, file: object
+) -> NDArray[np.float16]:
+    most = float(np.finfo(np.float16).max)
+    parts = []
+    for step, row in enumerate(lists):
+        try:
+            part = np.asarray(mass[step][layer], np.float64)
+        except (LookupError, TypeError, ValueError):
+            part = np.full(1, np.nan)
+        if part.shape != row[layer].shape or not bool(np.all((part >= 0) & (part <= most))):
+            raise InputError(file, f"mass[{step}][{layer}]", f"one number from 0 to {most:g} per read")
+        parts.append(part.astype(np.float16))
+    return np.concatenate(parts)

@@ -1,0 +1,199 @@
+"""Trace folders: ``header.json`` and one .npy file of packed rows per layer, opened as memory maps.
+
+``layer-000.npy`` holds the rows, ``order-000.npy`` and ``offsets-000.npy`` the lists where they do
+not ascend, ``mass-000.npy`` recorded attention mass. The header has the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError, UsageError
+from kvbound.fields import Fields
+from kvbound.files import atomic_dir
+from kvbound.trace import bits
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order
+from kvbound.trace.check import check_layer
+from kvbound.trace.data import Trace
+
+SCHEMA: Final = "kvbound.trace/1"
+HEADER: Final = "header.json"
+_HASHING_THREADS: Final = 2
+
+
+def read_folder(path: Path, *, verify: bool = True) -> Trace:
+    """Open a trace folder.
+
+    Parameters
+    ----------
+    verify
+        Check every file's hash and contents; leave it out only for what was verified before.
+
+    Raises
+    ------
+    InputError
+        A file is missing, truncated, changed, or holds what no trace can hold.
+    """
+    header = _read_header(path)
+    layers, prefill, steps = (header.integer(k, low, high) for k, low, high in _SIZES)
+    hashes = header.child("sha256")
+    files = {name: hashes.text(name) for name in hashes}
+    if prefill + steps > MAX_TOKENS:
+        raise header.error("prefill_tokens", f"at most {MAX_TOKENS:,} tokens in all")
+    shape = (steps, bits.row_bytes(prefill + steps))
+    rows, order, mass = [], [], []
+    for layer in range(layers):
+        rows.append(_open(path, f"layer-{layer:03}.npy", files, np.uint8, shape))
+        order.append(_open_order(path, layer, files, steps))
+        name = f"mass-{layer:03}.npy"
+        mass.append(_open(path, name, files, np.float16, (None,)) if name in files else None)
+    if len(files) != sum(1 for _ in _names(order, mass)):
+        raise header.error("sha256", f"the files of {layers} layers and no others")
+    if verify:
+        _check_hashes(path, files)
+        for layer in range(layers):
+            check_layer(path, layer, prefill, rows[layer], order[layer], mass[layer])
+    source, licence = header.text("source", default=""), header.text("licence", default="")
+    header.done()
+    return Trace(prefill, tuple(rows), tuple(order), tuple(mass), source, licence)
+
+
+def write_trace(trace: Trace, path: Path | str) -> None:
+    """Write a trace folder, whole or not at all; an earlier trace there is replaced.
+
+    Raises
+    ------
+    UsageError
+        Something other than a trace folder stands at `path`.
+    """
+    target = Path(path)
+    check_target(target)
+    with atomic_dir(target) as folder:
+        for layer in range(trace.layers):
+            _save(folder / f"layer-{layer:03}.npy", trace.rows[layer])
+            order, mass = trace.order[layer], trace.mass[layer]
+            if order is not None:
+                _save(folder / f"order-{layer:03}.npy", order.ids)
+                _save(folder / f"offsets-{layer:03}.npy", order.offsets)
+            if mass is not None:
+                _save(folder / f"mass-{layer:03}.npy", mass)
+        write_header(
+            folder, trace.layers, trace.prefill_tokens, trace.decode_steps, trace.source, trace.licence
+        )
+
+
+def check_target(path: Path) -> None:
+    """Refuse to replace anything but a trace folder."""
+    if path.exists() and not (path / HEADER).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(f"{path} exists and is no trace folder")
+
+
+def write_header(
+    folder: Path, layers: int, prefill_tokens: int, decode_steps: int, source: str = "", licence: str = ""
+) -> None:
+    """Hash the .npy files in `folder` and write the header that makes it a trace."""
+    names = sorted(file.name for file in folder.glob("*.npy"))
+    header = {
+        "schema": SCHEMA, "layers": layers, "prefill_tokens": prefill_tokens, "decode_steps": decode_steps,
+        "source": source, "licence": licence, "sha256": file_hashes(folder, names),
+    }  # fmt: skip
+    (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+
+
+def file_hashes(folder: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 (hex) of each file."""
+
+    def digest(name: str) -> str:
+        with (folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        return dict(zip(names, pool.map(digest, names), strict=True))
+
+
+_SIZES: Final = (
+    ("layers", 1, MAX_LAYERS),
+    ("prefill_tokens", 0, MAX_TOKENS),
+    ("decode_steps", 1, MAX_TOKENS),
+)
+
+
+def _read_header(path: Path) -> Fields:
+    file = path / HEADER
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, HEADER, "a trace folder with this file in it") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(file, "", f"JSON ({error})") from None
+    header = Fields(content, file)
+    if header.text("schema") != SCHEMA:
+        raise header.error("schema", f"{SCHEMA!r}, not {header.text('schema')!r}")
+    return header
+
+
+def _open(
+    path: Path, name: str, files: Mapping[str, str], dtype: Any, shape: tuple[int | None, ...]
+) -> NDArray[Any]:
+    """Map one array, after a look at its type and shape; None stands for any length.
+
+    Unlike np.load, open_memmap opens neither archives nor pickles.
+    """
+    if name not in files:
+        raise InputError(path / HEADER, f"sha256.{name}", "the hash of this file, but it is missing")
+    try:
+        array: NDArray[Any] = np.lib.format.open_memmap(path / name, mode="r")
+    except FileNotFoundError:
+        raise InputError(path, name, "this file, but it is missing") from None
+    except (ValueError, OSError, EOFError, OverflowError, TokenError):  # all that numpy's reader raises
+        raise InputError(
+            path / name, "", "a whole .npy file of numbers, but it is truncated or damaged"
+        ) from None
+    fits = array.ndim == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
+    if not fits or array.dtype != dtype or not array.flags.c_contiguous:
+        found = f"{array.dtype} {array.shape}"
+        raise InputError(path / name, "", f"{np.dtype(dtype)} of shape {shape} in C order, not {found}")
+    return array
+
+
+def _open_order(path: Path, layer: int, files: Mapping[str, str], steps: int) -> Order | None:
+    names = f"order-{layer:03}.npy", f"offsets-{layer:03}.npy"
+    if not any(name in files for name in names):
+        return None
+    return Order(
+        _open(path, names[0], files, np.int32, (None,)), _open(path, names[1], files, np.int64, (steps + 1,))
+    )
+
+
+def _names(order: list[Order | None], mass: list[NDArray[np.float16] | None]) -> list[str]:
+    names = []
+    for layer, (listed, weighed) in enumerate(zip(order, mass, strict=True)):
+        kinds = ["layer"] + ["order", "offsets"] * (listed is not None) + ["mass"] * (weighed is not None)
+        names += [f"{kind}-{layer:03}.npy" for kind in kinds]
+    return names
+
+
+def _check_hashes(path: Path, files: Mapping[str, str]) -> None:
+    for name, found in file_hashes(path, list(files)).items():
+        if found != files[name]:
+            raise InputError(
+                path / name, "", f"the SHA-256 {files[name][:12]}... of the header, not {found[:12]}..."
+            )
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Like np.save, block by block, so that memory maps are not read in whole."""
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(np.empty((0, *array.shape[1:]), array.dtype))
+        np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})
+        for block in bits.blocks(len(array), 1024 if array.ndim > 1 else 1 << 20):
+            file.write(np.ascontiguousarray(array[block]).data)

@@ -1,0 +1,178 @@
+"""The authors' CSV: header ``n,l,read_kv``, one row per step n and layer l, ids as a JSON list.
+
+Written and read line by line: a published trace has about 30 GB.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.files import atomic_dir, atomic_write
+from kvbound.progress import Progress, silent
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, RowBuilder, as_ids
+from kvbound.trace.data import Trace
+from kvbound.trace.folder import check_target, read_folder, write_header
+
+COLUMNS: Final = "n,l,read_kv"
+_REPORT_ROWS: Final = 1024
+
+
+def read_table(path: Path, *, folder: Path | None = None, progress: Progress | None = None) -> RowBuilder:
+    """Read a CSV into packed rows, in memory or in `folder`: once for the shape, once for the ids."""
+    report = progress or silent
+    counts, prefill = _shape(path)
+    builder = RowBuilder(prefill, counts, path, folder)
+    for row, (place, line) in enumerate(_lines(path)):
+        n, layer, text = _split(path, place, line)
+        builder.add(n - prefill, layer, _parse_ids(path, place, text), place)
+        if row % _REPORT_ROWS == 0:
+            report(row, counts.size, "rows read")
+    return builder
+
+
+def read_csv(
+    path: Path | str, *, source: str = "", licence: str = "", progress: Progress | None = None
+) -> Trace:
+    """Read a trace from a CSV file, plain or gzip-compressed, into memory.
+
+    Rows may come in any order; prefill_tokens is the smallest n. The order of every list is kept.
+
+    Raises
+    ------
+    InputError
+        The file is no such CSV, or a row is wrong, missing or doubled.
+    """
+    builder = read_table(Path(path), progress=progress)
+    return Trace(builder.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence)
+
+
+def import_csv(
+    path: Path | str,
+    target: Path | str,
+    *,
+    source: str = "",
+    licence: str = "",
+    progress: Progress | None = None,
+) -> Trace:
+    """Turn a CSV file of any size into a trace folder at `target`, and open that.
+
+    Raises
+    ------
+    InputError
+        As `read_csv`; nothing is written then.
+    UsageError
+        Something other than a trace folder stands at `target`.
+    """
+    check_target(Path(target))
+    with atomic_dir(target) as folder:
+        builder = read_table(Path(path), folder=folder, progress=progress)
+        steps = len(builder.rows[0])
+        write_header(folder, builder.layers, builder.prefill_tokens, steps, source, licence)
+    return read_folder(Path(target), verify=False)
+
+
+def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = None) -> None:
+    """Write a trace as CSV, lists in their recorded order; a name ending in .gz compresses."""
+    report = progress or silent
+    digits = np.array([str(token) for token in range(trace.tokens)], object)
+    with atomic_write(path) as temporary, _create(temporary, compress=str(path).endswith(".gz")) as file:
+        file.write(f"{COLUMNS}\n".encode())
+        for step in range(trace.decode_steps):
+            for layer in range(trace.layers):
+                ids = trace.listed(step, layer)
+                quote = '"' if len(ids) > 1 else ""  # as csv writers do: only where a comma stands
+                text = ",".join(digits[ids].tolist())
+                file.write(f"{trace.prefill_tokens + step},{layer},{quote}[{text}]{quote}\n".encode())
+            report(step + 1, trace.decode_steps, "steps written")
+
+
+def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
+    """Length of every list (steps, layers), and the smallest n; checks that every row is there once."""
+    columns: tuple[array[int], ...] = (array("q"), array("q"), array("q"))
+    for place, line in _lines(path):
+        n, layer, text = _split(path, place, line)
+        for column, value in zip(columns, (n, layer, text.count(b",") + 1 if text else 0), strict=True):
+            column.append(value)
+    steps, layers, sizes = (np.array(column, np.int64) for column in columns)
+    if not len(steps):
+        raise InputError(path, "", "at least one row below the header")
+    prefill, width = int(steps.min()), int(layers.max()) + 1
+    slot = (steps - prefill) * width + layers
+    order = np.argsort(slot, kind="stable")
+    length = int(steps.max()) - prefill + 1
+    wrong = np.flatnonzero(slot[order] != np.arange(len(slot)))
+    if len(wrong) or len(slot) != length * width:
+        at = int(wrong[0]) if len(wrong) else len(slot)
+        doubled = at < len(slot) and slot[order[at]] < at
+        n, layer = (at - doubled) // width + prefill, (at - doubled) % width
+        found = "two" if doubled else "none"
+        raise InputError(path, f"n={n}, l={layer}", f"one row for every n and l, but there is {found}")
+    return sizes[order].reshape(length, width), prefill
+
+
+def _split(path: Path, place: str, line: bytes) -> tuple[int, int, bytes]:
+    """n, l and the text between the brackets."""
+    fields = line.strip().split(b",", 2)
+    if len(fields) == 3:
+        n, layer, text = (field.strip().removeprefix(b'"').removesuffix(b'"').strip() for field in fields)
+        if n.isdigit() and layer.isdigit() and text[:1] == b"[" and text[-1:] == b"]" and len(text) > 1:
+            if len(n) > 12 or int(n) >= MAX_TOKENS or len(layer) > 12 or int(layer) >= MAX_LAYERS:
+                raise InputError(path, place, f"n below {MAX_TOKENS:,} and l below {MAX_LAYERS:,}")
+            return int(n), int(layer), text[1:-1].strip()
+    raise InputError(path, place, 'n,l,"[id,id,...]"')
+
+
+def _parse_ids(path: Path, place: str, text: bytes) -> NDArray[np.int64]:
+    text = text.replace(b", ", b",")
+    plain = not text.translate(None, b"0123456789,") and b",," not in text
+    if plain and text[:1] != b"," and text[-1:] != b",":
+        return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
+    try:  # unusual spacing, or no list at all
+        values = json.loads(b"[" + text + b"]")
+    except (ValueError, RecursionError):
+        raise InputError(path, place, "a JSON list of token ids") from None
+    return as_ids(values, path, place)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Lines below the header that are not empty, each with its place."""
+    try:
+        with _open(path) as file:
+            header = file.readline(1000).removeprefix(b"\xef\xbb\xbf").translate(None, b'" \r\n')
+            if header != COLUMNS.encode():
+                raise InputError(path, "line 1", f"the header {COLUMNS}")
+            for number, line in enumerate(file, start=2):
+                if not line.isspace():
+                    yield f"line {number}", line
+    except FileNotFoundError:
+        raise InputError(path, "", "a file, but it is missing") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(path, "", f"a readable CSV file ({error})") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
+
+
+@contextmanager
+def _create(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
+    with path.open("wb") as plain:
+        if not compress:
+            yield plain
+            return
+        # no name and no time inside: same trace, same bytes
+        with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
+            yield packed  # type: ignore[misc]

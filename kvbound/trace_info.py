@@ -1,0 +1,208 @@
+"""What a read trace is like: how much it reads, how fast that changes, how old and how wide it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.progress import Progress, silent
+from kvbound.trace import Trace, bits
+
+AGE_LIMITS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+"""Upper ends of the age classes; a last class is open."""
+WINDOWS: Final = (1, 8, 64)
+"""Steps over which distinct tokens are counted; divisors of `bits.BLOCK_ROWS`."""
+_THREADS: Final = 2
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """Figures of one layer, or of all of them; reads of a step's own token are left out.
+
+    Parameters
+    ----------
+    reads_mean, reads_min, reads_max
+        Reads per slot.
+    share_of_past
+        Mean share of the past tokens that a slot reads.
+    overlap
+        Mean share of the previous step's reads that are read again; None with a single step.
+    reuse_gap
+        Steps from a read to the token's next one, over all reads but the last of a token:
+        ``p50``, ``p90``, ``p99`` (the smallest gap that at least so many do not exceed) and
+        ``share_1``, the share of gaps of one step. None where no token is read twice.
+    age
+        Share of the reads by age n - id: ``1``, ``2-4``, ``5-16``, ...
+    working_set
+        Distinct tokens read in a layer within 1, 8, 64 consecutive steps (mean over whole windows,
+        where there is one) and ``all``.
+    own_reads
+        Reads of the step's own token, which `physical` accounting drops.
+    """
+
+    reads_mean: float
+    reads_min: int
+    reads_max: int
+    share_of_past: float
+    overlap: float | None
+    reuse_gap: dict[str, float] | None
+    age: dict[str, float]
+    working_set: dict[str, float]
+    own_reads: int
+
+
+@dataclass(frozen=True)
+class TraceInfo:
+    """Shape and origin of a trace, and its figures by layer and overall."""
+
+    layers: int
+    prefill_tokens: int
+    decode_steps: int
+    source: str
+    licence: str
+    overall: LayerInfo
+    by_layer: tuple[LayerInfo, ...]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The figures as JSON holds them."""
+        return dataclasses.asdict(self)
+
+
+def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
+    """Measure a trace, layer by layer."""
+    report = progress or silent
+    tallies: list[_Tally] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for tally in pool.map(lambda rows: _tally(rows, trace.prefill_tokens), trace.rows):
+            tallies.append(tally)
+            report(len(tallies), trace.layers, "layers measured")
+    return TraceInfo(
+        trace.layers, trace.prefill_tokens, trace.decode_steps, trace.source, trace.licence,
+        _figures(tallies), tuple(_figures([tally]) for tally in tallies),
+    )  # fmt: skip
+
+
+def age_names() -> list[str]:
+    """Names of the age classes."""
+    lows = [1, *(limit + 1 for limit in AGE_LIMITS)]
+    closed = [
+        str(low) if low == high else f"{low}-{high}" for low, high in zip(lows, AGE_LIMITS, strict=False)
+    ]
+    return [*closed, f">{AGE_LIMITS[-1]}"]
+
+
+@dataclass
+class _Tally:
+    """Sums over one layer."""
+
+    counts: NDArray[np.int64]  # reads of each step (steps,)
+    own: int
+    shares: NDArray[np.float64]  # counts over past tokens (steps,)
+    kept: NDArray[np.float64]  # share of each step's reads that the next one repeats
+    gaps: NDArray[np.int64]  # how many reuse gaps of each length (steps,)
+    ages: NDArray[np.int64]  # reads by age class
+    distinct: dict[str, list[int]]  # distinct tokens of every window
+
+
+def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
+    steps = len(rows)
+    counts, common = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
+    gaps, ages = np.zeros(steps, np.int64), np.zeros(len(AGE_LIMITS) + 1, np.int64)
+    distinct: dict[str, list[int]] = {str(window): [] for window in WINDOWS}
+    last = np.full(
+        8 * rows.shape[1], -1, np.int64
+    )  # step of each token's latest read before the previous step
+    before = np.zeros((1, rows.shape[1] // 8), np.uint64)
+    union, own = before[0].copy(), 0
+    for block in bits.blocks(steps):
+        past, dropped = _without_own(rows[block], prefill_tokens + block.start)
+        own += dropped
+        shifted = np.concatenate([before, past[:-1]])
+        counts[block] = np.bitwise_count(past).sum(axis=1, dtype=np.int64)
+        common[block] = np.bitwise_count(past & shifted).sum(axis=1, dtype=np.int64)
+        _count_gaps(past & ~shifted, shifted & ~past, block.start, last, gaps)
+        ages += _count_ages(past, prefill_tokens + np.arange(block.start, block.stop))
+        for window in WINDOWS:
+            whole = past[: len(past) // window * window].reshape(-1, window, past.shape[1])
+            distinct[str(window)] += (
+                np.bitwise_count(np.bitwise_or.reduce(whole, axis=1)).sum(axis=1, dtype=int).tolist()
+            )
+        union |= np.bitwise_or.reduce(past, axis=0)
+        before = past[-1:]
+    gaps[1:2] += common.sum()
+    distinct["all"] = [int(np.bitwise_count(union).sum())]
+    past_tokens = np.maximum(prefill_tokens + np.arange(steps), 1)
+    held = counts[:-1] > 0
+    return _Tally(
+        counts, own, counts / past_tokens, common[1:][held] / counts[:-1][held], gaps, ages, distinct
+    )
+
+
+def _without_own(rows: NDArray[np.uint8], token: int) -> tuple[NDArray[np.uint64], int]:
+    """A copy of the rows as words, without the reads of the steps' own tokens, and how many those were."""
+    own = np.flatnonzero(bits.diagonal(rows, token))
+    cleared = np.array(rows)
+    cleared[own, (token + own) >> 3] &= ~(np.uint8(1) << ((token + own) & 7).astype(np.uint8))
+    return bits.words(cleared), len(own)
+
+
+def _count_gaps(
+    come: NDArray[np.uint64],
+    gone: NDArray[np.uint64],
+    start: int,
+    last: NDArray[np.int64],
+    gaps: NDArray[np.int64],
+) -> None:
+    """Add the gaps longer than a step: a token that comes was last read when it went."""
+    for row in range(len(come)):
+        step = start + row
+        last[bits.ids(gone[row].view(np.uint8))] = step - 1
+        since = last[bits.ids(come[row].view(np.uint8))]
+        gaps += np.bincount(step - since[since >= 0], minlength=len(gaps))
+
+
+def _count_ages(past: NDArray[np.uint64], token: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Reads of each age class; row j is of the step that makes token ``token[j]``."""
+    upto = np.zeros((len(past), past.shape[1] + 1), np.int32)  # reads in the words before each
+    np.cumsum(np.bitwise_count(past), axis=1, dtype=np.int32, out=upto[:, 1:])
+    row = np.arange(len(past))
+    edges = [token]
+    edges += [np.maximum(token - limit, 0) for limit in AGE_LIMITS]
+    below = []  # reads with ids under each edge
+    for edge in edges:
+        word = edge >> 6
+        mask = (np.uint64(1) << (edge & 63).astype(np.uint64)) - np.uint64(1)
+        below.append(int((upto[row, word] + np.bitwise_count(past[row, word] & mask)).sum(dtype=np.int64)))
+    return -np.diff([*below, 0])
+
+
+def _figures(tallies: Iterable[_Tally]) -> LayerInfo:
+    tallies = list(tallies)
+    counts = np.concatenate([tally.counts for tally in tallies])
+    kept = np.concatenate([tally.kept for tally in tallies])
+    ages = sum((tally.ages for tally in tallies[1:]), tallies[0].ages)
+    distinct = {name: [n for tally in tallies for n in tally.distinct[name]] for name in tallies[0].distinct}
+    return LayerInfo(
+        reads_mean=float(counts.mean()), reads_min=int(counts.min()), reads_max=int(counts.max()),
+        share_of_past=float(np.mean([tally.shares for tally in tallies])),
+        overlap=float(kept.mean()) if len(kept) else None,
+        reuse_gap=_gap_figures(sum((tally.gaps for tally in tallies[1:]), tallies[0].gaps)),
+        age={name: float(n / max(counts.sum(), 1)) for name, n in zip(age_names(), ages, strict=True)},
+        working_set={name: float(np.mean(sizes)) for name, sizes in distinct.items() if sizes},
+        own_reads=sum(tally.own for tally in tallies),
+    )  # fmt: skip
+
+
+def _gap_figures(gaps: NDArray[np.int64]) -> dict[str, float] | None:
+    total = int(gaps.sum())
+    if not total:
+        return None
+    reached = np.cumsum(gaps) / total
+    figures = {f"p{p}": float(np.searchsorted(reached, p / 100)) for p in (50, 90, 99)}
+    return figures | {"share_1": float(gaps[1] / total)}

@@ -1,0 +1,56 @@
+"""Where read traces come from: generators, and selectors over recorded attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.fields import Fields, did_you_mean, show
+from kvbound.workloads.fang2025 import Fang2025
+from kvbound.workloads.make import make
+from kvbound.workloads.random_swap import RandomSwap
+from kvbound.workloads.recorded_like import RecordedLike
+from kvbound.workloads.synthetic import CountRule, Synthetic
+
+__all__ = [
+    "KINDS",
+    "CountRule",
+    "Fang2025",
+    "RandomSwap",
+    "RecordedLike",
+    "Synthetic",
+    "from_mapping",
+    "make",
+    "shape",
+]
+
+KINDS: Final[Mapping[str, type[Synthetic]]] = {
+    each.kind: each for each in (Fang2025, RandomSwap, RecordedLike)
+}
+
+
+def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field: str = "") -> Synthetic:
+    """Read a synthetic workload: ``{"kind": ..., "layers": ..., ...}``.
+
+    Raises
+    ------
+    InputError
+        The kind is unknown, or a field is missing, unknown or out of range.
+    """
+    kind = Fields(mapping, file, field).text("kind")
+    if kind not in KINDS:
+        place = f"{field}.kind" if field else "kind"
+        raise InputError(
+            file, place, f"one of {', '.join(KINDS)}, not {show(kind)}{did_you_mean(kind, KINDS)}"
+        )
+    return KINDS[kind].from_mapping(mapping, file=file, field=field)
+
+
+def shape(spec: Synthetic) -> tuple[int, int, int, NDArray[np.int64]]:
+    """Layers, prefill tokens, decode steps and read counts (steps, layers), without making the trace."""
+    counts = np.repeat(spec.step_counts()[:, None], spec.layers, axis=1)
+    return spec.layers, spec.prefill_tokens, spec.decode_steps, counts

@@ -1,0 +1,189 @@
+"""Traces made from a specification are kept on disk, up to a limit; the least recently used leave first.
+
+The folder is KVBOUND_CACHE, or ``kvbound`` in XDG_CACHE_HOME or ~/.cache; the limit is
+KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held by whoever looks
+at or changes it, and ``KEY.use``, shared by the traces that are open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from kvbound.errors import InputError, UsageError
+from kvbound.files import atomic_dir
+from kvbound.trace import Trace
+from kvbound.trace.folder import read_folder
+from kvbound.units import UnitError, format_bytes, parse_bytes
+from kvbound.workloads.synthetic import Synthetic
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows: there, open files cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
+
+DEFAULT_LIMIT: Final = "8GB"
+_OTHER_FOLDER: Final = "KVBOUND_CACHE names another folder"
+_STAMP: Final = "stamp.json"
+_LEFTOVER_SECONDS: Final = 24 * 3600
+
+
+def folder() -> Path:
+    """Where made traces are kept."""
+    if chosen := os.environ.get("KVBOUND_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvbound"
+
+
+def limit() -> float:
+    """Bytes the cache may hold.
+
+    Raises
+    ------
+    UsageError
+        KVBOUND_CACHE_LIMIT is no size.
+    """
+    try:
+        return parse_bytes(os.environ.get("KVBOUND_CACHE_LIMIT") or DEFAULT_LIMIT)
+    except UnitError as error:
+        raise UsageError(f"KVBOUND_CACHE_LIMIT: expected {error}") from None
+
+
+def key(spec: Synthetic) -> str:
+    """Name of a specification's entry: a hash over all that decides the reads."""
+    content = json.dumps(spec.to_mapping() | {"version": spec.version}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
+    """The trace of `spec`; `write` fills a folder with it if the cache has none.
+
+    Raises
+    ------
+    UsageError
+        The trace is larger than the cache or the disk, or the folder cannot be written.
+    """
+    place = folder()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be made ({error.strerror}); {_OTHER_FOLDER}") from None
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{place} cannot be written; {_OTHER_FOLDER}")
+    with _locked(place / f"{key(spec)}.make", exclusive=True):
+        entry = place / f"{key(spec)}.trace"
+        trace = _open(entry) or _create(entry, spec, write)
+        use = _lock(place / f"{key(spec)}.use", exclusive=False)
+    if use is not None:
+        weakref.finalize(trace, os.close, use)
+    return trace
+
+
+def prune(place: Path, room: float) -> None:
+    """Remove the least recently used traces that nobody has open until at most `room` bytes are left."""
+    entries = sorted(place.glob("*.trace"), key=lambda entry: entry.stat().st_mtime)
+    sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
+    total = sum(sizes.values())
+    for entry in entries:
+        if total > room and _remove(entry):
+            total -= sizes[entry]
+    for leftover in place.glob(".*.trace.*"):  # of a run that was killed
+        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _open(entry: Path) -> Trace | None:
+    """The entry's trace; a damaged entry is removed."""
+    if not entry.exists():
+        return None
+    os.utime(entry)
+    try:
+        stamp = json.loads((entry / _STAMP).read_text())
+        if stamp["files"] == _files(entry):
+            return dataclasses.replace(read_folder(entry, verify=False), known_hashes=tuple(stamp["rows"]))
+        trace = read_folder(entry)
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+    return _stamp(entry, trace)
+
+
+def _create(entry: Path, spec: Synthetic, write: Callable[[Path], None]) -> Trace:
+    needed, most, free = spec.packed_bytes, limit(), shutil.disk_usage(entry.parent).free
+    if needed > most:
+        wanted = f"the trace needs {format_bytes(needed)}, the cache holds {format_bytes(most)}"
+        raise UsageError(f"{wanted}; KVBOUND_CACHE_LIMIT raises that")
+    prune(entry.parent, most - needed)
+    if needed > free:
+        wanted = f"the trace needs {format_bytes(needed)}, {entry.parent} has {format_bytes(free)} left"
+        raise UsageError(f"{wanted}; {_OTHER_FOLDER}")
+    with atomic_dir(entry) as temporary:
+        write(temporary)
+    return _stamp(entry, read_folder(entry, verify=False))
+
+
+def _stamp(entry: Path, trace: Trace) -> Trace:
+    """Note what was verified, so that opening it again need not."""
+    hashes = trace.row_hashes()
+    (entry / _STAMP).write_text(json.dumps({"files": _files(entry), "rows": hashes}))
+    return dataclasses.replace(trace, known_hashes=tuple(hashes))
+
+
+def _files(entry: Path) -> dict[str, list[int]]:
+    """Size and time of change (ns) of every file but the stamp."""
+    stats = {file.name: file.stat() for file in sorted(entry.iterdir()) if file.name != _STAMP}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
+def _remove(entry: Path) -> bool:
+    """Remove an entry unless someone has it open or is making it."""
+    with (
+        _locked(entry.with_suffix(".make"), exclusive=True, wait=False) as mine,
+        _locked(entry.with_suffix(".use"), exclusive=True, wait=False) as unused,
+    ):
+        if mine and unused:
+            shutil.rmtree(entry, ignore_errors=True)
+        return mine and unused and not entry.exists()
+
+
+@contextmanager
+def _locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock; yields False if somebody else has it and `wait` is off."""
+    try:
+        handle = _lock(path, exclusive=exclusive, wait=wait)
+    except BlockingIOError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(path: Path, *, exclusive: bool, wait: bool = True) -> int | None:
+    """Open handle that holds the lock until it is closed; None where there are no locks."""
+    if fcntl is None:
+        return None
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle

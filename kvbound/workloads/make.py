@@ -1,0 +1,96 @@
+"""Make the trace of a synthetic workload: layers in parallel, small ones in memory, the rest in the cache."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.progress import Progress, silent
+from kvbound.trace import Trace, bits, write_header
+from kvbound.workloads import cache
+from kvbound.workloads.synthetic import Synthetic
+
+IN_MEMORY_BYTES: Final = 1 << 20
+_POLL_SECONDS: Final = 0.1
+
+Sink = Callable[[int, int, NDArray[np.uint8]], None]
+
+
+def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | None = None) -> Trace:
+    """The trace `spec` describes, from the cache where it has been made before.
+
+    Parameters
+    ----------
+    workers
+        Layers made at a time, by default the processors there are; the reads do not depend on it.
+
+    Raises
+    ------
+    UsageError
+        The trace does not fit the cache or the disk.
+    """
+    if spec.packed_bytes > IN_MEMORY_BYTES:
+        return cache.fetch(spec, lambda folder: write_folder(spec, folder, progress, workers=workers))
+    shape = (spec.decode_steps, bits.row_bytes(spec.tokens))
+    rows = tuple(np.empty(shape, np.uint8) for _ in range(spec.layers))
+
+    def keep(layer: int, start: int, block: NDArray[np.uint8]) -> None:
+        rows[layer][start : start + len(block)] = block
+
+    _run(spec, keep, progress, 1)
+    return Trace(spec.prefill_tokens, rows, source=spec.source())
+
+
+def write_folder(
+    spec: Synthetic, folder: Path, progress: Progress | None = None, *, workers: int | None = None
+) -> None:
+    """Make the trace straight into files, so that no more than a block per worker is in memory."""
+    shape = (spec.decode_steps, bits.row_bytes(spec.tokens))
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+
+    def append(layer: int, start: int, block: NDArray[np.uint8]) -> None:
+        with (folder / f"layer-{layer:03}.npy").open("ab") as file:
+            if start == 0:
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(block.data)
+
+    _run(spec, append, progress, workers or os.cpu_count() or 1)
+    write_header(folder, spec.layers, spec.prefill_tokens, spec.decode_steps, spec.source())
+
+
+def _run(spec: Synthetic, sink: Sink, progress: Progress | None, workers: int) -> None:
+    """Hand every layer's blocks to `sink(layer, first row, rows)`; stops soon when interrupted."""
+    report = progress or silent
+    stop = threading.Event()
+    done = [0] * spec.layers
+
+    def layer_blocks(layer: int) -> None:
+        for rows in spec.layer_rows(layer, spec.stream(layer)):
+            if stop.is_set():
+                return
+            sink(layer, done[layer], rows)
+            done[layer] += len(rows)
+
+    if workers == 1:
+        for layer in range(spec.layers):
+            layer_blocks(layer)
+            report(sum(done), spec.layers * spec.decode_steps, "rows made")
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        pending = {pool.submit(layer_blocks, layer) for layer in range(spec.layers)}
+        try:
+            while pending:
+                finished, pending = wait(pending, _POLL_SECONDS, FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+                report(sum(done), spec.layers * spec.decode_steps, "rows made")
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)

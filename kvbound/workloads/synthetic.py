@@ -1,0 +1,143 @@
+"""What every synthetic workload has in common: its shape, its read counts, its seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.fields import Fields, located
+from kvbound.trace import bits
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS
+
+
+class CountRule(StrEnum):
+    """How many of a step's n past tokens a slot reads; share = 1 - sparsity."""
+
+    ROUND_BEFORE = "round(n-1)"
+    """round(share (n - 1)), ties to even: the synthetic traces of fang2025."""
+    CEIL_WITH_OWN = "ceil(n+1)"
+    """ceil(share (n + 1)): the recorded traces of fang2025, which count the step's own token."""
+    CEIL_PAST = "ceil(n)"
+    """ceil(share n): this project's own recordings."""
+
+    def counts(self, share: float, past: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Reads for each number of past tokens, at most all of them; 0.15 * 20 is 3, not a little more."""
+        match self:
+            case CountRule.ROUND_BEFORE:
+                wanted = np.rint(share * (past - 1))
+            case CountRule.CEIL_WITH_OWN:
+                wanted = np.ceil(np.round(share * (past + 1), 9))
+            case CountRule.CEIL_PAST:
+                wanted = np.ceil(np.round(share * past, 9))
+        counts: NDArray[np.int64] = np.clip(wanted.astype(np.int64), 0, past)
+        return counts
+
+
+@dataclass(frozen=True)
+class Synthetic(ABC):
+    """A workload made from a few numbers and a seed.
+
+    Parameters
+    ----------
+    layers, prefill_tokens, decode_steps
+        The shape.
+    sparsity
+        Share of the past tokens that a slot does not read.
+    seed
+        Every layer draws from a stream of its own, spawned from it.
+
+    Raises
+    ------
+    InputError
+        A value is out of range.
+    """
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Goes up when the same numbers make other reads."""
+
+    layers: int
+    prefill_tokens: int
+    decode_steps: int
+    sparsity: float = 0.6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, value in self.parse(Fields(values, f"workload {self.kind}")).items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def parse(cls, fields: Fields) -> dict[str, Any]:
+        """Read and check every field; subclasses add theirs."""
+        values = {
+            "layers": fields.integer("layers", 1, MAX_LAYERS),
+            "prefill_tokens": fields.integer("prefill_tokens", 1, MAX_TOKENS),
+            "decode_steps": fields.integer("decode_steps", 1, MAX_TOKENS),
+            "sparsity": fields.share("sparsity"),
+            "seed": fields.integer("seed"),
+        }
+        if values["prefill_tokens"] + values["decode_steps"] > MAX_TOKENS:
+            raise fields.error("decode_steps", f"at most {MAX_TOKENS:,} tokens with the prompt's")
+        return values
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, file: object = "workload", field: str = "") -> Self:
+        """Read it from what an instance file holds; `kind` is known by then."""
+        fields = Fields(mapping, file, field)
+        fields.raw("kind", default=cls.kind)
+        known = dataclasses.fields(cls)
+        given = [each.name for each in known if fields.has(each.name) or each.default is dataclasses.MISSING]
+        fields.done()
+        values = {name: fields.raw(name) for name in given}
+        with located(file, field):
+            return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The mapping that `from_mapping` reads."""
+        values = dataclasses.asdict(self)
+        return {"kind": self.kind} | {k: str(v) if isinstance(v, StrEnum) else v for k, v in values.items()}
+
+    @property
+    def past(self) -> NDArray[np.int64]:
+        """Past tokens n of every step, (steps,)."""
+        return self.prefill_tokens + np.arange(self.decode_steps)
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and decoded tokens."""
+        return self.prefill_tokens + self.decode_steps
+
+    @property
+    def share(self) -> float:
+        """Share of the past tokens that a slot reads."""
+        return 1 - self.sparsity
+
+    @property
+    def packed_bytes(self) -> int:
+        """Size of all rows."""
+        return self.layers * self.decode_steps * bits.row_bytes(self.tokens)
+
+    @abstractmethod
+    def step_counts(self) -> NDArray[np.int64]:
+        """Reads of each step, the same in every layer, (steps,); does not make the trace."""
+
+    @abstractmethod
+    def layer_rows(self, layer: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+        """Packed rows of one layer in blocks (rows, bytes)."""
+
+    def stream(self, layer: int) -> np.random.Generator:
+        """The layer's own stream of random numbers."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(layer,)))
+
+    def source(self) -> str:
+        """What a trace made from this gives as its source."""
+        return f"kvbound synthetic {json.dumps(self.to_mapping(), sort_keys=True)}"

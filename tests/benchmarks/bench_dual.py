@@ -1,0 +1,105 @@
+"""The certified bound: nanoseconds per cell and kernel, growth over sizes, time of the check.
+
+    python -m tests.benchmarks.bench_dual [--full] [--kernels numpy,numba] [--threads 1]
+
+A cell is one item in one step. Beside each evaluation of the dual function stands the time of merely
+counting the same bits. `--full` takes the published size, 32 layers x 31,346 + 10,239 tokens: 1.7 GB,
+made once and cached, and about 1.2e10 cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from kvbound.checker import check
+from kvbound.cost import ideal
+from kvbound.instance import Instance, Rules
+from kvbound.instance_io import make_instance
+from kvbound.kernels import Kernel, pick
+from kvbound.solvers.certificate import Certificate
+from kvbound.solvers.dual import evaluate, solve_dual
+from kvbound.trace import bits
+from kvbound.workloads import Fang2025
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one run."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def instance(layers: int, prefill: int, steps: int) -> Instance:
+    """The study's setting at high variation, HBM for 60 % of the prompt."""
+    reads = Fang2025(layers=layers, prefill_tokens=prefill, decode_steps=steps, variation=0.9)
+    room = int(0.6 * layers * prefill) * 16384
+    llm = {
+        "name": "bench", "layers": layers, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 4096 * prefill,
+    }  # fmt: skip
+    return make_instance(
+        "bench", memory="gh200-paper", llm=llm, trace=reads, rules=Rules().to_mapping(), capacity=room
+    )
+
+
+def count_words(case: Instance) -> None:
+    """Count the trace's bits and keep nothing: the least that any evaluation does."""
+    for layer in range(case.layers):
+        for block in bits.blocks(case.decode_steps):
+            np.bitwise_count(case.trace.words(layer)[block])
+
+
+def evaluations(case: Instance, certificate: Certificate, kernels: list[Kernel], threads: int) -> None:
+    """Print what one evaluation of the dual function on all items takes."""
+    cells = case.layers * case.decode_steps * (case.prefill_tokens + case.decode_steps / 2)
+    plain = seconds(lambda: count_words(case))
+    print(f"  counting {plain:.3f} s", end="")
+    for kernel in kernels:
+        evaluate(instance(1, 64, 4), solve_dual(instance(1, 64, 4))[1], True, kernel)  # compiles
+        for demand in (False, True):
+            taken = seconds(lambda k=kernel, d=demand: evaluate(case, certificate, d, k, threads))  # type: ignore[misc]
+            what = " with slopes" if demand else ""
+            print(f"; {kernel}{what} {taken:.3f} s, {1e9 * taken / cells:.2f} ns per cell", end="")
+    print()
+
+
+def one(case: Instance, iterations: int | None, kernels: list[Kernel], threads: int, verify: bool) -> None:
+    """Bound one instance and print what it took."""
+    size = f"{case.layers} x ({case.prefill_tokens} + {case.decode_steps}) tokens"
+    begin = time.perf_counter()
+    bound, certificate = solve_dual(case, iterations=iterations, threads=threads)
+    taken = time.perf_counter() - begin
+    assert bound.time_s is not None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{size}: {bound.time_s / ideal(case):.5f} x ideal in {taken:.1f} s, peak {peak:.2f} GiB")
+    evaluations(case, certificate, kernels, threads)
+    if verify:
+        taken = seconds(lambda: check(case.expanded(), case.trace.rows, certificate.arrays()))
+        print(f"  checked in {taken:.2f} s")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="the published size as well")
+    parser.add_argument("--kernels", default=f"numpy,{pick()}" if pick() != "numpy" else "numpy")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    kernels: list[Kernel] = [pick(name) for name in options.kernels.split(",")]
+    print(f"{os.cpu_count()} processors, {options.threads} threads")
+    for tokens in (1024, 2048, 4096, 8192):
+        one(instance(4, tokens, 256), 50, kernels, options.threads, True)
+    for steps in (512, 1024, 2048):
+        one(instance(4, 1024, steps), 50, kernels, options.threads, True)
+    if options.full:
+        one(instance(32, 31_346, 10_239), None, kernels, options.threads, True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The checker's bound holds for any multipliers whatever; a claim beyond it is rejected."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.checker import Report, check
+from kvbound.instance import Instance, Migration, Rules
+from kvbound.llm import Llm
+from kvbound.memory import Memory, Tier
+from kvbound.solvers.brute import solve_brute
+from kvbound.solvers.certificate import FULL
+from kvbound.solvers.dual import solve_dual
+from kvbound.workloads import RandomSwap
+from tests.strategies import rule_combinations, tiny_instance
+
+Arrays = dict[str, Any]
+FIELDS = ("instance_sha256", "bound_s", "scale", "tier", "capacity", "prices", "whole", "theta")
+
+
+def checked(instance: Instance, arrays: Arrays, **more: Any) -> Report:
+    return check(instance.expanded(), instance.trace.rows, arrays, **more)
+
+
+def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
+    """Multipliers of sensible size but otherwise without sense."""
+    slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
+    resources = len(instance.memory.resources)
+    scale = int(rng.integers(20, 45))
+    unit = 2.0**scale * instance.item_bytes / float(rng.choice(instance.memory.bandwidths))
+    capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.1, 1, 5]) * unit
+    for k, room in enumerate(instance.room):
+        if room is None or (instance.inclusive and k == tiers - 1):
+            capacity[k] = 0
+    prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit
+    theta = rng.dirichlet(np.full(resources, 0.5), (2, *slots))
+    if instance.rules.timing == "serial":
+        theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
+    return {
+        "schema": np.array("kvbound.certificate/1"),
+        "instance_sha256": np.array(instance.sha256),
+        "bound_s": np.float64(-np.finfo(float).max),
+        "scale": np.int64(scale),
+        "tier": np.int64(rng.integers(tiers)),
+        "capacity": capacity.astype(np.int64),
+        "prices": prices.astype(np.int64),
+        "whole": rng.integers(-1, 4, slots),
+        "theta": np.moveaxis((theta * FULL * (1 - 1e-13)).astype(np.int64), -1, 1).copy(),
+    }
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=150)
+def test_any_multipliers_prove_no_more_than_the_optimum(seed: int, rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules)
+    optimum = solve_brute(instance).time_s
+    assert optimum is not None
+    for _ in range(4):
+        report = checked(instance, any_multipliers(instance, rng))
+        assert report.problems == ()
+        assert report.bound_s is not None
+        assert report.bound_s <= optimum * (1 + 1e-12)
+
+
+@pytest.fixture(scope="module")
+def proved() -> tuple[Instance, Arrays]:
+    """An instance whose multipliers all matter, and its certificate."""
+    resources = {"fast": 4900.0, "down": 64.0, "bus": 500.0, "up": 64.0}
+    fast, slow = Tier("fast", 40, ("fast",), ("fast",)), Tier("slow", None, ("down", "bus"), ("up", "bus"))
+    llm = Llm("some", 2, 1, 0, 300.0)
+    rules = Rules(migration=Migration.PREFETCH)
+    reads = RandomSwap(layers=2, prefill_tokens=40, decode_steps=10, variation=0.3, seed=1)
+    instance = Instance("some", Memory("two", resources, (fast, slow)), llm, rules, reads)
+    return instance, solve_dual(instance, iterations=300, kernel="numpy")[1].arrays()
+
+
+def test_accepts_and_returns_the_bound(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    report = checked(instance, arrays)
+    assert report.ok
+    assert report.bound_s is not None
+    assert arrays["bound_s"] <= report.bound_s <= arrays["bound_s"] * (1 + 1e-10)
+    assert checked(instance, arrays, claimed_s=report.bound_s).ok
+    assert not checked(instance, arrays, claimed_s=math.nextafter(report.bound_s, math.inf)).ok
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, 1.1, math.inf, math.nan])
+def test_rejects_a_bound_claimed_too_high(proved: tuple[Instance, Arrays], factor: float) -> None:
+    instance, arrays = proved
+    report = checked(instance, arrays | {"bound_s": np.float64(arrays["bound_s"] * factor)})
+    assert len(report.problems) == 1
+    assert "is not proved" in report.problems[0]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_rejects_a_missing_or_misshapen_field(proved: tuple[Instance, Arrays], field: str) -> None:
+    instance, arrays = proved
+    assert not checked(instance, {k: v for k, v in arrays.items() if k != field}).ok
+    assert not checked(instance, arrays | {field: np.zeros((2, 2), np.float32)}).ok
+
+
+@pytest.mark.parametrize("field", ["scale", "capacity", "prices", "whole", "theta"])
+def test_changed_multipliers_prove_less_than_was_claimed(proved: tuple[Instance, Arrays], field: str) -> None:
+    """Tuned multipliers are near their best: far from them the claim is no longer proved."""
+    instance, arrays = proved
+    bent = {"scale": 2, "capacity": arrays["capacity"] * 50, "prices": -arrays["prices"]}
+    bent["whole"] = np.full_like(arrays["whole"], -1)
+    bent["theta"] = arrays["theta"] // 2
+    changed = np.asarray(bent[field], np.int64) + (arrays["scale"] if field == "scale" else 0)
+    report = checked(instance, arrays | {field: changed})
+    assert len(report.problems) == 1
+    assert "is not proved" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "index", "value"),
+    [
+        ("theta", (0, 0, 0, 0), FULL + 1),
+        ("theta", (0, 0, 0, 0), -1),
+        ("capacity", (0, 0), -1),
+        ("capacity", (1, 0), 1),
+        ("prices", (0, 0, 0), 2**62),
+        ("prices", (0, 0, 0), -(2**63)),
+        ("capacity", (0, 0), 2**63 - 1),
+        ("scale", (), 2000),
+        ("scale", (), -1),
+        ("tier", (), 2),
+        ("tier", (), -1),
+    ],
+)
+def test_rejects_what_is_no_multiplier(
+    proved: tuple[Instance, Arrays], field: str, index: tuple[int, ...], value: int
+) -> None:
+    instance, arrays = proved
+    changed = np.array(arrays[field])
+    changed[index] = value
+    report = checked(instance, arrays | {field: changed})
+    assert len(report.problems) == 1
+    assert "malformed" in report.problems[0]
+
+
+def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    theta = arrays["theta"].copy()
+    theta[:, 0] += 2
+    theta[:, 1] += FULL - theta.sum(axis=1)
+    report = checked(instance, arrays | {"theta": np.maximum(theta, 0)})
+    assert report.ok == bool((np.maximum(theta, 0).sum(axis=1) <= FULL).all())
+    theta[:, 2] = FULL
+    assert not checked(instance, arrays | {"theta": theta}).ok
+
+
+def test_rejects_another_instance(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    foreign = instance.with_rules(migration="none")
+    assert not checked(foreign, arrays).ok
+    assert not checked(instance.with_rules(accounting="fang2025"), arrays).ok
+
+
+def test_rejects_a_trace_that_was_changed(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    rows = [layer.copy() for layer in instance.trace.rows]
+    rows[0][0, 0] ^= 1
+    assert not check(instance.expanded(), rows, arrays).ok

@@ -1,0 +1,71 @@
+"""The checker's slot times are the optima of the split's linear program."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+from kvbound.checker._inputs import Case, read_case
+from kvbound.checker._slots import slot_times
+from kvbound.memory import Memory, Tier
+from kvbound.slotcost import SlotCost
+from tests.strategies import tiny_instance
+
+
+def random_case(rng: np.random.Generator, latencies: bool) -> tuple[Case, SlotCost]:
+    """Any tiers over any resources, two to four of them."""
+    tiers, resources = int(rng.integers(2, 5)), [f"r{n}" for n in range(int(rng.integers(1, 6)))]
+
+    def some() -> tuple[str, ...]:
+        return tuple(str(name) for name in rng.permutation(resources)[: rng.integers(1, len(resources) + 1)])
+
+    rates = {name: float(rng.choice([1, 2, 3, 7, 64, 450, 4900])) for name in resources}
+    made = []
+    for k in range(tiers):
+        latency = float(rng.choice([0, 0.1, 3])) if latencies else 0.0
+        made.append(Tier(f"t{k}", None if k == tiers - 1 else 1e9, some(), some(), latency))
+    instance = tiny_instance(rng, tiers=tiers)
+    instance = dataclasses.replace(instance, memory=Memory("any", rates, tuple(made)))
+    return read_case(instance.expanded(), instance.trace.rows), SlotCost.of(instance)
+
+
+def random_loads(
+    rng: np.random.Generator, tiers: int
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
+    """Bytes ``(slots, 3, tiers)``; every slot bears a token, written through to the last tier."""
+    loads = rng.integers(0, 30, (6, 3, tiers)) * (rng.random((6, 3, tiers)) < 0.7)
+    loads[:, 2, -1] += 1
+    return loads.astype(float)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=25)
+def test_the_least_time_is_the_linear_programs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    case, _ = random_case(rng, latencies=False)
+    loads = random_loads(rng, len(case.names))
+    times = slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2])
+    slope = (case.reads[-1] - case.reads[:-1]) / case.bandwidth
+    for found, (read, extra, written) in zip(times, loads, strict=True):
+        load = ((read + extra) @ case.reads + written @ case.writes) / case.bandwidth
+        splits = case.rules["copies"] == "inclusive"
+        bounds = [(0, amount * splits) for amount in read[:-1]]
+        if case.rules["timing"] == "serial":
+            best = linprog(slope.sum(axis=1), bounds=bounds).fun + load.sum()
+        else:  # minimise T with load + slope u <= T
+            matrix = np.column_stack([slope.T, -np.ones(len(load))])
+            best = linprog([0] * len(slope) + [1], matrix, -load, bounds=[*bounds, (0, None)]).fun
+        assert found == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+@given(seed=st.integers(0, 2**32 - 1), latencies=st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_primal_vertices_and_dual_facets_agree(seed: int, latencies: bool) -> None:
+    rng = np.random.default_rng(seed)
+    case, cost = random_case(rng, latencies)
+    loads = random_loads(rng, len(case.names))
+    expected = cost.times(loads.reshape(len(loads), -1))
+    assert slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2]) == pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,45 @@
+"""``kvbound bound``: a certificate that ``kvbound check`` accepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.cli.conftest import Run
+
+
+def test_a_certified_bound_and_its_certificate(run: Run, small: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "certificate.npz"
+    ran = run("bound", small, "--certificate", proof, "--json")
+    assert ran.code == 0
+    bound = ran.json["bound"]
+    assert bound["status"] == "certified"
+    assert ran.json["certificate"] == str(proof)
+    assert ran.json["time_s"] is None
+    assert run("check", small, proof).code == 0
+    exact = run("solve", small, "--method", "exact", "--json").json
+    assert bound["time_s"] <= exact["time_s"]
+
+
+def test_a_bound_claimed_too_high_is_rejected(run: Run, small: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "certificate.npz"
+    run("bound", small, "--certificate", proof, "--time-limit", "1")
+    with np.load(proof) as file:
+        arrays = dict(file)
+    arrays["bound_s"] = arrays["bound_s"] * (1 + 1e-9)
+    np.savez(proof, **arrays)
+    assert run("check", small, proof).code == 6
+
+
+def test_solve_writes_the_certificate_too(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("solve", small, "--method", "dual", "--time-limit", "1", "--out", out).code == 0
+    assert run("check", small, out / "certificate.npz").code == 0
+    assert run("solve", small, "--method", "lru", "--out", out).code == 0
+    assert not (out / "certificate.npz").exists()
+
+
+def test_a_sample_that_is_no_share(run: Run, small: Path) -> None:
+    assert run("bound", small, "--sample", "150%").code == 2
+    assert run("bound", small, "--sample", "some").code == 2

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def out(run: Run, small: Path, tmp_path: Path) -> Path:
+    assert run("solve", small, "--method", "belady", "--out", tmp_path / "out").code == 0
+    return tmp_path / "out"
+
+
+def test_accepted(run: Run, small: Path, out: Path) -> None:
+    ran = run("check", small, out / "schedule.npz")
+    assert (ran.code, ran.err) == (0, "")
+    assert "schedule.npz: accepted" in ran.out
+    claimed = json.loads((out / "result.json").read_text())["time_s"]
+    report = run("check", small, out, "--json").json
+    assert report["ok"] is True
+    assert report["time_s"] == pytest.approx(claimed, rel=1e-12)
+
+
+def test_every_problem_is_a_sentence(run: Run, small: Path, out: Path) -> None:
+    with np.load(out / "schedule.npz") as file:
+        arrays = dict(file)
+    arrays["initial"] = np.zeros_like(arrays["initial"])
+    np.savez(out / "schedule.npz", **arrays)
+    ran = run("check", small, out / "schedule.npz")
+    assert ran.code == 6
+    assert "schedule.npz: rejected\n- " in ran.out
+    assert ran.err.startswith("kvbound: the checker rejects ")
+    report = run("check", small, out / "schedule.npz", "--json")
+    assert (report.code, report.json["ok"]) == (6, False)
+    assert len(report.json["problems"]) == ran.out.count("\n- ")
+
+
+def test_a_claim_that_is_not_the_schedule_s(run: Run, small: Path, out: Path) -> None:
+    result = json.loads((out / "result.json").read_text())
+    (out / "result.json").write_text(json.dumps(result | {"time_s": result["time_s"] * 0.99}))
+    ran = run("check", small, out)
+    assert ran.code == 6
+    assert "claimed" in ran.out
+
+
+def test_a_schedule_of_another_instance(run: Run, out: Path) -> None:
+    ran = run("check", "tiny-on-read", out / "schedule.npz")
+    assert ran.code == 6
+
+
+def test_a_result_without_a_schedule(run: Run, small: Path, tmp_path: Path) -> None:
+    assert run("solve", small, "--method", "relax", "--out", tmp_path / "bound").code == 0
+    assert run("check", small, tmp_path / "bound").code == 3

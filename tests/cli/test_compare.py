@@ -1,0 +1,90 @@
+import csv
+import json
+from pathlib import Path
+
+from tests.cli.conftest import READS, Run, document
+
+METHODS = "lru,static,best,relax,exact"
+
+
+def test_every_result_stands_beside_the_strongest_bound(run: Run, small: Path) -> None:
+    ran = run("compare", small, "--methods", METHODS, "--json")
+    assert ran.code == 0
+    assert ran.json["schema"] == "kvbound.compare/1"
+    results = {result["method"]: result for result in ran.json["results"]}
+    assert ",".join(results) == METHODS
+    bounds = {name: result["bound"]["time_s"] for name, result in results.items()}
+    assert bounds["best"] <= bounds["relax"] <= bounds["exact"] * (1 + 1e-9)
+    assert bounds["lru"] == bounds["static"] == max(bounds.values())
+    assert results["lru"]["time_s"] >= bounds["lru"]
+    assert results["relax"]["time_s"] is None
+
+
+def test_for_people(run: Run, small: Path) -> None:
+    ran = run("compare", small, "--methods", METHODS)
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 200
+    rows = [line.split() for line in lines]
+    order = [row[0] for row in rows if row and row[0] in METHODS.split(",")]
+    assert order[0] == "exact"
+    assert set(order[-2:]) == {"relax", "best"}
+    assert "that time lower bound" in lines[-1]
+    assert "the largest gap is" in lines[-1]
+
+
+def test_it_fits_a_terminal(run: Run) -> None:
+    table = run("compare", "native-r15-c25-b64-n64", "--methods", "lru,recency-window,best,static").out
+    assert max(len(line) for line in table.splitlines()[:10]) <= 80
+
+
+def test_out(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = run("compare", small, "--methods", METHODS, "--out", out, "--json")
+    assert json.loads((out / "compare.json").read_text()) == ran.json
+    with (out / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == METHODS.split(",")
+    assert float(rows[0]["ratio"]) >= 1
+    assert run("check", small, out / "exact").code == 0
+
+
+def test_by_default_every_policy_and_a_solver(run: Run, small: Path) -> None:
+    methods = [result["method"] for result in run("compare", small, "--json").json["results"]]
+    assert {"static", "lru", "belady", "best", "exact"} <= set(methods)
+
+
+def test_all_leaves_out_what_does_not_fit(run: Run) -> None:
+    ran = run("compare", "swap-1x24-c30-b64-exclusive", "--methods", "all", "--json")
+    methods = [result["method"] for result in ran.json["results"]]
+    assert "relax" in methods
+    assert "brute" not in methods
+    assert "kvbound: brute is left out" in ran.err
+
+
+def test_from_parts_as_from_a_file(run: Run, small: Path, tmp_path: Path) -> None:
+    content = document()
+    names = {name: tmp_path / f"{name}.json" for name in ("memory", "llm", "trace")}
+    for name, path in names.items():
+        path.write_text(json.dumps(content[name]))
+    parts = [str(each) for name in names for each in (f"--{name}", names[name])]
+    from_file = run("compare", small, "--methods", "lru", "--json").json["results"][0]
+    from_parts = run("compare", *parts, "--methods", "lru", "--json").json["results"][0]
+    assert from_parts["instance"]["sha256"] == from_file["instance"]["sha256"]
+    assert from_parts["time_s"] == from_file["time_s"]
+    serial = ("--rule", "timing=serial", "--rule", "granularity=2", "--capacity", "10%")
+    serial_too = run("compare", *parts, *serial, "--methods", "lru", "--json").json["results"][0]
+    assert serial_too["time_s"] > from_parts["time_s"]
+    faster = run("compare", *parts, "--override", "memory.resources.down=1TB/s", "--methods", "lru", "--json")
+    assert faster.json["results"][0]["time_s"] < from_parts["time_s"]
+
+
+def test_the_study_s_accounting(run: Run, tmp_path: Path) -> None:
+    llm = {key: value for key, value in document()["llm"].items()}
+    (tmp_path / "llm.json").write_text(json.dumps(llm))
+    (tmp_path / "trace.json").write_text(json.dumps({"prefill_tokens": 4, "reads": READS}))
+    parts = ("--memory", "gh200-paper", "--llm", tmp_path / "llm.json", "--trace", tmp_path / "trace.json")
+    ran = run("compare", *parts, "--rule", "accounting=fang2025", "--capacity", "80%")
+    assert ran.code == 0
+    assert "x\n" not in ran.out
+    assert "best is the study's own number, no schedule." in ran.out
+    assert run("compare", *parts, "--rule", "accounting=fang2025", "--methods", "exact").code == 2

@@ -1,0 +1,10 @@
+from kvbound.cli import complete
+
+
+def test_names_that_begin_so() -> None:
+    assert complete.instances("paper-l") == ["paper-low"]
+    assert complete.memories("gb") == ["gb200"]
+    assert complete.llms("gp") == ["gpt2"]
+    assert complete.policies("b") == ["belady", "best"]
+    assert {"exact", "relax", "belady"} <= set(complete.methods(""))
+    assert complete.methods("nothing") == []

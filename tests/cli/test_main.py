@@ -1,0 +1,113 @@
+"""Exit codes and streams, whatever the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import kvbound
+from kvbound import cli
+from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPackageError
+from tests.cli.conftest import Run
+
+
+def kvbound_process(*argv: object, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "kvbound", *map(str, argv)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+
+
+def test_as_a_module() -> None:
+    process = kvbound_process("--version")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith(f"kvbound {kvbound.__version__}\nHiGHS ")
+
+
+def test_versions_in_full(run: Run) -> None:
+    ran = run("--version", "-v")
+    names = [line.split()[0] for line in ran.out.splitlines()]
+    assert {"kvbound", "HiGHS", "python", "numpy", "numba", "kernel", "cache"} <= set(names)
+    assert os.environ["KVBOUND_CACHE"] in ran.out
+
+
+def test_help_names_every_command(run: Run) -> None:
+    ran = run("--help")
+    assert (ran.code, ran.err) == (0, "")
+    commands = ("solve", "compare", "simulate", "check", "catalog", "export", "instance", "trace")
+    for name in commands:
+        assert f"\n  {name} " in ran.out
+        assert run(name, "-h").code == 0
+    assert "..." not in ran.out.partition("Commands:")[2]  # no summary is cut off
+
+
+@pytest.mark.parametrize("argv", [(), ("instance",), ("trace",)])
+def test_asked_for_nothing_it_explains_itself(argv: tuple[str, ...], run: Run) -> None:
+    ran = run(*argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Usage: kvbound")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (KvboundError("no"), 70, "kvbound: no\n"),
+        (InfeasibleError("full"), 4, "kvbound: full\n"),
+        (LimitError("late"), 5, "kvbound: late\n"),
+        (MissingPackageError("fast"), 7, "kvbound: pip install 'kvbound[fast]'\n"),
+        (KeyboardInterrupt(), 130, "kvbound: interrupted\n"),
+        (PermissionError(13, "Permission denied", "/etc/x"), 2, "kvbound: /etc/x: Permission denied\n"),
+        (MemoryError("1 TB"), 2, "kvbound: this needs more memory than there is: 1 TB\n"),
+    ],
+)
+def test_how_errors_end(
+    error: BaseException, code: int, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert run() == (code, "", says)
+
+
+def test_a_defect_is_a_sentence_unless_debugged(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise ZeroDivisionError("by nothing\nat all")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    ran = run()
+    assert ran.code == 70
+    assert ran.err.count("\n") == 1
+    assert "ZeroDivisionError: by nothing;" in ran.err
+    assert "KVBOUND_DEBUG=1" in ran.err
+    monkeypatch.setenv("KVBOUND_DEBUG", "1")
+    assert "Traceback" in run().err
+
+
+def test_a_reader_that_leaves_stops_nothing(small: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = ["-m", "kvbound", "solve", str(small), "--method", "lru", "--out", str(tmp_path / "o")]
+    ran = subprocess.run(
+        [sys.executable, *command], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "o" / "schedule.npz").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
+    argv = ("compare", "native-r40-c10-b64", "--methods", "lru,exact", "--out", tmp_path / "o", "--json")
+    reset = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    process = kvbound_process(*argv, preexec_fn=reset)
+    time.sleep(20)  # lru is done by then, on a busy machine too, and exact is not
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "kvbound: interrupted\n"
+    assert '"method": "lru"' in out
+    assert (tmp_path / "o" / "lru" / "schedule.npz").exists()

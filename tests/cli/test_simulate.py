@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, document
+
+
+def test_options_are_typed_by_their_defaults(run: Run, small: Path) -> None:
+    ran = run("simulate", small, "--policy", "sa-guided", "--set", "window=2", "--set", "topk=50%", "--json")
+    assert ran.code == 0
+    assert ran.json["options"] == {"window": 2, "topk": 0.5}
+    assert isinstance(ran.json["options"]["window"], int)
+
+
+def test_comma_lists_run_every_combination_once(run: Run, small: Path) -> None:
+    argv = ("simulate", small, "--policy", "sa-guided", "--set", "window=1,3", "--set", "topk=0.5,1,50%")
+    results = run(*argv, "--json").json["results"]
+    found = [(each["options"]["window"], each["options"]["topk"]) for each in results]
+    assert found == [(1, 0.5), (1, 1.0), (3, 0.5), (3, 1.0)]
+    table = run(*argv).out
+    assert "window" in table
+    assert table.count("sa-guided") == 4
+
+
+def test_as_solve_does(run: Run, small: Path) -> None:
+    simulated = run("simulate", small, "--policy", "lru", "--json").json
+    solved = run("solve", small, "--method", "lru", "--json").json
+    assert simulated["time_s"] == solved["time_s"]
+
+
+def test_out_holds_what_the_checker_accepts(run: Run, small: Path, tmp_path: Path) -> None:
+    assert run("simulate", small, "--policy", "page", "--set", "size=2", "--out", tmp_path / "o").code == 0
+    assert run("check", small, tmp_path / "o").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("paper-low", 24.59210623), ("paper-actual-lengths", 24.59591295), ("paper-high", 24.61097011)],
+)
+def test_the_published_best_needs_no_trace(name: str, published: float, run: Run) -> None:
+    ran = run("simulate", name, "--policy", "best", "--json")
+    assert f"{ran.json['time_s']:.8f}" == f"{published:.8f}"
+    assert ran.json["instance"]["sha256"] is None
+
+
+def test_the_kernel_is_named(run: Run, small: Path) -> None:
+    ran = run("simulate", small, "--policy", "lru", "--kernel", "numpy", "--json")
+    assert ran.json["kernel"] == "numpy"
+
+
+@pytest.fixture
+def published(run: Run, tmp_path: Path) -> Path:
+    """An instance of the study, under its accounting."""
+    llm = document()["llm"] | {"weight_read_bytes_per_layer": 1_000_000}
+    (tmp_path / "llm.json").write_text(json.dumps(llm))
+    trace = Path(__file__).parents[1] / "data" / "fang2025" / "t1_L2_p128_n128_s60_low.csv"
+    parts = ("--memory", "gh200-paper", "--llm", tmp_path / "llm.json", "--trace", trace)
+    made = run(
+        "instance", "make", *parts, "--rule", "accounting=fang2025", "--capacity", "50%",
+        "-o", tmp_path / "published.json",
+    )  # fmt: skip
+    assert made.code == 0
+    return tmp_path / "published.json"
+
+
+@pytest.mark.parametrize("policy", ["static", "reactive", "page", "lookahead-one", "sa-guided"])
+def test_logs_of_the_study_s_policies_are_accepted(
+    policy: str, run: Run, published: Path, tmp_path: Path
+) -> None:
+    ran = run("simulate", published, "--policy", policy, "--out", tmp_path / "o", "--json")
+    assert ran.code == 0
+    report = run("check", published, tmp_path / "o", "--json")
+    assert report.code == 0
+    assert report.json["time_s"] == pytest.approx(ran.json["time_s"], rel=1e-9)
+
+
+def test_the_default_is_a_schedule_not_the_study_s_best(run: Run, published: Path, tmp_path: Path) -> None:
+    ran = run("solve", published, "--out", tmp_path / "o", "--json")
+    assert ran.json["status"] == "feasible"
+    assert ran.json["method"] != "best"
+    assert run("check", published, tmp_path / "o").code == 0

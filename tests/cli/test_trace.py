@@ -1,0 +1,85 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kvbound.trace import Trace, read_trace, write_trace
+from kvbound.trace_info import trace_info
+from tests.cli.conftest import READS, Run, contents
+
+CSV = 'n,l,read_kv\n4,0,"[3,0]"\n4,1,[1]\n5,0,[]\n5,1,"[4,2,0]"\n'
+SYNTH = ("trace", "synth", "--layers", "2", "--prefill", "50", "--steps", "20")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_trace(Trace.from_lists(4, READS, source="by hand"), tmp_path / "a.trace")
+    return tmp_path / "a.trace"
+
+
+def test_csv_in_and_out_again(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text(CSV)
+    out = tmp_path / "a.trace"
+    ran = run("trace", "import", tmp_path / "in.csv", "-o", out, "--source", "us", "--licence", "CC0")
+    assert (ran.code, ran.out) == (0, "")
+    assert "2 layers, 4 + 2 tokens" in ran.err
+    assert (read_trace(out).source, read_trace(out).licence) == ("us", "CC0")
+    assert run("trace", "export", out, "-o", tmp_path / "out.csv", "-q") == (0, "", "")
+    assert (tmp_path / "out.csv").read_text() == CSV
+
+
+def test_info(run: Run, folder: Path) -> None:
+    known = run("trace", "info", folder, "--json").json
+    assert known.pop("schema") == "kvbound.trace-info/1"
+    assert known["overall"]["reads_mean"] == trace_info(read_trace(folder)).overall.reads_mean
+    text = run("trace", "info", folder).out
+    assert "2 layers, 4 + 4 tokens" in text
+    assert "by hand" in text
+    assert run("trace", "info", folder, "--layers").out.count("\n") == text.count("\n") + 5
+
+
+def test_info_of_a_trace_too_short_for_most_figures(run: Run, tmp_path: Path) -> None:
+    write_trace(Trace.from_lists(0, [[[]]]), tmp_path / "b.trace")
+    ran = run("trace", "info", tmp_path / "b.trace", "--layers")
+    assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["fang2025", "random-swap", "recorded-like"])
+def test_synthetic_traces_are_the_same_bytes_every_time(kind: str, run: Run, tmp_path: Path) -> None:
+    def digest(name: str, *more: str) -> str:
+        assert run(*SYNTH, "--kind", kind, "--sparsity", "60%", *more, "-o", tmp_path / name).code == 0
+        return hashlib.sha256(b"".join(contents(tmp_path / name).values())).hexdigest()
+
+    assert digest("a.trace") == digest("b.trace") != digest("c.trace", "--seed", "1")
+    share = trace_info(read_trace(tmp_path / "a.trace")).overall.share_of_past
+    assert share == pytest.approx(0.4, abs=0.02)
+
+
+def test_settings_of_a_kind(run: Run, tmp_path: Path) -> None:
+    argv = (*SYNTH, "--kind", "random-swap", "--set", "variation=0%", "-o", tmp_path / "a.trace")
+    assert run(*argv).code == 0
+    assert trace_info(read_trace(tmp_path / "a.trace")).overall.overlap == 1
+
+
+def test_sparser(run: Run, tmp_path: Path) -> None:
+    mass = [[list(range(len(ids))) for ids in step] for step in READS]
+    write_trace(Trace.from_lists(4, READS, mass=mass), tmp_path / "a.trace")
+    ran = run("trace", "sparsify", tmp_path / "a.trace", "--share", "20%", "-o", tmp_path / "b.trace")
+    assert ran.code == 0
+    kept = read_trace(tmp_path / "b.trace")
+    assert kept.reads(0, 0).tolist() == [3]  # one of four, the heaviest
+
+
+def test_from_recorded_queries_and_keys(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    q, k = (rng.standard_normal((1, 2, 12, heads, 4)).astype(np.float16) for heads in (4, 2))
+    np.savez(tmp_path / "qk.npz", q=q, k=k)
+    argv = ("trace", "sparsify", tmp_path / "qk.npz", "--share", "50%", "--prefill", "8")
+    assert run(*argv, "--steps", "3", "-o", tmp_path / "a.trace").code == 0
+    made = read_trace(tmp_path / "a.trace")
+    assert made.counts().tolist() == [[4, 4], [5, 5], [5, 5]]
+    assert run(*argv, "--sequence", "1", "-o", tmp_path / "b.trace").code == 2
+    (tmp_path / "qk.npz").write_text("no archive")
+    assert run(*argv, "-o", tmp_path / "b.trace").code == 3
+    assert not (tmp_path / "b.trace").exists()

@@ -1,0 +1,83 @@
+"""What cost tests have in common: an instance to count by hand, and schedules nobody would want."""
+
+from typing import Any
+
+import numpy as np
+
+from kvbound.checker import Report, check
+from kvbound.cost import ideal
+from kvbound.instance import Instance
+from kvbound.instance_io import make_instance
+from kvbound.memory import Memory, Tier
+from kvbound.result import Result
+from kvbound.schedule import LayerEvents, Schedule
+
+
+def toy(**changes: Any) -> Instance:
+    """Two tiers at 4 and 1 bytes/s, items of one byte, no weights."""
+    memory = Memory(
+        "m",
+        {"fast": 4.0, "slow": 1.0},
+        (Tier("hbm", 3.0, ("fast",), ("fast",)), Tier("ddr", None, ("slow",), ("slow",))),
+    )
+    llm = {
+        "name": "l",
+        "layers": 1,
+        "kv_bytes_per_token_layer": 1,
+        "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 0,
+    }
+    parts: dict[str, Any] = {
+        "memory": memory,
+        "llm": llm,
+        "trace": {"prefill_tokens": 3, "reads": [[[0, 1, 2]], [[0, 3]]]},
+    }
+    return make_instance("toy", **(parts | changes))
+
+
+def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
+    """Anything that names what is there: no rule and no capacity is kept to."""
+    size, prefill, tiers = instance.granularity, instance.prefill_tokens, instance.tiers
+    busy = rng.uniform(0, 0.4)
+    starts, parts = [], []
+    for _ in range(instance.layers):
+        tier = rng.integers(0, tiers, instance.blocks)
+        starts.append(np.repeat(tier, size)[:prefill])
+        events: list[tuple[int, int, int]] = []
+        for step in range(instance.decode_steps):
+            token = prefill + step
+            for block in np.flatnonzero(rng.random(-(-token // size)) < busy):
+                tier[block] = rng.integers(0, tiers)  # perhaps where it is
+                events.append((step, int(block) * size, int(tier[block])))
+            events.append((step, token, int(tier[token // size])))
+        parts.append(LayerEvents.of(*zip(*events, strict=True)))
+    return Schedule(np.array(starts, np.uint8).reshape(instance.layers, prefill), tuple(parts))
+
+
+def checked(instance: Instance, schedule: Schedule, claimed_s: float | None = None) -> Report:
+    """What the checker says of a schedule."""
+    slot, item, tier = schedule.flat(instance.decode_steps)
+    file = {
+        "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array(instance.sha256),
+        "initial": schedule.initial, "slot": slot, "item": item, "tier": tier,
+    }  # fmt: skip
+    return check(instance.expanded(), list(instance.trace.rows), file, claimed_s=claimed_s)
+
+
+def schedule_of(result: Result) -> Schedule:
+    assert result.schedule is not None
+    return result.schedule
+
+
+def same(one: Schedule, other: Schedule) -> bool:
+    (slot, item, tier), (slot2, item2, tier2) = one.flat(1000), other.flat(1000)
+    moves = np.array_equal(slot, slot2) and np.array_equal(item, item2) and np.array_equal(tier, tier2)
+    return moves and np.array_equal(one.initial, other.initial)
+
+
+def assert_sound(instance: Instance, result: Result) -> None:
+    """The checker accepts the schedule, at the claimed time, and the ideal is below it."""
+    assert result.time_s is not None
+    report = checked(instance, schedule_of(result), result.time_s)
+    assert report.ok, report.problems
+    assert ideal(instance) <= result.time_s * (1 + 1e-12)

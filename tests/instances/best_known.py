@@ -1,0 +1,116 @@
+"""Find the library's best known values again: ``python -m tests.instances.best_known [SET or NAME ...]``.
+
+Rows of other sets stay as they are. Tiny, paper and small take a minute or two, real ten more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import kvbound as kv
+from kvbound import library
+from kvbound.instance_io import LIBRARY
+from kvbound.library import BestKnown
+from kvbound.policies import POLICIES
+from kvbound.result import Bound, Result
+from kvbound.schedule import Schedule, read_schedule, write_schedule
+from kvbound.solvers import default_methods, share_bound
+from kvbound.solvers.certificate import write_certificate
+
+LIMIT_S = 120.0
+PROVED = 1e-4
+"""Relative gap at which a schedule counts as optimal."""
+DUAL_LIMIT_S = 15.0
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Solve the instances and write their rows."""
+    rows = library.best_known() if library.BEST_KNOWN.exists() else {}
+    for entry in library.entries():
+        if not wanted or {entry.set, entry.name} & set(wanted):
+            rows[entry.name] = row = FIND[entry.set](entry.name)
+            print(
+                f"{row.name}: {row.time_s} s, at least {row.bound_s} s ({row.method}, {row.status})",
+                flush=True,
+            )
+            library.write_best_known(rows.values())
+
+
+def _tiny(name: str) -> BestKnown:
+    return _row("tiny", name, kv.solve(kv.read_instance(name), "brute"), "solve {} --method brute")
+
+
+def _small(name: str) -> BestKnown:
+    result = kv.solve(kv.read_instance(name), "exact", time_limit=LIMIT_S)
+    _keep(result, "small", name)
+    return _row("small", name, result, f"solve {{}} --method exact --time-limit {LIMIT_S:.0f}")
+
+
+def _real(name: str) -> BestKnown:
+    """The best of the policies and of the solver for the size; the bound is the solver's."""
+    instance = kv.read_instance(name)
+    solver = default_methods(instance)[-1]
+    limit = LIMIT_S if solver == "exact" else DUAL_LIMIT_S
+    solved = kv.solve(instance, solver, time_limit=limit)
+    found = [*(kv.simulate(instance, policy) for policy in POLICIES), solved]
+    if (start := _without_prefetch(name)) is not None:
+        found.append(kv.solve(instance, "exact", time_limit=LIMIT_S, start=start))
+    results = share_bound(found)
+    best = min((r for r in results if r.measures), key=lambda result: result.time_s or 0.0)
+    _keep(best, "real", name)
+    _keep_certificate(solved, best.bound, name)
+    if start is not None:
+        return _row("real", name, best, line=f"python -m tests.instances.best_known {name}")
+    methods = ",".join(dict.fromkeys([best.method, solver]))
+    return _row("real", name, best, f"compare {{}} --methods {methods} --time-limit {limit:.0f}")
+
+
+def _without_prefetch(name: str) -> Schedule | None:
+    """Return the best schedule of the same instance on read: what that allows, prefetch allows too."""
+    plain = name.removesuffix("-prefetch")
+    if plain == name:
+        return None
+    instance = kv.read_instance(plain)
+    return read_schedule(
+        LIBRARY / "real" / f"{plain}.schedule.npz",
+        instance_sha256=instance.sha256,
+        layers=instance.layers,
+        prefill=instance.prefill_tokens,
+        steps=instance.decode_steps,
+    )
+
+
+def _keep(result: Result, set_name: str, name: str) -> None:
+    """Write the schedule beside the instance: a search that stops on time cannot be run again alike."""
+    file = LIBRARY / set_name / f"{name}.schedule.npz"
+    file.unlink(missing_ok=True)
+    if result.method == "exact" and result.schedule is not None:
+        sha256, steps = result.instance.sha256, result.instance.decode_steps
+        write_schedule(result.schedule, file, instance_sha256=sha256 or "", decode_steps=steps)
+
+
+def _keep_certificate(dual: Result, bound: Bound, name: str) -> None:
+    """Write what proves the bound beside the instance, if the dual gave the strongest."""
+    file = LIBRARY / "real" / f"{name}.certificate.npz"
+    file.unlink(missing_ok=True)
+    if bound.method == "dual" and dual.certificate is not None:
+        write_certificate(dual.certificate, file)
+
+
+def _paper(name: str) -> BestKnown:
+    return _row("paper", name, kv.simulate(kv.read_instance(name), "best"), "simulate {} --policy best")
+
+
+def _row(set_name: str, name: str, result: Result, command: str = "", line: str = "") -> BestKnown:
+    assert result.time_s is not None
+    proved = result.gap is not None and result.gap <= PROVED
+    bound, line = result.bound, line or f"kvbound {command.format(name)}"
+    status, by = "optimal" if proved else str(result.status), bound.method or ""
+    return BestKnown(set_name, name, result.time_s, bound.time_s, status, result.method, by, line)
+
+
+FIND: dict[str, Callable[[str], BestKnown]] = {"tiny": _tiny, "small": _small, "real": _real, "paper": _paper}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,32 @@
+"""Next use, against its literal twin."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.instance import Instance
+from tests.policies.cases import medium_instance
+from tests.policies.twin import History, assert_same
+
+
+def next_use(seen: History, token: int, after: int) -> int:
+    """The first step after the given one that reads the token, the number of steps if none does."""
+    later = range(after + 1, seen.instance.decode_steps)
+    return next((step for step in later if token in seen.recorded(step)), seen.instance.decode_steps)
+
+
+def rank(seen: History, token: int) -> float:
+    """The sooner the better."""
+    return -next_use(seen, token, seen.now)
+
+
+def fill(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
+    """What is read first comes first; what is never read need not come at all."""
+    first = next_use(History(instance, layer), token, -1)
+    return (-np.inf,) if first == instance.decode_steps else (-first, -layer)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_twin(seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed)), "belady", rank, fill)

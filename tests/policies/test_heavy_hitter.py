@@ -1,0 +1,19 @@
+"""Keep what gathered most attention, against its literal twin."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.policies.cases import medium_instance
+from tests.policies.twin import History, assert_same
+
+
+def rank(seen: History, token: int) -> float:
+    """Mass gathered so far, or reads where the trace has no mass; a token's own reads do not count."""
+    return sum(mass.get(token, 0.0) for step, mass in enumerate(seen.mass) if step != seen.born(token))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_twin(seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed)), "heavy-hitter", rank)

@@ -1,0 +1,20 @@
+"""Least frequently used, against its literal twin."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.policies.cases import medium_instance
+from tests.policies.twin import History, assert_same
+
+
+def rank(seen: History, token: int) -> float:
+    """How often the token was read; being born counts as one use."""
+    born = seen.born(token)
+    return sum(token in reads for reads in seen.reads) + (born is not None and born <= seen.now)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_twin(seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed)), "lfu", rank)

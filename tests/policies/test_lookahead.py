@@ -1,0 +1,67 @@
+"""Keep what the next step reads, up to the share at which both tiers finish together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.instance_io import make_instance
+from kvbound.policies.base import Birth
+from kvbound.policies.lookahead import balanced_share
+from kvbound.simulation import simulate
+from tests.policies.cases import medium_instance
+from tests.policies.spy import resident, watch
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_swaps_by_the_published_sentences(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = medium_instance(rng, tiers=2, granularity=1)
+    share, size = balanced_share(instance), instance.item_bytes
+    for slot, wish, soon in watch(instance, "lookahead-one"):
+        assert (wish.birth is Birth.MAKE_ROOM) == (slot.tokens in soon)
+        if not soon:
+            assert len(wish.promote) == 0
+            continue
+        inside, listed = set(resident(slot)), slot.listed.tolist()
+        hits = len(inside & soon)
+        weights = instance.llm.weight_reads[slot.layer]
+        delta = int((share * (weights + len(soon) * size) - weights) / size) - hits
+        candidates = [token for token in listed if token in soon and token not in inside]
+        victims = [token for token in listed if token in inside and token not in soon]
+        taken = candidates[: max(0, min(delta, hits))][: slot.room + len(victims)]
+        assert wish.promote.tolist() == taken
+        leaving = victims[: max(0, len(taken) - slot.room)]
+        others = sorted(inside - soon - set(leaving))
+        # the new token displaces the lowest id that the next step does not read
+        assert wish.evict.tolist() == leaving + others
+
+
+def test_the_new_token_displaces_the_oldest_idle_one() -> None:
+    """Token 3 is read in step 1; 0 and 2 are in tier 0 and both idle, 2 read just before."""
+    memory = {
+        "name": "m", "resources": {"fast": 8, "slow": 1},
+        "tiers": [
+            {"name": "hbm", "capacity": 2, "reads": ["fast"], "writes": ["fast"]},
+            {"name": "ddr", "capacity": None, "reads": ["slow"], "writes": ["slow"]},
+        ],
+    }  # fmt: skip
+    llm = {
+        "name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 0,
+    }  # fmt: skip
+    reads = [[[2, 0]], [[3]]]
+    trace = {"prefill_tokens": 3, "reads": reads}
+    schedule = simulate(make_instance("t", memory=memory, llm=llm, trace=trace), "lookahead-one").schedule
+    assert schedule is not None
+    assert schedule.initial.tolist() == [[0, 1, 0]]
+    events = schedule.events[0]
+    first = events.step == 0
+    assert dict(zip(events.token[first].tolist(), events.tier[first].tolist(), strict=True)) == {0: 1, 3: 0}
+
+
+def test_balanced_share_of_the_paper() -> None:
+    trace = {"prefill_tokens": 1, "reads": [[[0]] * 32]}
+    instance = make_instance("t", memory="gh200-144", llm="llama-3.1-8b-mha", trace=trace)
+    assert balanced_share(instance) == pytest.approx(4900 / (4900 + 450))

@@ -1,0 +1,28 @@
+"""Bring in every miss, clear the layer when full."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.instance import Copies, Migration
+from tests.policies.cases import medium_instance
+from tests.policies.spy import resident, watch
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_after_a_slot(seed: int) -> None:
+    """All misses come in if they fit; else the layer's residents make way, all of them at once."""
+    rng = np.random.default_rng(seed)
+    instance = medium_instance(
+        rng, tiers=2, granularity=1, copies=Copies.INCLUSIVE, migration=Migration.ON_READ
+    )
+    seen = watch(instance, "reactive")
+    for (slot, wish, _), (later, _, _) in zip(seen, seen[instance.layers :], strict=False):
+        before, misses = resident(slot), slot.misses.tolist()
+        assert wish.promote.tolist() == misses
+        after = [token for token in resident(later) if token < slot.tokens]
+        if len(misses) <= slot.room:
+            assert after == sorted([*before, *misses])
+        else:
+            assert after == sorted(misses[: slot.room + len(before)])

@@ -1,0 +1,95 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kvbound.report.comparison import compare_table, document, ranked, reference, verdict, write_csv
+from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status
+
+CASE = InstanceId("case", "0" * 64, 2, 4, 10, 100)
+
+
+def measures(time_s: float) -> Measures:
+    spread = dict.fromkeys(("mean", "p50", "p95", "p99", "max"), time_s / 10)
+    return Measures(
+        time_s, spread, {"hbm": 0.6, "dram": 0.4}, 0.7, {"up": 5000, "down": 0}, {"hbm": 9, "dram": 9}
+    )
+
+
+def schedule(method: str, time_s: float, **more: Any) -> Result:
+    return Result(CASE, method, Status.FEASIBLE, measures=measures(time_s), **more)
+
+
+def bound(method: str, time_s: float) -> Result:
+    return Result(CASE, method, Status.UNKNOWN, bound=Bound(time_s, BoundStatus.CLAIMED, method))
+
+
+def text(*results: Result, options: tuple[str, ...] = ()) -> str:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(compare_table(results, options=options))
+    return captured.get()
+
+
+RESULTS = [schedule("lru", 0.02), bound("ideal", 0.008), schedule("static", 0.05), bound("relax", 0.01)]
+
+
+def test_fastest_first_then_the_strongest_bound() -> None:
+    assert [result.method for result in ranked(RESULTS)] == ["lru", "static", "relax", "ideal"]
+
+
+def test_times_stand_against_the_strongest_bound() -> None:
+    assert reference(RESULTS) == ("bound", 0.01)
+    table = text(*RESULTS)
+    for words in ("2.000", "5.000", ">= 10", ">= 8", "60.0", "bound"):
+        assert words in table
+
+
+def test_the_verdict_names_bound_and_gaps() -> None:
+    said = verdict(RESULTS)
+    assert "No schedule takes less than 10 ms (relax, claimed) or makes more than 1,000 tokens/s." in said
+    assert said.endswith("lru takes 2.000x that time lower bound; the largest gap is static's, 5.000x.")
+
+
+def test_without_a_bound_the_fastest_is_the_measure() -> None:
+    results = [schedule("lru", 0.02), schedule("static", 0.05)]
+    assert reference(results) == ("fastest", 0.02)
+    assert (
+        verdict(results)
+        == "No method gave a bound. The fastest is lru; the slowest, static, takes 2.500x its time."
+    )
+    assert verdict(results[:1]) == "No method gave a bound. The fastest is lru."
+
+
+def test_nothing_to_compare() -> None:
+    assert reference([]) is None
+    assert verdict([]) == verdict([bound("relax", 0.01)]) == "No method found a schedule."
+    infeasible = Result(CASE, "lru", Status.INFEASIBLE)
+    assert "infeasible" in text(infeasible)
+    assert verdict([infeasible]) == "No method found a schedule."
+
+
+def test_swept_options_have_columns() -> None:
+    swept = [schedule("page", 0.02, options={"size": size}) for size in (4, 16)]
+    table = text(*swept, options=("size",))
+    assert "size" in table
+    assert " 16 " in table
+
+
+def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
+    write_csv(RESULTS, tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, result in zip(rows, document(RESULTS)["results"], strict=True):
+        assert row["method"] == result["method"]
+        assert row["time_s"] == ("" if result["time_s"] is None else repr(result["time_s"]))
+    assert rows[0]["hit_rate"] == "0.6"
+    assert rows[1]["bound_s"] == "0.008"
+
+
+@pytest.mark.parametrize("time_s", [1e-9, 1.0, 1e6])
+def test_any_scale_fits(time_s: float) -> None:
+    table = text(schedule("recency-window", time_s), bound("relax", time_s / 2))
+    assert max(map(len, map(str.rstrip, table.splitlines()))) <= 80

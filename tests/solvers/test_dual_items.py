@@ -1,0 +1,103 @@
+"""Best paths: the fast way between two tiers, the general one and both kernels agree; slopes are slopes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.instance import Instance
+from kvbound.kernels import Kernel
+from kvbound.llm import Llm
+from kvbound.solvers._dual_items import Floats, Items, Lanes
+from kvbound.solvers._dual_paths import TwoTiers
+from kvbound.solvers._dual_states import ManyTiers
+from kvbound.workloads import RandomSwap
+from tests.strategies import rule_combinations, tiny_instance
+
+TWO: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "granularity": 1}
+
+
+def lanes(instance: Instance) -> Lanes:
+    return Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
+
+
+def any_prices(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Prices without ties; writes and unread moves never pay."""
+    slots = instance.decode_steps * instance.layers
+    prices = rng.random((3 * instance.tiers, instance.decode_steps, instance.layers))
+    prices[: instance.tiers] *= 3
+    return prices, 0.2 * rng.random((instance.tiers, 1 + slots))
+
+
+def both(instance: Instance, prices: Floats, capacity: Floats) -> None:
+    """Compare the general paths with the fast ones of both kernels."""
+    if instance.inclusive:
+        capacity[-1] = 0
+    general: Items = ManyTiers(instance, lanes(instance))
+    value, demand = general.evaluate(prices, capacity)
+    kernels: tuple[Kernel, ...] = ("numpy", "numba")
+    for kernel in kernels:
+        for threads in (1, 2):
+            fast: Items = TwoTiers(instance, lanes(instance), kernel, threads)
+            found, used = fast.evaluate(prices, capacity)
+            assert found == pytest.approx(value, rel=1e-12)
+            assert demand is not None
+            assert used is not None
+            np.testing.assert_allclose(used.used, demand.used)
+            np.testing.assert_allclose(used.held[0], demand.held[0])
+            assert fast.evaluate(prices, capacity, demand=False) == (found, None)
+
+
+@pytest.mark.parametrize("migration", ["none", "on-read", "prefetch"])
+@pytest.mark.parametrize("initial", ["free", "prefill-first"])
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=8)
+def test_fast_paths_are_the_general_ones(migration: str, initial: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial)
+    both(instance, *any_prices(instance, rng))
+
+
+def test_words_of_tokens_that_are_all_born_late() -> None:
+    rng = np.random.default_rng(0)
+    reads = RandomSwap(layers=2, prefill_tokens=10, decode_steps=200, variation=0.3)
+    some = tiny_instance(rng, **TWO, migration="prefetch", initial="free")
+    llm = Llm("two layers", 2, 1, 0, 1.0)
+    instance = Instance("late", some.memory, llm, some.rules, reads)
+    prices, capacity = any_prices(instance, rng)
+    both(instance, prices, capacity / 100)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=60)
+def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any]) -> None:
+    """The value is concave in the prices, and of degree one: it is its own slope times the prices."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules)
+    items = ManyTiers(instance, lanes(instance))
+    here = any_prices(instance, rng)
+    value, demand = items.evaluate(*here)
+    assert demand is not None
+    for prices, capacity in (here, *(any_prices(instance, rng) for _ in range(3))):
+        touched = float((demand.used * prices).sum() + (demand.held * capacity).sum())
+        assert items.evaluate(prices, capacity)[0] <= touched + 1e-9
+    assert value == pytest.approx(float((demand.used * here[0]).sum() + (demand.held * here[1]).sum()))
+
+
+@pytest.mark.parametrize("stride", [2, 3, 8])
+@pytest.mark.parametrize("granularity", [1, 2])
+def test_samples_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
+    rng = np.random.default_rng(stride)
+    rules: dict[str, Any] = {"tiers": 3, "copies": "exclusive", "migration": "prefetch", "initial": "free"}
+    instance = tiny_instance(rng, **rules, granularity=granularity)
+    prices, capacity = any_prices(instance, rng)
+    whole = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)[0]
+    parts = 0.0
+    for offset in range(stride):
+        some = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
+        if (some.blocks[0] < instance.blocks).any():
+            value = ManyTiers(instance, some).evaluate(prices, capacity)[0]
+            parts += value / float(some.weight[0])
+    assert parts == pytest.approx(whole)

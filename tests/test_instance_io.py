@@ -1,0 +1,260 @@
+"""Instance files: what comes back, what overrides reach, and every mistake in one sentence."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound import catalog
+from kvbound.errors import InputError, UsageError
+from kvbound.instance import Rules
+from kvbound.instance_io import (
+    LIBRARY,
+    from_mapping,
+    library,
+    make_instance,
+    read_instance,
+    read_json,
+    write_expanded,
+    write_instance,
+    write_json,
+)
+from kvbound.llm import Llm
+from kvbound.memory import Memory
+from kvbound.trace import Trace, write_trace
+from kvbound.workloads import RandomSwap
+from tests.instance_documents import DOCUMENT, changed
+from tests.strategies import tiny_instance
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def same_trace(one: Trace, other: Trace) -> bool:
+    lists = all(
+        np.array_equal(one.listed(step, layer), other.listed(step, layer))
+        for step in range(one.decode_steps)
+        for layer in range(one.layers)
+    )
+    masses = all(
+        (a is None) == (b is None) and (a is None or b is None or np.array_equal(a, b))
+        for a, b in zip(one.mass, other.mass, strict=True)
+    )
+    return lists and masses and one.row_hashes() == other.row_hashes()
+
+
+# --- what comes back
+
+
+@given(seed=seeds)
+@settings(max_examples=25, deadline=None)
+def test_files_come_back(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("instance")
+    instance = tiny_instance(np.random.default_rng(seed))
+    for write in (write_instance, write_expanded):
+        write(instance, folder / "x.json")
+        again = read_instance(folder / "x.json")
+        assert again.sha256 == instance.sha256
+        assert (again.name, again.memory, again.llm, again.rules) == (
+            instance.name, instance.memory, instance.llm, instance.rules
+        )  # fmt: skip
+        assert same_trace(again.trace, instance.trace)
+
+
+def test_list_order_and_mass_come_back(tmp_path: Path) -> None:
+    trace = Trace.from_lists(2, [[[1, 0]], [[2, 0, 1]]], mass=[[[0.5, 0.25]], [[3, 1, 2]]])
+    write_instance(make_instance("t", **parts(trace=trace)), tmp_path / "x.json")
+    assert same_trace(read_instance(tmp_path / "x.json").trace, trace)
+
+
+def test_synthetic_reads_stay_a_recipe(tmp_path: Path) -> None:
+    spec = RandomSwap(layers=1, prefill_tokens=20, decode_steps=5, seed=3)
+    instance = make_instance("t", **parts(trace=spec))
+    write_instance(instance, tmp_path / "x.json")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    again = read_instance(tmp_path / "x.json")
+    assert again.workload == spec
+    assert again.sha256 == instance.sha256
+
+
+def test_writing_twice_is_the_same_bytes(tmp_path: Path) -> None:
+    instance = from_mapping(DOCUMENT)
+    written = []
+    for _ in range(2):
+        write_expanded(instance, tmp_path / "x.json")
+        written.append((tmp_path / "x.json").read_bytes())
+    assert written[0] == written[1]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.json", "x.trace"]
+
+
+def test_files_may_move_with_their_trace(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    write_instance(from_mapping(DOCUMENT), tmp_path / "here" / "x.json")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert read_instance(tmp_path / "there" / "x.json").sha256 == from_mapping(DOCUMENT).sha256
+
+
+def test_an_instance_is_written_over_itself(tmp_path: Path) -> None:
+    """Its trace is a memory map of the folder that is replaced."""
+    write_instance(from_mapping(DOCUMENT), tmp_path / "x.json")
+    instance = read_instance(tmp_path / "x.json")
+    write_instance(instance, tmp_path / "x.json")
+    assert read_instance(tmp_path / "x.json").sha256 == instance.sha256 == from_mapping(DOCUMENT).sha256
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    write_json({"a": 1}, tmp_path / "x.json")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"a": float("nan")}, tmp_path / "x.json")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_trace_paths_start_from_the_file(tmp_path: Path, as_path: bool) -> None:
+    write_trace(from_mapping(DOCUMENT).trace, tmp_path / "t.trace")
+    trace: Any = {"path": "t.trace"} if as_path else "t.trace"
+    instance = from_mapping(changed("trace", trace), folder=tmp_path)
+    assert instance.sha256 == from_mapping(DOCUMENT).sha256
+    assert make_instance("t", **parts(trace=tmp_path / "t.trace")).sha256 == instance.sha256
+
+
+# --- parts, overrides and capacity
+
+
+def parts(**changes: Any) -> dict[str, Any]:
+    return {key: DOCUMENT[key] for key in ("memory", "llm", "trace", "rules")} | changes
+
+
+def test_parts_may_be_objects() -> None:
+    made = make_instance(
+        "t", memory=Memory.from_mapping(DOCUMENT["memory"]), llm=Llm.from_mapping(DOCUMENT["llm"]),
+        trace=from_mapping(DOCUMENT).trace, rules=Rules.from_mapping(DOCUMENT["rules"]),
+    )  # fmt: skip
+    assert made.sha256 == from_mapping(DOCUMENT).sha256
+
+
+@pytest.mark.parametrize("rules", [None, {}, Rules()])
+def test_rules_have_defaults(rules: object) -> None:
+    assert make_instance("t", **parts(rules=rules)).rules == Rules()
+
+
+def test_catalog_names_and_overrides_leave_the_catalog_alone() -> None:
+    before = [catalog.entry(catalog.Kind.MEMORY, "gh200-144"), catalog.entry(catalog.Kind.LLM, "gpt2")]
+    trace = RandomSwap(layers=12, prefill_tokens=20, decode_steps=2)
+    changes = {"memory.tiers.hbm.capacity": "30%", "memory.resources.hbm": 5e12, "llm.weight_bytes": 7}
+    made = make_instance("t", memory="gh200-144", llm="gpt2", trace=trace, overrides=changes)
+    assert made.memory.tiers[0].capacity == 7 + round(0.3 * made.llm.kv_bytes(22))
+    assert made.memory.resources["hbm"] == 5e12
+    after = [catalog.entry(catalog.Kind.MEMORY, "gh200-144"), catalog.entry(catalog.Kind.LLM, "gpt2")]
+    assert before == after
+    plain = make_instance("t", memory="gh200-144", llm="gpt2", trace=trace)
+    assert plain.memory == catalog.memory("gh200-144")
+
+
+def test_nothing_given_is_changed() -> None:
+    document = copy.deepcopy(DOCUMENT) | {
+        "overrides": {"memory.tiers.hbm.capacity": 8, "rules.timing": "serial"}
+    }
+    given = copy.deepcopy(document)
+    made = from_mapping(document)
+    assert made.memory.tiers[0].capacity == 8
+    make_instance("t", **parts(), overrides={"rules.copies": "exclusive"}, capacity=8)
+    assert document == given
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "read"),
+    [
+        ("memory.tiers.hbm.capacity", "8B", lambda i: i.memory.tiers[0].capacity == 8),
+        ("memory.tiers.0.capacity", 8, lambda i: i.memory.tiers[0].capacity == 8),
+        ("memory.tiers.1.latency", "1s", lambda i: i.memory.tiers[1].latency == 1),
+        ("memory.tiers.1.reads.0", "fast", lambda i: i.memory.tiers[1].reads == ("fast",)),
+        ("memory.name", "other", lambda i: i.memory.name == "other"),
+        ("memory.resources.idle", 3, lambda i: i.memory.resources["idle"] == 3),
+        ("llm.weight_read_bytes_per_layer", "1kB", lambda i: i.llm.weight_reads.tolist() == [1000]),
+        ("llm.weight_read_bytes_per_layer.0", 5, lambda i: i.llm.weight_reads.tolist() == [5]),
+        ("rules.timing", "serial", lambda i: i.rules.timing == "serial"),
+        ("rules", {"timing": "serial"}, lambda i: i.rules == Rules(timing="serial")),  # type: ignore[arg-type]
+    ],
+)
+def test_overrides_reach(path: str, value: object, read: Any) -> None:
+    assert read(make_instance("t", **parts(), overrides={path: value}))
+
+
+def test_overrides_apply_in_order_and_capacity_last() -> None:
+    changes = {
+        "memory.resources.idle": 3,
+        "memory.tiers.hbm.writes": ["fast", "idle"],
+        "memory.tiers.hbm.capacity": 4,
+    }
+    made = make_instance("t", **parts(), overrides=changes, capacity="50%")
+    assert made.memory.tiers[0].writes == ("fast", "idle")
+    assert made.memory.tiers[0].capacity == 8
+
+
+def test_capacity_finds_a_tier_whatever_it_is_called() -> None:
+    for name in ("a.b", "1", "capacity"):
+        document = changed("memory/tiers/0/name", name)
+        assert make_instance("t", **(parts() | {"memory": document["memory"]}), capacity=8).room[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("memory.tiers.hbn.capacity", "found no 'hbn'; did you mean 'hbm'?"),
+        ("memry.tiers.hbm.capacity", "found no 'memry'; did you mean 'memory'?"),
+        ("memory.teirs.hbm.capacity", "found no 'teirs'; did you mean 'tiers'?"),
+        ("memory.tiers.2.capacity", "found no '2'"),
+        ("memory.tiers.-1.capacity", "found no '-1'"),
+        ("memory.tiers." + "9" * 5000, "found no '9"),
+        ("memory.name.x", "found no 'x'"),
+        ("memory.tiers.hbm.latency.x", "found no 'latency'"),
+        ("capacity", "found no 'capacity'"),
+        ("rule", "found no 'rule'; did you mean 'rules'?"),
+        ("", "found no ''"),
+        (".", "found no ''"),
+        ("trace.path", "found no 'trace'"),
+    ],
+)
+def test_overrides_that_lead_nowhere(path: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        make_instance("t", **parts(), overrides={path: 1}, file="x.json")
+    assert error.value.field == f"overrides.{path}"
+    assert message in str(error.value)
+
+
+def test_an_overridden_typo_is_an_unknown_field() -> None:
+    with pytest.raises(InputError, match=r"x: memory\.tiers\.hbm\.capacty: .*did you mean 'capacity'"):
+        make_instance("t", **parts(), overrides={"memory.tiers.hbm.capacty": 1}, file="x")
+
+
+def test_names_out_of_no_file_are_a_matter_of_usage() -> None:
+    with pytest.raises(UsageError, match="did you mean 'gh200-144'"):
+        make_instance("t", **parts(memory="gh200-14"))
+    with pytest.raises(InputError, match=r"^x\.json: memory: .*did you mean 'gh200-144'"):
+        from_mapping(changed("memory", "gh200-14"), file="x.json")
+
+
+# --- the library
+
+
+def test_the_library_is_named_after_its_files() -> None:
+    for name, path in library().items():
+        assert path.is_relative_to(LIBRARY)
+        assert path.name == f"{name}.json"
+
+
+def test_unknown_names_get_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected an instance file or a name from `kvbound instance list`"):
+        read_instance("no-such-instance")
+    known = sorted(library())
+    if known:
+        with pytest.raises(InputError, match=f"did you mean '{known[0]}'"):
+            read_instance(known[0] + "x")
+    for nothing in (tmp_path, "", "a\0b", "x" * 5000):
+        with pytest.raises(InputError):
+            read_instance(nothing)

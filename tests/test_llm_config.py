@@ -1,0 +1,262 @@
+"""config.json to Llm: published parameter counts, cache bytes, windows, refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbound.errors import InputError
+from kvbound.llm_config import from_config
+
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "vocab_size": 100,
+    "torch_dtype": "bfloat16",
+}
+LATENT: dict[str, Any] = TINY | {
+    "model_type": "deepseek_v2",
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "q_lora_rank": None,
+}
+EXPERTS = TINY | {"num_local_experts": 8, "num_experts_per_tok": 2}
+
+
+def test_attention_forms() -> None:
+    def kv(config: dict[str, Any]) -> int:
+        return from_config(config).kv_bytes_per_token_layer
+
+    assert kv(TINY | {"num_key_value_heads": None}) == 2 * 8 * 8 * 2  # one KV head per query head
+    assert kv(TINY) == 2 * 2 * 8 * 2
+    assert kv(TINY | {"num_key_value_heads": 1}) == 2 * 8 * 2
+    assert kv(TINY | {"multi_query": True, "num_kv_heads": 8}) == 2 * 8 * 2  # Falcon's first generation
+    assert kv(TINY | {"head_dim": 32}) == 2 * 2 * 32 * 2
+    assert kv(TINY | {"torch_dtype": "float32"}) == 2 * 2 * 8 * 4
+    assert kv(LATENT) == (16 + 4) * 2
+
+
+dense = st.builds(
+    lambda layers, heads, groups, width, inner, vocabulary: {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads * groups,
+        "num_key_value_heads": heads,
+        "hidden_size": heads * groups * width,
+        "intermediate_size": inner,
+        "vocab_size": vocabulary,
+    },
+    *[st.integers(1, high) for high in (8, 8, 8, 64, 5000, 50_000)],
+)
+
+
+@given(dense)
+def test_counts_of_dense_models(config: dict[str, int]) -> None:
+    llm = from_config(config)
+    d, kv = (
+        config["hidden_size"],
+        config["hidden_size"] * config["num_key_value_heads"] // config["num_attention_heads"],
+    )
+    matrices = 2 * d * d + 2 * d * kv + 3 * d * config["intermediate_size"]
+    assert llm.kv_bytes_per_token_layer == 2 * kv * 2
+    assert llm.weight_reads.tolist() == [2 * matrices] * llm.layers
+    assert llm.weight_bytes == 2 * (llm.layers * (matrices + 2 * d) + d + 2 * d * config["vocab_size"])
+
+
+@given(dense)
+def test_gpt2_names_mean_the_same(config: dict[str, int]) -> None:
+    renamed = {
+        "n_layer": config["num_hidden_layers"],
+        "n_head": config["num_attention_heads"],
+        "n_embd": config["hidden_size"],
+        "n_inner": config["intermediate_size"],
+        "vocab_size": config["vocab_size"],
+    }
+    plain = {key: value for key, value in config.items() if key != "num_key_value_heads"}
+    assert from_config(renamed, "x") == from_config(plain, "x")
+
+
+@given(st.integers(1, 16), st.data())
+def test_a_token_reads_its_experts_and_memory_holds_all(experts: int, data: st.DataObject) -> None:
+    active = data.draw(st.integers(1, experts))
+    llm = from_config(EXPERTS | {"num_local_experts": experts, "num_experts_per_tok": active})
+    one = from_config(EXPERTS | {"num_local_experts": experts, "num_experts_per_tok": 1})
+    expert = 2 * 3 * 64 * 96
+    assert llm.weight_reads[0] == one.weight_reads[0] + (active - 1) * expert
+    assert llm.weight_bytes == one.weight_bytes
+    assert llm.weight_bytes >= 6 * (llm.weight_reads[0] + (experts - active) * expert)
+
+
+def test_dense_layers_among_experts() -> None:
+    def kinds(**more: Any) -> list[bool]:
+        reads = from_config(EXPERTS | {"moe_intermediate_size": 8} | more).weight_reads
+        return [bool(read == max(reads)) for read in reads]  # a dense layer reads more here
+
+    assert kinds(first_k_dense_replace=2) == [True, True, False, False, False, False]
+    assert kinds(moe_layer_freq=3) == [False, True, True, False, True, True]
+    assert kinds(decoder_sparse_step=2) == [True, False, True, False, True, False]
+    assert kinds(mlp_only_layers=[5]) == [False] * 5 + [True]
+
+
+def test_windows() -> None:
+    def windows(**more: Any) -> tuple[int | None, ...]:
+        return from_config(TINY | more).windows
+
+    half = (4, None, 4, None, 4, None)
+    assert windows() == (None,) * 6
+    assert windows(sliding_window=None) == (None,) * 6
+    assert windows(model_type="mistral", sliding_window=4) == (4,) * 6
+    assert windows(model_type="qwen2", sliding_window=4, use_sliding_window=False) == (None,) * 6
+    qwen = windows(model_type="qwen2", sliding_window=4, use_sliding_window=True, max_window_layers=4)
+    assert qwen == (None, None, None, None, 4, 4)
+    assert windows(model_type="gemma2", sliding_window=4) == half
+    assert windows(model_type="gemma3_text", sliding_window=4) == (4, 4, 4, 4, 4, None)
+    assert windows(sliding_window=4, sliding_window_pattern=3) == (4, 4, None, 4, 4, None)
+    types = ["sliding_attention", "full_attention"] * 3
+    assert windows(sliding_window=4, layer_types=types, sliding_window_pattern=3) == half
+
+
+# parameters of published checkpoints, by their own index files
+PUBLISHED = {
+    "mistral-7b-v0.1": (7_241_732_096, {
+        "model_type": "mistral", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 32000, "sliding_window": 4096}),
+    "gemma-2-2b": (2_614_341_888, {
+        "model_type": "gemma2", "hidden_size": 2304, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 256, "intermediate_size": 9216, "vocab_size": 256000,
+        "sliding_window": 4096}),
+    "gemma-3-1b": (999_885_952, {
+        "model_type": "gemma3_text", "hidden_size": 1152, "num_hidden_layers": 26, "num_attention_heads": 4,
+        "num_key_value_heads": 1, "head_dim": 256, "intermediate_size": 6912, "vocab_size": 262144,
+        "sliding_window": 512}),
+    "qwen3-8b": (8_190_735_360, {
+        "model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 12288, "vocab_size": 151936}),
+    "qwen3-30b-a3b": (30_532_122_624, {
+        "model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144, "moe_intermediate_size": 768,
+        "num_experts": 128, "num_experts_per_tok": 8, "mlp_only_layers": [], "vocab_size": 151936}),
+    "qwen1.5-moe-a2.7b": (14_315_784_192, {
+        "model_type": "qwen2_moe", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "intermediate_size": 5632, "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632, "num_experts": 60, "num_experts_per_tok": 4,
+        "vocab_size": 151936}),
+    "deepseek-v2-lite": (15_706_484_224, {
+        "model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27, "num_attention_heads": 16,
+        "kv_lora_rank": 512, "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+        "v_head_dim": 128, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64,
+        "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1, "vocab_size": 102400}),
+    "starcoderbase": (15_517_456_384, {
+        "model_type": "gpt_bigcode", "n_embd": 6144, "n_layer": 40, "n_head": 48, "n_inner": 24576,
+        "n_positions": 8192, "vocab_size": 49152, "multi_query": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameter_counts(name: str) -> None:
+    parameters, config = PUBLISHED[name]
+    assert from_config(config).weight_bytes == 2 * parameters
+
+
+def test_breakdown_states_each_number() -> None:
+    llm = from_config(EXPERTS | {"first_k_dense_replace": 2})
+    assert set(llm.sources) == {
+        "layers",
+        "kv_bytes_per_token_layer",
+        "weight_bytes",
+        "weight_read_bytes_per_layer",
+    }
+    assert llm.sources["kv_bytes_per_token_layer"] == "2 (K and V) x 2 heads x 8 x 2 B (bfloat16)"
+    how = llm.sources["weight_read_bytes_per_layer"]
+    assert how.startswith(
+        "layers 0 to 1: (attention 2 x 64 x 64 + 2 x 64 x 16 + FFN 3 x 64 x 96); layers 2 to 5: "
+    )
+    assert "2 of 8 experts of 3 x 64 x 96" in how
+    assert (
+        "before any quantization"
+        in from_config(TINY | {"quantization_config": {}}).sources["kv_bytes_per_token_layer"]
+    )
+    plain = {key: value for key, value in TINY.items() if key != "torch_dtype"}
+    assert "no torch_dtype given" in from_config(plain).sources["kv_bytes_per_token_layer"]
+
+
+def test_reads_files_and_nested_configs(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(
+        json.dumps({"model_type": "gemma3", "_name_or_path": "someone/some-model", "text_config": TINY})
+    )
+    llm = from_config(path)
+    assert llm.name == "some-model"
+    assert llm == from_config(TINY, "some-model")
+    assert from_config(str(path), "other").name == "other"
+    assert from_config(TINY).name == "llama"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"x"', "[" * 100_000, "\udcff"])
+def test_unreadable_files(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=r"config\.json: expected a "):
+        from_config(path)
+    with pytest.raises(InputError, match="expected a readable file"):
+        from_config(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"hidden_size": None}, "hidden_size"),
+        ({"hidden_size": -64}, "hidden_size"),
+        ({"hidden_size": 10**12}, "hidden_size"),
+        ({"hidden_size": 65}, "head_dim"),
+        ({"hidden_size": "64"}, "hidden_size"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers"),
+        ({"num_hidden_layers": 1.5}, "num_hidden_layers"),
+        ({"num_attention_heads": None}, "num_attention_heads"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"num_key_value_heads": 16}, "num_key_value_heads"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads"),
+        ({"intermediate_size": None}, "intermediate_size"),
+        ({"vocab_size": None}, "vocab_size"),
+        ({"vocab_size": True}, "vocab_size"),
+        ({"torch_dtype": "int4"}, "torch_dtype"),
+        ({"torch_dtype": 16}, "torch_dtype"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ({"num_local_experts": 8}, "num_experts_per_tok"),
+        ({"num_local_experts": 8, "num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ({"num_local_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({"kv_lora_rank": 16}, "qk_rope_head_dim"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder"),
+        ({"mamba_d_state": 16}, "mamba_d_state"),
+        ({"sliding_window": -1}, "sliding_window"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+        ({"layer_types": ["linear_attention"] * 6}, "layer_types.0"),
+        ({"layer_types": ["sliding_attention"] * 6}, "sliding_window"),
+        ({"sliding_window": 4, "sliding_window_pattern": 0}, "sliding_window_pattern"),
+        ({"model_type": ["llama"]}, "model_type"),
+        (
+            {
+                "vocab_size": 2**24,
+                "hidden_size": 2**24,
+                "num_hidden_layers": 4096,
+                "intermediate_size": 2**24,
+            },
+            "weight_bytes",
+        ),
+    ],
+)
+def test_refused(more: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        from_config(TINY | more)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"config.json: {field}: expected ")

@@ -1,0 +1,186 @@
+"""Memories: load matrices, round trips, refusals that name the field."""
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbound.errors import InputError
+from kvbound.memory import Memory, Tier
+
+GH200: dict[str, Any] = {
+    "name": "gh200-144",
+    "resources": {"hbm": "4900GB/s", "c2c_down": "450GB/s", "c2c_up": "450GB/s", "lpddr": "500GB/s"},
+    "tiers": [
+        {"name": "hbm", "capacity": "144GB", "reads": ["hbm"], "writes": ["hbm"], "latency": 0},
+        {"name": "lpddr", "capacity": None, "reads": ["c2c_down", "lpddr"], "writes": ["c2c_up", "lpddr"]},
+    ],
+}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """GH200 with one field replaced, or removed where `value` is ..."""
+    mapping = copy.deepcopy(GH200)
+    *way, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+    place: Any = mapping
+    for key in way:
+        place = place[key]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return mapping
+
+
+def test_units_and_loads() -> None:
+    memory = Memory.from_mapping(GH200)
+    assert memory.bandwidths.tolist() == [4900e9, 450e9, 450e9, 500e9]
+    assert memory.read_load.tolist() == [[1, 0, 0, 0], [0, 1, 0, 1]]
+    assert memory.write_load.tolist() == [[1, 0, 0, 0], [0, 0, 1, 1]]
+    assert memory.tiers == (
+        Tier("hbm", 144e9, ("hbm",), ("hbm",)),
+        Tier("lpddr", None, ("c2c_down", "lpddr"), ("c2c_up", "lpddr")),
+    )
+    assert hash(memory) == hash(Memory.from_mapping(memory.to_mapping()))
+
+
+@st.composite
+def memories(draw: st.DrawFn) -> Memory:
+    names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True))
+    used = st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)
+    sizes = draw(st.lists(st.floats(0, 1e15), min_size=2, max_size=5))
+    last = draw(st.booleans())
+    return Memory(
+        "m",
+        {name: draw(st.floats(1, 1e15)) for name in names},
+        tuple(
+            Tier(
+                f"t{k}",
+                None if last and k == len(sizes) - 1 else size,
+                draw(used),
+                draw(used),
+                draw(st.floats(0, 1)),
+            )
+            for k, size in enumerate(sizes)
+        ),
+    )
+
+
+@given(memories())
+def test_round_trip(memory: Memory) -> None:
+    again = Memory.from_mapping(memory.to_mapping())
+    assert again == memory
+    assert list(again.resources) == list(memory.resources)
+
+
+@given(memories())
+def test_loads_say_what_the_tiers_list(memory: Memory) -> None:
+    for load, used in (
+        (memory.read_load, [tier.reads for tier in memory.tiers]),
+        (memory.write_load, [tier.writes for tier in memory.tiers]),
+    ):
+        assert load.shape == (len(memory.tiers), len(memory.resources))
+        for row, names in zip(load, used, strict=True):
+            assert {name for name, one in zip(memory.resources, row, strict=True) if one} == set(names)
+        assert set(np.unique(load)) <= {0.0, 1.0}
+
+
+def test_capacity_as_a_share() -> None:
+    mapping = changed("tiers/0/capacity", "30%")
+    memory = Memory.from_mapping(mapping, share_of=lambda share: 1000 * share)
+    assert memory.tiers[0].capacity == 300
+    with pytest.raises(
+        InputError, match=r"^x\.json: memory\.tiers\.hbm\.capacity: expected a size, as '30%'"
+    ):
+        Memory.from_mapping(mapping, "x.json", "memory")
+
+
+def test_sources_and_energy_are_kept_and_do_not_matter() -> None:
+    memory = Memory.from_mapping(
+        GH200
+        | {
+            "source": "datasheet",
+            "sources": {"resources.hbm": "datasheet"},
+            "energy": {"hbm": {"device": {"low": 3.97, "high": 6.0}, "system": {"mid": 13.1}}},
+        }
+    )
+    assert memory.sources["resources.hbm"] == "datasheet"
+    assert memory.energy == {"hbm": {"device": {"low": 3.97, "high": 6.0}, "system": {"mid": 13.1}}}
+    assert memory == Memory.from_mapping(GH200)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("name", ..., "name"),
+        ("name", "", "name"),
+        ("name", 3, "name"),
+        ("resources", ..., "resources"),
+        ("resources", ["hbm"], "resources"),
+        ("resources/hbm", 0, "resources.hbm"),
+        ("resources/hbm", -1, "resources.hbm"),
+        ("resources/hbm", math.nan, "resources.hbm"),
+        ("resources/hbm", math.inf, "resources.hbm"),
+        ("resources/hbm", "4900GB", "resources.hbm"),
+        ("resources/hbm", 1e30, "resources.hbm"),
+        ("resources/hbm", 1e-30, "resources.hbm"),
+        ("resources/hbm", None, "resources.hbm"),
+        ("resources/hbm", True, "resources.hbm"),
+        ("tiers", ..., "tiers"),
+        ("tiers", {}, "tiers"),
+        ("tiers", [], "tiers"),
+        ("tiers/1", ..., "tiers"),
+        ("tiers/1", "lpddr", "tiers.1"),
+        ("tiers/1/name", ..., "tiers.1.name"),
+        ("tiers/1/name", "hbm", "tiers.hbm"),
+        ("tiers/0/capacity", ..., "tiers.hbm.capacity"),
+        ("tiers/0/capacity", None, "tiers.hbm.capacity"),
+        ("tiers/0/capacity", -1, "tiers.hbm.capacity"),
+        ("tiers/0/capacity", math.nan, "tiers.hbm.capacity"),
+        ("tiers/0/capacity", 1e40, "tiers.hbm.capacity"),
+        ("tiers/0/capacity", "23 gigs", "tiers.hbm.capacity"),
+        ("tiers/0/capacity", "130%", "tiers.hbm.capacity"),
+        ("tiers/0/reads", [], "tiers.hbm.reads"),
+        ("tiers/0/reads", "hbm", "tiers.hbm.reads"),
+        ("tiers/0/reads", ["hmb"], "tiers.hbm.reads"),
+        ("tiers/0/reads", ["hbm", "hbm"], "tiers.hbm.reads"),
+        ("tiers/0/writes", [3], "tiers.hbm.writes"),
+        ("tiers/0/latency", "10 sec", "tiers.hbm.latency"),
+        ("tiers/0/latency", -1e-6, "tiers.hbm.latency"),
+        ("tiers/0/latency", 1e12, "tiers.hbm.latency"),
+        ("tiers/0/bandwidth", 1, "tiers.hbm.bandwidth"),
+        ("resource", {}, "resource"),
+        ("source", 3, "source"),
+        ("sources", {"resources.hbm": 3}, "sources.resources.hbm"),
+        ("energy", {"hmb": {}}, "energy.hmb"),
+        ("energy", {"hbm": {"device": {}}}, "energy.hbm.device"),
+        ("energy", {"hbm": {"device": {"low": 3, "mid": 2}}}, "energy.hbm.device"),
+        ("energy", {"hbm": {"device": {"low": -3}}}, "energy.hbm.device.low"),
+        ("energy", {"hbm": {"chip": {"low": 3}}}, "energy.hbm.chip"),
+    ],
+)
+def test_malformed(path: str, value: object, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Memory.from_mapping(changed(path, value), "x.json", "memory", share_of=lambda share: share)
+    assert caught.value.field == f"memory.{field}"
+    assert str(caught.value).startswith(f"x.json: memory.{field}: expected ")
+
+
+@pytest.mark.parametrize("mapping", [None, [], "gh200", {1: 2}])
+def test_not_a_table(mapping: object) -> None:
+    with pytest.raises(InputError, match=r"^x\.json: memory: expected a table of named fields"):
+        Memory.from_mapping(mapping, "x.json", "memory")
+
+
+def test_suggests_the_field_meant() -> None:
+    with pytest.raises(InputError, match="did you mean 'latency'"):
+        Memory.from_mapping(changed("tiers/0/latencey", 1))
+
+
+def test_checked_when_made() -> None:
+    with pytest.raises(InputError, match=r"memory 'm': tiers\.a\.capacity"):
+        Memory("m", {"r": 1.0}, (Tier("a", None, ("r",), ("r",)), Tier("b", None, ("r",), ("r",))))

@@ -1,0 +1,60 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbound.trace import bits
+
+masks = st.tuples(st.integers(1, 5), st.integers(1, 150), st.integers(0, 2**32 - 1)).map(
+    lambda shape: np.random.default_rng(shape[2]).random(shape[:2]) < 0.4
+)
+
+
+def padded(mask: np.ndarray) -> np.ndarray:
+    rows = np.zeros((len(mask), 8 * bits.row_bytes(mask.shape[1])), np.bool_)
+    rows[:, : mask.shape[1]] = mask
+    return rows
+
+
+@given(masks)
+def test_packing_loses_nothing_and_pads_to_words(mask: np.ndarray) -> None:
+    rows = bits.pack(padded(mask))
+    assert rows.shape == (len(mask), bits.row_bytes(mask.shape[1]))
+    assert rows.shape[1] % 8 == 0
+    assert np.array_equal(bits.unpack(rows, mask.shape[1]), mask)
+    assert np.array_equal(bits.count(rows), mask.sum(axis=1))
+    assert all(
+        np.array_equal(bits.ids(row), np.flatnonzero(one)) for row, one in zip(rows, mask, strict=True)
+    )
+
+
+@given(masks)
+def test_words_hold_bit_i_at_i(mask: np.ndarray) -> None:
+    words = bits.words(bits.pack(padded(mask)))
+    for token in range(mask.shape[1]):
+        assert np.array_equal(words[:, token // 64] >> np.uint64(token % 64) & np.uint64(1), mask[:, token])
+
+
+@given(masks, st.data())
+def test_diagonal_and_future(mask: np.ndarray, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, max(mask.shape[1] - len(mask), 0)))
+    rows = bits.pack(padded(mask))
+    width = 8 * rows.shape[1]
+    own = [first + j < mask.shape[1] and bool(mask[j, first + j]) for j in range(len(mask))]
+    if first + len(mask) <= width:
+        assert bits.diagonal(rows, first).tolist() == own
+        beyond = [j for j in range(len(mask)) if mask[j, first + j :].any()]
+        assert bits.first_beyond(rows, first) == (beyond[0] if beyond else None)
+
+
+def test_future_is_found_in_any_block_and_word() -> None:
+    first, steps = 130, 300
+    rows = np.zeros((steps, bits.row_bytes(first + steps)), np.uint8)
+    assert bits.first_beyond(rows, first) is None
+    for step in (0, 127, 128, 299):
+        for token in (first + step, first + steps - 1, 8 * rows.shape[1] - 1):
+            bad = rows.copy()
+            bad[step, token // 8] |= 1 << token % 8
+            assert bits.first_beyond(bad, first) == step
+        fine = rows.copy()
+        fine[step, (first + step - 1) // 8] |= 1 << (first + step - 1) % 8
+        assert bits.first_beyond(fine, first) is None
