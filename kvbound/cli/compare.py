@@ -84,11 +84,15 @@ class _Run:
         try:
             for name in default_methods(self.instance) if names is None else names:
                 try:
-                    self.results.append(solve(self.instance, name, **self.settings))
+                    result = solve(self.instance, name, **self.settings)
                 except UsageError as error:
                     if not lenient:
                         raise
                     console.note(f"{name} is left out: {error}", quiet=self.quiet)
+                    continue
+                self.results.append(result)
+                if result.termination.reason == "interrupted":
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.interrupted = True
 
