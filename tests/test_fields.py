@@ -4,7 +4,7 @@ import math
 from enum import StrEnum
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kvbound.errors import InputError
@@ -89,9 +89,11 @@ def test_located_puts_the_file_and_the_way_in_front() -> None:
 
 
 @given(st.floats() | st.integers() | st.booleans() | st.text() | st.none())
+@example(2**53 + 1)
 def test_numbers_are_finite(value: object) -> None:
     number = as_number(value)
-    assert number is None or (math.isfinite(number) and number == value and not isinstance(value, bool))
+    number_like = isinstance(value, int | float) and not isinstance(value, bool)
+    assert number is None or (number_like and math.isfinite(number) and number == float(value))
 
 
 @given(st.text())
