@@ -22,6 +22,8 @@ _RATES = (0.2, 0.15)
 _BETAS = (0.9, 0.95)
 _DEEPEST = 12.0
 """Logits this far below the highest weigh next to nothing and can still come back."""
+_RECENT = 4
+"""Averages weigh iterations by about their number to this power less one (Shamir and Zhang, 2013)."""
 
 
 @dataclass(eq=False)
@@ -52,7 +54,14 @@ class Tuner:
 
     On a sample the slopes are those of the sample; after `correct` they agree with those of all items
     where the climb stood then, so that the sample's luck is left behind.
+
+    Attributes
+    ----------
+    average
+        What the items used of late: in the mean over many prices a nearly optimal placement in fractions.
     """
+
+    average: Demand
 
     def __init__(self, instance: Instance, rows: Rows, items: Items) -> None:
         self.instance, self.rows, self.items = instance, rows, items
@@ -64,13 +73,15 @@ class Tuner:
         self.room = np.array(room, np.float64)[self.limited, None]
         shape = (int(self.limited.sum()), 1 + instance.decode_steps * instance.layers)
         self.missing = Demand(np.zeros(()), np.zeros(()))
+        slots = (instance.decode_steps, instance.layers)
+        self.average = Demand(np.zeros((3 * instance.tiers, *slots)), np.zeros((instance.tiers, shape[1])))
         self._start(_first_logits(rows), np.full(shape, 0.1), 1.0)
 
     def _start(self, logits: Floats, stay: Floats, share: float) -> None:
         self.logits, self.stay = _Adam(logits, share * _RATES[0]), _Adam(stay, share * _RATES[1])
         self.best_s, self.best = -np.inf, (logits.copy(), stay.copy())
 
-    def run(self, iterations: int, deadline: float, target: float, progress: Progress) -> None:
+    def run(self, iterations: int, deadline: float, target: float, progress: Progress) -> bool:
         """Climb, with steps that shrink to nothing towards the end.
 
         Parameters
@@ -79,20 +90,27 @@ class Tuner:
             `time.perf_counter` at which to be there, or inf.
         target
             Seconds; stop at such a bound.
+
+        Returns
+        -------
+        Whether time was up before the iterations were done.
         """
         start = time.perf_counter()
         for count in range(iterations):
             done = max(count / iterations, (time.perf_counter() - start) / max(deadline - start, 1e-9))
             if done >= 1 or self.best_s >= target:
-                return
+                return done >= 1
             self._step(1 - done)
             progress(done, 1, f"tuned to {self.best_s:.6g} s")
+        return False
 
     def _step(self, share: float) -> None:
         weights, prices, capacity = self._multipliers(self.logits.value, self.stay.value)
         items, demand = self.items.evaluate(prices, capacity)
         assert demand is not None
         used, held = demand.used + self.missing.used, demand.held + self.missing.held
+        for mean, now in ((self.average.used, used), (self.average.held, held)):
+            mean += _RECENT / (self.stay.count + _RECENT) * (now - mean)
         items += float((self.missing.used * prices).sum() + (self.missing.held * capacity).sum())
         value = float((weights * self.rows.alpha).sum()) + items
         value -= float((self.room * capacity[self.limited]).sum())

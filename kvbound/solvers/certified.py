@@ -11,8 +11,9 @@ from kvbound.errors import InfeasibleError, KvboundError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.solvers.dual import solve_dual
+from kvbound.result import Bound, BoundStatus, Result, Status, Termination
+from kvbound.solvers.certificate import Certificate
+from kvbound.solvers.dual import tune
 
 
 def solve_certified(
@@ -29,7 +30,8 @@ def solve_certified(
     Parameters
     ----------
     time_limit
-        Seconds for tuning the multipliers; their evaluation and the check come on top.
+        Seconds for tuning the multipliers; their evaluation and the check come on top. An interrupt ends
+        the tuning with the best so far, another one the evaluation, another one the check.
     sample
         Share of the items to tune on; None lets the size decide.
 
@@ -48,21 +50,37 @@ def solve_certified(
     begin = time.perf_counter()
     about: dict[str, Any] = {"method": "dual", "seed": seed, "options": {"sample": sample}}
     try:
-        bound, certificate = solve_dual(
+        tuned = tune(
             instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress
         )
     except InfeasibleError:
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
-    report = check(instance.expanded(), instance.trace.rows, certificate.arrays(), claimed_s=bound.time_s)
-    if not report.ok:
-        raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
+    status, ended = BoundStatus.CERTIFIED, tuned.termination
+    try:
+        _verify(instance, tuned.certificate)
+    except KeyboardInterrupt:
+        status, ended = BoundStatus.CLAIMED, Termination("interrupted")
     return Result(
         identify(instance),
         status=Status.UNKNOWN,
-        bound=Bound(bound.time_s, BoundStatus.CERTIFIED, "dual"),
+        bound=Bound(tuned.certificate.bound_s, status, "dual"),
+        termination=ended,
         wall_s=time.perf_counter() - begin,
         kernel=pick(kernel),
-        certificate=certificate,
+        certificate=tuned.certificate,
         **about,
     )
+
+
+def _verify(instance: Instance, certificate: Certificate) -> None:
+    """Have the checker recompute the bound.
+
+    Raises
+    ------
+    KvboundError
+        The checker rejects the certificate: a defect.
+    """
+    report = check(instance.expanded(), instance.trace.rows, certificate.arrays())
+    if not report.ok:
+        raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")

@@ -9,12 +9,14 @@ that the slot's time is never below (`_dual_rows`), tuned by first-order ascent 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +25,16 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus
+from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers._dual_items import Demand, Items, Lanes
-from kvbound.solvers._dual_paths import TwoTiers
+from kvbound.solvers._dual_paths import TwoTiers, warm_up
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_seal import claim, seal_ideal
 from kvbound.solvers._dual_states import ManyTiers
 from kvbound.solvers._dual_tuner import Tuner
 from kvbound.solvers.certificate import Certificate
 
-_CELLS, _GENERAL_CELLS = 4e8, 2e7
+_CELLS, _GENERAL_CELLS = {"numba": 4e8, "numpy": 4e7}, 2e7
 """Lanes times steps of a default sample, for the fast paths and for the general ones."""
 _WORK, _FEWEST, _MOST, _GENERAL = 4e10, 250, 3000, 20
 """Default iterations: about so many lanes times steps in all, but within these limits; what one costs on
@@ -41,7 +43,43 @@ _FIRST = 0.6
 """Share of the iterations before the first correction of a sample."""
 
 
-def solve_dual(
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Outcome of a climb.
+
+    Attributes
+    ----------
+    certificate
+        The best multipliers and the time lower bound they prove, at least the ideal time.
+    demand
+        What items use and hold, averaged over the later part of the climb: a nearly optimal placement in
+        fractions. It breaks capacity a little, and on a sample it is an estimate. None without a climb.
+    termination
+        Whether the climb was finished, out of time, or interrupted.
+    """
+
+    certificate: Certificate
+    demand: Demand | None
+    termination: Termination
+
+
+def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
+    """Bound the decode time from below; options as for `tune`.
+
+    Returns
+    -------
+    The bound, at least the ideal time, and its certificate; claimed until the checker has seen that.
+
+    Raises
+    ------
+    UsageError
+        The accounting is not physical.
+    """
+    best = tune(instance, **options).certificate
+    return Bound(best.bound_s, BoundStatus.CLAIMED, "dual"), best
+
+
+def tune(
     instance: Instance,
     *,
     time_limit: float = math.inf,
@@ -53,15 +91,15 @@ def solve_dual(
     corrections: int = 2,
     whole_counts: bool = True,
     kernel: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     progress: Progress = silent,
-) -> tuple[Bound, Certificate]:
-    """Bound the decode time from below.
+) -> Tuned:
+    """Climb to good multipliers, and prove what they are worth.
 
     Parameters
     ----------
     time_limit
-        Seconds to stop tuning after; the evaluation on all items comes on top.
+        Seconds to stop tuning after; taking the sample and the last evaluation on all items come on top.
     gap, incumbent_s
         Stop tuning when the bound is within `gap` of this decode time of a schedule.
     iterations
@@ -74,12 +112,10 @@ def solve_dual(
         Whether to use that no part of a read is a miss; without it the bound is at most the plain LP's.
     kernel
         "numpy" or "numba"; None takes the faster one at hand.
+    threads
+        How many; None takes one, or for an instance that is sampled all processors. The numbers are the same.
     progress
         Told the bound so far. An interrupt ends the tuning, a second one the evaluation.
-
-    Returns
-    -------
-    The bound, at least the ideal time, and its certificate; claimed until the checker has seen that.
 
     Raises
     ------
@@ -88,18 +124,23 @@ def solve_dual(
     """
     if not instance.physical:
         raise UsageError("a bound needs accounting 'physical'")
-    best, chosen = seal_ideal(instance), pick(kernel)
-    with suppress(KeyboardInterrupt):
-        stride = _stride(instance, sample)
+    best, chosen, tuner, ended = seal_ideal(instance), pick(kernel), None, Termination()
+    try:
+        stride = _stride(instance, sample, chosen)
+        workers = threads or (_processors() if stride > 1 else 1)
         offsets = np.random.default_rng(seed).integers(stride, size=instance.layers)
-        some = _items(instance, slice(None), offsets, stride, chosen, threads)
+        some = _items(instance, slice(None), offsets, stride, chosen, workers)
+        warm_up(chosen)
         tuner = Tuner(instance, Rows.of(instance, whole_counts), some)
-        price = partial(evaluate, instance, kernel=chosen, threads=threads, progress=progress)
+        price = partial(evaluate, instance, kernel=chosen, threads=workers, progress=progress)
         steps = _iterations(instance, stride) if iterations is None else iterations
         plan = _Plan(steps, corrections if stride > 1 else 0, time_limit, incumbent_s * (1 - gap))
-        for found in _climb(tuner, plan, price, progress):
+        for found, termination in _climb(tuner, plan, price, progress):
             best = max(best, found, key=lambda certificate: certificate.bound_s)
-    return Bound(best.bound_s, BoundStatus.CLAIMED, "dual"), best
+            ended = termination
+    except KeyboardInterrupt:
+        ended = Termination("interrupted")
+    return Tuned(best, tuner.average if tuner and tuner.stay.count else None, ended)
 
 
 @dataclass(frozen=True)
@@ -124,23 +165,31 @@ def _climb(
     plan: _Plan,
     price: Callable[[Certificate, bool], tuple[Certificate, Demand | None]],
     progress: Progress,
-) -> Iterator[Certificate]:
-    """Tune part by part, and yield what each part proves."""
-    start, stopped, proved_s = time.perf_counter(), False, 0.0
+) -> Iterator[tuple[Certificate, Termination]]:
+    """Tune part by part, and yield what each part proves and how it ended."""
+    start, proved_s, ended = time.perf_counter(), 0.0, Termination()
+    out_of_time = Termination("limit", "time")
     for begin, share in plan.parts():
-        deadline = start + plan.limit_s * (begin + share)
         report = _within(progress, begin, share, proved_s)
         try:
-            tuner.run(round(plan.iterations * share), deadline, plan.target_s, report)
+            deadline = start + plan.limit_s * (begin + share)
+            if tuner.run(round(plan.iterations * share), deadline, plan.target_s, report):
+                ended = out_of_time
         except KeyboardInterrupt:
-            stopped = True
-        stopped |= begin + share >= 1 or time.perf_counter() >= start + plan.limit_s
-        found, demand = price(tuner.sealed(), not stopped)
-        yield found
+            ended = Termination("interrupted")
+        last = begin + share >= 1 or ended.reason == "interrupted" or _late(start, plan)
+        found, demand = price(tuner.sealed(), not last)
+        if not last and _late(start, plan):
+            last, ended = True, out_of_time
+        yield found, ended
         proved_s = max(proved_s, found.bound_s)
-        if demand is None or proved_s >= plan.target_s:
+        if last or demand is None or proved_s >= plan.target_s:
             return
         tuner.correct(demand)
+
+
+def _late(start: float, plan: _Plan) -> bool:
+    return time.perf_counter() >= start + plan.limit_s
 
 
 def _within(progress: Progress, begin: float, share: float, proved_s: float) -> Progress:
@@ -212,11 +261,17 @@ def _iterations(instance: Instance, stride: int) -> int:
     return int(np.clip(_WORK / (cells * (1 if _simple(instance) else _GENERAL)), _FEWEST, _MOST))
 
 
-def _stride(instance: Instance, sample: float | None) -> int:
+def _processors() -> int:
+    """Count the processors that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # Linux
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
     """Every how manieth block to tune on: 1 or a multiple of 8, at least 64 blocks of a layer."""
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
     cells = instance.layers * instance.blocks * instance.decode_steps
-    most = _CELLS if _simple(instance) else _GENERAL_CELLS
+    most = _CELLS[kernel] if _simple(instance) else _GENERAL_CELLS
     stride = min(cells / most if sample is None else 1 / sample, instance.blocks / 64)
     return 1 if stride < 5 else 8 * max(1, round(stride / 8))
