@@ -29,8 +29,9 @@ _HEURISTICS = [
     f"mip_heuristic_run_{name}" for name in ("rens", "rins", "root_reduced_cost", "feasibility_jump")
 ]
 
-MANY_COLUMNS = 5_000
-"""Beyond this the interior-point method solves these relaxations several times faster."""
+MANY_ROWS = 4_000
+"""Beyond this the simplex method gets as many iterations as there are rows, then interior point takes over:
+on slow links simplex is done long before and interior point never, on fast ones it is the other way round."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,28 @@ class Relaxation:
 
     def __init__(self, matrix: Matrix, *, seed: int = 0, threads: int = 1) -> None:
         self._highs = _load(matrix, whole=False, seed=seed, threads=threads)
-        # interior point from nothing, simplex from a neighbour
-        self._highs.setOptionValue("solver", "ipm" if matrix.columns > MANY_COLUMNS else "choose")
+        self._highs.setOptionValue("solver", "simplex")
+        rows = matrix.rows.shape[0]
+        if rows > MANY_ROWS:
+            self._highs.setOptionValue("simplex_iteration_limit", rows)
 
     def solve(self, time_limit: float, progress: Progress = silent) -> Answer:
         """Solve it as it is now."""
-        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + time_limit)
-        _run(self._highs, time_limit, progress)
+        end = time.perf_counter() + time_limit
+        self._run(end, progress)
+        if self._highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
+            self._highs.clearSolver()
+            self._highs.setOptionValue("solver", "ipm")
+            self._run(end, progress)
+        # from where it stands now a few pivots suffice
         self._highs.setOptionValue("solver", "simplex")
+        self._highs.setOptionValue("simplex_iteration_limit", highspy.kHighsIInf)
         return _answer(self._highs, whole=False)
+
+    def _run(self, end: float, progress: Progress) -> None:
+        left = max(end - time.perf_counter(), 0.1)
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + left)
+        _run(self._highs, left, progress)
 
     def add(self, columns: Sequence[Ints], values: Sequence[Floats], lower: Floats) -> None:
         """Add rows values @ x[columns] >= lower."""

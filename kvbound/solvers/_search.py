@@ -28,7 +28,7 @@ VIOLATED = 1e-3
 """A cut that is violated by less, in units of the program, is not worth its row."""
 STALE = 0.05
 """Cutting ends when three rounds gained less than this share of the wanted gap."""
-CUT, FIRST, REST, LOOK = 0.4, 0.1, 0.5, 0.5
+CUT, FIRST, REST, LOOK = 0.4, 0.25, 0.5, 0.5
 """Shares of the time left that cutting, fixing before and after it, and looking around may take."""
 NEAR = 2
 """So many times the wanted gap from the bound, only the bound is worth work."""
