@@ -1,6 +1,8 @@
 """The checker's bound holds for any multipliers whatever; a claim beyond it is rejected."""
 
+import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from kvbound.checker import Report, check
 from kvbound.instance import Instance, Migration, Rules
 from kvbound.llm import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.result import Status
 from kvbound.solvers.brute import solve_brute
 from kvbound.solvers.certificate import FULL
 from kvbound.solvers.dual import solve_dual
+from kvbound.solvers.exact import solve_exact
 from kvbound.workloads import RandomSwap
 from tests.strategies import rule_combinations, tiny_instance
 
@@ -79,6 +83,15 @@ def proved() -> tuple[Instance, Arrays]:
     return instance, solve_dual(instance, iterations=300, kernel="numpy")[1].arrays()
 
 
+@pytest.fixture(scope="module")
+def optimum(proved: tuple[Instance, Arrays]) -> float:
+    """The optimal decode time of that instance."""
+    found = solve_exact(proved[0], gap=0.0)
+    assert found.status is Status.OPTIMAL
+    assert found.time_s is not None
+    return found.time_s
+
+
 def test_accepts_and_returns_the_bound(proved: tuple[Instance, Arrays]) -> None:
     instance, arrays = proved
     report = checked(instance, arrays)
@@ -86,7 +99,11 @@ def test_accepts_and_returns_the_bound(proved: tuple[Instance, Arrays]) -> None:
     assert report.bound_s is not None
     assert arrays["bound_s"] <= report.bound_s <= arrays["bound_s"] * (1 + 1e-10)
     assert checked(instance, arrays, claimed_s=report.bound_s).ok
-    assert not checked(instance, arrays, claimed_s=math.nextafter(report.bound_s, math.inf)).ok
+    above = math.nextafter(report.bound_s, math.inf)
+    assert not checked(instance, arrays, claimed_s=above).ok
+    assert not checked(instance, arrays, claimed_s=math.nan).ok
+    assert checked(instance, arrays | {"bound_s": np.float64(report.bound_s)}).ok
+    assert not checked(instance, arrays | {"bound_s": np.float64(above)}).ok
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-9, 1.1, math.inf, math.nan])
@@ -102,6 +119,108 @@ def test_rejects_a_missing_or_misshapen_field(proved: tuple[Instance, Arrays], f
     instance, arrays = proved
     assert not checked(instance, {k: v for k, v in arrays.items() if k != field}).ok
     assert not checked(instance, arrays | {field: np.zeros((2, 2), np.float32)}).ok
+
+
+def retyped(values: Any) -> list[Any]:
+    """The same numbers as other types, and as no numbers."""
+    return [
+        values.astype(kind)
+        for kind in ("i4", "u8", "f4", "f8", ">i8", "U40", "O", "M8[s]")
+        if kind != values.dtype
+    ]
+
+
+def reshaped(values: Any) -> list[Any]:
+    """Another number of axes, a row more, a row less, nothing."""
+    shapes = [values[None], values.reshape(-1)[:0]]
+    for axis in range(values.ndim):
+        shapes += [np.delete(values, 0, axis), np.concatenate([values, values.take([0], axis)], axis)]
+        shapes += (
+            [np.swapaxes(values, axis, axis - 1)] if values.shape[axis] != values.shape[axis - 1] else []
+        )
+    return shapes
+
+
+@pytest.mark.parametrize("field", ["bound_s", "scale", "tier", "capacity", "prices", "whole", "theta"])
+def test_rejects_wrong_types_and_shapes(proved: tuple[Instance, Arrays], field: str) -> None:
+    instance, arrays = proved
+    right = np.asarray(arrays[field])
+    for wrong in (*retyped(right), *reshaped(right), None, "text"):
+        report = checked(instance, arrays | {field: wrong})
+        assert len(report.problems) == 1, wrong
+        assert field in report.problems[0]
+        assert report.bound_s is None
+
+
+@pytest.mark.parametrize("field", ["schema", "instance_sha256"])
+def test_rejects_wrong_texts(proved: tuple[Instance, Arrays], field: str) -> None:
+    instance, arrays = proved
+    right = str(arrays[field])
+    texts = (right[:-1], right + " ", right.upper(), "", "0" + right[1:], right[:-1] + "2")
+    wrong = [np.array(text) for text in texts if text != right]
+    for value in (
+        *wrong,
+        np.array([right]),
+        np.array(right.encode()),
+        np.array(right, object),
+        np.int64(1),
+        None,
+    ):
+        report = checked(instance, arrays | {field: value})
+        assert not report.ok, value
+        assert report.bound_s is None or "another instance" in report.problems[0]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["capacity", "prices", "whole", "theta"]))
+@settings(max_examples=60)
+def test_no_corruption_of_one_entry_proves_more_than_the_optimum(
+    proved: tuple[Instance, Arrays], optimum: float, seed: int, field: str
+) -> None:
+    """What is still accepted is still true."""
+    instance, arrays = proved
+    rng = np.random.default_rng(seed)
+    changed = arrays[field].copy()
+    entry = tuple(rng.integers(changed.shape))
+    changed[entry] ^= np.int64(1) << rng.integers(64).astype(np.int64)
+    report = checked(instance, arrays | {field: changed})
+    if report.bound_s is not None:
+        assert report.bound_s <= optimum * (1 + 1e-12)
+        assert report.ok == (arrays["bound_s"] <= report.bound_s)
+    else:
+        assert "malformed" in report.problems[0]
+
+
+@pytest.mark.parametrize("field", ["prices", "capacity", "whole", "theta"])
+def test_changed_slots_are_noticed(proved: tuple[Instance, Arrays], field: str) -> None:
+    """Whichever step's multipliers are lost, the claim is lost with them; few splits matter little."""
+    instance, arrays = proved
+    unnoticed = 0
+    for step in range(instance.decode_steps):
+        changed = arrays[field].copy()
+        if field == "capacity":
+            changed[0, 1 + step * instance.layers : 1 + (step + 1) * instance.layers] += arrays[
+                "prices"
+            ].max()
+        elif field == "whole":
+            changed[step] += 3
+        else:
+            changed[..., step, :] //= 4
+        unnoticed += checked(instance, arrays | {field: changed}).ok
+    assert unnoticed <= (3 if field == "whole" else 1)
+
+
+def test_rejects_a_damaged_file(proved: tuple[Instance, Arrays], tmp_path: Path) -> None:
+    instance, arrays = proved
+    whole = tmp_path / "certificate.npz"
+    np.savez(whole, **arrays)
+    assert check(instance.expanded(), instance.trace.rows, whole).ok
+    content = whole.read_bytes()
+    for cut in (0, 10, len(content) // 2, len(content) - 1):
+        whole.write_bytes(content[:cut])
+        report = check(instance.expanded(), instance.trace.rows, whole)
+        assert len(report.problems) == 1
+    np.savez(whole, **arrays | {"prices": arrays["prices"].astype(object)})
+    assert not check(instance.expanded(), instance.trace.rows, whole).ok
 
 
 @pytest.mark.parametrize("field", ["scale", "capacity", "prices", "whole", "theta"])
@@ -159,6 +278,8 @@ def test_rejects_another_instance(proved: tuple[Instance, Arrays]) -> None:
     instance, arrays = proved
     foreign = instance.with_rules(migration="none")
     assert not checked(foreign, arrays).ok
+    reads = RandomSwap(layers=2, prefill_tokens=40, decode_steps=10, variation=0.3, seed=2)
+    assert not checked(dataclasses.replace(instance, workload=reads), arrays).ok
     assert not checked(instance.with_rules(accounting="fang2025"), arrays).ok
 
 
