@@ -33,7 +33,9 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     "exact": Method("exact:solve_exact", "Mixed-integer program, proved optimal by HiGHS"),
     "relax": Method("relaxation:solve_relaxation", "Linear relaxation with count cuts: a bound, no schedule"),
+    "pricing": Method("pricing:solve_pricing", "Schedules of any size beside a certified bound"),
     "dual": Method("certified:solve_certified", "Lagrangian bound, certified by the checker; no schedule"),
+    "anneal": Method("annealing:solve_annealing", "Simulated annealing of schedules, vectorised"),
     "brute": Method("brute:solve_brute", "Enumeration, for the tiniest instances"),
 }
 

@@ -1,0 +1,218 @@
+"""Simulated annealing: many schedules at once, every move evaluated by its difference."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kvbound.checker import check
+from kvbound.cost import evaluate, ideal, identify
+from kvbound.errors import InfeasibleError, InputError, KvboundError, UsageError
+from kvbound.instance import Instance
+from kvbound.kernels import pick
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, BoundStatus, Result, Status, Termination
+from kvbound.schedule import Schedule, file_arrays
+from kvbound.simulation import simulate
+from kvbound.solvers._anneal_board import Board, board, schedule_of
+from kvbound.solvers._anneal_cooling import Annealer
+from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
+from kvbound.solvers._anneal_state import Chains
+
+STARTS = ("belady", "keep-last", "lru", "static")
+"""Policies whose best schedule annealing starts from, unless one is given."""
+SWEEPS = 10
+"""Moves per stay and chain in the first cycle; each later one has twice as many."""
+FEWEST = 2_000
+"""Moves of a chain in the first cycle, at the least."""
+PATIENCE = 6
+"""So many cycles without a better schedule, and annealing ends."""
+TOLERANCE = 1e-6
+"""How far, relatively, the sum of differences and the cost model may differ."""
+ROUNDING = 1e-8
+"""How far, relatively, whole ticks may be off."""
+MANY, FEW = 8, 2
+"""Chains on small instances and on large ones."""
+LARGE = 2**16
+"""Stays of all chains together, about, on instances in between."""
+TRIAL = 64
+"""Moves of each chain that tell how fast they are."""
+
+
+def solve_annealing(
+    instance: Instance,
+    *,
+    time_limit: float = 60.0,
+    gap: float = 0.01,
+    seed: int = 0,
+    bound_s: float | None = None,
+    start: Schedule | None = None,
+    chains: int | None = None,
+    moves: int | None = None,
+    cycles: int | None = None,
+    evaluations: int = EVALUATIONS,
+    threads: int = 1,
+    kernel: str | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Search for a fast schedule.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds.
+    gap
+        Stop as soon as the time is relatively so near to the time lower bound.
+    bound_s
+        A time lower bound in seconds, if one better than the ideal is known.
+    start
+        A schedule to start from; by default the best that some policies make.
+    chains
+        Schedules worked on at once; None lets the size decide.
+    moves
+        Moves of each chain in the first cooling; None lets the size decide. Each later one has twice as many.
+    cycles
+        End after so many coolings; None goes on until nothing better is found for long.
+    evaluations
+        Under fang2025 accounting: simulations of ``sa-guided``, as the study counts them.
+    threads
+        Threads for the chains, with the compiled kernel; the result does not depend on it.
+
+    Returns
+    -------
+    Result
+        Under fang2025 accounting the options hold the best window and topk, and there is no schedule.
+        Interrupted or out of time it holds the best so far.
+
+    Raises
+    ------
+    UsageError
+        The instance is too large to keep every block's tier in every step, or an option makes no sense.
+    InputError
+        The start does not keep the rules.
+    """
+    begin = time.perf_counter()
+    if not instance.physical:
+        if start is not None or bound_s is not None:
+            raise UsageError("annealing under fang2025 accounting takes neither a start nor a bound")
+        return solve_published(instance, evaluations, time_limit, seed, kernel, progress)
+    for name, value in (("chains", chains), ("moves", moves), ("cycles", cycles), ("threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
+    about: dict[str, Any] = {"method": "anneal", "seed": seed, "kernel": pick(kernel)}
+    try:
+        setting = board(instance)
+    except InfeasibleError:
+        identity = identify(instance, with_trace=False)
+        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    first, interrupted = (_examined(instance, start), False) if start else _first(instance)
+    count = chains or min(max(LARGE // max(len(setting.block), 1), FEW), MANY)
+    states = Chains.of(instance, setting, [first] * count)
+    annealer = Annealer(setting, states, np.random.default_rng(seed), about["kernel"], threads)
+    lowest = max(ideal(instance), bound_s or 0.0)
+    enough = lowest / (1 - gap) * (1 + ROUNDING) if gap < 1 else math.inf
+    run = _Run(setting, annealer, begin, time_limit, enough, progress)
+    if interrupted:
+        ended = Termination("interrupted")
+    else:
+        ended = run.search(moves or max(FEWEST, SWEEPS * len(setting.block)), cycles)
+    best = schedule_of(setting, annealer.best)
+    measures = evaluate(instance, best)
+    if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE):
+        raise KvboundError(f"annealing says {run.time_s} s, the cost model {measures.time_s} s")
+    return Result(
+        identify(instance),
+        status=Status.OPTIMAL if math.isclose(measures.time_s, lowest) else Status.FEASIBLE,
+        measures=measures,
+        bound=Bound(
+            min(lowest, measures.time_s), BoundStatus.CLAIMED, "ideal" if bound_s is None else "given"
+        ),
+        termination=ended,
+        options={"gap": gap, "chains": count, "moves": annealer.moves},
+        wall_s=time.perf_counter() - begin,
+        schedule=best,
+        **about,
+    )
+
+
+@dataclass(eq=False)
+class _Run:
+    """When one search ends.
+
+    Attributes
+    ----------
+    begin, limit
+        When it began, and the seconds it may take from then on.
+    enough
+        Seconds of decode time that are near enough to the lower bound.
+    """
+
+    board: Board
+    annealer: Annealer
+    begin: float
+    limit: float
+    enough: float
+    progress: Progress
+
+    @property
+    def time_s(self) -> float:
+        """Decode time of the best schedule so far."""
+        return self.annealer.ticks * self.board.tick
+
+    def search(self, moves: int, cycles: int | None) -> Termination:
+        """Cool again and again, twice as long each time, the last one in the time that is left."""
+        if not len(self.board.block):  # nothing may ever move
+            return Termination()
+        waited = number = 0
+        try:
+            pace, start = self.annealer.pace(TRIAL), time.perf_counter()
+            while waited < PATIENCE and number != cycles and self._look():
+                if self.annealer.moves:
+                    pace = self.annealer.chains.count * (time.perf_counter() - start) / self.annealer.moves
+                left, before = int(self._left() / pace), self.annealer.ticks
+                if number and left < FEWEST:
+                    break
+                self.annealer.cycle(number, moves if 3 * moves <= left else left, self._look)
+                waited = waited + 1 if self.annealer.ticks == before else 0
+                moves, number = 2 * moves, number + 1
+        except KeyboardInterrupt:
+            return Termination("interrupted")
+        late = waited < PATIENCE and number != cycles and self.time_s > self.enough
+        return Termination("limit", "time") if late else Termination()
+
+    def _left(self) -> float:
+        return self.begin + self.limit - time.perf_counter()
+
+    def _look(self) -> bool:
+        """Report; say whether to go on."""
+        self.progress(min(self.limit - self._left(), self.limit), self.limit, f"best {self.time_s:.6g} s")
+        return self._left() > 0 and self.time_s > self.enough
+
+
+def _first(instance: Instance) -> tuple[Schedule, bool]:
+    """Return the best schedule that some policies make, and whether they were interrupted."""
+    found: list[Result] = []
+    interrupted = False
+    try:
+        for policy in STARTS:
+            found.append(simulate(instance, policy))
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        interrupted = True
+    best = min(found, key=lambda result: result.time_s or 0.0).schedule
+    assert best is not None
+    return best, interrupted
+
+
+def _examined(instance: Instance, start: Schedule) -> Schedule:
+    """Return a schedule from outside once the checker has seen that it is one of the instance's."""
+    arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    report = check(instance.expanded(), instance.trace.rows, arrays)
+    if not report.ok:
+        raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
+    return start
