@@ -1,0 +1,161 @@
+"""A reproduced study: its tables as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvbound.files import atomic_write
+from kvbound.report import numbers
+
+Record = Mapping[str, Any]
+Records = Mapping[str, Record]
+"""Records by cell."""
+
+
+def markdown(
+    title: str, notes: Sequence[str], tables: Mapping[str, Sequence[str]], records: Records, headline: Record
+) -> str:
+    """Return every table with the cells that there are.
+
+    Parameters
+    ----------
+    title, notes
+        What the reader has to know first.
+    tables
+        Names of the cells of each table.
+    headline
+        The largest ratios, beside what the study claims.
+    """
+    unit = numbers.Unit.of(_times(records.values()), numbers.TIMES)
+    parts = [f"# {title}", *notes]
+    for name, cells in tables.items():
+        rows = [records[cell] for cell in cells if cell in records]
+        if rows:
+            parts += [f"## {name}", _policies(rows, unit), _schedules(rows, unit)]
+            parts += _missing(rows)
+    parts += _published(records.values())
+    parts += ["## Headline", *headlines(headline)]
+    return "\n\n".join(parts) + "\n"
+
+
+def headlines(headline: Record) -> list[str]:
+    """Return a line for each of the largest ratios."""
+    lines = []
+    for where, key in (("On the study's link", "_at_450"), ("In all cells", "")):
+        found, possible = headline[f"best_found{key}"], headline[f"bound{key}"]
+        if found and possible:
+            lines.append(
+                f"{where} static takes up to {numbers.ratio(found['ratio'])} the best schedule found "
+                f"({found['cell']}) and up to {numbers.ratio(possible['ratio'])} the certified time lower "
+                f"bound ({possible['cell']}); the study says up to {headline['published']}x."
+            )
+    return lines
+
+
+def _times(records: Iterable[Record]) -> Iterable[float | None]:
+    return (entry["time_s"] for record in records for entry in record["physical"].values())
+
+
+def _policies(rows: Sequence[Record], unit: numbers.Unit) -> str:
+    """Return the study's policies under its own accounting: time, and times its `best`."""
+    names = list(rows[0]["fang2025"])
+
+    def show(record: Record, name: str) -> str:
+        time, best = (record["fang2025"][each]["time_s"] for each in (name, "best"))
+        over = f" ({numbers.ratio(time / best)})" if time and best and name != "best" else ""
+        return f"{unit.show(time)}{over}"
+
+    head = [f"fang2025, {unit.name} (x best)", *names]
+    return grid(head, [[row["cell"], *(show(row, name) for name in names)] for row in rows])
+
+
+def _schedules(rows: Sequence[Record], unit: numbers.Unit) -> str:
+    """Return schedules and bounds under `physical` accounting."""
+    names = list(dict.fromkeys(name for row in rows for name in row["physical"]))
+    head = [
+        f"physical, {unit.name}", *names, "bound", "ideal", "gap", "bound / ideal", "static / found",
+        "static / bound", "hits: static", "found",
+    ]  # fmt: skip
+    return grid(head, [_schedule_row(row, names, unit) for row in rows])
+
+
+def _schedule_row(row: Record, names: Sequence[str], unit: numbers.Unit) -> list[str]:
+    times = [row["physical"].get(name, {}).get("time_s") for name in names]
+    bound, ideal = row["bound_s"], row["ideal_s"]
+    hits = [row["physical"].get(name, {}).get("hit_rate") for name in ("static", row["best_found"])]
+    return [
+        row["cell"], *map(unit.show, times), unit.show(bound), unit.show(ideal), numbers.gap(row["gap"]),
+        numbers.ratio(bound / ideal if bound and ideal else None),
+        numbers.ratio(row["static_over_best_found"]), numbers.ratio(row["static_over_bound"]),
+        *map(numbers.share, hits),
+    ]  # fmt: skip
+
+
+def _missing(rows: Sequence[Record]) -> list[str]:
+    """Say why numbers are missing, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for entries in (row["fang2025"], row["physical"]):
+            for name, entry in entries.items():
+                if entry["note"]:
+                    reasons.setdefault(entry["note"], []).append(name)
+    return [f"No number for {', '.join(dict.fromkeys(names))}: {why}." for why, names in reasons.items()]
+
+
+def _published(records: Iterable[Record]) -> list[str]:
+    rows = [
+        [
+            record["cell"], line["what"], *map(_plain, (line["published"], line["ours"])),
+            "-" if line["deviation"] is None else f"{100 * line['deviation']:+.1f} %",
+        ]
+        for record in records for line in record["published"]
+    ]  # fmt: skip
+    table = grid(["cell", "seconds, or ratio", "published", "ours", "deviation"], rows)
+    return ["## Beside the published numbers", table] if rows else []
+
+
+def _plain(value: float | None) -> str:
+    return numbers.UNKNOWN if value is None else f"{value:.4f}"
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return an aligned Markdown table, the first column flush left."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(3, *(len(line[n]) for line in lines)) for n in range(len(head))]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    lines.insert(1, rule)
+    return "\n".join(
+        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
+        for line in lines
+    )
+
+
+def write_csv(records: Iterable[Record], path: Path) -> None:
+    """Write one line per cell, SI units."""
+    lines = [_flat(record) for record in records]
+    names = dict.fromkeys(name for line in lines for name in line)
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(names), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    single = (
+        "ideal_s", "bound_s", "bound_status", "best_found", "gap",
+        "static_over_best_found", "static_over_bound",
+    )  # fmt: skip
+    return {
+        "cell": record["cell"],
+        **record["factors"],
+        **{
+            f"{rules}_{name}_{what}": entry[what]
+            for rules in ("fang2025", "physical")
+            for name, entry in record[rules].items()
+            for what in ("time_s", "hit_rate")
+        },
+        **{name: record[name] for name in single},
+    }

@@ -1,0 +1,57 @@
+"""Figures of a reproduced study: for each table, how far its schedules are from the proof."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from math import nan
+from pathlib import Path
+from typing import Any, Final
+
+from kvbound.errors import MissingPackageError
+from kvbound.files import atomic_write
+
+FORMATS: Final = ("png", "svg")
+_MARKS: Final = "osD^vP"
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write NAME.png and NAME.svg: times over the certified time lower bound, a line per cell.
+
+    Raises
+    ------
+    MissingPackageError
+        There is no matplotlib.
+    """
+    if not available():
+        raise MissingPackageError("plots")
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if row["bound_s"]]
+    figure = Figure(figsize=(7, 1.2 + 0.32 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for mark, method in zip(_MARKS, dict.fromkeys(m for row in rows for m in row["physical"]), strict=False):
+        times = [row["physical"].get(method, {}).get("time_s") for row in rows]
+        over = [time / row["bound_s"] if time else nan for time, row in zip(times, rows, strict=True)]
+        axes.plot(over, range(len(rows)), mark, label=method, alpha=0.8)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [row["cell"] for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("decode time / certified time lower bound")
+    axes.set_title(name)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        for kind in FORMATS:
+            with atomic_write(folder / f"{name}.{kind}") as place:
+                figure.savefig(place, metadata={"Date": None} if kind == "svg" else {"Software": None})

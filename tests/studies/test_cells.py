@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvbound.errors import InputError, UsageError
+from kvbound.result import Termination
+from kvbound.solvers import METHODS, solve
+from kvbound.studies import cells as runner
+from kvbound.studies.cells import RULES, SOLVERS, Settings, missing_methods, run_cell, run_cells
+from kvbound.studies.fang2025 import PAPER, SCALES, Cell, Scale, cells
+
+TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
+SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    return run_cell(PAPER, TINY)
+
+
+def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert set(record["fang2025"]) == {"static", "reactive", "page", "lookahead-one", "sa-guided", "best"}
+    assert set(record["physical"]) == {*RULES, *SOLVERS} - set(missing_methods())
+    assert record["factors"] == {
+        "variation": "low", "sparsity": 60, "hbm": 23, "link": 450, "layers": 32, "block": 1,
+        "migration": "on-read",
+    }  # fmt: skip
+    assert record["settings"]["scale"] == "tiny"
+    assert record["bound_status"] == "certified"
+
+
+def test_bound_is_below_every_schedule(record: dict[str, Any]) -> None:
+    times = {name: entry["time_s"] for name, entry in record["physical"].items()}
+    assert record["ideal_s"] <= record["bound_s"] <= min(times.values())
+    assert times[record["best_found"]] == min(times.values())
+    assert record["gap"] == 1 - record["bound_s"] / min(times.values())
+    assert record["static_over_best_found"] == times["static"] / min(times.values())
+    assert record["static_over_bound"] == times["static"] / record["bound_s"]
+
+
+def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
+    lines = {line["what"]: line for line in record["published"]}
+    ratio = lines["static / best"]
+    own = record["fang2025"]["static"]["time_s"] / record["fang2025"]["best"]["time_s"]
+    assert ratio["ours"] == own
+    assert ratio["deviation"] == own / ratio["published"] - 1
+    assert "best" not in lines  # seconds of another size
+
+
+def test_published_seconds_stand_beside_ours_at_full_size() -> None:
+    ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
+    lines = runner._beside(PAPER, SCALES["full"], ours)
+    beside = {line["what"]: line["ours"] for line in lines}
+    assert {name: beside[name] for name in ours} == ours
+    assert beside["static / best"] is None
+    assert beside["sa-guided / best"] == 25.0 / 24.0
+
+
+def test_what_the_accounting_refuses_has_its_reason() -> None:
+    found = run_cell(Cell(block=16), TINY)
+    assert {entry["time_s"] for entry in found["fang2025"].values()} == {None}
+    assert "granularity" in found["fang2025"]["static"]["note"]
+    assert found["gap"] is not None
+    assert found["published"] == []
+
+
+def test_missing_methods_leave_their_columns_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SOLVERS:
+        monkeypatch.delitem(METHODS, name, raising=False)
+    assert missing_methods() == list(SOLVERS)
+    assert set(run_cell(PAPER, TINY)["physical"]) == set(RULES)
+
+
+def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = list(run_cells([SMALL], TINY, tmp_path))
+    ran: list[str] = []
+
+    def count(cell: Cell, *rest: object) -> dict[str, Any]:
+        ran.append(cell.name)
+        return first[0] | {"cell": cell.name}
+
+    monkeypatch.setattr(runner, "run_cell", count)
+    again = list(run_cells([SMALL, SLOW], TINY, tmp_path))
+    assert ran == [SLOW.name]
+    assert again[0] == first[0]
+    assert list(run_cells([SLOW, SMALL], TINY, tmp_path))[1] == first[0]
+    assert ran == [SLOW.name]
+
+
+def test_cells_of_other_settings_are_refused(tmp_path: Path) -> None:
+    list(run_cells([SMALL], TINY, tmp_path))
+    other = Settings(TINY.scale, 1, TINY.time_limit)
+    with pytest.raises(UsageError, match="other settings"):
+        next(run_cells([SMALL], other, tmp_path))
+    (tmp_path / "cells" / f"{SMALL.name}.json").write_text("{}")
+    with pytest.raises(InputError, match="schema"):
+        next(run_cells([SMALL], TINY, tmp_path))
+
+
+def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(instance: Any, method: str, **options: Any) -> Any:
+        result = solve(instance, method, **options)
+        if instance.name == SLOW.name and method == "belady":
+            object.__setattr__(result, "termination", Termination("interrupted"))
+        return result
+
+    monkeypatch.setattr(runner, "solve", stopped)
+    run = run_cells([SMALL, SLOW], TINY, tmp_path)
+    next(run)
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert [path.stem for path in (tmp_path / "cells").iterdir()] == [SMALL.name]
+
+
+@pytest.mark.slow
+def test_bound_is_below_every_schedule_in_every_cell() -> None:
+    for record in run_cells(cells(), TINY):
+        times = [entry["time_s"] for entry in record["physical"].values() if entry["time_s"] is not None]
+        assert record["gap"] is not None, record["cell"]
+        assert record["ideal_s"] <= record["bound_s"] <= min(times) * (1 + 1e-9), record["cell"]
