@@ -34,9 +34,9 @@ from kvbound.solvers._dual_states import ManyTiers
 from kvbound.solvers._dual_tuner import Tuner
 from kvbound.solvers.certificate import Certificate
 
-_CELLS, _GENERAL_CELLS = {"numba": 4e8, "numpy": 4e7}, 2e7
+_CELLS, _GENERAL_CELLS = {"numba": 1e8, "numpy": 4e7}, 2e7
 """Lanes times steps of a default sample, for the fast paths and for the general ones."""
-_WORK, _FEWEST, _MOST, _GENERAL = 4e10, 250, 3000, 20
+_WORK, _FEWEST, _MOST, _GENERAL = 6e10, 250, 3000, 20
 """Default iterations: about so many lanes times steps in all, but within these limits; what one costs on
 the general paths against the fast ones."""
 _FIRST = 0.6
@@ -103,9 +103,9 @@ def tune(
     gap, incumbent_s
         Stop tuning when the bound is within `gap` of this decode time of a schedule.
     iterations
-        Steps of the ascent; by default 250 for the largest samples to 3000 for small ones.
+        Steps of the ascent; by default 600 for the largest samples, 3000 for small ones, 250 at least.
     sample
-        Share of the items to tune on; by default all of a small instance, a few per cent of a large one.
+        Share of the items to tune on; by default all of a small instance, 1 % of the largest.
     corrections
         How often to correct the sample's slopes by those of all items.
     whole_counts
@@ -168,8 +168,9 @@ def _climb(
 ) -> Iterator[tuple[Certificate, Termination]]:
     """Tune part by part, and yield what each part proves and how it ended."""
     start, proved_s, ended = time.perf_counter(), 0.0, Termination()
-    out_of_time = Termination("limit", "time")
-    for begin, share in plan.parts():
+    out_of_time, parts = Termination("limit", "time"), plan.parts()
+    while parts:
+        begin, share = parts.pop(0)
         report = _within(progress, begin, share, proved_s)
         try:
             deadline = start + plan.limit_s * (begin + share)
@@ -177,19 +178,19 @@ def _climb(
                 ended = out_of_time
         except KeyboardInterrupt:
             ended = Termination("interrupted")
-        last = begin + share >= 1 or ended.reason == "interrupted" or _late(start, plan)
+        tuned = time.perf_counter()
+        last = not parts or ended.reason == "interrupted" or tuned >= start + plan.limit_s
         found, demand = price(tuner.sealed(), not last)
-        if not last and _late(start, plan):
+        left = start + plan.limit_s - time.perf_counter()
+        if not last and left <= 0:
             last, ended = True, out_of_time
+        elif len(parts) > 1 and left < 2 * len(parts) * (time.perf_counter() - tuned):
+            parts, ended = [(begin + share, 1 - begin - share)], out_of_time  # one evaluation, not several
         yield found, ended
         proved_s = max(proved_s, found.bound_s)
         if last or demand is None or proved_s >= plan.target_s:
             return
         tuner.correct(demand)
-
-
-def _late(start: float, plan: _Plan) -> bool:
-    return time.perf_counter() >= start + plan.limit_s
 
 
 def _within(progress: Progress, begin: float, share: float, proved_s: float) -> Progress:
