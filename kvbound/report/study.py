@@ -60,8 +60,17 @@ def _times(records: Iterable[Record]) -> Iterable[float | None]:
 
 
 def _policies(rows: Sequence[Record], unit: numbers.Unit) -> str:
-    """Return the study's policies under its own accounting: time, and times its `best`."""
+    """Return the study's policies under its own accounting: time, and times its `best`.
+
+    Cells that it cannot tell from the one before, or does not know, have no row.
+    """
     names = list(rows[0]["fang2025"])
+    distinct = [
+        row
+        for before, row in zip([None, *rows], rows, strict=False)
+        if (before is None or before["fang2025"] != row["fang2025"])
+        and any(entry["time_s"] is not None for entry in row["fang2025"].values())
+    ]
 
     def show(record: Record, name: str) -> str:
         time, best = (record["fang2025"][each]["time_s"] for each in (name, "best"))
@@ -69,7 +78,7 @@ def _policies(rows: Sequence[Record], unit: numbers.Unit) -> str:
         return f"{unit.show(time)}{over}"
 
     head = [f"fang2025, {unit.name} (x best)", *names]
-    return grid(head, [[row["cell"], *(show(row, name) for name in names)] for row in rows])
+    return grid(head, [[row["cell"], *(show(row, name) for name in names)] for row in distinct])
 
 
 def _schedules(rows: Sequence[Record], unit: numbers.Unit) -> str:

@@ -118,6 +118,11 @@ class Cell:
                 parts.append(value if isinstance(value, str) else f"{field.name}-{value}")
         return "-".join(parts) or "paper"
 
+    @property
+    def published_rules(self) -> Cell:
+        """The cell that is the same to the study's accounting, which knows no migration rule."""
+        return dataclasses.replace(self, migration="on-read")
+
     def instance(self, scale: Scale, seed: int = 0) -> Instance:
         """Return the cell's instance under the study's accounting."""
         llm = catalog.llm(LLM)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
 
 def test_bound_is_below_every_schedule(record: dict[str, Any]) -> None:
     times = {name: entry["time_s"] for name, entry in record["physical"].items()}
-    assert record["ideal_s"] <= record["bound_s"] <= min(times.values())
+    assert record["ideal_s"] * (1 - 1e-9) <= record["bound_s"] <= min(times.values())
     assert times[record["best_found"]] == min(times.values())
     assert record["gap"] == 1 - record["bound_s"] / min(times.values())
     assert record["static_over_best_found"] == times["static"] / min(times.values())
@@ -52,7 +53,8 @@ def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
 
 def test_published_seconds_stand_beside_ours_at_full_size() -> None:
     ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
-    lines = runner._beside(PAPER, SCALES["full"], ours)
+    policies = {name: {"time_s": time} for name, time in ours.items()}
+    lines = runner._beside(PAPER, SCALES["full"], policies)
     beside = {line["what"]: line["ours"] for line in lines}
     assert {name: beside[name] for name in ours} == ours
     assert beside["static / best"] is None
@@ -65,6 +67,21 @@ def test_what_the_accounting_refuses_has_its_reason() -> None:
     assert "granularity" in found["fang2025"]["static"]["note"]
     assert found["gap"] is not None
     assert found["published"] == []
+
+
+def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def count(instance: Any, method: str, **options: Any) -> Any:
+        ran.append(method)
+        return solve(instance, method, **options)
+
+    monkeypatch.setattr(runner, "solve", count)
+    first, second = run_cells([SLOW, dataclasses.replace(SLOW, migration="prefetch")], TINY)
+    assert first["fang2025"] == second["fang2025"]
+    assert ran.count("reactive") == 1
+    assert ran.count("belady") == 2
+    assert second["bound_s"] <= first["physical"][first["best_found"]]["time_s"]
 
 
 def test_missing_methods_leave_their_columns_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,4 +137,4 @@ def test_bound_is_below_every_schedule_in_every_cell() -> None:
     for record in run_cells(cells(), TINY):
         times = [entry["time_s"] for entry in record["physical"].values() if entry["time_s"] is not None]
         assert record["gap"] is not None, record["cell"]
-        assert record["ideal_s"] <= record["bound_s"] <= min(times) * (1 + 1e-9), record["cell"]
+        assert record["ideal_s"] * (1 - 1e-9) <= record["bound_s"] <= min(times) * (1 + 1e-9), record["cell"]
