@@ -12,7 +12,7 @@ from kvbound.errors import InfeasibleError, InputError, KvboundError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.simulation import simulate
 from kvbound.solvers._search import Search
@@ -62,23 +62,14 @@ def solve_exact(
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
     if start is not None:
-        _examine(instance, start)
-    program = formulation(instance)
+        examine(instance, start)
     first = start or simulate(instance, "belady").schedule
     assert first is not None
-    best, measures = first, evaluate(instance, first)
-    search = Search(
-        program, begin + time_limit, gap, seed, threads, progress, measures.time_s / program.unit_s
+    known = first, evaluate(instance, first)
+    (best, measures), search_bound_s, ended = improve(
+        instance, known, end=begin + time_limit, gap=gap, seed=seed, threads=threads, progress=progress
     )
-    search.run(first)
-    if search.values is not None:
-        found = program.schedule(search.values)
-        cost = evaluate(instance, found)
-        if cost.time_s > search.objective * program.unit_s * (1 + TOLERANCE):
-            raise KvboundError(f"the program says {search.objective * program.unit_s} s, not {cost.time_s} s")
-        if cost.time_s <= measures.time_s:
-            best, measures = found, cost
-    lowest = max(search.bound * program.unit_s, ideal(instance))
+    lowest = max(search_bound_s, ideal(instance))
     bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
     proved = measures.time_s - lowest <= gap * measures.time_s or math.isclose(measures.time_s, lowest)
     return Result(
@@ -86,14 +77,57 @@ def solve_exact(
         status=Status.OPTIMAL if proved else Status.FEASIBLE,
         measures=measures,
         bound=bound,
-        termination=search.ended,
+        termination=ended,
         wall_s=time.perf_counter() - begin,
         schedule=best,
         **about,
     )
 
 
-def _examine(instance: Instance, start: Schedule) -> None:
+def improve(
+    instance: Instance,
+    known: tuple[Schedule, Measures],
+    *,
+    end: float,
+    gap: float,
+    bound_s: float = -math.inf,
+    seed: int = 0,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> tuple[tuple[Schedule, Measures], float, Termination]:
+    """Search the mixed-integer program from a known schedule on.
+
+    Parameters
+    ----------
+    end
+        `time.perf_counter` at which to stop.
+    gap, bound_s
+        Stop within this relative gap of the bound found here or a time lower bound known before.
+
+    Returns
+    -------
+    The best schedule and its measures, the highest bound in seconds, how it ended.
+
+    Raises
+    ------
+    KvboundError
+        HiGHS's objective is not what the schedule costs: a defect.
+    """
+    program = formulation(instance)
+    unit = program.unit_s
+    search = Search(program, end, gap, seed, threads, progress, known[1].time_s / unit, bound=bound_s / unit)
+    search.run(known[0])
+    if search.values is not None:
+        found = program.schedule(search.values)
+        cost = evaluate(instance, found)
+        if cost.time_s > search.objective * unit * (1 + TOLERANCE):
+            raise KvboundError(f"the program says {search.objective * unit} s, not {cost.time_s} s")
+        if cost.time_s <= known[1].time_s:
+            known = found, cost
+    return known, search.bound * unit, search.ended
+
+
+def examine(instance: Instance, start: Schedule) -> None:
     """Have the checker see whether a schedule from outside is one of the instance's."""
     arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays)

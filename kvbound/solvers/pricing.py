@@ -1,0 +1,206 @@
+"""Schedules at any size, beside a certified bound: what a miss is worth, slot by slot, decides who stays.
+
+Balanced next-use eviction (`_balance`) comes first, beside the policies that know the future; the dual
+proves a time lower bound; where the gap is not closed and the program has a size that HiGHS can take, its
+relaxation, fixed where it is whole, and its search improve the best schedule against that bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kvbound.cost import evaluate, identify, loads, measures
+from kvbound.errors import InfeasibleError, UsageError
+from kvbound.instance import Instance
+from kvbound.models import columns
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, Measures, Result, Status, Termination
+from kvbound.schedule import Schedule
+from kvbound.simulation import simulate
+from kvbound.slotcost import SlotCost
+from kvbound.solvers import _balance as balance
+from kvbound.solvers.certificate import Certificate
+from kvbound.solvers.certified import solve_certified
+from kvbound.solvers.exact import examine, improve
+
+_SIMULATED = 1e9
+"""Items times slots up to which policies that know the future are simulated as well."""
+_KEPT = 1e10
+"""Items times slots up to which a balanced schedule is kept; beyond, its events would fill the memory."""
+_PROGRAM = 1_000_000
+"""Columns up to which the program is worth building."""
+_BOUND = 0.4
+"""Share of the time for the bound."""
+
+
+def solve_pricing(
+    instance: Instance,
+    *,
+    time_limit: float = 60.0,
+    gap: float = 1e-3,
+    seed: int = 0,
+    start: Schedule | None = None,
+    sample: float | None = None,
+    kernel: str | None = None,
+    threads: int = 2,
+    progress: Progress = silent,
+) -> Result:
+    """Find a good schedule and prove how good it is.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds; on instances of millions of reads the schedule, the evaluation and the check of the bound
+        come on top.
+    gap
+        Relative gap to the certified bound at which the schedule is good enough.
+    start
+        A schedule to start from, beside the method's own.
+    sample
+        Share of the items to tune the bound on; None lets the size decide.
+
+    Returns
+    -------
+    Result
+        With the certified bound and its certificate. Beyond 10**10 items times slots the schedule itself
+        is not kept, only what it costs. Interrupted, it holds the best so far.
+
+    Raises
+    ------
+    UsageError
+        The accounting is not physical.
+    InputError
+        The start does not keep the rules.
+    """
+    begin = time.perf_counter()
+    about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": {"gap": gap, "sample": sample}}
+    if not instance.physical:
+        raise UsageError("method pricing needs accounting 'physical'")
+    try:
+        _ = instance.room
+    except InfeasibleError:
+        identity = identify(instance, with_trace=False)
+        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    best, ended = _Best(), Termination()
+    proof: tuple[Bound, Certificate | None] = Bound(), None
+    try:
+        for found in _candidates(instance, start, threads, progress):
+            best.take(found)
+        bounded = solve_certified(
+            instance,
+            time_limit=_BOUND * time_limit,
+            seed=seed,
+            sample=sample,
+            kernel=kernel,
+            progress=progress,
+        )
+        proof = bounded.bound, bounded.certificate
+        if bounded.termination.reason == "interrupted":
+            raise KeyboardInterrupt
+        ended = _search(instance, best, proof[0], gap, begin + time_limit, seed, threads, progress)
+    except KeyboardInterrupt:
+        ended = Termination("interrupted")
+    return _result(instance, best, proof, ended, time.perf_counter() - begin, about)
+
+
+@dataclass(eq=False)
+class _Best:
+    """The best schedule so far; a huge one by its measures only."""
+
+    measures: Measures | None = None
+    schedule: Schedule | None = None
+
+    def take(self, found: tuple[Measures, Schedule | None]) -> None:
+        """Keep what is faster."""
+        if self.measures is None or found[0].time_s < self.measures.time_s:
+            self.measures, self.schedule = found
+
+
+def _candidates(
+    instance: Instance, start: Schedule | None, threads: int, progress: Progress
+) -> Iterator[tuple[Measures, Schedule | None]]:
+    """Yield schedules that need no search, best guesses last."""
+    if start is not None:
+        examine(instance, start)
+        yield evaluate(instance, start), start
+    quotas = None
+    if instance.slots * instance.tokens <= _SIMULATED or not balance.applies(instance):
+        for policy in ("belady", "keep-last"):
+            result = simulate(instance, policy, progress=progress)
+            assert result.measures is not None
+            yield result.measures, result.schedule
+            if policy == "belady" and result.schedule is not None and balance.applies(instance):
+                change = loads(instance, result.schedule).blocks[:, :, 0]
+                held = (result.schedule.initial == 0).sum(axis=1) + np.cumsum(change, axis=0).mean(axis=0)
+                quotas = balance.quotas_like(instance, held)
+    if balance.applies(instance):
+        even = balance.even_quotas(instance)
+        for shares in [even] if quotas is None or np.array_equal(quotas, even) else [even, quotas]:
+            yield _balanced(instance, shares, threads, progress)
+
+
+def _balanced(
+    instance: Instance, quotas: balance.Ints, threads: int, progress: Progress
+) -> tuple[Measures, Schedule | None]:
+    """Return the best of the balanced plays."""
+    cost, best, least = SlotCost.of(instance), None, np.inf
+    for play in balance.plays(instance, quotas, threads, progress):
+        total = float(cost.times(play.loads(instance).q).sum())
+        if total < least:
+            best, least = play, total
+    assert best is not None
+    if instance.slots * instance.tokens <= _KEPT:
+        schedule = balance.schedule(instance, best)
+        return evaluate(instance, schedule), schedule
+    counted = best.loads(instance)
+    held = np.concatenate([[counted.start], counted.start + counted.blocks.reshape(-1, 2).cumsum(axis=0)])
+    return measures(instance, cost.times(counted.q), counted, held.max(axis=0)), None
+
+
+def _search(
+    instance: Instance,
+    best: _Best,
+    bound: Bound,
+    gap: float,
+    end: float,
+    seed: int,
+    threads: int,
+    progress: Progress,
+) -> Termination:
+    """Improve the best schedule by the program, if there is need, time and a program of some size."""
+    assert best.measures is not None
+    lowest = bound.time_s or 0.0
+    if best.measures.time_s - lowest <= gap * best.measures.time_s:
+        return Termination()
+    if best.schedule is None or columns(instance) > _PROGRAM or time.perf_counter() >= end:
+        return Termination("limit", "size" if time.perf_counter() < end else "time")
+    found, _, ended = improve(
+        instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=lowest,
+        seed=seed, threads=threads, progress=progress,
+    )  # fmt: skip
+    best.take((found[1], found[0]))
+    return ended
+
+
+def _result(
+    instance: Instance,
+    best: _Best,
+    proof: tuple[Bound, Certificate | None],
+    ended: Termination,
+    wall_s: float,
+    about: dict[str, Any],
+) -> Result:
+    bound, certificate = proof
+    status = Status.UNKNOWN if best.measures is None else Status.FEASIBLE
+    if best.measures is not None and bound.time_s is not None:
+        # rounding may leave the proof a hair above what it proves
+        bound = Bound(min(bound.time_s, best.measures.time_s), bound.status, bound.method)
+    return Result(
+        identify(instance), status=status, measures=best.measures, bound=bound, termination=ended,
+        wall_s=wall_s, schedule=best.schedule, certificate=certificate, **about,
+    )  # fmt: skip

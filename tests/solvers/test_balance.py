@@ -1,0 +1,137 @@
+"""Balanced next-use eviction: legal, costed as the cost model does, the same with and without numba."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import kvbound as kv
+from kvbound.checker import check
+from kvbound.cost import evaluate
+from kvbound.instance import Copies, Instance, Migration
+from kvbound.progress import silent
+from kvbound.schedule import file_arrays
+from kvbound.slotcost import SlotCost
+from kvbound.solvers import _balance as balance
+from kvbound.solvers import _balance_kernels as kernels
+from tests.strategies import tiny_instances
+
+NAMES = (
+    "native-r15-c25-b64-n64",
+    "native-r15-c25-b64-n64-prefetch",
+    "swap-4x64-c30-b450",
+    "swap-1x200-c53-b64",
+)
+
+
+def simple(**rules: Any) -> st.SearchStrategy[Instance]:
+    return tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1, **rules)
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModuleType:
+    """The kernels as they are where numba is not installed."""
+    spec = importlib.util.spec_from_file_location("plain_kernels", kernels.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)
+        spec.loader.exec_module(module)
+    assert not hasattr(module.play, "py_func")
+    return module
+
+
+def total(instance: Instance, play: balance.Play) -> float:
+    return float(SlotCost.of(instance).times(play.loads(instance).q).sum())
+
+
+def examine(instance: Instance) -> list[float]:
+    times = []
+    for play in balance.plays(instance, balance.even_quotas(instance), 1, silent):
+        schedule = balance.schedule(instance, play)
+        arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        report = check(instance.expanded(), instance.trace.rows, arrays)
+        assert report.ok, report.problems
+        measures = evaluate(instance, schedule)
+        assert measures.time_s == pytest.approx(total(instance, play), rel=1e-12)
+        assert measures.moved_bytes["up"] == play.loads(instance).up.sum()
+        times.append(measures.time_s)
+    return times
+
+
+@given(simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH))
+@settings(max_examples=60, deadline=None)
+def test_schedules_keep_every_rule_and_cost_what_they_say(instance: Instance) -> None:
+    examine(instance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_real_reads(name: str) -> None:
+    instance = kv.read_instance(name)
+    best = kv.solve(instance, "dual", time_limit=2).bound.time_s
+    assert best is not None
+    assert best <= min(examine(instance))
+
+
+@given(simple(migration=Migration.PREFETCH))
+@settings(max_examples=25, deadline=None)
+def test_with_and_without_numba(plain: ModuleType, instance: Instance) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        compiled = list(balance.plays(instance, balance.even_quotas(instance), 1, silent))
+        patch.setattr(balance, "kernels", plain)
+        slow = list(balance.plays(instance, balance.even_quotas(instance), 1, silent))
+    for one, other in zip(compiled, slow, strict=True):
+        assert np.array_equal(one.counts, other.counts)
+        assert np.array_equal(one.start, other.start)
+
+
+def test_any_number_of_workers() -> None:
+    instance = kv.read_instance(NAMES[0])
+    quotas = balance.even_quotas(instance)
+    one, two = (list(balance.plays(instance, quotas, threads, silent)) for threads in (1, 2))
+    assert all(np.array_equal(a.counts, b.counts) for a, b in zip(one, two, strict=True))
+
+
+@given(simple())
+@settings(max_examples=40, deadline=None)
+def test_free_misses_are_those_that_cost_nothing(instance: Instance) -> None:
+    reads, cost, size = instance.trace.past_counts(), SlotCost.of(instance), instance.item_bytes
+    free = balance.free_misses(instance, np.zeros(reads.shape))
+    q = np.zeros((*reads.shape, 6))
+    q[..., 2], q[..., 5] = instance.llm.weight_reads, size
+
+    def times(misses: NDArray[np.int64]) -> NDArray[np.float64]:
+        q[..., 0], q[..., 1] = (reads - misses) * size, misses * size
+        return cost.times(q)
+
+    assert np.all(times(free) <= times(np.zeros_like(reads)) * (1 + 1e-9))
+    more = free < reads
+    assert np.all(times(np.minimum(free + 1, reads))[more] > times(np.zeros_like(reads))[more])
+
+
+def test_it_beats_next_use_where_churn_varies() -> None:
+    """High variation, 450 GB/s: what next-use eviction keeps is worth nothing in many slots."""
+    reads = {
+        "kind": "fang2025", "layers": 2, "prefill_tokens": 490, "decode_steps": 160, "variation": 0.9,
+        "count_rule": "round(n-1)", "sparsity": 0.6, "seed": 0,
+    }  # fmt: skip
+    llm = {
+        "name": "small", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 162889728 // 64,
+    }  # fmt: skip
+    room = 2 * 259 * 16384
+    instance = kv.make_instance("s", memory="gh200-paper", llm=llm, trace={"synthetic": reads}, capacity=room)
+    times = examine(instance)
+    belady = kv.simulate(instance, "belady").time_s
+    assert belady is not None
+    assert min(times) < 0.95 * belady
+    assert times[1] < times[0]  # writes fed back

@@ -1,0 +1,127 @@
+"""Schedules beside a certified bound: the ladder, starts, interrupts, every rule."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+
+import kvbound as kv
+from kvbound.checker import check
+from kvbound.errors import UsageError
+from kvbound.instance import Instance
+from kvbound.result import BoundStatus, Status
+from kvbound.schedule import file_arrays
+from kvbound.solvers import pricing
+from tests.strategies import tiny_instances
+
+
+def best_known(instance: Instance) -> float:
+    time = kv.solve(instance, "exact", gap=1e-7).time_s
+    assert time is not None
+    return time
+
+
+@given(tiny_instances())
+@settings(max_examples=10, deadline=None)
+def test_between_bound_and_policies_under_any_rules(instance: Instance) -> None:
+    result = kv.solve(instance, "pricing", time_limit=0.3)
+    assert result.time_s is not None
+    assert result.bound.time_s is not None
+    assert result.bound.status is BoundStatus.CERTIFIED
+    least = best_known(instance)
+    assert result.bound.time_s <= least * (1 + 1e-9)
+    assert least <= result.time_s * (1 + 1e-6)
+    belady = kv.simulate(instance, "belady").time_s
+    assert belady is not None
+    assert result.time_s <= belady
+    assert result.schedule is not None
+    arrays = file_arrays(result.schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    assert check(instance.expanded(), instance.trace.rows, arrays).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["native-r15-c25-b64-n64", "swap-2x48-c30-b64-prefetch", "swap-2x48-c53-b450"]
+)
+def test_the_gap_is_closed_on_small_instances(name: str) -> None:
+    result = kv.solve(kv.read_instance(name), "pricing", time_limit=30)
+    assert result.status is Status.FEASIBLE
+    assert result.gap is not None
+    assert 0 <= result.gap <= 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["native-r15-c25-b64", "native-r10-c25-b64", "native-r40-c50-b450"])
+def test_the_gap_is_closed_on_recorded_attention(name: str) -> None:
+    result = kv.solve(kv.read_instance(name), "pricing", time_limit=90)
+    assert result.gap is not None
+    assert 0 <= result.gap <= 0.01
+
+
+def test_a_start_is_never_made_worse() -> None:
+    instance = kv.read_instance("swap-2x48-c53-b64")
+    best = kv.solve(instance, "exact")
+    result = kv.solve(instance, "pricing", start=best.schedule, time_limit=1)
+    assert result.time_s is not None
+    assert best.time_s is not None
+    assert result.time_s <= best.time_s
+
+
+def test_an_interrupt_keeps_the_best() -> None:
+    instance = kv.read_instance("native-r15-c25-b64-n64")
+
+    def interrupt(done: float, total: float, note: str = "") -> None:
+        if "balanced" in note:
+            raise KeyboardInterrupt
+
+    result = kv.solve(instance, "pricing", progress=interrupt)
+    assert result.termination.reason == "interrupted"
+    assert result.schedule is not None
+    assert result.bound.status is BoundStatus.NONE
+    belady = kv.simulate(instance, "belady").time_s
+    assert result.time_s is not None
+    assert belady is not None
+    assert result.time_s <= belady
+
+
+def test_a_schedule_too_large_to_keep_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = kv.read_instance("swap-1x200-c30-b450")
+    monkeypatch.setattr(pricing, "_SIMULATED", 0)
+    kept = kv.solve(instance, "pricing", time_limit=2, gap=0.5)
+    monkeypatch.setattr(pricing, "_KEPT", 0)
+    measured = kv.solve(instance, "pricing", time_limit=2, gap=0.5)
+    assert kept.schedule is not None
+    assert measured.schedule is None
+    assert kept.measures is not None
+    assert measured.measures is not None
+    assert measured.measures.time_s == pytest.approx(kept.measures.time_s, rel=1e-12)
+    assert measured.measures.peak_bytes == kept.measures.peak_bytes
+    assert measured.measures.moved_bytes == kept.measures.moved_bytes
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    instance = kv.read_instance("swap-2x48-c30-b64")
+
+    def run(threads: int) -> str:
+        document = kv.solve(instance, "pricing", time_limit=600, threads=threads).to_json()
+        return json.dumps(
+            {k: v for k, v in document.items() if k not in ("wall_s", "peak_rss_bytes", "kernel")}
+        )
+
+    assert run(1) == run(2)
+
+
+def test_what_it_refuses() -> None:
+    with pytest.raises(UsageError, match="physical"):
+        kv.solve(kv.read_instance("paper-low"), "pricing")
+
+
+def test_no_room_for_the_weights() -> None:
+    instance = kv.read_instance("swap-2x48-c30-b64")
+    heavy = kv.make_instance(
+        "heavy", memory=instance.memory.to_mapping(), trace=instance.trace,
+        llm=instance.llm.to_mapping() | {"weight_bytes": 1e12},
+    )  # fmt: skip
+    assert kv.solve(heavy, "pricing").status is Status.INFEASIBLE
