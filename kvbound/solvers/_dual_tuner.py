@@ -20,6 +20,9 @@ Floats = NDArray[np.float64]
 _RATES = (0.2, 0.15)
 """Adam's step for the logits of row weights, and for room prices in units of a slow read per step."""
 _BETAS = (0.9, 0.95)
+_LATE = 0.1
+"""Share of the time that a climb may lag behind before the clock, and not the count, shortens its steps:
+a climb that is in time is the same on any machine."""
 _DEEPEST = 12.0
 """Logits this far below the highest weigh next to nothing and can still come back."""
 _RECENT = 4
@@ -97,7 +100,8 @@ class Tuner:
         """
         start = time.perf_counter()
         for count in range(iterations):
-            done = max(count / iterations, (time.perf_counter() - start) / max(deadline - start, 1e-9))
+            passed = (time.perf_counter() - start) / max(deadline - start, 1e-9)
+            done = max(count / iterations, (passed - _LATE) / (1 - _LATE))
             if done >= 1 or self.best_s >= target:
                 return done >= 1
             self._step(1 - done)
