@@ -92,8 +92,11 @@ def test_located_puts_the_file_and_the_way_in_front() -> None:
 @example(2**53 + 1)
 def test_numbers_are_finite(value: object) -> None:
     number = as_number(value)
-    number_like = isinstance(value, int | float) and not isinstance(value, bool)
-    assert number is None or (number_like and math.isfinite(number) and number == float(value))
+    if number is not None:
+        assert isinstance(value, int | float)
+        assert not isinstance(value, bool)
+        assert math.isfinite(number)
+        assert number == float(value)
 
 
 @given(st.text())
