@@ -31,14 +31,14 @@ def reproduce(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="fang2025: arXiv 2508.13231.")],
     table: Annotated[str | None, typer.Option(metavar="NAME", help="Only this table.")] = None,
     scale: Annotated[
-        ScaleName, typer.Option(help="Quick is 1/64 of the tokens and 1/8 of the layers: minutes, not days.")
+        ScaleName, typer.Option(help="Quick is 1/64 of the tokens and 1/8 of the layers: minutes.")
     ] = ScaleName.QUICK,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Tables, CSV, figures, and each cell as it is done."),
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="S", help="For the solvers of a cell: 5, 90s; by default 5s or 1h.")
+        str | None, typer.Option(metavar="S", help="For the solvers of a cell: 5, 90s; by default 4s or 1h.")
     ] = None,
     figures: Annotated[
         bool | None, typer.Option("--figures/--no-figures", help="By default with --out, if it can be.")
