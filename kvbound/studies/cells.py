@@ -167,6 +167,8 @@ def _entry(instance: Instance, name: str, **options: Any) -> Entry:
         result = solve(instance, name, **options)
     except (UsageError, InputError, InfeasibleError) as error:
         return None, str(error)
+    except MemoryError:
+        return None, "more memory than there is"
     if result.termination.reason == "interrupted":
         raise KeyboardInterrupt
     return result, result.termination.reason if result.status == "infeasible" else ""

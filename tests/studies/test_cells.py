@@ -69,6 +69,22 @@ def test_what_the_accounting_refuses_has_its_reason() -> None:
     assert found["published"] == []
 
 
+def test_a_method_that_runs_out_of_memory_loses_only_its_own_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def large(instance: Any, method: str, **options: Any) -> Any:
+        if method == "belady":
+            raise MemoryError
+        return solve(instance, method, **options)
+
+    monkeypatch.setattr(runner, "solve", large)
+    found = run_cell(SMALL, TINY)
+    assert found["physical"]["belady"] == {
+        "time_s": None,
+        "hit_rate": None,
+        "note": "more memory than there is",
+    }
+    assert found["gap"] is not None
+
+
 def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
