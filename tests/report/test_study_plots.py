@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from kvbound.report import study_plots
 
 def test_cells_and_methods_may_be_missing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "cell": "first",
             "bound_s": 1.0,
