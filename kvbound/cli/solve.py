@@ -38,8 +38,8 @@ def solve(
 ) -> None:
     """Find a schedule, or a bound, with one method.
 
-    Without --method: the exact model where it is small, else the best policy beside the certified
-    bound of the dual.
+    Without --method: the exact model where it is small, else pricing beside its certified bound and,
+    while the gap is above 1 %, annealing.
     """
     from kvbound import solvers
 

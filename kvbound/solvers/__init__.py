@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
+import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 20_000
 """Up to this size the exact model is tried unless something else is asked for."""
+GAP = 0.01
+"""Beyond it, a relative gap to the certified bound that is good enough unless another is asked for."""
+_PRICED = 0.6
+"""Share of the time for pricing before annealing."""
 
 
 class Method(NamedTuple):
@@ -58,8 +64,8 @@ def solve(
     Parameters
     ----------
     method
-        A name of METHODS or a policy; None takes `exact` where the model is small, else the best
-        policy beside the certified bound of `dual`.
+        A name of METHODS or a policy; None takes `exact` where the model is small, else `pricing` and,
+        if that leaves a gap, `anneal`.
     time_limit
         Seconds of wall time.
     gap
@@ -88,6 +94,8 @@ def solve(
         )
     solver = _load(method)
     options |= common
+    if "kernel" in inspect.signature(solver).parameters:
+        options["kernel"] = kernel
     _refuse(method, options, inspect.signature(solver).parameters)
     result: Result = solver(instance, time_limit=time_limit, seed=seed, progress=progress, **options)
     return result
@@ -116,11 +124,28 @@ def _default(
     start: Schedule | None,
     **common: Any,
 ) -> Result:
-    if instance.physical and columns(instance) <= MOST_COLUMNS:
+    if not instance.physical:
+        results = run_all(instance, time_limit=time_limit, **common)
+        found = [result for result in results if result.status is Status.FEASIBLE]
+        return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
+    if columns(instance) <= MOST_COLUMNS:
         return solve(instance, "exact", time_limit=time_limit, gap=gap, start=start, **common)
-    results = run_all(instance, time_limit=time_limit, **common)
-    found = [result for result in results if result.status in (Status.OPTIMAL, Status.FEASIBLE)]
-    return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
+    end, wanted = time.perf_counter() + time_limit, GAP if gap is None else gap
+    priced = solve(instance, "pricing", time_limit=_PRICED * time_limit, gap=wanted, start=start, **common)
+    left = end - time.perf_counter()
+    enough = priced.gap is None or priced.gap <= wanted or priced.termination.reason == "interrupted"
+    if enough or priced.schedule is None or left < 1:
+        return priced
+    annealed = solve(
+        instance,
+        "anneal",
+        time_limit=left,
+        gap=wanted,
+        start=priced.schedule,
+        bound_s=priced.bound.time_s,
+        **common,
+    )
+    return dataclasses.replace(annealed, bound=priced.bound, certificate=priced.certificate)
 
 
 def columns(instance: Instance) -> int:
@@ -134,7 +159,7 @@ def default_methods(instance: Instance) -> list[str]:
     """What `compare` runs unless told otherwise: every policy, the ideal, and the solver for the size."""
     if not instance.physical:
         return list(PUBLISHED)
-    return [*POLICIES, "best", "exact" if columns(instance) <= MOST_COLUMNS else "dual"]
+    return [*POLICIES, "best", "exact" if columns(instance) <= MOST_COLUMNS else "pricing"]
 
 
 def run_all(
@@ -170,7 +195,7 @@ def compare(instance: Instance, methods: Sequence[str] | None = None, **options:
     Parameters
     ----------
     methods
-        Names; None takes every policy, the ideal, and the exact model or, on larger instances, the dual.
+        Names; None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
     options
         As for `run_all`.
     """
