@@ -48,8 +48,8 @@ class Board(NamedTuple):
         Blocks each tier holds, shape (K,).
     reads
         Tokens of each block read in each step, shape (layers * blocks, steps).
-    first
-        First state of each block, shape (layers * blocks,).
+    layer, first
+        Layer and first state of each block, shape (layers * blocks,).
     block, low, high
         Block, first and last state of each stay, in order, shape (stays,).
     stay
@@ -73,6 +73,7 @@ class Board(NamedTuple):
     cut: float
     room: Ints
     reads: NDArray[np.uint16]
+    layer: NDArray[np.int32]
     first: NDArray[np.int32]
     block: NDArray[np.int32]
     low: NDArray[np.int32]
@@ -125,9 +126,10 @@ def board(instance: Instance) -> Board:
     rows, base, off, latency = _prices(instance, tick)
     up = list(Migration).index(instance.rules.migration)
     whole = up == 0 or (up == 1 and instance.inclusive and instance.tiers == 2)
+    layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
     return Board(
         steps, instance.layers, instance.prefill_tokens, instance.granularity, instance.blocks,
-        instance.inclusive, up, 0.0 if whole else CUT, np.array(room, np.int64), reads,
+        instance.inclusive, up, 0.0 if whole else CUT, np.array(room, np.int64), reads, layer,
         first, block, low, high, stay, rows, base, off, instance.llm.weight_reads > 0, latency, tick,
     )  # fmt: skip
 

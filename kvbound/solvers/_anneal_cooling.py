@@ -18,7 +18,7 @@ HOT = 0.002
 """Chance at first that a move is taken that adds what one more miss typically costs."""
 COLD = 1 / 200
 """The last temperature over the first."""
-SPREAD = 0.25
+SPREAD = 0.6
 """The coldest chain's temperature over the hottest's, at any time."""
 BATCHES = 40
 """Temperatures in a cycle; after each, chains may exchange theirs."""

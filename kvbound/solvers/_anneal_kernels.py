@@ -72,18 +72,19 @@ def _paint(
 ) -> int:  # fmt: skip
     """Give a block's states from low on new tiers, leaving the old ones in fresh."""
     steps, layers, prefill, size, tiers = shape
+    begin = local * size  # the block's first token
     for step in range(max(low - 1, 0), min(high, steps - 1) + 1):
         before, after = own[step], own[step + 1]
         then = fresh[step - low] if step >= low else before
         next_ = fresh[step + 1 - low] if step < high else after
         read = np.int64(reads[step])
-        newborn = (prefill + step) // size == local
+        newborn = begin <= prefill + step < begin + size
         if read == 0 and not newborn and before == after and then == next_:
             continue
         if before == then and after == next_:
             continue
         slot = step * layers + layer
-        past = min(prefill + step - local * size, size)
+        past = min(prefill + step - begin, size)
         _charge(counts[slot], tiers, inclusive, read, past, newborn, before, after, -1)
         _charge(counts[slot], tiers, inclusive, read, past, newborn, then, next_, 1)
         for n in range(number):
@@ -155,7 +156,7 @@ def _margins(
             count[target] -= 1
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@nb.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _propose(board: Board, tier: Tiers, margin: Ints, u: Floats) -> Part:
     """Block, first and last state and new tier of a move."""
     stays, steps = len(board.block), board.steps
@@ -163,7 +164,7 @@ def _propose(board: Board, tier: Tiers, margin: Ints, u: Floats) -> Part:
     if u[4] < PICKY:
         for _ in range(LOOK):
             block, high = board.block[s], board.high[s]
-            gain = margin[min(high, steps - 1) * board.layers + block // board.blocks, 1]
+            gain = margin[min(high, steps - 1) * board.layers + board.layer[block], 1]
             if high < steps and tier[block, high] != 0 and gain > 0:
                 break
             s = s + 1 if s + 1 < stays else 0
@@ -182,18 +183,21 @@ def _propose(board: Board, tier: Tiers, margin: Ints, u: Floats) -> Part:
     return block, low, high, np.uint8((tier[block, high] + turn) % len(board.room))
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@nb.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _victim(
     board: Board, tier: Tiers, margin: Ints, t: int, full: int, first: int, start: int, picky: bool
 ) -> tuple[int, int]:
     """Block and state of whoever makes way at moment t; block -1 if nobody was found."""
     layers, steps = board.layers, board.steps
     everything = layers * board.blocks
+    stride = STRIDE % everything
+    full_steps = (t - 1) // layers if t > 0 else 0
+    begun = t - 1 - full_steps * layers if t > 0 else -1  # layers up to this one are a state further
     found, found_state, least = -1, 0, _NEVER
-    for probe in range(PROBES):
-        block = (start + STRIDE * probe) % everything
-        layer = block // board.blocks
-        state = (t - 1 - layer) // layers + 1 if t > layer else 0
+    block = start
+    for _ in range(PROBES):
+        layer = board.layer[block]
+        state = full_steps + 1 if layer <= begun else full_steps
         if tier[block, state] == full and board.stay[block, state] >= 0 and block != first:
             end = np.int64(board.high[board.stay[block, state]])
             cost = _FREE
@@ -203,10 +207,13 @@ def _victim(
                 found, found_state, least = block, state, cost
             if cost == 0:
                 break
+        block += stride
+        if block >= everything:
+            block -= everything
     return found, found_state
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@nb.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _undo(
     board: Board, tier: Tiers, counts: Ints, held: Held, spots: Ints, olds: Tiers, done: int, touched: Ints
 ) -> None:
@@ -214,13 +221,13 @@ def _undo(
     shape = (board.steps, board.layers, board.prefill, board.size, len(board.room))
     for n in range(done - 1, -1, -1):
         block, low, high = spots[n]
-        layer = block // board.blocks
+        layer = np.int64(board.layer[block])
         local = block - layer * board.blocks
         own, reads = tier[block], board.reads[block]
         _paint(own, reads, counts, held, shape, board.inclusive, layer, local, low, high, olds[n], touched, 0)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@nb.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
 def _make(
     board: Board, tier: Tiers, counts: Ints, held: Held, margin: Ints, u: Floats, spots: Ints, olds: Tiers,
     touched: Ints,
@@ -232,7 +239,7 @@ def _make(
     full, first, begin, end = new, block, low, high
     number = 0
     for done in range(VICTIMS + 1):
-        layer = block // board.blocks
+        layer = np.int64(board.layer[block])
         local = block - layer * board.blocks
         own = tier[block]
         olds[done, : high - low + 1] = new
@@ -245,7 +252,7 @@ def _make(
             return False, done + 1, number
         if done and _overfull(held[new], room[new], layers, layer, low, high) >= 0:
             return False, done + 1, number
-        t = _overfull(held[full], room[full], layers, first // board.blocks, begin, end)
+        t = _overfull(held[full], room[full], layers, np.int64(board.layer[first]), begin, end)
         if t < 0:
             return True, done + 1, number
         if full == last or done == VICTIMS:

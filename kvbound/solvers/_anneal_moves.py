@@ -28,12 +28,12 @@ DRAWS = 5 + VICTIMS
 """Kind of move, stay, new tier, how much of it, picky or not, and where to look for each victim."""
 PICKY = 0.8
 """Share of picky moves."""
-ROW = 0.15
+ROW = 0.05
 """Share of moves that repaint several stays in a row, up to LONGEST."""
 LONGEST = 4
-LOOK = 16
+LOOK = 32
 """Stays a picky move looks at for one worth moving."""
-PROBES = 24
+PROBES = 40
 """Blocks looked at for a victim."""
 STRIDE = 7919
 """Distance of those blocks: a prime."""

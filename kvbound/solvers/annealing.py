@@ -15,10 +15,10 @@ from kvbound.errors import InfeasibleError, InputError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, Termination
+from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.simulation import simulate
-from kvbound.solvers._anneal_board import Board, board, schedule_of
+from kvbound.solvers._anneal_board import MOST_BYTES, Board, board, schedule_of
 from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
@@ -35,10 +35,8 @@ TOLERANCE = 1e-6
 """How far, relatively, the sum of differences and the cost model may differ."""
 ROUNDING = 1e-8
 """How far, relatively, whole ticks may be off."""
-MANY, FEW = 8, 2
-"""Chains on small instances and on large ones."""
-LARGE = 2**16
-"""Stays of all chains together, about, on instances in between."""
+MANY = 32
+"""Chains unless told otherwise, where NumPy takes them all at once."""
 TRIAL = 64
 """Moves of each chain that tell how fast they are."""
 
@@ -72,7 +70,8 @@ def solve_annealing(
     start
         A schedule to start from; by default the best that some policies make.
     chains
-        Schedules worked on at once; None lets the size decide.
+        Schedules worked on at once; None takes one where the compiled kernel runs, which takes one after
+        the other, and many with NumPy. For the same number both kernels find the same schedule.
     moves
         Moves of each chain in the first cooling; None lets the size decide. Each later one has twice as many.
     cycles
@@ -110,7 +109,7 @@ def solve_annealing(
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
     first, interrupted = (_examined(instance, start), False) if start else _first(instance)
-    count = chains or min(max(LARGE // max(len(setting.block), 1), FEW), MANY)
+    count = chains or _chains(setting, about["kernel"])
     states = Chains.of(instance, setting, [first] * count)
     annealer = Annealer(setting, states, np.random.default_rng(seed), about["kernel"], threads)
     lowest = max(ideal(instance), bound_s or 0.0)
@@ -120,23 +119,33 @@ def solve_annealing(
         ended = Termination("interrupted")
     else:
         ended = run.search(moves or max(FEWEST, SWEEPS * len(setting.block)), cycles)
-    best = schedule_of(setting, annealer.best)
-    measures = evaluate(instance, best)
-    if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE):
-        raise KvboundError(f"annealing says {run.time_s} s, the cost model {measures.time_s} s")
+    schedule, measures = _costed(instance, run)
+    voucher = "ideal" if bound_s is None else "given"
     return Result(
         identify(instance),
         status=Status.OPTIMAL if math.isclose(measures.time_s, lowest) else Status.FEASIBLE,
         measures=measures,
-        bound=Bound(
-            min(lowest, measures.time_s), BoundStatus.CLAIMED, "ideal" if bound_s is None else "given"
-        ),
+        bound=Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, voucher),
         termination=ended,
         options={"gap": gap, "chains": count, "moves": annealer.moves},
         wall_s=time.perf_counter() - begin,
-        schedule=best,
+        schedule=schedule,
         **about,
     )
+
+
+def _chains(setting: Board, kernel: str) -> int:
+    """Compiled code takes chains one after the other, so that one gets furthest; NumPy takes all at once."""
+    return 1 if kernel == "numba" else max(1, min(MANY, MOST_BYTES // (2 * setting.stay.size)))
+
+
+def _costed(instance: Instance, run: _Run) -> tuple[Schedule, Measures]:
+    """Return the best schedule, and what the cost model says of it."""
+    best = schedule_of(run.board, run.annealer.best)
+    measures = evaluate(instance, best)
+    if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE):
+        raise KvboundError(f"annealing says {run.time_s} s, the cost model {measures.time_s} s")
+    return best, measures
 
 
 @dataclass(eq=False)

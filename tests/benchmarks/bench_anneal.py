@@ -1,0 +1,187 @@
+"""Annealing: moves per second of processor time, beside a plain annealer in pure Python.
+
+    python -m tests.benchmarks.bench_anneal [NAME ...] [--seconds 5] [--solve 60]
+
+The plain annealer makes one move at a time: it flips one stay (two tiers, inclusive, on-read, single
+tokens), sends one stay away where there is no room, keeps the slots' counts and occupancy up to date by
+differences, and takes its slot times from the same facets. It does not look for a stay worth moving, or
+for the block that costs least to send away, as ours does: a move of ours is worth more. `--solve` also
+prints how near the best known time a run of so many seconds comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import time
+
+import numpy as np
+
+import kvbound as kv
+from kvbound.instance import Instance
+from kvbound.kernels import Kernel, pick
+from kvbound.library import best_known
+from kvbound.solvers._anneal_board import UNBORN, Board, board, schedule_of, tiers_of
+from kvbound.solvers._anneal_moves import DRAWS, anneal
+from kvbound.solvers._anneal_state import Chains
+from kvbound.solvers.annealing import solve_annealing
+
+NAMES = ("swap-2x48-c30-b64", "native-r15-c25-b64-n64", "native-r15-c25-b64")
+HEAT = 0.15
+"""Temperature over the time of a mean slot."""
+
+
+class Plain:
+    """One schedule, lists of numbers, one move at a time."""
+
+    def __init__(self, setting: Board, states: Chains) -> None:
+        self.setting = setting
+        self.tier, self.counts = states.tier[0].tolist(), states.counts[0].tolist()
+        self.held, self.ticks = states.held[0, 0].tolist(), states.ticks[0].tolist()
+        self.rows, self.base = setting.rows[0].tolist(), setting.base[:, 0].tolist()
+        self.stays = list(
+            zip(setting.block.tolist(), setting.low.tolist(), setting.high.tolist(), strict=True)
+        )
+        self.number, self.room = setting.stay.tolist(), int(setting.room[0])
+        self.reads = setting.reads.tolist()
+
+    def slot_ticks(self, slot: int) -> float:
+        """Time of one slot by the facets."""
+        base, count = self.base[slot % self.setting.layers], self.counts[slot]
+        return max(
+            b + sum(map(float.__mul__, row, map(float, count)))
+            for b, row in zip(base, self.rows, strict=True)
+        )
+
+    def flip(self, stay: int, touched: set[int]) -> None:
+        """Move a stay to the other tier and bring all counts up to date."""
+        block, low, high = self.stays[stay]
+        setting, own, reads = self.setting, self.tier[block], self.reads[block]
+        layers, layer, to = setting.layers, block // setting.blocks, 1 - own[high]
+        token = block % setting.blocks
+        around = range(max(low - 1, 0), min(high, setting.steps - 1) + 1)
+        for sign in (-1, 1):
+            for step in around:
+                before, after, newborn = own[step], own[step + 1], token == setting.prefill + step
+                if not (reads[step] or newborn or before != after):
+                    continue
+                count = self.counts[step * layers + layer]
+                if before != UNBORN:
+                    count[before] += sign * reads[step]
+                count[4] += sign * ((newborn or before == 1) and after == 0)
+                count[5] += sign * newborn
+                touched.add(step * layers + layer)
+            own[low : high + 1] = [to] * (high - low + 1)
+        for t in self.span(stay):
+            self.held[t] += 1 - 2 * to
+
+    def span(self, stay: int) -> range:
+        """Moments a stay covers."""
+        block, low, high = self.stays[stay]
+        layers, layer = self.setting.layers, block // self.setting.blocks
+        begin = (low - 1) * layers + layer + 1 if low else 0
+        return range(begin, min(high * layers + layer + 1, len(self.held)))
+
+    def move(self, heat: float) -> bool:
+        """Try one move; return whether it was taken."""
+        stay, touched = random.randrange(len(self.stays)), set[int]()
+        done = [stay]
+        self.flip(stay, touched)
+        full = next((t for t in self.span(stay) if self.held[t] > self.room), None)
+        if full is not None:
+            block = random.randrange(len(self.tier))
+            layer = block // self.setting.blocks
+            state = (full - 1 - layer) // self.setting.layers + 1 if full > layer else 0
+            other = self.number[block][state]
+            if other >= 0 and other != stay and self.tier[block][state] == 0:
+                done.append(other)
+                self.flip(other, touched)
+            if any(self.held[t] > self.room for t in self.span(stay)):
+                return self.undo(done)
+        new = {slot: self.slot_ticks(slot) for slot in touched}
+        delta = sum(ticks - self.ticks[slot] for slot, ticks in new.items())
+        if delta > 0 and random.random() >= math.exp(-delta / heat):
+            return self.undo(done)
+        for slot, ticks in new.items():
+            self.ticks[slot] = ticks
+        return True
+
+    def undo(self, done: list[int]) -> bool:
+        """Flip back."""
+        for stay in reversed(done):
+            self.flip(stay, set())
+        return False
+
+
+def states_of(instance: Instance, setting: Board, chains: int) -> Chains:
+    """Chains from belady's schedule, with what leaves before its next read leaving at once."""
+    start = kv.simulate(instance, "belady").schedule
+    assert start is not None
+    tier = tiers_of(setting, start)
+    last = tier[setting.block, setting.high]
+    tier = np.where(setting.stay < 0, tier, last[setting.stay])
+    return Chains.of(instance, setting, [schedule_of(setting, tier)] * chains)
+
+
+def plain_rate(instance: Instance, seconds: float) -> float:
+    """Moves per second of the plain annealer."""
+    setting = board(instance)
+    plain = Plain(setting, states_of(instance, setting, 1))
+    random.seed(0)
+    heat, moves, begin = HEAT * float(np.mean(plain.ticks)), 0, time.process_time()
+    while (taken := time.process_time() - begin) < seconds:
+        for _ in range(100):
+            plain.move(heat)
+        moves += 100
+    spans = [plain.span(n) for n, (block, _, high) in enumerate(plain.stays) if plain.tier[block][high] == 0]
+    assert np.array_equal(np.bincount(np.concatenate(spans), minlength=len(plain.held)), plain.held)
+    return moves / taken
+
+
+def rate(instance: Instance, seconds: float, kernel: Kernel, chains: int) -> float:
+    """Moves per second of all chains together."""
+    setting = board(instance)
+    states = states_of(instance, setting, chains)
+    rng, each = np.random.default_rng(0), 64 if kernel == "numpy" else max(2**15 // chains, 1)
+    heat, moves, begin = HEAT * states.ticks[0].mean(), 0, 0.0
+    while not moves or (taken := time.process_time() - begin) < seconds:
+        draws = rng.random((each, chains, DRAWS + 1))
+        limits = np.floor(-heat * np.log(1 - draws[:, :, -1])).astype(np.int64)
+        anneal(setting, states, draws, limits, kernel)
+        if begin == 0.0:  # the first compiles
+            begin = time.process_time()
+            continue
+        moves += limits.size
+    return moves / taken
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--solve", type=float, default=0.0)
+    options = parser.parse_args()
+    print(f"{os.cpu_count()} processors, moves per second of processor time")
+    for name in options.names:
+        instance = kv.read_instance(name)
+        plain = plain_rate(instance, options.seconds)
+        print(f"{name}: plain Python {plain:,.0f}")
+        tries: list[tuple[Kernel, int]] = [("numpy", 1), ("numpy", 32), ("numpy", 512)]
+        if pick() == "numba":
+            tries += [("numba", 1), ("numba", 8)]
+        for kernel, chains in tries:
+            if chains * board(instance).stay.size * 3 > 2**31:
+                continue
+            found = rate(instance, options.seconds, kernel, chains)
+            print(f"  {kernel}, {chains} chains: {found:,.0f}, {found / plain:.1f} times as many")
+        if options.solve:
+            known = best_known()[name].time_s
+            result = solve_annealing(instance, time_limit=options.solve, gap=0.0)
+            print(f"  {options.solve:g} s: {result.time_s} s, best known {known} s")
+
+
+if __name__ == "__main__":
+    main()
