@@ -26,9 +26,8 @@ FROZEN = 0.05
 """Share of a cycle's batches, the last ones, that take nothing worse at all."""
 CHUNK, FASTER = 256, 64
 """Moves of each chain between two looks at the clock, and how many more of a chain when compiled."""
-REHEAT = 0.5
-"""Each cycle begins at so many times the temperature the one before began at, down to COOLEST."""
-COOLEST = 0.1
+REHEAT, REHEATS = 0.5, 4
+"""Each cycle begins at so many times the temperature the one before began at; the fifth is hot again."""
 
 
 @dataclass(eq=False)
@@ -63,7 +62,7 @@ class Annealer:
         Parameters
         ----------
         number
-            Of the cycle, from 0: later ones begin less hot, from the best and from what else is good.
+            Of the cycle, from 0: most later ones begin less hot.
         moves
             Of each chain.
         look
@@ -77,7 +76,7 @@ class Annealer:
         self._gather()
         count = self.chains.count
         ladder = SPREAD ** np.linspace(0, 1, count) if count > 1 else np.ones(1)
-        hot = self._hot * max(REHEAT**number, COOLEST)
+        hot = self._hot * REHEAT ** (number % REHEATS)
         for batch in range(BATCHES):
             share = batch / BATCHES
             frozen = share >= 1 - FROZEN
