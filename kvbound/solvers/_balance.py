@@ -8,12 +8,12 @@ leaves first. With unit gains and a common room that is the optimal rule for int
 Lloyd, 1995), but for the writes into the fast tier, which move the targets and are fed back.
 Where items may be prefetched, a slot rather saves some of its free misses for that: what the slow tier has
 time for beside the misses brings in what later slots still want.
+All layers share the room. Who has to leave before it is read was never worth bringing in, and is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,19 @@ from numpy.typing import NDArray
 
 from kvbound.cost import Loads
 from kvbound.instance import Initial, Instance, Migration
-from kvbound.progress import Progress
+from kvbound.progress import Progress, silent
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
 
 Ints = NDArray[np.int64]
-_SHARES = {Migration.ON_READ: (1.0, 1.0), Migration.PREFETCH: (1.0, 0.5, 0.25)}
-"""Shares of the free misses that targets leave to them, pass by pass."""
+_PASSES = {
+    Migration.ON_READ: ((1.0, 0.0), (1.0, 0.3)),
+    Migration.PREFETCH: ((1.0, 0.0), (1.0, 0.3), (0.25, 0.3)),
+}
+"""Pass by pass: the share of the free misses that targets leave to them, and how much of what a miss costs
+at the most one may cost that counts as free."""
 
 
 def applies(instance: Instance) -> bool:
@@ -48,14 +52,12 @@ class Play:
         See `_balance_kernels`, (steps, layers, 5).
     start
         Items of each layer in tier 0 before the first slot, (layers,).
-    quotas, targets, free
-        What made it: room of each layer, (layers,); hits wanted of each slot and misses that cost it
-        nothing, (steps, layers).
+    targets, free
+        What made it: hits wanted of each slot and misses that cost it nothing, (steps, layers).
     """
 
     counts: Ints
     start: Ints
-    quotas: Ints
     targets: Ints
     free: Ints
 
@@ -78,17 +80,25 @@ class Play:
         return Loads(q, up * size, np.zeros_like(up), blocks, first)
 
 
-def plays(instance: Instance, quotas: Ints, threads: int, progress: Progress) -> Iterator[Play]:
+def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
     """Play the instance again and again, each time knowing the last time's writes better."""
-    shares, reads = _SHARES[instance.rules.migration], instance.trace.past_counts()
-    writes = np.zeros(reads.shape)
-    for number, share in enumerate(shares):
-        free = free_misses(instance, np.floor(writes))
+    passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
+    turned, writes = _turned(instance), np.zeros(reads.shape)
+    for number, (share, cheap) in enumerate(passes):
+        free = free_misses(instance, np.floor(writes), cheap)
         targets = reads - np.floor(share * free).astype(np.int64)
-        found = _play(instance, quotas, targets, free, threads, _part(progress, number, len(shares)))
+        found, _ = _play(instance, turned, targets, free, None, _part(progress, number, len(passes)))
         yield found
         weight = 1.0 if number == 0 else 0.5
         writes = writes + weight * (found.counts[..., kernels.UP] - writes)
+
+
+def _turned(instance: Instance) -> kernels.Words:
+    shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
+    turned = np.zeros(shape, np.uint64)
+    for layer in range(instance.layers):
+        kernels.turn(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
+    return turned
 
 
 def _part(progress: Progress, number: int, of: int) -> Progress:
@@ -98,13 +108,15 @@ def _part(progress: Progress, number: int, of: int) -> Progress:
     return report
 
 
-def free_misses(instance: Instance, writes: NDArray[np.float64]) -> Ints:
+def free_misses(instance: Instance, writes: NDArray[np.float64], cheap: float = 0.0) -> Ints:
     """How many reads of each slot tier 1 can serve without the slot taking longer, (steps, layers).
 
     Parameters
     ----------
     writes
         Items written into tier 0 in each slot, (steps, layers).
+    cheap
+        Count as free what takes at most this share of the time that a miss takes at the most.
     """
     cost, size = SlotCost.of(instance), instance.item_bytes
     reads = instance.trace.past_counts()
@@ -116,7 +128,8 @@ def free_misses(instance: Instance, writes: NDArray[np.float64]) -> Ints:
         return cost.times(q)
 
     low, high = np.zeros_like(reads), reads.copy()
-    least = times(low) * (1 + 1e-12)
+    dearest = times(reads) - times(np.maximum(reads - 1, 0))
+    least = times(low) * (1 + 1e-12) + cheap * dearest
     while np.any(low < high):
         middle = (low + high + 1) // 2
         free = times(middle) <= least
@@ -124,88 +137,86 @@ def free_misses(instance: Instance, writes: NDArray[np.float64]) -> Ints:
     return low
 
 
-def even_quotas(instance: Instance) -> Ints:
-    """Give every layer the same room, or, where the fill is forced, what that takes."""
-    room = instance.room[0]
-    assert room is not None  # only the last tier may be unlimited
-    layers, prompt = instance.layers, instance.layers * instance.prefill_tokens
-    if instance.rules.initial is Initial.PREFILL_FIRST and room < prompt:
-        return _forced(instance).sum(axis=1)
-    return room // layers + (np.arange(layers) < room % layers).astype(np.int64)
-
-
-def quotas_like(instance: Instance, held: NDArray[np.float64]) -> Ints:
-    """Share the room out like the mean number of items that each layer holds elsewhere, (layers,)."""
-    even = even_quotas(instance)
-    if instance.rules.initial is Initial.PREFILL_FIRST or not held.sum():
-        return even
-    return np.floor(held / held.sum() * even.sum()).astype(np.int64)
-
-
-def _forced(instance: Instance) -> NDArray[np.bool_]:
-    nothing = np.zeros((instance.layers, instance.prefill_tokens))
-    return fill(instance, nothing) == 0
-
-
 def _play(
-    instance: Instance, quotas: Ints, targets: Ints, free: Ints, threads: int, progress: Progress
-) -> Play:
-    play = Play(np.zeros((*targets.shape, 5), np.int64), np.zeros_like(quotas), quotas, targets, free)
-    nothing = np.zeros((0, 0), np.uint8)
-    with ThreadPoolExecutor(threads) as pool:
-        played = pool.map(lambda layer: _layer(instance, play, layer, nothing), range(instance.layers))
-        for layer, (inside, counts) in enumerate(played):
-            play.start[layer] = np.count_nonzero(inside)
-            play.counts[:, layer] = counts
-            progress(layer + 1, instance.layers, "balanced schedule")
-    return play
+    instance: Instance,
+    turned: kernels.Words,
+    targets: Ints,
+    free: Ints,
+    after: NDArray[np.uint8] | None,
+    progress: Progress,
+) -> tuple[Play, NDArray[np.bool_]]:
+    """Play all slots; return with who starts in tier 0, and fill `after` (layers, steps, bytes) if given."""
+    steps, layers, prefill = instance.decode_steps, instance.layers, instance.prefill_tokens
+    rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
+    prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
+    inside = _start(instance, turned, targets)
+    state = _state(instance, turned, targets, prefetch)
+    for layer in range(layers):
+        kernels.begin(state, layer, inside[layer])
+    for step in range(steps):
+        for layer in range(layers):
+            spare = int(free[step, layer]) if prefetch else -1
+            # what a forced fill put there stays until its layer's first slot
+            kernels.play(state, layer, rows[layer][step], step, prefill, spare, not forced or step > 0)
+        progress(step + 1, steps, "balanced schedule")
+    counts, nothing = np.zeros((layers, steps, 5), np.int64), np.zeros((0, 0), np.uint8)
+    for layer in range(layers):
+        fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
+        bits = nothing if after is None else after[layer]
+        first = kernels.settle(rows[layer], state.hits[layer], fetched, prefill, counts[layer], bits)
+        if not forced:
+            inside[layer] = first[:prefill]
+    return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), targets, free), inside
 
 
-def _layer(
-    instance: Instance, play: Play, layer: int, after: NDArray[np.uint8]
-) -> tuple[NDArray[np.bool_], Ints]:
-    """Play one layer; return who starts in tier 0 and the counts, (steps, 5)."""
-    rows, prefill = instance.trace.words(layer), instance.prefill_tokens
-    reads, target = instance.trace.past_counts()[:, layer], play.targets[:, layer].copy()
-    quota, turned = int(play.quotas[layer]), kernels.turn(rows, prefill)
-    first = kernels.first_reads(turned, prefill, len(rows))
-    if instance.rules.initial is Initial.PREFILL_FIRST:
-        inside = _forced(instance)[layer]
-    else:
-        inside = _best_start(first, reads, target, quota)
-    spare = np.full(len(rows), -1)
-    if instance.rules.migration is Migration.PREFETCH:
-        spare = play.free[:, layer].copy()
-    counts = np.zeros((len(rows), 5), np.int64)
-    state = kernels.begin(turned, target, reads, first, inside, quota)
-    kernels.play(state, rows, prefill, spare, counts, after)
-    return inside, counts
+def _state(instance: Instance, turned: kernels.Words, targets: Ints, prefetch: bool) -> kernels.State:
+    """Return the state in which nobody has begun yet."""
+    layers, room = instance.layers, instance.room[0]
+    assert room is not None  # only the last tier may be unlimited
+    by_step, by_token = (layers, instance.decode_steps + 1), (layers, instance.tokens)
+    words = (layers, instance.decode_steps, -(-instance.tokens // 64))
+    last = np.zeros((1, layers), np.int64)
+    return kernels.State(
+        turned=turned,
+        target=np.concatenate([targets, last]).T.copy(),
+        when=np.full(by_token, instance.decode_steps),
+        coming=np.concatenate([instance.trace.past_counts(), last]).T.copy(),
+        held=np.zeros(by_step, np.int64),
+        kept=np.full(by_step, -1),
+        left=np.full(by_step, -1),
+        below=np.full(by_token, -1),
+        entered=np.full(by_token, -1),
+        seen=np.full(by_token, -1),
+        inside=np.zeros(by_token, np.bool_),
+        hits=np.zeros(words, np.uint64),
+        fetched=np.zeros(words if prefetch else (0, 0, 0), np.uint64),
+        pool=np.array([0, room, 0]),
+    )
 
 
-def _best_start(first: Ints, reads: Ints, target: Ints, quota: int) -> NDArray[np.bool_]:
-    """Who should start in tier 0: what is read first, as far as its step can make use of it."""
-    steps = len(target)
-    sorted_by_step = np.argsort(first, kind="stable")
-    at = first[sorted_by_step]
-    rank = np.arange(len(at)) - np.searchsorted(at, at)
-    later = np.append(reads, 0) - np.bincount(first, minlength=steps + 1)
-    wanted = (at < steps) & (rank < (np.append(target, 0) - later)[at])
-    inside = np.zeros(len(first), np.bool_)
-    inside[sorted_by_step[wanted][:quota]] = True
-    return inside
+def _start(instance: Instance, turned: kernels.Words, targets: Ints) -> NDArray[np.bool_]:
+    """Who starts in tier 0, (layers, prompt): what is read first, as far as its slot can make use of it."""
+    shape, steps = (instance.layers, instance.prefill_tokens), instance.decode_steps
+    reads = instance.trace.past_counts()
+    scores = np.full(shape, -np.inf)
+    for layer in range(instance.layers):
+        first = kernels.first_reads(turned[layer], shape[1], steps)
+        by_step = np.argsort(first, kind="stable")
+        at = first[by_step]
+        rank = np.arange(len(at)) - np.searchsorted(at, at)
+        later = np.append(reads[:, layer], 0) - np.bincount(first, minlength=steps + 1)
+        wanted = (at < steps) & (rank < (np.append(targets[:, layer], 0) - later)[at])
+        scores[layer, by_step[wanted]] = -at[wanted]
+    return fill(instance, scores) == 0
 
 
 def schedule(instance: Instance, play: Play) -> Schedule:
     """Play once more and keep who is where."""
-    initial = np.ones((instance.layers, instance.prefill_tokens), np.uint8)
-    events = []
-    for layer in range(instance.layers):
-        rows = instance.trace.words(layer)
-        after = np.zeros((len(rows), rows.shape[1] * 8), np.uint8)
-        inside, _ = _layer(instance, play, layer, after)
-        initial[layer, inside] = 0
-        events.append(_events(after, inside, instance.prefill_tokens))
-    return Schedule(initial, tuple(events))
+    width = 8 * -(-instance.tokens // 64)
+    after = np.zeros((instance.layers, instance.decode_steps, width), np.uint8)
+    _, inside = _play(instance, _turned(instance), play.targets, play.free, after, silent)
+    events = [_events(*each, instance.prefill_tokens) for each in zip(after, inside, strict=True)]
+    return Schedule((~inside).astype(np.uint8), tuple(events))
 
 
 def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], prefill: int) -> LayerEvents:

@@ -1,4 +1,4 @@
-"""One layer played with a quota of tier 0, the reads to come in sight; compiled where numba is there.
+"""One slot after the other, the reads to come in sight; compiled where numba is there.
 
 Items are kept in stacks by the step that reads them next, so that a read costs a few operations. Without
 numba the same lines run as Python: same numbers, some hundred times slower.
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 HITS, UP, UNREAD, BORN, HELD = range(5)
 """Columns of the counts: reads served by tier 0; writes into it, and how many of these were of items not
 read and of new tokens; items in it after the slot."""
-_SIZE, _LAST, _QUOTA = range(3)
+SIZE, ROOM, LAST = range(3)
+"""Entries of the pool: items in tier 0, how many there may be, a step that reads none of them later."""
 
 
 def _jit(function: _Function) -> _Function:
@@ -33,83 +35,54 @@ def _jit(function: _Function) -> _Function:
 
 
 class State(NamedTuple):
-    """Where the items are; a stack is a top per step and, per item, who lies below it."""
+    """Where the items of all layers are; a stack is a top per step and, per item, who lies below it."""
 
     turned: Words
-    """The layer's reads, token by token; see `turn`."""
+    """The reads, token by token; see `turn`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
-    """Hits that each step can make use of, (steps + 1,)."""
+    """Hits that each slot can make use of, (layers, steps + 1)."""
     when: Ints
-    """Step that reads each item next, or the number of steps, (tokens,)."""
+    """Step that reads each item next, or the number of steps, (layers, tokens)."""
     coming: Ints
-    """Reads of each step by items that have an event before it still to come, (steps + 1,)."""
+    """Reads of each slot by items that have an event before it still to come, (layers, steps + 1)."""
     held: Ints
-    """Items in tier 0 by the step that reads them next, (steps + 1,)."""
+    """Items in tier 0 by the step that reads them next, (layers, steps + 1)."""
     kept: Ints
     """Tops of the stacks of items in tier 0."""
     left: Ints
     """Tops of the stacks of items outside."""
     below: Ints
-    """Who lies below each item, (tokens,)."""
+    """Who lies below each item, (layers, tokens)."""
     entered: Ints
-    """Step in which each item last entered tier 0, and, next to it, left it."""
-    dropped: Ints
+    """Step in which each item was last brought in without being read, or -1."""
     seen: Ints
     """Step in which each item was last read or born."""
-    inside: NDArray[np.bool_]
-    unread: NDArray[np.bool_]
-    """Whether each item last entered without being read."""
+    inside: Bools
+    """Who is in tier 0, (layers, tokens)."""
+    hits: Words
+    """Bits of the reads that find their item in tier 0, (layers, steps, words)."""
+    fetched: Words
+    """Bits of the items brought in unread that are still there when read; no layers without prefetch."""
     pool: Ints
-    """Items in tier 0, a step that none of them is read after, and how many there may be."""
-
-
-def begin(
-    turned: Words, target: Ints, reads: Ints, first: Ints, inside: NDArray[np.bool_], quota: int
-) -> State:
-    """Return the state before the first step.
-
-    Parameters
-    ----------
-    target, reads
-        Hits that each step can make use of, and reads of past tokens, (steps,).
-    first
-        Step that first reads each token of the prompt, or the number of steps.
-    inside
-        Who starts in tier 0, (prompt tokens,).
-    """
-    steps, tokens = len(target), turned.shape[1]
-    never = np.full(tokens, -1)
-    state = State(
-        turned, np.append(target, 0), np.full(tokens, steps), np.append(reads, 0),
-        np.zeros(steps + 1, np.int64), np.full(steps + 1, -1), np.full(steps + 1, -1), never.copy(),
-        never.copy(), never.copy(), never.copy(), np.zeros(tokens, np.bool_), np.zeros(tokens, np.bool_),
-        np.array([0, 0, quota]),
-    )  # fmt: skip
-    state.when[: len(first)] = first
-    np.subtract.at(state.coming, first, 1)
-    _start(state, inside)
-    return state
+    """What the layers share; see SIZE, ROOM and LAST."""
 
 
 @_jit
-def turn(rows: Words, prefill: int) -> Words:
+def turn(rows: Words, prefill: int, turned: Words) -> None:
     """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
 
     A step's read of its own token is left out.
     """
-    steps = len(rows)
-    turned = np.zeros(((steps + 63) // 64, prefill + steps), np.uint64)
-    now = np.empty(prefill + steps, np.int64)
-    for step in range(steps):
+    now = np.empty(turned.shape[1], np.int64)
+    for step in range(len(rows)):
         bit = np.uint64(1) << np.uint64(step & 63)
         for n in range(_decode(rows[step], prefill + step, now)):
             turned[step >> 6, now[n]] |= bit
-    return turned
 
 
 @_jit
 def _decode(words: Words, before: int, now: Ints) -> int:
-    """List the tokens that one step reads, those below `before`; return how many."""
+    """List the tokens that are set in a row and below `before`; return how many."""
     count = 0
     for n in range(len(words)):
         bits, token = words[n], 64 * n
@@ -152,137 +125,182 @@ def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
 
 
 @_jit
-def _start(state: State, inside: NDArray[np.bool_]) -> None:
+def begin(state: State, layer: int, inside: Bools) -> None:
+    """Put a layer's prompt where it starts, (prompt tokens,)."""
     for token in range(len(inside)):
-        if inside[token] and state.when[token] < len(state.target) - 1:
-            _join(state, token)
+        at = next_read(state.turned[layer], token, 0, state.target.shape[1] - 1)
+        state.when[layer, token] = at
+        state.coming[layer, at] -= 1
+        if inside[token]:
+            _join(state, layer, token)
         else:
-            _leave(state, token)
+            _leave(state, layer, token)
 
 
 @_jit
-def _join(state: State, token: int) -> None:
-    at = state.when[token]
-    state.below[token], state.kept[at] = state.kept[at], token
-    state.held[at] += 1
-    state.inside[token] = True
-    state.pool[_SIZE] += 1
-    state.pool[_LAST] = max(state.pool[_LAST], at)
+def _join(state: State, layer: int, token: int) -> None:
+    at = state.when[layer, token]
+    state.below[layer, token], state.kept[layer, at] = state.kept[layer, at], token
+    state.held[layer, at] += 1
+    state.inside[layer, token] = True
+    state.pool[SIZE] += 1
+    state.pool[LAST] = max(state.pool[LAST], at)
 
 
 @_jit
-def _leave(state: State, token: int) -> None:
-    at = state.when[token]
-    state.below[token], state.left[at] = state.left[at], token
-    state.inside[token] = False
+def _leave(state: State, layer: int, token: int) -> None:
+    at = state.when[layer, token]
+    state.below[layer, token], state.left[layer, at] = state.left[layer, at], token
+    state.inside[layer, token] = False
 
 
 @_jit
-def _wanted(state: State, at: int) -> bool:
-    """Whether a step could make use of one more hit, beside those of items still to have an event."""
-    return state.held[at] < state.target[at] - state.coming[at]
+def _wanted(state: State, layer: int, at: int) -> bool:
+    """Whether a slot could make use of one more hit, beside those of items still to have an event."""
+    return state.held[layer, at] < state.target[layer, at] - state.coming[layer, at]
 
 
 @_jit
-def _fits(state: State, step: int, at: int) -> bool:
-    """Whether an item read next `at` fits in, in place of one that is read later if need be."""
-    pool = state.pool
-    while pool[_LAST] > step and state.held[pool[_LAST]] == 0:
-        pool[_LAST] -= 1
-    return pool[_SIZE] < pool[_QUOTA] or at < pool[_LAST]
+def _last(state: State) -> int:
+    """Layer of an item in tier 0 that is read last; none if -1."""
+    while state.pool[LAST] >= 0:
+        for layer in range(len(state.held) - 1, -1, -1):
+            if state.held[layer, state.pool[LAST]] > 0:
+                return layer
+        state.pool[LAST] -= 1
+    return -1
 
 
 @_jit
-def _enter(state: State, step: int, token: int, counts: Ints) -> None:
-    """Let an item in, and the one that is read last out if there is no room."""
-    if state.pool[_SIZE] >= state.pool[_QUOTA]:
-        last = state.pool[_LAST]
-        victim = state.kept[last]
-        state.kept[last] = state.below[victim]
-        state.held[last] -= 1
-        state.pool[_SIZE] -= 1
-        _leave(state, victim)
-        if state.entered[victim] == step:
-            counts[UP] -= 1
-            counts[UNREAD] -= int(state.unread[victim])
-        else:
-            state.dropped[victim] = step
-    if state.dropped[token] != step:  # else it never went
-        state.entered[token] = step
-        state.unread[token] = state.seen[token] != step
-        counts[UP] += 1
-        counts[UNREAD] += int(state.unread[token])
-    _join(state, token)
+def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
+    """Let an item in, in place of one that is read later if need be; return whether that worked."""
+    if state.pool[SIZE] >= state.pool[ROOM]:
+        other = _last(state) if evict else -1
+        if other < 0 or state.pool[LAST] <= state.when[layer, token]:
+            return False
+        victim = state.kept[other, state.pool[LAST]]
+        state.kept[other, state.pool[LAST]] = state.below[other, victim]
+        state.held[other, state.pool[LAST]] -= 1
+        state.pool[SIZE] -= 1
+        if state.entered[other, victim] >= 0:
+            _flip(state.fetched[other], state.entered[other, victim], victim)
+        _leave(state, other, victim)
+    state.entered[layer, token] = -1
+    if state.seen[layer, token] != step:
+        state.entered[layer, token] = step
+        _flip(state.fetched[layer], step, token)
+    _join(state, layer, token)
+    return True
 
 
 @_jit
-def _read(state: State, step: int, token: int) -> None:
-    """Find out when an item that is read or born now is read next."""
-    state.when[token] = next_read(state.turned, token, step + 1, len(state.target) - 1)
-    state.coming[state.when[token]] -= 1
-    state.seen[token] = step
+def _flip(rows: Words, step: int, token: int) -> None:
+    rows[step, token >> 6] ^= np.uint64(1) << np.uint64(token & 63)
 
 
 @_jit
-def _prefetch(state: State, step: int, budget: int, counts: Ints) -> None:
-    """Bring in what the next steps could make use of, as far as that costs nothing."""
-    at = step + 1
-    while budget > 0 and at < len(state.target) - 1 and _fits(state, step, at):
-        token = state.left[at]
-        if token < 0 or not _wanted(state, at):
-            at += 1
-            continue
-        state.left[at] = state.below[token]
-        before = counts[UNREAD]
-        _enter(state, step, token, counts)
-        budget -= max(counts[UNREAD] - before, 0)
-
-
-@_jit
-def play(state: State, rows: Words, prefill: int, spare: Ints, counts: Ints, after: Bytes) -> None:
-    """Play all steps.
+def play(state: State, layer: int, words: Words, step: int, prefill: int, spare: int, evict: bool) -> None:
+    """Play one slot.
 
     Parameters
     ----------
-    rows
-        The layer's reads, (steps, words).
+    words
+        What it reads, (words,).
     spare
-        Reads that tier 1 can serve in each step at no cost; negative where nothing may be prefetched.
+        Reads that tier 1 can serve at no cost; negative where nothing may be prefetched.
+    evict
+        Whether room may be made.
+    """
+    steps, born = state.target.shape[1] - 1, prefill + step
+    now, was = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
+    count, hits = _decode(words, born, now), 0
+    now[count] = born
+    state.pool[SIZE] -= state.held[layer, step]
+    state.held[layer, step], state.kept[layer, step], state.left[layer, step] = 0, -1, -1
+    for n in range(count + 1):
+        token = now[n]
+        was[n] = state.inside[layer, token]
+        at = next_read(state.turned[layer], token, step + 1, steps)
+        state.when[layer, token], state.seen[layer, token] = at, step
+        state.coming[layer, at] -= 1
+    for n in range(count):
+        token = now[n]
+        if was[n]:
+            hits += 1
+            _flip(state.hits[layer], step, token)
+            state.entered[layer, token] = -1
+            if state.when[layer, token] < steps and _wanted(state, layer, state.when[layer, token]):
+                _join(state, layer, token)
+            else:
+                _leave(state, layer, token)
+    for n in range(count + 1):
+        token = now[n]
+        if not was[n]:
+            at = state.when[layer, token]
+            wanted = at < steps and _wanted(state, layer, at)
+            if not (wanted and _enter(state, step, layer, token, evict)):
+                _leave(state, layer, token)
+    _prefetch(state, step, layer, spare - (count - hits))
+
+
+@_jit
+def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
+    """Bring in what the layer's next slots could make use of, as far as that costs nothing."""
+    at = step + 1
+    while budget > 0 and at < state.target.shape[1] - 1:
+        token = state.left[layer, at]
+        if token < 0 or not _wanted(state, layer, at):
+            at += 1
+            continue
+        state.left[layer, at] = state.below[layer, token]
+        if not _enter(state, step, layer, token, True):
+            _leave(state, layer, token)
+            return
+        budget -= int(state.seen[layer, token] != step)
+
+
+@_jit
+def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes) -> Bools:
+    """Keep only what is there when it is read, from its event or since it was fetched, and count.
+
+    Parameters
+    ----------
+    rows, hits, fetched
+        A layer's reads, and as in `State`, (steps, words); `fetched` may have no rows.
     counts
         To be filled, (steps, 5).
     after
         Bits of who is in tier 0 after each slot, (steps, bytes), to be filled unless it has no rows.
+
+    Returns
+    -------
+    Who has to start in tier 0, (tokens,).
     """
-    now = np.empty(len(state.when), np.int64)
-    was = np.empty(len(state.when), np.bool_)
-    for step in range(len(rows)):
-        count, born = _decode(rows[step], prefill + step, now), prefill + step
-        state.pool[_SIZE] -= state.held[step]
-        state.held[step], state.kept[step], state.left[step] = 0, -1, -1
-        now[count] = born
-        for n in range(count + 1):
-            was[n] = state.inside[now[n]]
-            _read(state, step, now[n])
-        for n in range(count):
-            token = now[n]
-            if was[n]:
-                counts[step, HITS] += 1
-                if state.when[token] < len(rows) and _wanted(state, state.when[token]):
-                    _join(state, token)
-                else:
-                    state.dropped[token] = step
-                    _leave(state, token)
-        for n in range(count + 1):
-            token = now[n]
-            if not was[n]:
-                at = state.when[token]
-                if at < len(rows) and _wanted(state, at) and _fits(state, step, at):
-                    _enter(state, step, token, counts[step])
-                else:
-                    _leave(state, token)
-        _prefetch(state, step, spare[step] - (count - counts[step, HITS]), counts[step])
-        counts[step, BORN], counts[step, HELD] = int(state.inside[born]), state.pool[_SIZE]
+    tokens, held = prefill + len(rows), 0
+    keep, now = np.zeros(tokens, np.bool_), np.empty(tokens, np.int64)
+    for step in range(len(rows) - 1, -1, -1):
+        born = prefill + step
+        counts[step, HELD] = held
         if len(after):
             for token in range(born + 1):
-                if state.inside[token]:
+                if keep[token]:
                     after[step, token >> 3] |= np.uint8(1 << (token & 7))
+        if len(fetched):
+            for n in range(_decode(fetched[step], born, now)):
+                counts[step, UP] += 1
+                counts[step, UNREAD] += 1
+                keep[now[n]] = False
+                held -= 1
+        if keep[born]:
+            counts[step, UP] += 1
+            counts[step, BORN] = 1
+            keep[born] = False
+            held -= 1
+        for n in range(_decode(rows[step], born, now)):
+            token = now[n]
+            hit = hits[step, token >> 6] >> np.uint64(token & 63) & np.uint64(1) != 0
+            counts[step, UP] += int(keep[token] and not hit)
+            counts[step, HITS] += int(hit)
+            held += int(hit) - int(keep[token])
+            keep[token] = hit
+    return keep

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.cost import evaluate, identify, loads, measures
+from kvbound.cost import evaluate, identify, measures
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
@@ -89,7 +89,7 @@ def solve_pricing(
     best, ended = _Best(), Termination()
     proof: tuple[Bound, Certificate | None] = Bound(), None
     try:
-        for found in _candidates(instance, start, threads, progress):
+        for found in _candidates(instance, start, progress):
             best.take(found)
         bounded = solve_certified(
             instance,
@@ -122,34 +122,25 @@ class _Best:
 
 
 def _candidates(
-    instance: Instance, start: Schedule | None, threads: int, progress: Progress
+    instance: Instance, start: Schedule | None, progress: Progress
 ) -> Iterator[tuple[Measures, Schedule | None]]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         examine(instance, start)
         yield evaluate(instance, start), start
-    quotas = None
     if instance.slots * instance.tokens <= _SIMULATED or not balance.applies(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)
             assert result.measures is not None
             yield result.measures, result.schedule
-            if policy == "belady" and result.schedule is not None and balance.applies(instance):
-                change = loads(instance, result.schedule).blocks[:, :, 0]
-                held = (result.schedule.initial == 0).sum(axis=1) + np.cumsum(change, axis=0).mean(axis=0)
-                quotas = balance.quotas_like(instance, held)
     if balance.applies(instance):
-        even = balance.even_quotas(instance)
-        for shares in [even] if quotas is None or np.array_equal(quotas, even) else [even, quotas]:
-            yield _balanced(instance, shares, threads, progress)
+        yield _balanced(instance, progress)
 
 
-def _balanced(
-    instance: Instance, quotas: balance.Ints, threads: int, progress: Progress
-) -> tuple[Measures, Schedule | None]:
+def _balanced(instance: Instance, progress: Progress) -> tuple[Measures, Schedule | None]:
     """Return the best of the balanced plays."""
     cost, best, least = SlotCost.of(instance), None, np.inf
-    for play in balance.plays(instance, quotas, threads, progress):
+    for play in balance.plays(instance, progress):
         total = float(cost.times(play.loads(instance).q).sum())
         if total < least:
             best, least = play, total

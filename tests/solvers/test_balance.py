@@ -17,6 +17,7 @@ import kvbound as kv
 from kvbound.checker import check
 from kvbound.cost import evaluate
 from kvbound.instance import Copies, Instance, Migration
+from kvbound.library import best_known
 from kvbound.progress import silent
 from kvbound.schedule import file_arrays
 from kvbound.slotcost import SlotCost
@@ -56,7 +57,7 @@ def total(instance: Instance, play: balance.Play) -> float:
 
 def examine(instance: Instance) -> list[float]:
     times = []
-    for play in balance.plays(instance, balance.even_quotas(instance), 1, silent):
+    for play in balance.plays(instance, silent):
         schedule = balance.schedule(instance, play)
         arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays)
@@ -86,19 +87,20 @@ def test_on_real_reads(name: str) -> None:
 @settings(max_examples=25, deadline=None)
 def test_with_and_without_numba(plain: ModuleType, instance: Instance) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        compiled = list(balance.plays(instance, balance.even_quotas(instance), 1, silent))
+        compiled = list(balance.plays(instance, silent))
         patch.setattr(balance, "kernels", plain)
-        slow = list(balance.plays(instance, balance.even_quotas(instance), 1, silent))
+        slow = list(balance.plays(instance, silent))
     for one, other in zip(compiled, slow, strict=True):
         assert np.array_equal(one.counts, other.counts)
         assert np.array_equal(one.start, other.start)
 
 
-def test_any_number_of_workers() -> None:
-    instance = kv.read_instance(NAMES[0])
-    quotas = balance.even_quotas(instance)
-    one, two = (list(balance.plays(instance, quotas, threads, silent)) for threads in (1, 2))
-    assert all(np.array_equal(a.counts, b.counts) for a, b in zip(one, two, strict=True))
+OPTIMAL = ("native-r10-c10-b64-n24", "native-r15-c25-b64-n16", "swap-2x48-c53-b64", "swap-4x64-c53-b64")
+
+
+@pytest.mark.parametrize("name", OPTIMAL)
+def test_it_is_optimal_where_a_miss_costs_the_same_everywhere(name: str) -> None:
+    assert min(examine(kv.read_instance(name))) == pytest.approx(best_known()[name].time_s, rel=1e-4)
 
 
 @given(simple())
