@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.checker import check
 from kvbound.cost import evaluate, ideal, identify
-from kvbound.errors import InfeasibleError, InputError, KvboundError, UsageError
+from kvbound.errors import InfeasibleError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
-from kvbound.schedule import Schedule, file_arrays
+from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers._anneal_board import MOST_BYTES, Board, board, schedule_of
 from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
+from kvbound.solvers._start import examine
 
 STARTS = ("belady", "keep-last", "lru", "static")
 """Policies whose best schedule annealing starts from, unless one is given."""
@@ -108,7 +108,7 @@ def solve_annealing(
     except InfeasibleError:
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
-    first, interrupted = (_examined(instance, start), False) if start else _first(instance)
+    first, interrupted = (examine(instance, start), False) if start else _first(instance)
     count = chains or _chains(setting, about["kernel"])
     states = Chains.of(instance, setting, [first] * count)
     annealer = Annealer(setting, states, np.random.default_rng(seed), about["kernel"], threads)
@@ -216,12 +216,3 @@ def _first(instance: Instance) -> tuple[Schedule, bool]:
     best = min(found, key=lambda result: result.time_s or 0.0).schedule
     assert best is not None
     return best, interrupted
-
-
-def _examined(instance: Instance, start: Schedule) -> Schedule:
-    """Return a schedule from outside once the checker has seen that it is one of the instance's."""
-    arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
-    report = check(instance.expanded(), instance.trace.rows, arrays)
-    if not report.ok:
-        raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
-    return start

@@ -6,16 +6,16 @@ import math
 import time
 from typing import Any
 
-from kvbound.checker import check
 from kvbound.cost import evaluate, ideal, identify
-from kvbound.errors import InfeasibleError, InputError, KvboundError
+from kvbound.errors import InfeasibleError, KvboundError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
-from kvbound.schedule import Schedule, file_arrays
+from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers._search import Search
+from kvbound.solvers._start import examine
 
 TOLERANCE = 1e-6
 """How far, relatively, HiGHS's objective and the cost model may differ."""
@@ -61,9 +61,7 @@ def solve_exact(
     except InfeasibleError:
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
-    if start is not None:
-        examine(instance, start)
-    first = start or simulate(instance, "belady").schedule
+    first = examine(instance, start) if start else simulate(instance, "belady").schedule
     assert first is not None
     known = first, evaluate(instance, first)
     (best, measures), search_bound_s, ended = improve(
@@ -113,7 +111,10 @@ def improve(
     KvboundError
         HiGHS's objective is not what the schedule costs: a defect.
     """
-    program = formulation(instance)
+    try:
+        program = formulation(instance)
+    except KeyboardInterrupt:
+        return known, -math.inf, Termination("interrupted")
     unit = program.unit_s
     search = Search(program, end, gap, seed, threads, progress, known[1].time_s / unit, bound=bound_s / unit)
     search.run(known[0])
@@ -125,11 +126,3 @@ def improve(
         if cost.time_s <= known[1].time_s:
             known = found, cost
     return known, search.bound * unit, search.ended
-
-
-def examine(instance: Instance, start: Schedule) -> None:
-    """Have the checker see whether a schedule from outside is one of the instance's."""
-    arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
-    report = check(instance.expanded(), instance.trace.rows, arrays)
-    if not report.ok:
-        raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")

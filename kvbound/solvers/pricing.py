@@ -24,9 +24,10 @@ from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers._start import examine
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import solve_certified
-from kvbound.solvers.exact import examine, improve
+from kvbound.solvers.exact import improve
 
 _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
@@ -126,8 +127,7 @@ def _candidates(
 ) -> Iterator[tuple[Measures, Schedule | None]]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
-        examine(instance, start)
-        yield evaluate(instance, start), start
+        yield evaluate(instance, examine(instance, start)), start
     if instance.slots * instance.tokens <= _SIMULATED or not balance.applies(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)

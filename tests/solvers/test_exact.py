@@ -176,3 +176,15 @@ def _with_reads(instance: Instance, lists: list[list[list[int]]]) -> float:
     time = kv.solve(changed, "exact", gap=1e-7).time_s
     assert time is not None
     return time
+
+
+def test_an_interrupt_while_the_program_is_built_keeps_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: Instance) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvbound.solvers.exact.formulation", interrupt)
+    instance = kv.read_instance("swap-2x48-c53-b64")
+    result = kv.solve(instance, "exact")
+    assert result.termination.reason == "interrupted"
+    assert result.time_s == kv.simulate(instance, "belady").time_s
+    assert result.bound.time_s == pytest.approx(ideal(instance))
