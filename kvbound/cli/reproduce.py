@@ -38,7 +38,8 @@ def reproduce(
         typer.Option("--out", metavar="DIR", help="Tables, CSV, figures, and each cell as it is done."),
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="S", help="For the solvers of a cell: 5, 90s; by default 4s or 1h.")
+        str | None,
+        typer.Option(metavar="S", help="The solvers' time in a cell; by default 5s or 10min."),
     ] = None,
     figures: Annotated[
         bool | None, typer.Option("--figures/--no-figures", help="By default with --out, if it can be.")
@@ -145,11 +146,8 @@ def _report(
 def _notes(settings: Settings) -> list[str]:
     """Return what a reader of the tables has to know."""
     from kvbound.studies import fang2025
-    from kvbound.studies.cells import missing_methods
 
-    missing = missing_methods()
     return [
         *fang2025.notes(settings.scale),
         f"Solvers of a cell had {settings.time_limit:g} s together, seed {settings.seed}.",
-        *([f"This kvbound has no {' and no '.join(missing)}: no such column."] if missing else []),
     ]

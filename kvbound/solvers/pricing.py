@@ -35,7 +35,7 @@ _KEPT = 1e10
 """Items times slots up to which a balanced schedule is kept; beyond, its events would fill the memory."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
-_BOUND = 0.4
+_BOUND = 0.6
 """Share of the time for the bound."""
 
 

@@ -16,17 +16,17 @@ from kvbound.progress import Progress, silent
 from kvbound.published import PUBLISHED as POLICIES
 from kvbound.result import Bound, BoundStatus, Result
 from kvbound.schedule import Schedule
-from kvbound.solvers import METHODS, solve, strongest
+from kvbound.solvers import solve, strongest
 from kvbound.studies.fang2025 import Cell, Scale, published
 
 SCHEMA: Final = "kvbound.study-cell/1"
 OPTIONS: Final = {"sa-guided": {"window": 5, "topk": 0.5}}
 """The policies' options: where the study's search starts."""
 RULES: Final = ("static", "belady")
-SOLVERS: Final = {"pricing": 0.25, "anneal": 0.25}
-"""Shares of a cell's time; a solver runs where this version knows it."""
-PROOF: Final = 0.5
-"""The certified bound's share."""
+SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
+"""Shares of a cell's time; pricing proves the bound too."""
+MOST: Final = 1e10
+"""Items times slots beyond which the moves of a policy that promotes what it reads would fill the memory."""
 GAP: Final = 1e-3
 """Relative gap at which the annealer, which begins at the fastest schedule so far, may stop."""
 
@@ -49,11 +49,6 @@ class Settings:
             "time_limit_s": self.time_limit,
             "kvbound_version": __version__,
         }
-
-
-def missing_methods() -> list[str]:
-    """Return the solvers of the tables that this version has not."""
-    return [name for name in SOLVERS if name not in METHODS]
 
 
 def run_cells(
@@ -129,9 +124,8 @@ def run_cell(
         found = {name: _entry(study, name, **OPTIONS.get(name, {}), **common) for name in POLICIES}
         policies = {name: _summary(entry) for name, entry in found.items()}
     runs = _schedules(ours, settings.time_limit, common)
-    proof = _entry(ours, "dual", time_limit=PROOF * settings.time_limit, **common)
     ideal, _ = _entry(ours, "best", **common)
-    bound = _certified([proof, *runs.values()])
+    bound = _certified(runs.values())
     return {
         "schema": SCHEMA,
         "cell": cell.name,
@@ -154,11 +148,16 @@ Entry = tuple[Result | None, str]
 
 def _schedules(instance: Instance, time_limit: float, common: dict[str, Any]) -> dict[str, Entry]:
     """Run what gives schedules; the annealer starts from the fastest before it."""
-    runs = {name: _entry(instance, name, **common) for name in RULES}
+    large = instance.slots * instance.tokens > MOST
+    runs: dict[str, Entry] = {}
+    for name in RULES:
+        if large and name != "static":
+            runs[name] = None, "its moves would fill the memory"
+        else:
+            runs[name] = _entry(instance, name, **common)
     for name, share in SOLVERS.items():
-        if name in METHODS:
-            further = {"start": _fastest(runs), "gap": GAP} if name == "anneal" else {}
-            runs[name] = _entry(instance, name, time_limit=share * time_limit, **further, **common)
+        further = {"start": _fastest(runs), "gap": GAP} if name == "anneal" else {}
+        runs[name] = _entry(instance, name, time_limit=share * time_limit, **further, **common)
     return runs
 
 

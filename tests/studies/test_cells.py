@@ -7,9 +7,9 @@ import pytest
 
 from kvbound.errors import InputError, UsageError
 from kvbound.result import Termination
-from kvbound.solvers import METHODS, solve
+from kvbound.solvers import solve
 from kvbound.studies import cells as runner
-from kvbound.studies.cells import RULES, SOLVERS, Settings, missing_methods, run_cell, run_cells
+from kvbound.studies.cells import RULES, SOLVERS, Settings, run_cell, run_cells
 from kvbound.studies.fang2025 import PAPER, SCALES, Cell, Scale, cells
 
 TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
@@ -24,7 +24,7 @@ def record() -> dict[str, Any]:
 def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record["fang2025"]) == {"static", "reactive", "page", "lookahead-one", "sa-guided", "best"}
-    assert set(record["physical"]) == {*RULES, *SOLVERS} - set(missing_methods())
+    assert set(record["physical"]) == {*RULES, *SOLVERS}
     assert record["factors"] == {
         "variation": "low", "sparsity": 60, "hbm": 23, "link": 450, "layers": 32, "block": 1,
         "migration": "on-read",
@@ -100,11 +100,11 @@ def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: 
     assert second["bound_s"] <= first["physical"][first["best_found"]]["time_s"]
 
 
-def test_missing_methods_leave_their_columns_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SOLVERS:
-        monkeypatch.delitem(METHODS, name, raising=False)
-    assert missing_methods() == list(SOLVERS)
-    assert set(run_cell(PAPER, TINY)["physical"]) == set(RULES)
+def test_policies_whose_moves_would_fill_the_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "MOST", 0)
+    runs = run_cell(PAPER, TINY)["physical"]
+    assert runs["belady"] == {"time_s": None, "hit_rate": None, "note": "its moves would fill the memory"}
+    assert runs["static"]["time_s"] is not None
 
 
 def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
