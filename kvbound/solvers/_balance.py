@@ -14,6 +14,7 @@ All layers share the room. Who has to leave before it is read was never worth br
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,8 +97,12 @@ def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
 def _turned(instance: Instance) -> kernels.Words:
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
     turned = np.zeros(shape, np.uint64)
-    for layer in range(instance.layers):
+
+    def turn(layer: int) -> None:
         kernels.turn(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(turn, range(instance.layers)))
     return turned
 
 
@@ -160,12 +165,15 @@ def _play(
             kernels.play(state, layer, rows[layer][step], step, prefill, spare, not forced or step > 0)
         progress(step + 1, steps, "balanced schedule")
     counts, nothing = np.zeros((layers, steps, 5), np.int64), np.zeros((0, 0), np.uint8)
-    for layer in range(layers):
+
+    def settle(layer: int) -> NDArray[np.bool_]:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
         bits = nothing if after is None else after[layer]
         first = kernels.settle(rows[layer], state.hits[layer], fetched, prefill, counts[layer], bits)
-        if not forced:
-            inside[layer] = first[:prefill]
+        return inside[layer] if forced else first[:prefill]
+
+    with ThreadPoolExecutor() as pool:
+        inside = np.stack(list(pool.map(settle, range(layers))))
     return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), targets, free), inside
 
 
