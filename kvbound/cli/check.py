@@ -73,6 +73,9 @@ def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> No
     console.show(f"{path}: {'accepted' if report.ok else 'rejected'}")
     for problem in report.problems:
         console.show(f"- {problem}")
+    if report.bound_s is not None:
+        bound = f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s), recomputed"
+        console.show(facts([("time lower bound", bound)]))
     if report.time_s is None:
         return
     names = [tier.name for tier in instance.memory.tiers]
