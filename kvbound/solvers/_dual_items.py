@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance
-from kvbound.trace.bits import count
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -64,39 +64,39 @@ class Lanes:
 
     @classmethod
     def of(cls, instance: Instance, layers: slice, offsets: Ints, stride: int = 1) -> Lanes:
-        """Take every stride-th block of every layer, each layer from its own offset on."""
-        size, steps = instance.granularity, instance.decode_steps
+        """Take every stride-th unit of every layer, each layer from its own offset on.
+
+        A unit is as many blocks as fill whole words of a trace's rows.
+        """
+        size, steps, prefill = instance.granularity, instance.decode_steps, instance.prefill_tokens
         chosen = range(instance.layers)[layers]
-        most = -(-instance.blocks // stride)
-        width = -(-most * size // 64)
-        blocks = offsets[layers, None] + stride * np.arange(64 * width // size)
-        born = np.maximum(blocks * size - instance.prefill_tokens, PROMPT)
+        units = offsets[layers, None] + stride * np.arange(-(-count_units(instance) // stride))
+        span = _span(instance)
+        tokens = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
+        blocks = tokens[:, ::size] // size
+        born = np.maximum(blocks * size - prefill, PROMPT)
         born = np.where(blocks < instance.blocks, born, NOBODY).astype(np.int32)
-        tokens = (blocks[:, :, None] * size + np.arange(size)).reshape(len(chosen), -1)
-        rows = np.zeros((steps, len(chosen), width), "<u8")
+        words = tokens[:, ::64] // 64
+        rows = np.zeros((steps, *words.shape), "<u8")
         for n, layer in enumerate(chosen):
-            _take(instance.trace.rows[layer], tokens[n], rows[:, n])
-            lane = np.flatnonzero((tokens[n] >= instance.prefill_tokens) & (tokens[n] < instance.tokens))
+            trace = instance.trace.words(layer)
+            there = np.searchsorted(words[n], trace.shape[1])
+            rows[:, n, :there] = trace[:, words[n, :there] if stride > 1 else slice(there)]
+            lane = np.flatnonzero((tokens[n] >= prefill) & (tokens[n] < instance.tokens))
             clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
-            rows[tokens[n, lane] - instance.prefill_tokens, n, lane >> 6] &= clear
+            rows[tokens[n, lane] - prefill, n, lane >> 6] &= clear
         weight = instance.blocks / np.maximum((born != NOBODY).sum(axis=1), 1)
-        reads = np.stack([count(rows[:, n].view(np.uint8)) for n in range(len(chosen))], axis=1)
-        return cls(layers, rows, blocks, born, weight, reads * weight)
+        return cls(layers, rows, blocks, born, weight, np.bitwise_count(rows).sum(axis=2) * weight)
 
 
-def _take(packed: NDArray[np.uint8], tokens: Ints, rows: NDArray[np.uint64]) -> None:
-    """Copy the columns of some tokens from packed rows into `rows` (steps, words)."""
-    tokens = tokens[tokens < 8 * packed.shape[1]]
-    ascending = len(tokens) == 0 or int(tokens[-1]) == len(tokens) - 1
-    for start in range(0, len(packed), 256):
-        part = packed[start : start + 256]
-        if not ascending:
-            bits = part[:, tokens >> 3] >> (tokens & 7).astype(np.uint8) & 1
-            part = np.packbits(bits, axis=1, bitorder="little")
-        whole = np.zeros((len(part), 8 * rows.shape[1]), np.uint8)
-        used = min(part.shape[1], whole.shape[1])
-        whole[:, :used] = part[:, :used]
-        rows[start : start + 256] = whole.view("<u8")
+def _span(instance: Instance) -> int:
+    """Tokens of a unit."""
+    return math.lcm(instance.granularity, 64)
+
+
+def count_units(instance: Instance) -> int:
+    """Units of a layer, the last of which may not be full."""
+    return -(-instance.tokens // _span(instance))
 
 
 class Items(Protocol):

@@ -20,7 +20,6 @@ from kvbound.policies import POLICIES
 from kvbound.progress import Progress
 from kvbound.result import Termination
 from kvbound.simulation import simulate
-from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers.brute import solve_brute
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.dual import solve_dual, tune
@@ -142,7 +141,23 @@ def test_a_sample_is_nearly_as_good() -> None:
     everything = bound(instance, iterations=150)
     sampled = bound(instance, iterations=150, sample=0.1)
     assert ideal(instance) < sampled
-    assert sampled == pytest.approx(everything, rel=0.03)
+    assert sampled == pytest.approx(everything, rel=0.02)
+
+
+def test_ever_new_samples_come_closer_the_longer_they_are_drawn() -> None:
+    """A sample that stays the same is learnt by heart: its bound ends 3 % below what it promises here."""
+    instance = swaps(4000, 30)
+    bounds = [bound(instance, iterations=count, sample=0.05) for count in (50, 150, 450)]
+    assert bounds[0] < bounds[1] < bounds[2]
+    assert bounds[2] == pytest.approx(bound(instance, iterations=450), rel=0.01)
+
+
+def test_a_target_that_samples_only_promise_is_climbed_to() -> None:
+    instance = swaps(4000, 30)
+    target = 1.2 * ideal(instance)
+    tuned = tune(instance, iterations=400, sample=0.1, incumbent_s=target)
+    assert tuned.certificate.bound_s >= target
+    assert tuned.termination == Termination()
 
 
 def stop_after(calls: int) -> Progress:
@@ -176,7 +191,6 @@ def test_interruption_while_tuning_proves_what_was_tuned() -> None:
     tuned = tune(instance, iterations=200, progress=interrupt_once)
     assert tuned.termination == Termination("interrupted")
     assert tuned.certificate.bound_s > 1.05 * ideal(instance)
-    assert tuned.demand is not None
 
 
 @pytest.mark.parametrize("sample", [None, 0.1])
@@ -186,25 +200,7 @@ def test_says_how_it_ended(sample: float | None) -> None:
     assert done.termination == Termination()
     late = tune(instance, sample=sample, time_limit=0.0)
     assert late.termination == Termination("limit", "time")
-    assert late.demand is None
     assert late.certificate.bound_s <= done.certificate.bound_s
-
-
-@pytest.mark.parametrize("sample", [None, 0.2])
-def test_average_demand_is_nearly_an_optimal_placement(sample: float | None) -> None:
-    instance = swaps(800, 30)
-    tuned = tune(instance, iterations=400, sample=sample)
-    assert tuned.demand is not None
-    room = instance.room[0]
-    assert room is not None
-    assert tuned.demand.held[0].max() <= 1.1 * room
-    assert tuned.demand.held[0].mean() <= 1.02 * room
-    assert np.allclose(tuned.demand.used[:2].sum(axis=0), instance.trace.past_counts(), rtol=0.1)
-    rows = Rows.of(instance)
-    times = rows.at(tuned.demand.used).max(axis=0)
-    assert float(times.sum()) == pytest.approx(
-        tuned.certificate.bound_s, rel=0.03 if sample is None else 0.05
-    )
 
 
 def test_stops_at_the_gap_and_at_the_limit() -> None:

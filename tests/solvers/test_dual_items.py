@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm import Llm
-from kvbound.solvers._dual_items import Floats, Items, Lanes
+from kvbound.solvers._dual_items import NOBODY, Floats, Items, Lanes
 from kvbound.solvers._dual_paths import TwoTiers
 from kvbound.solvers._dual_states import ManyTiers
 from kvbound.workloads import RandomSwap
@@ -87,17 +87,21 @@ def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any])
 
 
 @pytest.mark.parametrize("stride", [2, 3, 8])
-@pytest.mark.parametrize("granularity", [1, 2])
+@pytest.mark.parametrize("granularity", [1, 3, 16])
 def test_samples_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
     rng = np.random.default_rng(stride)
+    reads = RandomSwap(layers=2, prefill_tokens=700, decode_steps=12, variation=0.3)
     rules: dict[str, Any] = {"tiers": 3, "copies": "exclusive", "migration": "prefetch", "initial": "free"}
-    instance = tiny_instance(rng, **rules, granularity=granularity)
+    some = tiny_instance(rng, **rules, granularity=granularity)
+    llm = Llm("two layers", 2, 1, 0, 1.0)
+    instance = Instance("sampled", some.memory, llm, some.rules, reads)
     prices, capacity = any_prices(instance, rng)
     whole = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)[0]
-    parts = 0.0
+    parts, taken = 0.0, []
     for offset in range(stride):
-        some = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
-        if (some.blocks[0] < instance.blocks).any():
-            value = ManyTiers(instance, some).evaluate(prices, capacity)[0]
-            parts += value / float(some.weight[0])
+        one = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
+        taken.append(one.blocks[0][one.born[0] != NOBODY])
+        if taken[-1].size:
+            parts += ManyTiers(instance, one).evaluate(prices, capacity)[0] / float(one.weight[0])
+    assert np.array_equal(np.sort(np.concatenate(taken)), np.arange(instance.blocks))
     assert parts == pytest.approx(whole)
