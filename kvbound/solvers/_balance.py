@@ -6,9 +6,10 @@ An item is kept for its next read only if that slot's target is not met by items
 their birth before it, as these need the room for a shorter time; of those wanted, what is read last
 leaves first. With unit gains and a common room that is the optimal rule for intervals (Carlisle and
 Lloyd, 1995), but for the writes into the fast tier, which move the targets and are fed back.
-Where items may be prefetched, a slot rather saves some of its free misses for that: what the slow tier has
-time for beside the misses brings in what later slots still want.
-All layers share the room. Who has to leave before it is read was never worth bringing in, and is not.
+Where items may be prefetched, slots before others with too many misses save some of their free ones for
+that: what the slow tier has time for beside the misses brings in what later slots still want.
+All layers share the room. Who has to leave before it is read was never worth bringing in, and is not. What
+no slot needs may stay as long as there is room, so that less has to be brought in again.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from kvbound.solvers import _balance_kernels as kernels
 
 Ints = NDArray[np.int64]
 _PASSES = {
-    Migration.ON_READ: ((1.0, 0.0), (1.0, 0.3)),
-    Migration.PREFETCH: ((1.0, 0.0), (1.0, 0.3), (0.25, 0.3)),
+    Migration.ON_READ: ((0.0, 0.0), (0.3, 0.0)),
+    Migration.PREFETCH: ((0.0, 0.0), (0.3, 0.0), (0.3, 0.7)),
 }
-"""Pass by pass: the share of the free misses that targets leave to them, and how much of what a miss costs
-at the most one may cost that counts as free."""
+"""Pass by pass: how much of what a miss costs at the most one may cost that counts as free, and the share of
+the free misses that slots save for prefetching before steps that had too many misses the last time."""
+_AHEAD, _TOO_MANY = 4, 0.02
+"""How many steps before; and what share of a step's free misses its other ones are then."""
 
 
 def applies(instance: Instance) -> bool:
@@ -85,13 +88,25 @@ def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
     """Play the instance again and again, each time knowing the last time's writes better."""
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
     turned, writes = _turned(instance), np.zeros(reads.shape)
-    for number, (share, cheap) in enumerate(passes):
+    misses = reads
+    saved: NDArray[np.float64] = np.zeros(reads.shape)
+    for number, (cheap, share) in enumerate(passes):
         free = free_misses(instance, np.floor(writes), cheap)
-        targets = reads - np.floor(share * free).astype(np.int64)
+        if share:
+            saved = share * free * _pressed(misses, free)[:, None]
+        targets = reads - np.floor(free - saved).astype(np.int64)
         found, _ = _play(instance, turned, targets, free, None, _part(progress, number, len(passes)))
         yield found
         weight = 1.0 if number == 0 else 0.5
         writes = writes + weight * (found.counts[..., kernels.UP] - writes)
+        misses = reads - found.counts[..., kernels.HITS]
+
+
+def _pressed(misses: Ints, free: Ints) -> NDArray[np.bool_]:
+    """Steps soon before one that has too many misses, (steps,)."""
+    too_many = np.maximum(misses - free, 0).sum(axis=1) > _TOO_MANY * free.sum(axis=1)
+    later = np.concatenate([too_many[1:], np.zeros(_AHEAD, np.bool_)])
+    return np.lib.stride_tricks.sliding_window_view(later, _AHEAD).max(axis=1)
 
 
 def _turned(instance: Instance) -> kernels.Words:
@@ -189,8 +204,8 @@ def _state(instance: Instance, turned: kernels.Words, targets: Ints, prefetch: b
         target=np.concatenate([targets, last]).T.copy(),
         when=np.full(by_token, instance.decode_steps),
         coming=np.concatenate([instance.trace.past_counts(), last]).T.copy(),
-        held=np.zeros(by_step, np.int64),
-        kept=np.full(by_step, -1),
+        held=np.zeros((2, *by_step), np.int64),
+        kept=np.full((2, *by_step), -1),
         left=np.full(by_step, -1),
         below=np.full(by_token, -1),
         entered=np.full(by_token, -1),
@@ -198,7 +213,7 @@ def _state(instance: Instance, turned: kernels.Words, targets: Ints, prefetch: b
         inside=np.zeros(by_token, np.bool_),
         hits=np.zeros(words, np.uint64),
         fetched=np.zeros(words if prefetch else (0, 0, 0), np.uint64),
-        pool=np.array([0, room, 0]),
+        pool=np.array([0, room, 0, 0]),
     )
 
 
@@ -214,7 +229,7 @@ def _start(instance: Instance, turned: kernels.Words, targets: Ints) -> NDArray[
         rank = np.arange(len(at)) - np.searchsorted(at, at)
         later = np.append(reads[:, layer], 0) - np.bincount(first, minlength=steps + 1)
         wanted = (at < steps) & (rank < (np.append(targets[:, layer], 0) - later)[at])
-        scores[layer, by_step[wanted]] = -at[wanted]
+        scores[layer, by_step[wanted]] = -(at[wanted] * instance.layers + layer)
     return fill(instance, scores) == 0
 
 

@@ -21,8 +21,11 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 HITS, UP, UNREAD, BORN, HELD = range(5)
 """Columns of the counts: reads served by tier 0; writes into it, and how many of these were of items not
 read and of new tokens; items in it after the slot."""
+NEEDED, SPARE = range(2)
+"""Kinds of items in tier 0: those that their next slot needs, and those that may stay while there is room."""
 SIZE, ROOM, LAST = range(3)
-"""Entries of the pool: items in tier 0, how many there may be, a step that reads none of them later."""
+"""Entries of the pool: items in tier 0, how many there may be, and from LAST on for either kind a step that
+reads none of them later."""
 
 
 def _jit(function: _Function) -> _Function:
@@ -46,11 +49,11 @@ class State(NamedTuple):
     coming: Ints
     """Reads of each slot by items that have an event before it still to come, (layers, steps + 1)."""
     held: Ints
-    """Items in tier 0 by the step that reads them next, (layers, steps + 1)."""
+    """Items in tier 0 by kind and the step that reads them next, (2, layers, steps + 1)."""
     kept: Ints
-    """Tops of the stacks of items in tier 0."""
+    """Tops of the stacks of items in tier 0, (2, layers, steps + 1)."""
     left: Ints
-    """Tops of the stacks of items outside."""
+    """Tops of the stacks of items outside, (layers, steps + 1)."""
     below: Ints
     """Who lies below each item, (layers, tokens)."""
     entered: Ints
@@ -131,20 +134,32 @@ def begin(state: State, layer: int, inside: Bools) -> None:
         at = next_read(state.turned[layer], token, 0, state.target.shape[1] - 1)
         state.when[layer, token] = at
         state.coming[layer, at] -= 1
+    for token in range(len(inside)):
         if inside[token]:
-            _join(state, layer, token)
+            needed = _needs(state, layer, state.when[layer, token])
+            _join(state, layer, token, NEEDED if needed else SPARE)
         else:
             _leave(state, layer, token)
 
 
 @_jit
-def _join(state: State, layer: int, token: int) -> None:
+def _join(state: State, layer: int, token: int, kind: int) -> None:
     at = state.when[layer, token]
-    state.below[layer, token], state.kept[layer, at] = state.kept[layer, at], token
-    state.held[layer, at] += 1
+    state.below[layer, token], state.kept[kind, layer, at] = state.kept[kind, layer, at], token
+    state.held[kind, layer, at] += 1
     state.inside[layer, token] = True
     state.pool[SIZE] += 1
-    state.pool[LAST] = max(state.pool[LAST], at)
+    state.pool[LAST + kind] = max(state.pool[LAST + kind], at)
+
+
+@_jit
+def _pop(state: State, layer: int, at: int, kind: int) -> int:
+    """Take an item out of the top of a stack."""
+    token = state.kept[kind, layer, at]
+    state.kept[kind, layer, at] = state.below[layer, token]
+    state.held[kind, layer, at] -= 1
+    state.pool[SIZE] -= 1
+    return int(token)
 
 
 @_jit
@@ -155,33 +170,57 @@ def _leave(state: State, layer: int, token: int) -> None:
 
 
 @_jit
-def _wanted(state: State, layer: int, at: int) -> bool:
-    """Whether a slot could make use of one more hit, beside those of items still to have an event."""
-    return state.held[layer, at] < state.target[layer, at] - state.coming[layer, at]
+def _needs(state: State, layer: int, at: int) -> bool:
+    """Whether a slot needs one more hit, beside those of items still to have an event and of spare ones."""
+    if at == state.target.shape[1] - 1:
+        return False
+    most = state.target[layer, at] - state.coming[layer, at]
+    while state.held[NEEDED, layer, at] < most:
+        if state.held[SPARE, layer, at] == 0:
+            return True
+        _join(state, layer, _pop(state, layer, at, SPARE), NEEDED)
+    return False
 
 
 @_jit
-def _last(state: State) -> int:
-    """Layer of an item in tier 0 that is read last; none if -1."""
-    while state.pool[LAST] >= 0:
-        for layer in range(len(state.held) - 1, -1, -1):
-            if state.held[layer, state.pool[LAST]] > 0:
+def _stay(state: State, layer: int, token: int) -> None:
+    """Let an item that was hit stay if its next slot needs it or can use it, in place of a spare one."""
+    at = state.when[layer, token]
+    needed, spare = state.held[NEEDED, layer, at], state.held[SPARE, layer, at]
+    most = 0 if at == state.target.shape[1] - 1 else state.target[layer, at]
+    if most > 0 and needed < most - state.coming[layer, at]:
+        if spare > 0 and needed + spare >= most:
+            _leave(state, layer, _pop(state, layer, at, SPARE))
+        _join(state, layer, token, NEEDED)
+    elif needed + spare < most:
+        _join(state, layer, token, SPARE)
+    else:
+        _leave(state, layer, token)
+
+
+@_jit
+def _last(state: State, kind: int) -> int:
+    """Layer of an item of a kind that is read last; none if -1."""
+    while state.pool[LAST + kind] >= 0:
+        for layer in range(state.held.shape[1] - 1, -1, -1):
+            if state.held[kind, layer, state.pool[LAST + kind]] > 0:
                 return layer
-        state.pool[LAST] -= 1
+        state.pool[LAST + kind] -= 1
     return -1
 
 
 @_jit
 def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
-    """Let an item in, in place of one that is read later if need be; return whether that worked."""
+    """Let an item in, in place of a spare one or one read later if need be; return whether that worked."""
     if state.pool[SIZE] >= state.pool[ROOM]:
-        other = _last(state) if evict else -1
-        if other < 0 or state.pool[LAST] <= state.when[layer, token]:
+        if not evict:
             return False
-        victim = state.kept[other, state.pool[LAST]]
-        state.kept[other, state.pool[LAST]] = state.below[other, victim]
-        state.held[other, state.pool[LAST]] -= 1
-        state.pool[SIZE] -= 1
+        kind, other = SPARE, _last(state, SPARE)
+        if other < 0:
+            kind, other = NEEDED, _last(state, NEEDED)
+            if other < 0 or (state.pool[LAST], other) <= (state.when[layer, token], layer):
+                return False
+        victim = _pop(state, other, state.pool[LAST + kind], kind)
         if state.entered[other, victim] >= 0:
             _flip(state.fetched[other], state.entered[other, victim], victim)
         _leave(state, other, victim)
@@ -189,7 +228,7 @@ def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool
     if state.seen[layer, token] != step:
         state.entered[layer, token] = step
         _flip(state.fetched[layer], step, token)
-    _join(state, layer, token)
+    _join(state, layer, token, NEEDED)
     return True
 
 
@@ -215,8 +254,10 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
     now, was = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
     count, hits = _decode(words, born, now), 0
     now[count] = born
-    state.pool[SIZE] -= state.held[layer, step]
-    state.held[layer, step], state.kept[layer, step], state.left[layer, step] = 0, -1, -1
+    state.left[layer, step] = -1
+    for kind in (NEEDED, SPARE):
+        state.pool[SIZE] -= state.held[kind, layer, step]
+        state.held[kind, layer, step], state.kept[kind, layer, step] = 0, -1
     for n in range(count + 1):
         token = now[n]
         was[n] = state.inside[layer, token]
@@ -229,16 +270,12 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
             hits += 1
             _flip(state.hits[layer], step, token)
             state.entered[layer, token] = -1
-            if state.when[layer, token] < steps and _wanted(state, layer, state.when[layer, token]):
-                _join(state, layer, token)
-            else:
-                _leave(state, layer, token)
+            _stay(state, layer, token)
     for n in range(count + 1):
         token = now[n]
         if not was[n]:
-            at = state.when[layer, token]
-            wanted = at < steps and _wanted(state, layer, at)
-            if not (wanted and _enter(state, step, layer, token, evict)):
+            needed = _needs(state, layer, state.when[layer, token])
+            if not (needed and _enter(state, step, layer, token, evict)):
                 _leave(state, layer, token)
     _prefetch(state, step, layer, spare - (count - hits))
 
@@ -249,7 +286,7 @@ def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
     at = step + 1
     while budget > 0 and at < state.target.shape[1] - 1:
         token = state.left[layer, at]
-        if token < 0 or not _wanted(state, layer, at):
+        if token < 0 or not _needs(state, layer, at):
             at += 1
             continue
         state.left[layer, at] = state.below[layer, token]

@@ -8,7 +8,8 @@ relaxation, fixed where it is whole, and its search improve the best schedule ag
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ _KEPT = 1e10
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _BOUND = 0.6
-"""Share of the time for the bound."""
+"""Share of the time for the bound where a search follows; where none can, both cores work on either half."""
 
 
 def solve_pricing(
@@ -56,8 +57,8 @@ def solve_pricing(
     Parameters
     ----------
     time_limit
-        Seconds; on instances of millions of reads the schedule, the evaluation and the check of the bound
-        come on top.
+        Seconds. Of an instance whose schedule is too large to be kept, schedule and bound are found at the
+        same time, and the limit is that of the bound's tuning; its evaluation and its check come on top.
     gap
         Relative gap to the certified bound at which the schedule is good enough.
     start
@@ -89,20 +90,17 @@ def solve_pricing(
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
     best, ended = _Best(), Termination()
     proof: tuple[Bound, Certificate | None] = Bound(), None
+    options: dict[str, Any] = {"seed": seed, "sample": sample, "kernel": kernel, "progress": progress}
+    large = instance.slots * instance.tokens > _KEPT
     try:
-        for found in _candidates(instance, start, progress):
-            best.take(found)
-        bounded = solve_certified(
-            instance,
-            time_limit=_BOUND * time_limit,
-            seed=seed,
-            sample=sample,
-            kernel=kernel,
-            progress=progress,
-        )
-        proof = bounded.bound, bounded.certificate
-        if bounded.termination.reason == "interrupted":
-            raise KeyboardInterrupt
+        with _Aside(lambda report: best.take_all(_candidates(instance, start, report)), progress) as finding:
+            if not large:
+                finding.wait()
+            bounded = solve_certified(instance, time_limit=(1.0 if large else _BOUND) * time_limit, **options)
+            proof = bounded.bound, bounded.certificate
+            if bounded.termination.reason == "interrupted":
+                raise KeyboardInterrupt
+            finding.wait()
         ended = _search(instance, best, proof[0], gap, begin + time_limit, seed, threads, progress)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
@@ -120,6 +118,38 @@ class _Best:
         """Keep what is faster."""
         if self.measures is None or found[0].time_s < self.measures.time_s:
             self.measures, self.schedule = found
+
+    def take_all(self, candidates: Iterable[tuple[Measures, Schedule | None]]) -> None:
+        """Keep the fastest."""
+        for found in candidates:
+            self.take(found)
+
+
+class _Aside:
+    """Work in a thread of its own that says how far it is once waited for, and ends where the block does."""
+
+    def __init__(self, work: Callable[[Progress], None], progress: Progress) -> None:
+        self._work, self._progress = work, progress
+        self._waited_for, self._stopped = False, False
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> _Aside:
+        self._future = self._pool.submit(self._work, self._report)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        self._pool.shutdown()
+
+    def wait(self) -> None:
+        self._waited_for = True
+        self._future.result()
+
+    def _report(self, done: float, total: float, note: str = "") -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
+        if self._waited_for:
+            self._progress(done, total, note)
 
 
 def _candidates(

@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 
 import kvbound as kv
 from kvbound.checker import check
-from kvbound.cost import evaluate
-from kvbound.instance import Copies, Instance, Migration
+from kvbound.cost import evaluate, ideal
+from kvbound.instance import Copies, Instance, Migration, Rules
 from kvbound.library import best_known
+from kvbound.llm import Llm
+from kvbound.memory import Memory, Tier
 from kvbound.progress import silent
 from kvbound.schedule import file_arrays
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _balance_kernels as kernels
+from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.workloads import CountRule, Fang2025
 from tests.strategies import tiny_instances
 
 NAMES = (
@@ -137,3 +141,54 @@ def test_it_beats_next_use_where_churn_varies() -> None:
     assert belady is not None
     assert min(times) < 0.95 * belady
     assert times[1] < times[0]  # writes fed back
+
+
+def fewest_misses(instance: Instance) -> int:
+    """Sweep over the stays between reads; where they are too many, the one that lasts longest goes."""
+    layers, prefill = instance.layers, instance.prefill_tokens
+    stays: dict[int, list[int]] = {}
+    for layer in range(layers):
+        last = dict.fromkeys(range(prefill), -1)
+        for step in range(instance.decode_steps):
+            slot = step * layers + layer
+            for token in instance.trace.reads(step, layer).tolist():
+                if token < prefill + step:
+                    stays.setdefault(last[token], []).append(slot)
+                    last[token] = slot
+            last[prefill + step] = slot
+    misses, inside = 0, []
+    for slot in range(-1, instance.slots):
+        inside = [end for end in inside if end > slot] + stays.get(slot, [])
+        room = instance.room[0]
+        assert room is not None
+        misses += max(len(inside) - room, 0)
+        inside = sorted(inside)[:room]
+    return misses
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_no_schedule_has_fewer_misses_where_none_is_free(layers: int) -> None:
+    """Layers that share the room compete within a step too, where most next reads fall into the next one."""
+    reads = Fang2025(
+        layers=layers, prefill_tokens=200, decode_steps=60, sparsity=0.6, variation=0.9, seed=1,
+        count_rule=CountRule.ROUND_BEFORE,
+    )  # fmt: skip
+    tiers = (
+        Tier("fast", 60 * layers * 16384, ("fast",), ("fast",)),
+        Tier("slow", None, ("link",), ("link",)),
+    )
+    memory = Memory("crawling link", {"fast": 4900e9, "link": 1e6}, tiers)
+    instance = Instance("no free miss", memory, Llm("some", layers, 16384, 0, 1e6), Rules(), reads)
+    play = next(balance.plays(instance, silent))
+    assert play.free.max() == 0
+    misses = instance.trace.past_counts().sum() - play.counts[..., kernels.HITS].sum()
+    assert misses == fewest_misses(instance)
+
+
+def test_what_no_slot_needs_stays_while_there_is_room() -> None:
+    """With room to spare, who leaves and comes back is written for nothing."""
+    cell = Cell("actual-like").instance(Scale("small", tokens=64, layers=16, time_limit=0.0))
+    instance = cell.with_rules(accounting="physical")
+    play = next(balance.plays(instance, silent))
+    assert total(instance, play) < 1.02 * ideal(instance)
+    assert play.counts[..., kernels.UP].mean() < 0.1 * play.counts[..., kernels.HITS].mean()
