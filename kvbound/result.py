@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvbound.fang2025 import Run
+    from kvbound.residency import Residency
     from kvbound.schedule import Schedule
     from kvbound.solvers.certificate import Certificate
 
@@ -111,6 +112,8 @@ class Result:
     ----------
     schedule
         What was found under physical accounting.
+    residency
+        The same as packed bits, of what is too large for events.
     run
         What was found under fang2025 accounting, where its log was asked for.
 
@@ -131,6 +134,7 @@ class Result:
     wall_s: float = 0.0
     kernel: str = "numpy"
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
+    residency: Residency | None = field(default=None, repr=False, compare=False)
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
     run: Run | None = field(default=None, repr=False, compare=False)
 

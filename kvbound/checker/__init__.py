@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvbound.checker import certificate, fang2025, physical
+from kvbound.checker import certificate, fang2025, physical, residency
 from kvbound.checker._inputs import Rows, Source, load, text
 from kvbound.checker._report import Refused, Report
 from kvbound.checker.certificate import check_certificate
 from kvbound.checker.fang2025 import check_fang2025
 from kvbound.checker.physical import check_schedule
+from kvbound.checker.residency import check_residency
 
-__all__ = ["Report", "check", "check_certificate", "check_fang2025", "check_schedule"]
+__all__ = ["Report", "check", "check_certificate", "check_fang2025", "check_residency", "check_schedule"]
 
 CHECKERS = {
     certificate.SCHEMA: check_certificate,
     fang2025.SCHEMA: check_fang2025,
     physical.SCHEMA: check_schedule,
+    residency.SCHEMA: check_residency,
 }
 """What a file's ``schema`` makes of it."""
 

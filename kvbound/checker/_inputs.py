@@ -128,10 +128,10 @@ def _whole(value: Any) -> Any:
     return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def load(source: Source) -> dict[str, Any]:
+def load(source: Source) -> Mapping[str, Any]:
     """Return the arrays of an npz file (or of a mapping); pickles are refused."""
     if isinstance(source, Mapping):
-        return dict(source)
+        return source
     try:
         with open(source, "rb") as stream:
             file = np.load(stream, allow_pickle=False)

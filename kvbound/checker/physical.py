@@ -43,25 +43,12 @@ def check_schedule(
         initial, events = _take_apart(case, arrays)
     except Refused as refusal:
         return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
-    _check_initial(case, initial, problems)
+    check_initial(case, initial, problems)
     layers = [
         _replay(case, number, rows[number], initial[number], events[number], problems)
         for number in range(case.layers)
     ]
-    peaks = _check_capacity(case, initial, np.stack([layer.held for layer in layers], axis=1), problems)
-
-    read, extra, written = (
-        np.stack([getattr(layer, kind) for layer in layers], axis=1) * float(case.item_bytes)
-        for kind in ("read", "extra", "written")
-    )  # (steps, layers, tiers) each
-    extra[:, :, 0] += case.weight_reads
-    times = slot_times(case, *(part.reshape(-1, len(case.names)) for part in (read, extra, written)))
-    steps = times.reshape(case.steps, case.layers).sum(axis=1)
-    time_s = float(steps.sum())
-    compare(problems, claimed_s, time_s)
-    up, down = case.item_bytes * np.sum([layer.moved for layer in layers], axis=0, dtype=float)
-    moved = {"up": float(up), "down": float(down)}
-    return Report(SCHEMA, tuple(problems), sha256, time_s, steps, read.sum(axis=(0, 1)), peaks, moved)
+    return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class _Events:
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """What one layer's slots do, in tokens (`held` in blocks), each ``(steps, tiers)``."""
 
     read: Ints
@@ -134,7 +121,7 @@ def prefill_first(case: Case) -> Ints:
     return np.searchsorted(np.cumsum(np.maximum(room, 0)), rank, side="right")
 
 
-def _check_initial(case: Case, initial: NDArray[np.uint8], problems: list[str]) -> None:
+def check_initial(case: Case, initial: NDArray[np.uint8], problems: list[str]) -> None:
     """Verify the fill that prefill-first forces."""
     if case.rules["initial"] != "prefill-first":
         return
@@ -157,7 +144,7 @@ def _replay(
     initial: NDArray[np.uint8],
     events: _Events,
     problems: list[str],
-) -> _Layer:
+) -> Layer:
     """Replay one layer: who moves from where, at what price, and from where the reads are served."""
     tiers, size, nowhere = len(case.names), case.granularity, len(case.names)
     block, born = events.token // size, case.prefill + events.step
@@ -204,7 +191,7 @@ def _replay(
     old = np.where(birth, nowhere, before)[event]
     travels = (events.step[event], members[travel], old, events.tier[event])
     read = _serve(case, layer, rows, initial, travels, problems)
-    return _Layer(read, extra, written, held, (int(count[paid & up].sum()), int(count[paid & ~up].sum())))
+    return Layer(read, extra, written, held, (int(count[paid & up].sum()), int(count[paid & ~up].sum())))
 
 
 def _tiers_before(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Ints) -> Ints:
@@ -256,6 +243,26 @@ def _serve(
 
     note(problems, future, tell)
     return read
+
+
+def conclude(
+    schema: str, case: Case, initial: NDArray[np.uint8], layers: list[Layer], claimed_s: float | None,
+    problems: list[str],
+) -> Report:  # fmt: skip
+    """Check capacity and the claim, and add up what the layers' slots do."""
+    peaks = _check_capacity(case, initial, np.stack([layer.held for layer in layers], axis=1), problems)
+    read, extra, written = (
+        np.stack([getattr(layer, kind) for layer in layers], axis=1) * float(case.item_bytes)
+        for kind in ("read", "extra", "written")
+    )  # (steps, layers, tiers) each
+    extra[:, :, 0] += case.weight_reads
+    times = slot_times(case, *(part.reshape(-1, len(case.names)) for part in (read, extra, written)))
+    steps = times.reshape(case.steps, case.layers).sum(axis=1)
+    time_s = float(steps.sum())
+    compare(problems, claimed_s, time_s)
+    up, down = case.item_bytes * np.sum([layer.moved for layer in layers], axis=0, dtype=float)
+    moved = {"up": float(up), "down": float(down)}
+    return Report(schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=(0, 1)), peaks, moved)
 
 
 def _check_capacity(case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]) -> Floats:

@@ -36,6 +36,8 @@ def save(result: Result, folder: Path) -> None:
     if result.schedule is not None and sha256 is not None:
         steps = result.instance.decode_steps
         write_schedule(result.schedule, place, instance_sha256=sha256, decode_steps=steps)
+    elif result.residency is not None and sha256 is not None:
+        result.residency.write(place, instance_sha256=sha256)
     elif result.run is not None and sha256 is not None:
         fang2025.write_log(result.run, sha256, place)
     else:

@@ -14,7 +14,8 @@ no slot needs may stay as long as there is room, so that less has to be brought 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from kvbound.cost import Loads
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.progress import Progress, silent
+from kvbound.residency import Residency
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
@@ -58,12 +60,15 @@ class Play:
         Items of each layer in tier 0 before the first slot, (layers,).
     targets, free
         What made it: hits wanted of each slot and misses that cost it nothing, (steps, layers).
+    residency
+        The schedule itself, where that was asked for.
     """
 
     counts: Ints
     start: Ints
     targets: Ints
     free: Ints
+    residency: Residency | None = None
 
     def loads(self, instance: Instance) -> Loads:
         """Return what every slot moves, in bytes."""
@@ -84,18 +89,26 @@ class Play:
         return Loads(q, up * size, np.zeros_like(up), blocks, first)
 
 
-def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
-    """Play the instance again and again, each time knowing the last time's writes better."""
+def plays(instance: Instance, progress: Progress, *, kept: bool = False) -> Iterator[Play]:
+    """Play the instance again and again, each time knowing the last time's writes better.
+
+    With `kept` every play keeps its schedule as bits on disk, for as long as somebody keeps the play.
+    """
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
     turned, writes = _turned(instance), np.zeros(reads.shape)
     misses = reads
-    saved: NDArray[np.float64] = np.zeros(reads.shape)
+    saved: NDArray[np.floating] = np.zeros(reads.shape)
     for number, (cheap, share) in enumerate(passes):
         free = free_misses(instance, np.floor(writes), cheap)
         if share:
             saved = share * free * _pressed(misses, free)[:, None]
         targets = reads - np.floor(free - saved).astype(np.int64)
-        found, _ = _play(instance, turned, targets, free, None, _part(progress, number, len(passes)))
+        residency = Residency() if kept else None
+        keep, report = None if residency is None else residency.put, _part(progress, number, len(passes))
+        found, inside = _play(instance, turned, targets, free, keep, report)
+        if residency is not None:
+            residency.initial = (~inside).astype(np.uint8)
+            found = dataclasses.replace(found, residency=residency)
         yield found
         weight = 1.0 if number == 0 else 0.5
         writes = writes + weight * (found.counts[..., kernels.UP] - writes)
@@ -162,10 +175,13 @@ def _play(
     turned: kernels.Words,
     targets: Ints,
     free: Ints,
-    after: NDArray[np.uint8] | None,
+    keep: Callable[[int, NDArray[np.uint8]], None] | None,
     progress: Progress,
 ) -> tuple[Play, NDArray[np.bool_]]:
-    """Play all slots; return with who starts in tier 0, and fill `after` (layers, steps, bytes) if given."""
+    """Play all slots; return with who starts in tier 0.
+
+    `keep` is given each layer's bits of who is there after each of its slots, (steps, bytes).
+    """
     steps, layers, prefill = instance.decode_steps, instance.layers, instance.prefill_tokens
     rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
     prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
@@ -179,12 +195,14 @@ def _play(
             # what a forced fill put there stays until its layer's first slot
             kernels.play(state, layer, rows[layer][step], step, prefill, spare, not forced or step > 0)
         progress(step + 1, steps, "balanced schedule")
-    counts, nothing = np.zeros((layers, steps, 5), np.int64), np.zeros((0, 0), np.uint8)
+    counts = np.zeros((layers, steps, 5), np.int64)
 
     def settle(layer: int) -> NDArray[np.bool_]:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
-        bits = nothing if after is None else after[layer]
-        first = kernels.settle(rows[layer], state.hits[layer], fetched, prefill, counts[layer], bits)
+        after = np.zeros((0 if keep is None else steps, 8 * rows[layer].shape[1]), np.uint8)
+        first = kernels.settle(rows[layer], state.hits[layer], fetched, prefill, counts[layer], after)
+        if keep is not None:
+            keep(layer, after)
         return inside[layer] if forced else first[:prefill]
 
     with ThreadPoolExecutor() as pool:
@@ -235,10 +253,9 @@ def _start(instance: Instance, turned: kernels.Words, targets: Ints) -> NDArray[
 
 def schedule(instance: Instance, play: Play) -> Schedule:
     """Play once more and keep who is where."""
-    width = 8 * -(-instance.tokens // 64)
-    after = np.zeros((instance.layers, instance.decode_steps, width), np.uint8)
-    _, inside = _play(instance, _turned(instance), play.targets, play.free, after, silent)
-    events = [_events(*each, instance.prefill_tokens) for each in zip(after, inside, strict=True)]
+    after: dict[int, NDArray[np.uint8]] = {}
+    _, inside = _play(instance, _turned(instance), play.targets, play.free, after.__setitem__, silent)
+    events = [_events(after[n], first, instance.prefill_tokens) for n, first in enumerate(inside)]
     return Schedule((~inside).astype(np.uint8), tuple(events))
 
 

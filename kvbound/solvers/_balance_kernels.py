@@ -314,30 +314,32 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
     Who has to start in tier 0, (tokens,).
     """
     tokens, held = prefill + len(rows), 0
-    keep, now = np.zeros(tokens, np.bool_), np.empty(tokens, np.int64)
+    keep, now, bits = np.zeros(tokens, np.bool_), np.empty(tokens, np.int64), np.zeros(after.shape[1], np.uint8)
     for step in range(len(rows) - 1, -1, -1):
         born = prefill + step
         counts[step, HELD] = held
         if len(after):
-            for token in range(born + 1):
-                if keep[token]:
-                    after[step, token >> 3] |= np.uint8(1 << (token & 7))
+            after[step] = bits
         if len(fetched):
             for n in range(_decode(fetched[step], born, now)):
                 counts[step, UP] += 1
                 counts[step, UNREAD] += 1
                 keep[now[n]] = False
+                bits[now[n] >> 3] ^= np.uint8(1 << (now[n] & 7))
                 held -= 1
         if keep[born]:
             counts[step, UP] += 1
             counts[step, BORN] = 1
             keep[born] = False
+            bits[born >> 3] ^= np.uint8(1 << (born & 7))
             held -= 1
         for n in range(_decode(rows[step], born, now)):
             token = now[n]
             hit = hits[step, token >> 6] >> np.uint64(token & 63) & np.uint64(1) != 0
             counts[step, UP] += int(keep[token] and not hit)
             counts[step, HITS] += int(hit)
-            held += int(hit) - int(keep[token])
-            keep[token] = hit
+            if keep[token] != hit:
+                held += 1 if hit else -1
+                bits[token >> 3] ^= np.uint8(1 << (token & 7))
+                keep[token] = hit
     return keep

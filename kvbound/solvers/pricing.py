@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from kvbound.checker import check
 from kvbound.cost import evaluate, identify, measures
-from kvbound.errors import InfeasibleError, UsageError
+from kvbound.errors import InfeasibleError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, Measures, Result, Status, Termination
+from kvbound.residency import Residency
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
@@ -33,7 +35,8 @@ from kvbound.solvers.exact import improve
 _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
 _KEPT = 1e10
-"""Items times slots up to which a balanced schedule is kept; beyond, its events would fill the memory."""
+"""Items times slots up to which a balanced schedule is kept as events; beyond they would fill the memory, and
+it is kept as bits on disk, replayed by the checker."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _BOUND = 0.6
@@ -69,8 +72,8 @@ def solve_pricing(
     Returns
     -------
     Result
-        With the certified bound and its certificate. Beyond 10**10 items times slots the schedule itself
-        is not kept, only what it costs. Interrupted, it holds the best so far.
+        With the certified bound and its certificate. Beyond 10**10 items times slots the schedule is a
+        residency, checked too. Interrupted, it holds the best so far.
 
     Raises
     ------
@@ -78,6 +81,8 @@ def solve_pricing(
         The accounting is not physical.
     InputError
         The start does not keep the rules.
+    KvboundError
+        The checker rejects what was found: a defect.
     """
     begin = time.perf_counter()
     about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": {"gap": gap, "sample": sample}}
@@ -107,19 +112,22 @@ def solve_pricing(
     return _result(instance, best, proof, ended, time.perf_counter() - begin, about)
 
 
+_Found = tuple[Measures, Schedule | Residency]
+
+
 @dataclass(eq=False)
 class _Best:
-    """The best schedule so far; a huge one by its measures only."""
+    """The best schedule so far."""
 
     measures: Measures | None = None
-    schedule: Schedule | None = None
+    schedule: Schedule | Residency | None = None
 
-    def take(self, found: tuple[Measures, Schedule | None]) -> None:
+    def take(self, found: _Found) -> None:
         """Keep what is faster."""
         if self.measures is None or found[0].time_s < self.measures.time_s:
             self.measures, self.schedule = found
 
-    def take_all(self, candidates: Iterable[tuple[Measures, Schedule | None]]) -> None:
+    def take_all(self, candidates: Iterable[_Found]) -> None:
         """Keep the fastest."""
         for found in candidates:
             self.take(found)
@@ -152,9 +160,7 @@ class _Aside:
             self._progress(done, total, note)
 
 
-def _candidates(
-    instance: Instance, start: Schedule | None, progress: Progress
-) -> Iterator[tuple[Measures, Schedule | None]]:
+def _candidates(instance: Instance, start: Schedule | None, progress: Progress) -> Iterator[_Found]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         yield evaluate(instance, examine(instance, start)), start
@@ -162,25 +168,37 @@ def _candidates(
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)
             assert result.measures is not None
+            assert result.schedule is not None
             yield result.measures, result.schedule
     if balance.applies(instance):
         yield _balanced(instance, progress)
 
 
-def _balanced(instance: Instance, progress: Progress) -> tuple[Measures, Schedule | None]:
+def _balanced(instance: Instance, progress: Progress) -> _Found:
     """Return the best of the balanced plays."""
     cost, best, least = SlotCost.of(instance), None, np.inf
-    for play in balance.plays(instance, progress):
+    large = instance.slots * instance.tokens > _KEPT
+    for play in balance.plays(instance, progress, kept=large):
         total = float(cost.times(play.loads(instance).q).sum())
         if total < least:
             best, least = play, total
     assert best is not None
-    if instance.slots * instance.tokens <= _KEPT:
+    if best.residency is None:
         schedule = balance.schedule(instance, best)
         return evaluate(instance, schedule), schedule
     counted = best.loads(instance)
     held = np.concatenate([[counted.start], counted.start + counted.blocks.reshape(-1, 2).cumsum(axis=0)])
-    return measures(instance, cost.times(counted.q), counted, held.max(axis=0)), None
+    known = measures(instance, cost.times(counted.q), counted, held.max(axis=0))
+    _verify(instance, best.residency, known.time_s)
+    return known, best.residency
+
+
+def _verify(instance: Instance, residency: Residency, time_s: float) -> None:
+    """Have the checker replay a schedule that costs as much."""
+    expanded, rows = instance.expanded(), instance.trace.rows
+    report = check(expanded, rows, residency.arrays(instance.sha256), claimed_s=time_s)
+    if not report.ok:
+        raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
 
 
 def _search(
@@ -198,8 +216,10 @@ def _search(
     lowest = bound.time_s or 0.0
     if best.measures.time_s - lowest <= gap * best.measures.time_s:
         return Termination()
-    if best.schedule is None or columns(instance) > _PROGRAM or time.perf_counter() >= end:
-        return Termination("limit", "size" if time.perf_counter() < end else "time")
+    if time.perf_counter() >= end:
+        return Termination("limit", "time")
+    if not isinstance(best.schedule, Schedule) or columns(instance) > _PROGRAM:
+        return Termination("limit", "size")
     found, _, ended = improve(
         instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=lowest,
         seed=seed, threads=threads, progress=progress,
@@ -223,5 +243,10 @@ def _result(
         bound = Bound(min(bound.time_s, best.measures.time_s), bound.status, bound.method)
     return Result(
         identify(instance), status=status, measures=best.measures, bound=bound, termination=ended,
-        wall_s=wall_s, schedule=best.schedule, certificate=certificate, **about,
+        wall_s=wall_s, certificate=certificate, **_kept(best.schedule), **about,
     )  # fmt: skip
+
+
+def _kept(schedule: Schedule | Residency | None) -> dict[str, Any]:
+    """Name the schedule by what it is."""
+    return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}

@@ -61,11 +61,17 @@ def total(instance: Instance, play: balance.Play) -> float:
 
 def examine(instance: Instance) -> list[float]:
     times = []
-    for play in balance.plays(instance, silent):
+    for play in balance.plays(instance, silent, kept=True):
         schedule = balance.schedule(instance, play)
         arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays)
         assert report.ok, report.problems
+        assert play.residency is not None
+        bits = play.residency.arrays(instance.sha256)
+        packed = check(instance.expanded(), instance.trace.rows, bits, claimed_s=report.time_s)
+        assert packed.problems == ()
+        assert packed.time_s == report.time_s
+        assert packed.to_mapping() == report.to_mapping() | {"checked": packed.schema}
         measures = evaluate(instance, schedule)
         assert measures.time_s == pytest.approx(total(instance, play), rel=1e-12)
         assert measures.moved_bytes["up"] == play.loads(instance).up.sum()

@@ -1,0 +1,76 @@
+"""Who is in tier 0 after every slot, as packed bits on disk: for schedules whose events fill the memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.files import atomic_write
+
+SCHEMA = "kvbound.residency/1"
+
+
+class Residency:
+    """A placement in two tiers, token by token, in a temporary folder that goes when this does.
+
+    Attributes
+    ----------
+    initial
+        Tier of each prompt token's KV before the first slot, uint8, shape (layers, prefill).
+    """
+
+    initial: NDArray[np.uint8]
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="kvbound-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def put(self, layer: int, after: NDArray[np.uint8]) -> None:
+        """Keep a layer's bits, (steps, bytes): of row j, the tokens in tier 0 after the layer's slot j."""
+        np.save(self._place(layer), after)
+
+    def after(self, layer: int) -> NDArray[np.uint8]:
+        """Return a layer's bits, a memory map of shape (steps, bytes), lowest bit first."""
+        bits: NDArray[np.uint8] = np.load(self._place(layer), mmap_mode="r")
+        return bits
+
+    def _place(self, layer: int) -> Path:
+        return self._folder / f"{layer}.npy"
+
+    def arrays(self, instance_sha256: str) -> Mapping[str, Any]:
+        """Return what its file holds; layers are read when asked for."""
+        return _Arrays(self, instance_sha256)
+
+    def write(self, path: Path | str, *, instance_sha256: str) -> None:
+        """Write the file, tied to its instance."""
+        with atomic_write(path) as temporary, temporary.open("wb") as out:
+            np.savez_compressed(out, **self.arrays(instance_sha256))
+
+
+class _Arrays(Mapping[str, Any]):
+    """The file's arrays by name."""
+
+    def __init__(self, residency: Residency, instance_sha256: str) -> None:
+        self._residency = residency
+        self._small = {
+            "schema": np.array(SCHEMA),
+            "instance_sha256": np.array(instance_sha256),
+            "initial": residency.initial,
+        }
+        self._layers = {f"after_{layer}": layer for layer in range(len(residency.initial))}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._small[name] if name in self._small else self._residency.after(self._layers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self._small, *self._layers)
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._layers)

@@ -1,0 +1,145 @@
+"""A residency, bit by bit: what is right is accepted, what breaks a rule is rejected by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kvbound as kv
+from kvbound.checker import Report, check
+from kvbound.instance import Instance
+from kvbound.residency import Residency
+from kvbound.solvers import pricing
+
+ON_READ, PREFETCH = "swap-4x64-c30-b450", "native-r15-c25-b64-n64-prefetch"
+
+
+def large(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> kv.Result:
+    """Solve an instance as if it were too large for events."""
+    monkeypatch.setattr(pricing, "_KEPT", 0)
+    monkeypatch.setattr(pricing, "_SIMULATED", 0)
+    return kv.solve(instance, "pricing", time_limit=1)
+
+
+@pytest.fixture
+def case() -> Instance:
+    return kv.read_instance(ON_READ)
+
+
+@pytest.fixture
+def arrays(case: Instance, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    residency = large(case, monkeypatch).residency
+    assert residency is not None
+    return {name: np.array(value) for name, value in residency.arrays(case.sha256).items()}
+
+
+def replay(instance: Instance, arrays: dict[str, Any], **claim: float) -> Report:
+    return check(instance.expanded(), instance.trace.rows, arrays, **claim)
+
+
+@pytest.mark.parametrize("name", [ON_READ, PREFETCH])
+def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = kv.read_instance(name)
+    result = large(instance, monkeypatch)
+    assert result.schedule is None
+    assert result.residency is not None
+    assert result.time_s is not None
+    path = tmp_path / "schedule.npz"
+    result.residency.write(path, instance_sha256=instance.sha256)
+    report = check(instance.expanded(), instance.trace.rows, path, claimed_s=result.time_s)
+    assert report.problems == ()
+    assert report.bound_s is None
+    assert (result.bound.time_s or 0) <= result.time_s
+
+
+def test_it_goes_when_nobody_keeps_it() -> None:
+    residency = Residency()
+    residency.put(0, np.zeros((2, 8), np.uint8))
+    place = residency.after(0).filename  # type: ignore[attr-defined]
+    assert Path(place).is_file()
+    del residency
+    assert not Path(place).exists()
+
+
+def test_a_wrong_claim(case: Instance, arrays: dict[str, Any]) -> None:
+    time = replay(case, arrays).time_s
+    assert time is not None
+    assert replay(case, arrays, claimed_s=time).ok
+    assert "claim" in replay(case, arrays, claimed_s=time * (1 - 1e-8)).problems[0]
+
+
+def flip(arrays: dict[str, Any], layer: int, step: int, token: int) -> None:
+    arrays[f"after_{layer}"][step, token >> 3] ^= 1 << (token & 7)
+
+
+def test_who_is_not_read_does_not_go_up(case: Instance, arrays: dict[str, Any]) -> None:
+    row, bits = case.trace.rows[1][5], arrays["after_1"]
+    out = ~(row | bits[4] | bits[5])[: case.prefill_tokens // 8]
+    token = int(np.flatnonzero(np.unpackbits(out, bitorder="little"))[0])
+    flip(arrays, 1, 5, token)
+    assert "step 5, layer 1: a token goes up without being read (on-read)" in replay(case, arrays).problems
+
+
+def test_who_is_not_born_is_nowhere(case: Instance, arrays: dict[str, Any]) -> None:
+    flip(arrays, 2, 3, case.prefill_tokens + 4)
+    assert any(
+        "step 3, layer 2: a token is in tier 0 that is not born" in p for p in replay(case, arrays).problems
+    )
+
+
+def test_nobody_moves_where_nobody_may(case: Instance, arrays: dict[str, Any]) -> None:
+    still = case.with_rules(migration="none")
+    arrays["instance_sha256"] = np.array(still.sha256)
+    assert any("the rules allow no migration" in problem for problem in replay(still, arrays).problems)
+
+
+def test_room_is_limited(case: Instance, arrays: dict[str, Any]) -> None:
+    for layer in range(case.layers):
+        arrays["initial"][layer] = 0
+        for step in range(case.decode_steps):
+            alive = np.zeros(64 * arrays[f"after_{layer}"].shape[1] // 8, np.uint8)
+            alive[: case.prefill_tokens + step + 1] = 1
+            arrays[f"after_{layer}"][step] = np.packbits(alive, bitorder="little")
+    assert "at the start: tier" in replay(case, arrays).problems[0]
+
+
+def test_every_flipped_bit_is_rejected_or_costs_something_else(
+    case: Instance, arrays: dict[str, Any]
+) -> None:
+    """But where a token stays that is in no one's way, or is not read again."""
+    time, rng, same = replay(case, arrays).time_s, np.random.default_rng(0), 0
+    assert time is not None
+    for _ in range(60):
+        layer, step = int(rng.integers(case.layers)), int(rng.integers(case.decode_steps))
+        token = int(rng.integers(case.prefill_tokens + step + 1))
+        flip(arrays, layer, step, token)
+        report = replay(case, arrays, claimed_s=time)
+        same += report.ok
+        flip(arrays, layer, step, token)
+    assert same <= 6
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("after_0", None, "no array 'after_0'"),
+        ("after_0", np.zeros((2, 8), np.uint8), "after_0 is uint8 (2, 8), expected"),
+        ("initial", np.zeros((1, 1), np.uint8), "initial is uint8 (1, 1), expected"),
+        ("instance_sha256", np.array("f" * 64), "made for another instance"),
+        ("initial", "3", "initial names a tier that does not exist"),
+    ],
+)
+def test_malformed(case: Instance, arrays: dict[str, Any], name: str, value: Any, problem: str) -> None:
+    if value is None:
+        del arrays[name]
+    else:
+        arrays[name] = np.full_like(arrays[name], 3) if isinstance(value, str) else value
+    assert problem in replay(case, arrays).problems[0]
+
+
+def test_other_rules_are_refused(case: Instance, arrays: dict[str, Any]) -> None:
+    exclusive = case.with_rules(copies="exclusive")
+    assert "two tiers with inclusive copies" in replay(exclusive, arrays).problems[0]
