@@ -61,11 +61,9 @@ def evaluations(case: Instance, certificate: Certificate, kernels: list[Kernel],
     plain = seconds(lambda: count_words(case))
     print(f"  counting {plain:.3f} s", end="")
     for kernel in kernels:
-        evaluate(instance(1, 64, 4), solve_dual(instance(1, 64, 4))[1], True, kernel)  # compiles
-        for demand in (False, True):
-            taken = seconds(lambda k=kernel, d=demand: evaluate(case, certificate, d, k, threads))  # type: ignore[misc]
-            what = " with slopes" if demand else ""
-            print(f"; {kernel}{what} {taken:.3f} s, {1e9 * taken / cells:.2f} ns per cell", end="")
+        evaluate(instance(1, 64, 4), solve_dual(instance(1, 64, 4))[1], kernel)  # compiles
+        taken = seconds(lambda k=kernel: evaluate(case, certificate, k, threads))  # type: ignore[misc]
+        print(f"; {kernel} {taken:.3f} s, {1e9 * taken / cells:.2f} ns per cell", end="")
     print()
 
 

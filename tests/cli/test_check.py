@@ -53,3 +53,17 @@ def test_a_schedule_of_another_instance(run: Run, out: Path) -> None:
 def test_a_result_without_a_schedule(run: Run, small: Path, tmp_path: Path) -> None:
     assert run("solve", small, "--method", "relax", "--out", tmp_path / "bound").code == 0
     assert run("check", small, tmp_path / "bound").code == 3
+
+
+def test_a_schedule_too_large_for_events(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written as bits, checked like any other, and no start for a search."""
+    monkeypatch.setattr("kvbound.solvers.pricing._KEPT", 0)
+    name, out = "swap-4x64-c30-b450", tmp_path / "out"
+    assert run("solve", name, "--method", "pricing", "--time-limit", "1", "--out", out).code == 0
+    report = run("check", name, out, "--json").json
+    assert (report["ok"], report["checked"]) == (True, "kvbound.residency/1")
+    claimed = json.loads((out / "result.json").read_text())["time_s"]
+    assert report["time_s"] == pytest.approx(claimed, rel=1e-12)
+    ran = run("solve", name, "--method", "anneal", "--start", out / "schedule.npz")
+    assert ran.code == 3
+    assert "schema" in ran.err
