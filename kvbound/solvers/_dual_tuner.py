@@ -18,6 +18,9 @@ from kvbound.solvers.certificate import Certificate
 
 Floats = NDArray[np.float64]
 
+_RATES = (0.2, 0.15)
+"""Adam's step for the logits of row weights, and for room prices in units of a slow read per step."""
+_BETAS = (0.9, 0.95)
 _LATE = 0.1
 """Share of the time that a climb may lag behind before the clock, and not the count, shortens its steps:
 a climb that is in time is the same on any machine."""
@@ -27,28 +30,12 @@ _LEVEL = 0.05
 """What one sample's value counts in the running mean of all."""
 
 
-@dataclass(frozen=True)
-class _Pace:
-    """Adam's settings: steps for the logits of row weights, and for room prices in units of a slow read per
-    step; and how long slopes and their squares are remembered."""
-
-    logits: float
-    stay: float
-    betas: tuple[float, float]
-
-
-_WHOLE = _Pace(0.2, 0.15, (0.9, 0.95))
-_SAMPLED = _Pace(0.4, 0.3, (0.8, 0.9))
-"""Samples are further from where they start, in fewer steps, and new samples average out by themselves."""
-
-
 @dataclass(eq=False)
 class _Adam:
     """Parameters with Adam's memory of their slopes (Kingma and Ba, 2015)."""
 
     value: Floats
     rate: float
-    betas: tuple[float, float]
     count: int = 0
     mean: Floats = field(init=False)
     square: Floats = field(init=False)
@@ -59,7 +46,7 @@ class _Adam:
     def ascend(self, slope: Floats, share: float) -> None:
         """Step along the slope, at a share of the full rate."""
         self.count += 1
-        first, second = self.betas
+        first, second = _BETAS
         self.mean += (1 - first) * (slope - self.mean)
         self.square += (1 - second) * (slope**2 - self.square)
         spread = np.sqrt(self.square / (1 - second**self.count)) + 1e-12
@@ -89,9 +76,7 @@ class Tuner:
         room = [limit or 0 for limit in instance.room]
         self.room = np.array(room, np.float64)[self.limited, None]
         shape = (int(self.limited.sum()), 1 + instance.decode_steps * instance.layers)
-        pace = _SAMPLED if sampled else _WHOLE
-        self.logits = _Adam(_first_logits(rows), pace.logits, pace.betas)
-        self.stay = _Adam(np.full(shape, 0.1), pace.stay, pace.betas)
+        self.logits, self.stay = _Adam(_first_logits(rows), _RATES[0]), _Adam(np.full(shape, 0.1), _RATES[1])
         self.count, self.level_s = 0, -np.inf
         self.best = self.logits.value.copy(), self.stay.value.copy()
 
@@ -116,7 +101,7 @@ class Tuner:
             done = max(self.count / iterations, (passed - _LATE) / (1 - _LATE))
             if done >= 1:
                 return done
-            self._step(1 - done)
+            self._step((1 - done) ** 2 if self.sampled else 1 - done)  # luck takes longer to average out
             progress(done, 1, f"tuned to {self.level_s:.6g} s")
         return 1.0 if self.count >= iterations else self.count / iterations
 
