@@ -44,12 +44,13 @@ def main(limit: float, names: list[str]) -> None:
 
 def told() -> Progress:
     """Say on standard error when a stage of the work is reached, and every minute how far it is."""
-    last = [0.0, ""]
+    last = 0.0, ""
 
     def report(done: float, total: float, note: str = "") -> None:
+        nonlocal last
         stage = " ".join(note.split()[:2])
         if stage != last[1] or time.perf_counter() > last[0] + 60:
-            last[:] = time.perf_counter(), stage
+            last = time.perf_counter(), stage
             print(f"{time.strftime('%H:%M:%S')} {done / total:4.0%} {note}", file=sys.stderr)
 
     return report

@@ -162,7 +162,7 @@ def fewest_misses(instance: Instance) -> int:
                     stays.setdefault(last[token], []).append(slot)
                     last[token] = slot
             last[prefill + step] = slot
-    misses, inside = 0, []
+    misses, inside = 0, list[int]()
     for slot in range(-1, instance.slots):
         inside = [end for end in inside if end > slot] + stays.get(slot, [])
         room = instance.room[0]

@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +120,17 @@ def test_notes_say_what_does_not_scale() -> None:
     assert "not public" in " ".join(notes(FULL))
     assert "64" in notes(QUICK)[-1]
     assert len(notes(QUICK)) > len(notes(FULL))
+
+
+def test_results_kept_from_full_size_hold_together() -> None:
+    """What `tests.benchmarks.bench_full` printed: no bound above its schedule, the published ideals."""
+    with (Path(__file__).parents[2] / "docs" / "fang2025_full.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert len(kept) >= 6
+    for row in kept:
+        ideal, bound, schedule = (float(row[f"{name}_s"]) for name in ("ideal", "bound", "schedule"))
+        assert ideal * (1 - 1e-9) <= bound <= schedule
+        assert float(row["gap"]) == pytest.approx((schedule - bound) / schedule, abs=6e-6)
+        assert row["cell"] in {cell.name for cell in ALL}
+        if theirs := published(row["cell"]).get("best"):
+            assert ideal == pytest.approx(theirs, abs=5e-9)
