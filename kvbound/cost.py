@@ -206,7 +206,17 @@ def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent
     KvboundError
         The schedule does not fit into the tiers.
     """
-    counted = loads(instance, schedule, progress)
+    return evaluate_loads(instance, loads(instance, schedule, progress))
+
+
+def evaluate_loads(instance: Instance, counted: Loads) -> Measures:
+    """Cost what a schedule moves.
+
+    Raises
+    ------
+    KvboundError
+        It does not fit into the tiers.
+    """
     occupied = np.vstack([np.zeros_like(counted.start), counted.blocks.reshape(-1, instance.tiers)])
     peak = (counted.start + occupied.cumsum(axis=0)).max(axis=0)
     for room, used, tier in zip(instance.room, peak, instance.memory.tiers, strict=True):

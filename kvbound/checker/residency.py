@@ -60,7 +60,7 @@ def _replay(
     start[0, : -(-case.prefill // 8)] = np.packbits(initial == 0, bitorder="little")
     read, extra, written, held = np.zeros((4, steps, 2), np.int64)
     bad = np.zeros((4, steps), np.bool_)
-    ups = drops = 0
+    ups = 0
     for first in range(0, steps, _STEPS):
         part = slice(first, min(first + _STEPS, steps))
         now = after[part].view(np.uint64)
@@ -74,7 +74,7 @@ def _replay(
         chosen = _count(now & born)
         extra[part, 1], written[part, 0], written[part, 1] = unread, up + chosen, 1
         held[part, 0], held[part, 1] = up + chosen - _count(left), 1
-        ups, drops = ups + int(up.sum()), drops + int(_count(left).sum())
+        ups += int(up.sum())
         bad[0, part] = _count(now & ~(alive | born)) > 0
         bad[1, part] = _count(reads & ~(alive | born)) > 0
         if case.rules["migration"] == "none":

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker import check
-from kvbound.cost import evaluate, identify, measures
+from kvbound.cost import evaluate, evaluate_loads, identify
 from kvbound.errors import InfeasibleError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
@@ -96,7 +96,7 @@ def solve_pricing(
     best, ended = _Best(), Termination()
     proof: tuple[Bound, Certificate | None] = Bound(), None
     options: dict[str, Any] = {"seed": seed, "sample": sample, "kernel": kernel, "progress": progress}
-    large = instance.slots * instance.tokens > _KEPT
+    large = _large(instance)
     try:
         with _Aside(lambda report: best.take_all(_candidates(instance, start, report)), progress) as finding:
             if not large:
@@ -110,6 +110,11 @@ def solve_pricing(
     except KeyboardInterrupt:
         ended = Termination("interrupted")
     return _result(instance, best, proof, ended, time.perf_counter() - begin, about)
+
+
+def _large(instance: Instance) -> bool:
+    """Whether events would fill the memory."""
+    return instance.slots * instance.tokens > _KEPT
 
 
 _Found = tuple[Measures, Schedule | Residency]
@@ -177,8 +182,7 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
 def _balanced(instance: Instance, progress: Progress) -> _Found:
     """Return the best of the balanced plays."""
     cost, best, least = SlotCost.of(instance), None, np.inf
-    large = instance.slots * instance.tokens > _KEPT
-    for play in balance.plays(instance, progress, kept=large):
+    for play in balance.plays(instance, progress, kept=_large(instance)):
         total = float(cost.times(play.loads(instance).q).sum())
         if total < least:
             best, least = play, total
@@ -186,9 +190,7 @@ def _balanced(instance: Instance, progress: Progress) -> _Found:
     if best.residency is None:
         schedule = balance.schedule(instance, best)
         return evaluate(instance, schedule), schedule
-    counted = best.loads(instance)
-    held = np.concatenate([[counted.start], counted.start + counted.blocks.reshape(-1, 2).cumsum(axis=0)])
-    known = measures(instance, cost.times(counted.q), counted, held.max(axis=0))
+    known = evaluate_loads(instance, best.loads(instance))
     _verify(instance, best.residency, known.time_s)
     return known, best.residency
 

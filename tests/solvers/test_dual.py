@@ -145,7 +145,7 @@ def test_a_sample_is_nearly_as_good() -> None:
 
 
 def test_ever_new_samples_come_closer_the_longer_they_are_drawn() -> None:
-    """A sample that stays the same is learnt by heart: its bound ends 3 % below what it promises here."""
+    """A sample that stayed the same would be learnt by heart."""
     instance = swaps(4000, 30)
     bounds = [bound(instance, iterations=count, sample=0.05) for count in (50, 150, 450)]
     assert bounds[0] < bounds[1] < bounds[2]
