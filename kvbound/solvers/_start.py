@@ -1,10 +1,16 @@
-"""Schedules from outside to start from."""
+"""What solvers begin with: whether anything fits at all, and schedules from outside."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
 from kvbound.checker import check
-from kvbound.errors import InputError
+from kvbound.cost import identify
+from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Instance
+from kvbound.result import Result, Status
 from kvbound.schedule import Schedule, file_arrays
 
 
@@ -21,3 +27,13 @@ def examine(instance: Instance, start: Schedule) -> Schedule:
     if not report.ok:
         raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
     return start
+
+
+def infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Result | None:
+    """Return the result of an instance whose weights or prompt do not fit, given when work began; else None."""
+    try:
+        _ = instance.room
+    except InfeasibleError:
+        identity = identify(instance, with_trace=False)
+        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.cost import evaluate, ideal, identify
-from kvbound.errors import InfeasibleError, KvboundError, UsageError
+from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
@@ -21,7 +21,7 @@ from kvbound.solvers._anneal_board import MOST_BYTES, Board, board, schedule_of
 from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
-from kvbound.solvers._start import examine
+from kvbound.solvers._start import examine, infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
 """Policies whose best schedule annealing starts from, unless one is given."""
@@ -103,11 +103,9 @@ def solve_annealing(
         if value is not None and value < 1:
             raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
     about: dict[str, Any] = {"method": "anneal", "seed": seed, "kernel": pick(kernel)}
-    try:
-        setting = board(instance)
-    except InfeasibleError:
-        identity = identify(instance, with_trace=False)
-        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if nothing := infeasible(instance, begin, about):
+        return nothing
+    setting = board(instance)
     first, interrupted = (examine(instance, start), False) if start else _first(instance)
     count = chains or _chains(setting, about["kernel"])
     states = Chains.of(instance, setting, [first] * count)

@@ -7,11 +7,12 @@ from typing import Any
 
 from kvbound.checker import check
 from kvbound.cost import identify
-from kvbound.errors import InfeasibleError, KvboundError
+from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination
+from kvbound.solvers._start import infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.dual import tune
 
@@ -49,13 +50,11 @@ def solve_certified(
     """
     begin = time.perf_counter()
     about: dict[str, Any] = {"method": "dual", "seed": seed, "options": {"sample": sample}}
-    try:
-        tuned = tune(
-            instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress
-        )
-    except InfeasibleError:
-        identity = identify(instance, with_trace=False)
-        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if nothing := infeasible(instance, begin, about):
+        return nothing
+    tuned = tune(
+        instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress
+    )
     status, ended = BoundStatus.CERTIFIED, tuned.termination
     try:
         _verify(instance, tuned.certificate)

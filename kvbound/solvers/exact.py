@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from kvbound.cost import evaluate, ideal, identify
-from kvbound.errors import InfeasibleError, KvboundError
+from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
@@ -15,7 +15,7 @@ from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termina
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers._search import Search
-from kvbound.solvers._start import examine
+from kvbound.solvers._start import examine, infeasible
 
 TOLERANCE = 1e-6
 """How far, relatively, HiGHS's objective and the cost model may differ."""
@@ -56,11 +56,8 @@ def solve_exact(
     """
     begin = time.perf_counter()
     about: dict[str, Any] = {"method": "exact", "seed": seed, "options": {"gap": gap}}
-    try:
-        _ = instance.room
-    except InfeasibleError:
-        identity = identify(instance, with_trace=False)
-        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if nothing := infeasible(instance, begin, about):
+        return nothing
     first = examine(instance, start) if start else simulate(instance, "belady").schedule
     assert first is not None
     known = first, evaluate(instance, first)

@@ -17,7 +17,7 @@ import numpy as np
 
 from kvbound.checker import check
 from kvbound.cost import evaluate, evaluate_loads, identify
-from kvbound.errors import InfeasibleError, KvboundError, UsageError
+from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
@@ -27,7 +27,7 @@ from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
-from kvbound.solvers._start import examine
+from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import solve_certified
 from kvbound.solvers.exact import improve
@@ -88,11 +88,8 @@ def solve_pricing(
     about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": {"gap": gap, "sample": sample}}
     if not instance.physical:
         raise UsageError("method pricing needs accounting 'physical'")
-    try:
-        _ = instance.room
-    except InfeasibleError:
-        identity = identify(instance, with_trace=False)
-        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if nothing := infeasible(instance, begin, about):
+        return nothing
     best, ended = _Best(), Termination()
     proof: tuple[Bound, Certificate | None] = Bound(), None
     options: dict[str, Any] = {"seed": seed, "sample": sample, "kernel": kernel, "progress": progress}

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from kvbound.cost import ideal, identify
-from kvbound.errors import InfeasibleError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.solvers._highs import minimise
+from kvbound.solvers._start import infeasible
 
 
 def solve_relaxation(
@@ -38,11 +38,8 @@ def solve_relaxation(
     """
     begin = time.perf_counter()
     about: dict[str, Any] = {"method": "relax", "seed": seed, "options": {"cuts": cuts}}
-    try:
-        _ = instance.room
-    except InfeasibleError:
-        identity = identify(instance, with_trace=False)
-        return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
+    if nothing := infeasible(instance, begin, about):
+        return nothing
     program = formulation(instance, cuts=cuts)
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
     answer = minimise(program.matrix, whole=False, time_limit=left, seed=seed, progress=progress)
