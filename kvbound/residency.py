@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.files import atomic_write
+from kvbound.schedule import LayerEvents, Schedule
 
 SCHEMA = "kvbound.residency/1"
 
@@ -44,6 +45,12 @@ class Residency:
     def _place(self, layer: int) -> Path:
         return self._folder / f"{layer}.npy"
 
+    def schedule(self) -> Schedule:
+        """Return it by its events; of large instances they would fill the memory."""
+        prefill = self.initial.shape[1]
+        events = [_events(self.after(n), first == 0, prefill) for n, first in enumerate(self.initial)]
+        return Schedule(self.initial, tuple(events))
+
     def arrays(self, instance_sha256: str) -> Mapping[str, Any]:
         """Return what its file holds; layers are read when asked for."""
         return _Arrays(self, instance_sha256)
@@ -74,3 +81,19 @@ class _Arrays(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._small) + len(self._layers)
+
+
+def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], prefill: int) -> LayerEvents:
+    """Changes from row to row, and the births; moves before the birth."""
+    before = np.zeros(after.shape[1], np.uint8)
+    start = np.packbits(inside, bitorder="little")
+    before[: len(start)] = start
+    steps, tokens, tiers = [], [], []
+    for step, row in enumerate(after):
+        token = np.flatnonzero(np.unpackbits(row ^ before, bitorder="little"))
+        token = np.append(token[token < prefill + step], prefill + step)
+        steps.append(np.full(len(token), step))
+        tokens.append(token)
+        tiers.append(1 - (row[token >> 3] >> (token & 7) & 1))
+        before = row
+    return LayerEvents.of(np.concatenate(steps), np.concatenate(tokens), np.concatenate(tiers))

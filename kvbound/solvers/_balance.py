@@ -14,8 +14,7 @@ no slot needs may stay as long as there is room, so that less has to be brought 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,9 +23,8 @@ from numpy.typing import NDArray
 
 from kvbound.cost import Loads
 from kvbound.instance import Initial, Instance, Migration
-from kvbound.progress import Progress, silent
+from kvbound.progress import Progress
 from kvbound.residency import Residency
-from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
@@ -58,17 +56,13 @@ class Play:
         See `_balance_kernels`, (steps, layers, 5).
     start
         Items of each layer in tier 0 before the first slot, (layers,).
-    targets, free
-        What made it: hits wanted of each slot and misses that cost it nothing, (steps, layers).
     residency
-        The schedule itself, where that was asked for.
+        The schedule itself.
     """
 
     counts: Ints
     start: Ints
-    targets: Ints
-    free: Ints
-    residency: Residency | None = None
+    residency: Residency
 
     def loads(self, instance: Instance) -> Loads:
         """Return what every slot moves, in bytes."""
@@ -89,13 +83,10 @@ class Play:
         return Loads(q, up * size, np.zeros_like(up), blocks, first)
 
 
-def plays(instance: Instance, progress: Progress, *, kept: bool = False) -> Iterator[Play]:
-    """Play the instance again and again, each time knowing the last time's writes better.
-
-    With `kept` every play keeps its schedule as bits on disk, for as long as somebody keeps the play.
-    """
+def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
+    """Play the instance again and again, each time knowing the last time's writes better."""
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
-    turned, writes = _turned(instance), np.zeros(reads.shape)
+    turned, writes = by_token(instance), np.zeros(reads.shape)
     misses = reads
     saved: NDArray[np.floating] = np.zeros(reads.shape)
     for number, (cheap, share) in enumerate(passes):
@@ -103,12 +94,7 @@ def plays(instance: Instance, progress: Progress, *, kept: bool = False) -> Iter
         if share:
             saved = share * free * _pressed(misses, free)[:, None]
         targets = reads - np.floor(free - saved).astype(np.int64)
-        residency = Residency() if kept else None
-        keep, report = None if residency is None else residency.put, _part(progress, number, len(passes))
-        found, inside = _play(instance, turned, targets, free, keep, report)
-        if residency is not None:
-            residency.initial = (~inside).astype(np.uint8)
-            found = dataclasses.replace(found, residency=residency)
+        found = _play(instance, turned, targets, free, _part(progress, number, len(passes)))
         yield found
         weight = 1.0 if number == 0 else 0.5
         writes = writes + weight * (found.counts[..., kernels.UP] - writes)
@@ -122,7 +108,8 @@ def _pressed(misses: Ints, free: Ints) -> NDArray[np.bool_]:
     return np.lib.stride_tricks.sliding_window_view(later, _AHEAD).max(axis=1)
 
 
-def _turned(instance: Instance) -> kernels.Words:
+def by_token(instance: Instance) -> kernels.Words:
+    """Return the reads turned round; see `_balance_kernels.turn`."""
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
     turned = np.zeros(shape, np.uint64)
 
@@ -175,13 +162,9 @@ def _play(
     turned: kernels.Words,
     targets: Ints,
     free: Ints,
-    keep: Callable[[int, NDArray[np.uint8]], None] | None,
     progress: Progress,
-) -> tuple[Play, NDArray[np.bool_]]:
-    """Play all slots; return with who starts in tier 0.
-
-    `keep` is given each layer's bits of who is there after each of its slots, (steps, bytes).
-    """
+) -> Play:
+    """Play all slots."""
     steps, layers, prefill = instance.decode_steps, instance.layers, instance.prefill_tokens
     rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
     prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
@@ -195,19 +178,19 @@ def _play(
             # what a forced fill put there stays until its layer's first slot
             kernels.play(state, layer, rows[layer][step], step, prefill, spare, not forced or step > 0)
         progress(step + 1, steps, "balanced schedule")
-    counts = np.zeros((layers, steps, 5), np.int64)
+    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency()
 
     def settle(layer: int) -> NDArray[np.bool_]:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
-        after = np.zeros((0 if keep is None else steps, 8 * rows[layer].shape[1]), np.uint8)
+        after = np.zeros((steps, 8 * rows[layer].shape[1]), np.uint8)
         first = kernels.settle(rows[layer], state.hits[layer], fetched, prefill, counts[layer], after)
-        if keep is not None:
-            keep(layer, after)
+        residency.put(layer, after)
         return inside[layer] if forced else first[:prefill]
 
     with ThreadPoolExecutor() as pool:
         inside = np.stack(list(pool.map(settle, range(layers))))
-    return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), targets, free), inside
+    residency.initial = (~inside).astype(np.uint8)
+    return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), residency)
 
 
 def _state(instance: Instance, turned: kernels.Words, targets: Ints, prefetch: bool) -> kernels.State:
@@ -249,27 +232,3 @@ def _start(instance: Instance, turned: kernels.Words, targets: Ints) -> NDArray[
         wanted = (at < steps) & (rank < (np.append(targets[:, layer], 0) - later)[at])
         scores[layer, by_step[wanted]] = -(at[wanted] * instance.layers + layer)
     return fill(instance, scores) == 0
-
-
-def schedule(instance: Instance, play: Play) -> Schedule:
-    """Play once more and keep who is where."""
-    after: dict[int, NDArray[np.uint8]] = {}
-    _, inside = _play(instance, _turned(instance), play.targets, play.free, after.__setitem__, silent)
-    events = [_events(after[n], first, instance.prefill_tokens) for n, first in enumerate(inside)]
-    return Schedule((~inside).astype(np.uint8), tuple(events))
-
-
-def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], prefill: int) -> LayerEvents:
-    """Changes from row to row, and the births; moves before the birth."""
-    before = np.zeros(after.shape[1], np.uint8)
-    start = np.packbits(inside, bitorder="little")
-    before[: len(start)] = start
-    steps, tokens, tiers = [], [], []
-    for step, row in enumerate(after):
-        token = np.flatnonzero(np.unpackbits(row ^ before, bitorder="little"))
-        token = np.append(token[token < prefill + step], prefill + step)
-        steps.append(np.full(len(token), step))
-        tokens.append(token)
-        tiers.append(1 - (row[token >> 3] >> (token & 7) & 1))
-        before = row
-    return LayerEvents.of(np.concatenate(steps), np.concatenate(tokens), np.concatenate(tiers))

@@ -28,13 +28,14 @@ SIZE, ROOM, LAST = range(3)
 reads none of them later."""
 
 
-def _jit(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
+    """Compile where numba is there."""
     try:
         import numba
     except ImportError:
         return function
-    compiled: _Function = numba.njit(cache=True, nogil=True)(function)
-    return compiled
+    faster: _Function = numba.njit(cache=True, nogil=True)(function)
+    return faster
 
 
 class State(NamedTuple):
@@ -70,7 +71,7 @@ class State(NamedTuple):
     """What the layers share; see SIZE, ROOM and LAST."""
 
 
-@_jit
+@compiled
 def turn(rows: Words, prefill: int, turned: Words) -> None:
     """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
 
@@ -83,7 +84,7 @@ def turn(rows: Words, prefill: int, turned: Words) -> None:
             turned[step >> 6, now[n]] |= bit
 
 
-@_jit
+@compiled
 def _decode(words: Words, before: int, now: Ints) -> int:
     """List the tokens that are set in a row and below `before`; return how many."""
     count = 0
@@ -98,7 +99,7 @@ def _decode(words: Words, before: int, now: Ints) -> int:
     return count
 
 
-@_jit
+@compiled
 def next_read(turned: Words, token: int, step: int, steps: int) -> int:
     """First step from `step` on that reads a token, or `steps`."""
     chunk = step >> 6
@@ -118,7 +119,7 @@ def next_read(turned: Words, token: int, step: int, steps: int) -> int:
     return step
 
 
-@_jit
+@compiled
 def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
     """First step that reads each token of the prompt, or `steps`."""
     first = np.empty(prefill, np.int64)
@@ -127,7 +128,7 @@ def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
     return first
 
 
-@_jit
+@compiled
 def begin(state: State, layer: int, inside: Bools) -> None:
     """Put a layer's prompt where it starts, (prompt tokens,)."""
     for token in range(len(inside)):
@@ -142,7 +143,7 @@ def begin(state: State, layer: int, inside: Bools) -> None:
             _leave(state, layer, token)
 
 
-@_jit
+@compiled
 def _join(state: State, layer: int, token: int, kind: int) -> None:
     at = state.when[layer, token]
     state.below[layer, token], state.kept[kind, layer, at] = state.kept[kind, layer, at], token
@@ -152,7 +153,7 @@ def _join(state: State, layer: int, token: int, kind: int) -> None:
     state.pool[LAST + kind] = max(state.pool[LAST + kind], at)
 
 
-@_jit
+@compiled
 def _pop(state: State, layer: int, at: int, kind: int) -> int:
     """Take an item out of the top of a stack."""
     token = state.kept[kind, layer, at]
@@ -162,14 +163,14 @@ def _pop(state: State, layer: int, at: int, kind: int) -> int:
     return int(token)
 
 
-@_jit
+@compiled
 def _leave(state: State, layer: int, token: int) -> None:
     at = state.when[layer, token]
     state.below[layer, token], state.left[layer, at] = state.left[layer, at], token
     state.inside[layer, token] = False
 
 
-@_jit
+@compiled
 def _needs(state: State, layer: int, at: int) -> bool:
     """Whether a slot needs one more hit, beside those of items still to have an event and of spare ones."""
     if at == state.target.shape[1] - 1:
@@ -182,7 +183,7 @@ def _needs(state: State, layer: int, at: int) -> bool:
     return False
 
 
-@_jit
+@compiled
 def _stay(state: State, layer: int, token: int) -> None:
     """Let an item that was hit stay if its next slot needs it or can use it, in place of a spare one."""
     at = state.when[layer, token]
@@ -198,7 +199,7 @@ def _stay(state: State, layer: int, token: int) -> None:
         _leave(state, layer, token)
 
 
-@_jit
+@compiled
 def _last(state: State, kind: int) -> int:
     """Layer of an item of a kind that is read last; none if -1."""
     while state.pool[LAST + kind] >= 0:
@@ -209,7 +210,7 @@ def _last(state: State, kind: int) -> int:
     return -1
 
 
-@_jit
+@compiled
 def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
     """Let an item in, in place of a spare one or one read later if need be; return whether that worked."""
     if state.pool[SIZE] >= state.pool[ROOM]:
@@ -232,12 +233,12 @@ def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool
     return True
 
 
-@_jit
+@compiled
 def _flip(rows: Words, step: int, token: int) -> None:
     rows[step, token >> 6] ^= np.uint64(1) << np.uint64(token & 63)
 
 
-@_jit
+@compiled
 def play(state: State, layer: int, words: Words, step: int, prefill: int, spare: int, evict: bool) -> None:
     """Play one slot.
 
@@ -280,7 +281,7 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
     _prefetch(state, step, layer, spare - (count - hits))
 
 
-@_jit
+@compiled
 def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
     """Bring in what the layer's next slots could make use of, as far as that costs nothing."""
     at = step + 1
@@ -296,7 +297,7 @@ def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
         budget -= int(state.seen[layer, token] != step)
 
 
-@_jit
+@compiled
 def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes) -> Bools:
     """Keep only what is there when it is read, from its event or since it was fetched, and count.
 
@@ -307,19 +308,22 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
     counts
         To be filled, (steps, 5).
     after
-        Bits of who is in tier 0 after each slot, (steps, bytes), to be filled unless it has no rows.
+        Bits of who is in tier 0 after each slot, (steps, bytes), to be filled.
 
     Returns
     -------
     Who has to start in tier 0, (tokens,).
     """
     tokens, held = prefill + len(rows), 0
-    keep, now, bits = np.zeros(tokens, np.bool_), np.empty(tokens, np.int64), np.zeros(after.shape[1], np.uint8)
+    keep, now, bits = (
+        np.zeros(tokens, np.bool_),
+        np.empty(tokens, np.int64),
+        np.zeros(after.shape[1], np.uint8),
+    )
     for step in range(len(rows) - 1, -1, -1):
         born = prefill + step
         counts[step, HELD] = held
-        if len(after):
-            after[step] = bits
+        after[step] = bits
         if len(fetched):
             for n in range(_decode(fetched[step], born, now)):
                 counts[step, UP] += 1

@@ -99,7 +99,14 @@ def _ones(word: np.uint64) -> np.int64:
 
 @nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def forward(
-    rows: Words, pull: Words, keep: Words, state: Words, counts: NDArray[np.int64], first: int, last: int
+    rows: Words,
+    pull: Words,
+    keep: Words,
+    state: Words,
+    counts: NDArray[np.int64],
+    after: Words,
+    first: int,
+    last: int,
 ) -> None:
     """Follow the best paths of the words first..last-1; see `_dual_paths.follow`."""
     steps, _, width = rows.shape
@@ -118,3 +125,5 @@ def forward(
                 held = pulled | (keep[step, layer, w] & held)
                 counts[step, layer, 3] += _ones(held)
                 state[layer, w] = held
+                if after.size > 0:
+                    after[step, layer, w] = held

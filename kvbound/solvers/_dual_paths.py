@@ -21,6 +21,9 @@ from kvbound.solvers._dual_items import PROMPT, Demand, Lanes, forced_tiers, hol
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_NOWHERE = np.zeros((0, 0, 0), np.uint64)
 
 HOLD, MISS, UP, UNREAD, DROP, BIRTH = range(6)
 """Rows of a price table (6, steps, layers): staying in tier 0 after the slot, a read served by tier 1,
@@ -137,21 +140,9 @@ class TwoTiers:
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
         """Return what all best paths cost, and what they ask for; see `_dual_items.Items`."""
-        instance, lanes, rules = self.instance, self.lanes, self.instance.rules
+        instance, lanes = self.instance, self.lanes
         mine = prices[:, :, lanes.layers]
-        hold, start = (part[0] for part in holds(instance, capacity, lanes.layers))
-        miss, unread, write = mine[1] - mine[0], mine[3], mine[4]
-        table = np.zeros((6, *hold.shape))
-        table[HOLD], table[MISS], table[UP], table[BIRTH] = hold, miss, write, write
-        table[UNREAD] = write + unread if rules.migration is Migration.PREFETCH else np.inf
-        if rules.migration is Migration.NONE:
-            table[UP] = table[DROP] = np.inf
-        swept = sweep(lanes, table, self.kernel, self.threads, demand)
-        at_start = np.where(lanes.born == PROMPT, swept.value + start[:, None], 0.0)
-        inside = at_start < 0
-        if rules.initial is Initial.PREFILL_FIRST:
-            layer = np.arange(instance.layers)[lanes.layers, None]
-            inside = (lanes.born == PROMPT) & (forced_tiers(instance, lanes.blocks, layer) == 0)
+        swept, at_start, inside = self._sweep(mine, capacity, demand)
         gain = swept.gain.sum(axis=1) + np.where(inside, at_start, 0.0).sum(axis=1)
         value = float((lanes.weight * gain).sum() + (mine[1] * lanes.reads + mine[5]).sum())
         if not demand:
@@ -164,14 +155,49 @@ class TwoTiers:
         held = occupancy(instance, first[None], counts[None, ..., 3], lanes.layers)
         return value, Demand(used, np.concatenate([held, np.zeros_like(held)]))
 
+    def paths(self, prices: Floats, capacity: Floats) -> tuple[Bools, Words]:
+        """Return best paths themselves.
 
-def follow(lanes: Lanes, swept: Swept, inside: NDArray[np.bool_], kernel: Kernel, threads: int = 1) -> Counts:
+        Returns
+        -------
+        Who is in tier 0 at the start, (layers, lanes), and bits of who is there after every slot,
+        (steps, layers, words).
+        """
+        swept, _, inside = self._sweep(prices[:, :, self.lanes.layers], capacity, True)
+        after = np.zeros_like(swept.keep)
+        follow(self.lanes, swept, inside, self.kernel, self.threads, after)
+        return inside, after
+
+    def _sweep(self, mine: Floats, capacity: Floats, masks: bool) -> tuple[Swept, Floats, Bools]:
+        """Sweep all paths; return also what a start in tier 0 costs each lane, and who starts there."""
+        instance, lanes, rules = self.instance, self.lanes, self.instance.rules
+        hold, start = (part[0] for part in holds(instance, capacity, lanes.layers))
+        miss, unread, write = mine[1] - mine[0], mine[3], mine[4]
+        table = np.zeros((6, *hold.shape))
+        table[HOLD], table[MISS], table[UP], table[BIRTH] = hold, miss, write, write
+        table[UNREAD] = write + unread if rules.migration is Migration.PREFETCH else np.inf
+        if rules.migration is Migration.NONE:
+            table[UP] = table[DROP] = np.inf
+        swept = sweep(lanes, table, self.kernel, self.threads, masks)
+        at_start = np.where(lanes.born == PROMPT, swept.value + start[:, None], 0.0)
+        inside = at_start < 0
+        if rules.initial is Initial.PREFILL_FIRST:
+            layer = np.arange(instance.layers)[lanes.layers, None]
+            inside = (lanes.born == PROMPT) & (forced_tiers(instance, lanes.blocks, layer) == 0)
+        return swept, at_start, inside
+
+
+def follow(
+    lanes: Lanes, swept: Swept, inside: Bools, kernel: Kernel, threads: int = 1, after: Words = _NOWHERE
+) -> Counts:
     """Count what the best paths do.
 
     Parameters
     ----------
     inside
         Who is in tier 0 at the start, (layers, lanes).
+    after
+        Bits of who is there after every slot, (steps, layers, words), to be filled unless it is empty.
 
     Returns
     -------
@@ -181,13 +207,13 @@ def follow(lanes: Lanes, swept: Swept, inside: NDArray[np.bool_], kernel: Kernel
     steps, layers, width = lanes.rows.shape
     state = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
     if kernel == "numpy":
-        counts = _forward(lanes, swept, state)
+        counts = _forward(lanes, swept, state, after)
     else:
         from kvbound.solvers import _dual_kernels as compiled
 
         def part(first: int, last: int) -> Counts:
             counts = np.zeros((steps, layers, 4), np.int64)
-            compiled.forward(lanes.rows, swept.pull, swept.keep, state, counts, first, last)
+            compiled.forward(lanes.rows, swept.pull, swept.keep, state, counts, after, first, last)
             return counts
 
         counts = _share(part, layers * width, compiled.BLOCK, threads)
@@ -195,7 +221,7 @@ def follow(lanes: Lanes, swept: Swept, inside: NDArray[np.bool_], kernel: Kernel
     return counts
 
 
-def _forward(lanes: Lanes, swept: Swept, state: Words) -> Counts:
+def _forward(lanes: Lanes, swept: Swept, state: Words, after: Words) -> Counts:
     counts = np.empty((*lanes.rows.shape[:2], 4), np.int64)
     for step, read in enumerate(lanes.rows):
         pull = swept.pull[step]
@@ -203,6 +229,8 @@ def _forward(lanes: Lanes, swept: Swept, state: Words) -> Counts:
         parts = np.stack([read & ~state, enter & ~read, enter, state], axis=-1)
         state = pull | (swept.keep[step] & state)
         parts[..., 3] = state
+        if after.size:
+            after[step] = state
         counts[step] = np.bitwise_count(parts).sum(axis=1, dtype=np.int64)
     return counts
 

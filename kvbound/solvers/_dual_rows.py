@@ -6,6 +6,7 @@ between two neighbouring whole numbers of reads at a slow tier, as no part of a 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,11 @@ class Rows:
         if whole_counts:
             alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
         return cls(alpha, beta, chord, whole, ends, _weights(cost, facets), slow)
+
+    def part(self, steps: slice) -> Rows:
+        """Return the rows of some steps."""
+        alpha, chord, whole = self.alpha[:, steps], self.chord[steps], self.whole[steps]
+        return dataclasses.replace(self, alpha=alpha, chord=chord, whole=whole, ends=self.ends[:, steps])
 
     def prices(self, weights: Floats) -> Floats:
         """Return what counts are charged (3K, steps, layers) under row weights (rows, steps, layers)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,15 @@ class _Adam:
         self.square += (1 - second) * (slope**2 - self.square)
         spread = np.sqrt(self.square / (1 - second**self.count)) + 1e-12
         self.value += (share * self.rate / (1 - first**self.count)) * self.mean / spread
+
+
+class Multipliers(NamedTuple):
+    """Where a climb stands."""
+
+    weights: Floats
+    """Of the rows, (rows, steps, layers), sum 1."""
+    capacity: Floats
+    """Price of a block's room in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
 
 
 class Tuner:
@@ -106,8 +116,8 @@ class Tuner:
         return 1.0 if self.count >= iterations else self.count / iterations
 
     def _step(self, share: float) -> None:
-        weights, prices, capacity = self._multipliers(self.logits.value, self.stay.value)
-        items, demand = self.draw().evaluate(prices, capacity)
+        weights, capacity = self._at(self.logits.value, self.stay.value)
+        items, demand = self.draw().evaluate(self.rows.prices(weights), capacity)
         assert demand is not None
         value = float((weights * self.rows.alpha).sum()) + items
         value -= float((self.room * capacity[self.limited]).sum())
@@ -125,18 +135,20 @@ class Tuner:
             before = self.level_s if self.count > 1 else value
             self.level_s = before + max(_LEVEL, 1 / self.count) * (value - before)
 
-    def _multipliers(self, logits: Floats, stay: Floats) -> tuple[Floats, Floats, Floats]:
-        """Row weights (rows, steps, layers), prices of counts and of room, in seconds."""
+    def multipliers(self) -> Multipliers:
+        """Return those of the point kept."""
+        return self._at(*self.best)
+
+    def _at(self, logits: Floats, stay: Floats) -> Multipliers:
         weights = np.exp(logits - logits.max(axis=0))
         weights /= weights.sum(axis=0)
         capacity = np.zeros((len(self.limited), stay.shape[1]))
         capacity[self.limited] = stay * (self.unit / self.instance.layers)
-        return weights, self.rows.prices(weights), capacity
+        return Multipliers(weights, capacity)
 
     def sealed(self) -> Certificate:
         """Return the multipliers of the point kept, rounded, with no claim yet."""
-        weights, _, capacity = self._multipliers(*self.best)
-        return seal(self.instance, self.rows, weights, capacity)
+        return seal(self.instance, self.rows, *self.multipliers())
 
 
 def _first_logits(rows: Rows) -> Floats:

@@ -30,7 +30,7 @@ def examine(instance: Instance, start: Schedule) -> Schedule:
 
 
 def infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Result | None:
-    """Return the result of an instance whose weights or prompt do not fit, given when work began; else None."""
+    """Return the result of an instance that nothing fits into, given when work began; else None."""
     try:
         _ = instance.room
     except InfeasibleError:

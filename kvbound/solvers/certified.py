@@ -52,19 +52,14 @@ def solve_certified(
     about: dict[str, Any] = {"method": "dual", "seed": seed, "options": {"sample": sample}}
     if nothing := infeasible(instance, begin, about):
         return nothing
-    tuned = tune(
-        instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress
-    )
-    status, ended = BoundStatus.CERTIFIED, tuned.termination
-    try:
-        _verify(instance, tuned.certificate)
-    except KeyboardInterrupt:
-        status, ended = BoundStatus.CLAIMED, Termination("interrupted")
+    tuned = tune(instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress)
+    bound = certify(instance, tuned.certificate)
+    cut = bound.status is BoundStatus.CLAIMED
     return Result(
         identify(instance),
         status=Status.UNKNOWN,
-        bound=Bound(tuned.certificate.bound_s, status, "dual"),
-        termination=ended,
+        bound=bound,
+        termination=Termination("interrupted") if cut else tuned.termination,
         wall_s=time.perf_counter() - begin,
         kernel=pick(kernel),
         certificate=tuned.certificate,
@@ -72,14 +67,19 @@ def solve_certified(
     )
 
 
-def _verify(instance: Instance, certificate: Certificate) -> None:
-    """Have the checker recompute the bound.
+def certify(instance: Instance, certificate: Certificate) -> Bound:
+    """Have the checker recompute a bound; if that is interrupted it is only claimed.
 
     Raises
     ------
     KvboundError
         The checker rejects the certificate: a defect.
     """
-    report = check(instance.expanded(), instance.trace.rows, certificate.arrays())
-    if not report.ok:
-        raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
+    status = BoundStatus.CERTIFIED
+    try:
+        report = check(instance.expanded(), instance.trace.rows, certificate.arrays())
+        if not report.ok:
+            raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
+    except KeyboardInterrupt:
+        status = BoundStatus.CLAIMED
+    return Bound(certificate.bound_s, status, "dual")

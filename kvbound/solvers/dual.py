@@ -29,9 +29,9 @@ from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers._dual_items import Items, Lanes, count_units
 from kvbound.solvers._dual_paths import TwoTiers, warm_up
 from kvbound.solvers._dual_rows import Rows
-from kvbound.solvers._dual_seal import claim, seal_ideal
+from kvbound.solvers._dual_seal import claim, seal, seal_ideal
 from kvbound.solvers._dual_states import ManyTiers
-from kvbound.solvers._dual_tuner import Tuner
+from kvbound.solvers._dual_tuner import Multipliers, Tuner
 from kvbound.solvers.certificate import Certificate
 
 _CELLS, _GENERAL_CELLS = {"numba": 1e8, "numpy": 4e7}, 2e7
@@ -51,10 +51,13 @@ class Tuned:
         The best multipliers and the time lower bound they prove, at least the ideal time.
     termination
         Whether the climb was finished, out of time, or interrupted.
+    multipliers
+        Where it ended.
     """
 
     certificate: Certificate
     termination: Termination
+    multipliers: Multipliers | None
 
 
 def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
@@ -115,7 +118,7 @@ def tune(
     """
     if not instance.physical:
         raise UsageError("a bound needs accounting 'physical'")
-    best, chosen, ended = seal_ideal(instance), pick(kernel), Termination()
+    best, chosen, ended, tuner = seal_ideal(instance), pick(kernel), Termination(), None
     try:
         stride = _stride(instance, sample, chosen)
         workers = threads or (_processors() if stride > 1 else 1)
@@ -129,7 +132,7 @@ def tune(
             best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    return Tuned(best, ended)
+    return Tuned(best, ended, None if tuner is None else tuner.multipliers())
 
 
 def _samples(instance: Instance, stride: int, seed: int, kernel: Kernel, threads: int) -> Callable[[], Items]:
@@ -188,6 +191,19 @@ def evaluate(
             progress(layer, instance.layers, "bound evaluated on all items")
             total += value
     return claim(instance, certificate, total)
+
+
+def prove(
+    instance: Instance,
+    multipliers: Multipliers,
+    *,
+    kernel: str | None = None,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> Certificate:
+    """Return what multipliers prove."""
+    sealed = seal(instance, Rows.of(instance), *multipliers)
+    return evaluate(instance, sealed, pick(kernel), threads, progress)
 
 
 @contextmanager

@@ -1,19 +1,18 @@
 """Schedules at any size, beside a certified bound: what a miss is worth, slot by slot, decides who stays.
 
 Balanced next-use eviction (`_balance`) comes first, beside the policies that know the future; the dual
-proves a time lower bound; where the gap is not closed and the program has a size that HiGHS can take, its
-relaxation, fixed where it is whole, and its search improve the best schedule against that bound.
+proves a time lower bound, and its prices make another schedule (`_respond`). Where the gap is not closed
+and the program has a size that HiGHS can take, its relaxation, fixed where it is whole, and its search
+improve the best schedule against that bound.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from kvbound.checker import check
 from kvbound.cost import evaluate, evaluate_loads, identify
@@ -21,26 +20,28 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, Measures, Result, Status, Termination
 from kvbound.residency import Residency
+from kvbound.result import Bound, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers._respond import respond
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
-from kvbound.solvers.certified import solve_certified
+from kvbound.solvers.certified import certify
+from kvbound.solvers.dual import prove, tune
 from kvbound.solvers.exact import improve
 
 _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
 _KEPT = 1e10
-"""Items times slots up to which a balanced schedule is kept as events; beyond they would fill the memory, and
-it is kept as bits on disk, replayed by the checker."""
+"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is made
+from prices alone, kept as bits on disk, and replayed by the checker."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _BOUND = 0.6
-"""Share of the time for the bound where a search follows; where none can, both cores work on either half."""
+"""Share of the time for the bound where a search may follow."""
 
 
 def solve_pricing(
@@ -60,8 +61,8 @@ def solve_pricing(
     Parameters
     ----------
     time_limit
-        Seconds. Of an instance whose schedule is too large to be kept, schedule and bound are found at the
-        same time, and the limit is that of the bound's tuning; its evaluation and its check come on top.
+        Seconds. Of an instance whose schedule is too large for events, the limit is that of the bound's
+        tuning; its evaluation, the schedule and the check of both come on top.
     gap
         Relative gap to the certified bound at which the schedule is good enough.
     start
@@ -90,23 +91,37 @@ def solve_pricing(
         raise UsageError("method pricing needs accounting 'physical'")
     if nothing := infeasible(instance, begin, about):
         return nothing
-    best, ended = _Best(), Termination()
-    proof: tuple[Bound, Certificate | None] = Bound(), None
-    options: dict[str, Any] = {"seed": seed, "sample": sample, "kernel": kernel, "progress": progress}
-    large = _large(instance)
+    best, ended, proof = _Best(), Termination(), None
+    options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
+    large, end = _large(instance), begin + time_limit
     try:
-        with _Aside(lambda report: best.take_all(_candidates(instance, start, report)), progress) as finding:
-            if not large:
-                finding.wait()
-            bounded = solve_certified(instance, time_limit=(1.0 if large else _BOUND) * time_limit, **options)
-            proof = bounded.bound, bounded.certificate
-            if bounded.termination.reason == "interrupted":
-                raise KeyboardInterrupt
-            finding.wait()
-        ended = _search(instance, best, proof[0], gap, begin + time_limit, seed, threads, progress)
+        best.take_all(_candidates(instance, start, progress))
+        tuned = tune(
+            instance, time_limit=time_limit if large else _BOUND * time_limit, sample=sample, **options
+        )
+        proof, ended = tuned.certificate, tuned.termination
+        if (
+            ended.reason != "interrupted"
+            and balance.applies(instance)
+            and not best.within(gap, proof.bound_s)
+        ):
+            assert tuned.multipliers is not None
+            until = math.inf if large else end
+            answer = respond(instance, tuned.multipliers, threads=threads, end=until, **options)
+            if answer.play is not None:
+                best.take(_found(instance, answer.play))
+            ended = answer.termination
+            if ended.reason != "interrupted":
+                learnt = prove(
+                    instance, answer.multipliers, threads=threads, kernel=kernel, progress=progress
+                )
+                proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    return _result(instance, best, proof, ended, time.perf_counter() - begin, about)
+    bound = Bound() if proof is None else certify(instance, proof)
+    if ended.reason != "interrupted":
+        ended = _search(instance, best, bound, gap, end, seed, threads, progress)
+    return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
 
 
 def _large(instance: Instance) -> bool:
@@ -134,32 +149,11 @@ class _Best:
         for found in candidates:
             self.take(found)
 
-
-class _Aside:
-    """Work in a thread of its own that says how far it is once waited for, and ends where the block does."""
-
-    def __init__(self, work: Callable[[Progress], None], progress: Progress) -> None:
-        self._work, self._progress = work, progress
-        self._waited_for, self._stopped = False, False
-        self._pool = ThreadPoolExecutor(1)
-
-    def __enter__(self) -> _Aside:
-        self._future = self._pool.submit(self._work, self._report)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped = True
-        self._pool.shutdown()
-
-    def wait(self) -> None:
-        self._waited_for = True
-        self._future.result()
-
-    def _report(self, done: float, total: float, note: str = "") -> None:
-        if self._stopped:
-            raise KeyboardInterrupt
-        if self._waited_for:
-            self._progress(done, total, note)
+    def within(self, gap: float, bound_s: float) -> bool:
+        """Whether it is good enough."""
+        if self.measures is None:
+            return False
+        return self.measures.time_s - bound_s <= gap * self.measures.time_s
 
 
 def _candidates(instance: Instance, start: Schedule | None, progress: Progress) -> Iterator[_Found]:
@@ -172,24 +166,30 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
             assert result.measures is not None
             assert result.schedule is not None
             yield result.measures, result.schedule
-    if balance.applies(instance):
+    if balance.applies(instance) and not _large(instance):
         yield _balanced(instance, progress)
 
 
 def _balanced(instance: Instance, progress: Progress) -> _Found:
     """Return the best of the balanced plays."""
-    cost, best, least = SlotCost.of(instance), None, np.inf
-    for play in balance.plays(instance, progress, kept=_large(instance)):
-        total = float(cost.times(play.loads(instance).q).sum())
-        if total < least:
-            best, least = play, total
-    assert best is not None
-    if best.residency is None:
-        schedule = balance.schedule(instance, best)
+    cost = SlotCost.of(instance)
+    return _found(
+        instance,
+        min(
+            balance.plays(instance, progress),
+            key=lambda play: float(cost.times(play.loads(instance).q).sum()),
+        ),
+    )
+
+
+def _found(instance: Instance, play: balance.Play) -> _Found:
+    """Cost a play; what is too large to be kept as events is checked at once."""
+    if not _large(instance):
+        schedule = play.residency.schedule()
         return evaluate(instance, schedule), schedule
-    known = evaluate_loads(instance, best.loads(instance))
-    _verify(instance, best.residency, known.time_s)
-    return known, best.residency
+    measures = evaluate_loads(instance, play.loads(instance))
+    _verify(instance, play.residency, measures.time_s)
+    return measures, play.residency
 
 
 def _verify(instance: Instance, residency: Residency, time_s: float) -> None:
@@ -211,16 +211,14 @@ def _search(
     progress: Progress,
 ) -> Termination:
     """Improve the best schedule by the program, if there is need, time and a program of some size."""
-    assert best.measures is not None
-    lowest = bound.time_s or 0.0
-    if best.measures.time_s - lowest <= gap * best.measures.time_s:
+    if best.within(gap, bound.time_s or 0.0):
         return Termination()
     if time.perf_counter() >= end:
         return Termination("limit", "time")
-    if not isinstance(best.schedule, Schedule) or columns(instance) > _PROGRAM:
+    if not isinstance(best.schedule, Schedule) or best.measures is None or columns(instance) > _PROGRAM:
         return Termination("limit", "size")
     found, _, ended = improve(
-        instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=lowest,
+        instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=bound.time_s or 0.0,
         seed=seed, threads=threads, progress=progress,
     )  # fmt: skip
     best.take((found[1], found[0]))

@@ -1,10 +1,10 @@
-"""Balanced schedules: nanoseconds per read, growth over sizes, gap to the certified bound.
+"""Schedules by balanced eviction and from prices: nanoseconds per read, growth over sizes, gap to the bound.
 
     python -m tests.benchmarks.bench_pricing [SECONDS]
 
 The study's high variation at 450 GB/s, scaled down, twice the tokens or twice the steps from line to line;
-the exponents are fitted over each four lines. Beside the schedule stand `belady`'s time and, tuned for
-SECONDS (10), the certified bound, both over the schedule's.
+the exponents are fitted over each four lines. `belady`, balanced eviction and the bound, tuned for
+SECONDS (10), stand over the schedule from prices.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers._respond import SWEEPS, respond
+from kvbound.solvers.dual import tune
 
 ITEM = 16384
 WEIGHTS, ROOM, PROMPT = 162_889_728, 16_577, 31_346
@@ -39,31 +41,45 @@ def instance(tokens: int, steps: int) -> Instance:
     return kv.make_instance("bench", memory="gh200-paper", llm=llm, trace={"synthetic": reads}, capacity=room)
 
 
-def measure(case: Instance, limit: float) -> float:
-    """Print one line; return the seconds of one pass."""
+def measure(case: Instance, limit: float) -> tuple[float, float]:
+    """Print one line; return the seconds of a pass of either kind."""
     _ = case.trace
+    cost, reads = SlotCost.of(case), int(case.read_counts().sum())
+
+    def total(play: balance.Play) -> float:
+        return float(cost.times(play.loads(case).q).sum())
+
     begin = time.perf_counter()
     plays = list(balance.plays(case, silent))
-    seconds = (time.perf_counter() - begin) / len(plays)
-    cost, reads = SlotCost.of(case), int(case.read_counts().sum())
-    found = min(float(cost.times(play.loads(case).q).sum()) for play in plays)
+    balanced = (time.perf_counter() - begin) / len(plays)
+    tuned = tune(case, time_limit=limit)
+    assert tuned.multipliers is not None
+    begin = time.perf_counter()
+    answer = respond(case, tuned.multipliers).play
+    answered = (time.perf_counter() - begin) / (1 + SWEEPS)
+    assert answer is not None
+    found = total(answer)
     belady = kv.simulate(case, "belady").time_s or np.nan
-    bound = kv.solve(case, "dual", time_limit=limit).bound.time_s or np.nan
-    print(
-        f"{case.prefill_tokens:6,} + {case.decode_steps:5,}  {reads:12,}  {seconds:7.3f}  "
-        f"{1e9 * seconds / reads:7.1f}  {belady / found:8.4f}  {bound / found:8.4f}"
-    )
-    return seconds
+    passes = "".join(f"{seconds:8.3f}{1e9 * seconds / reads:9.1f}" for seconds in (balanced, answered))
+    ratios = belady, min(map(total, plays)), tuned.certificate.bound_s
+    others = "".join(f"{other / found:10.4f}" for other in ratios)
+    print(f"{case.prefill_tokens:6,} + {case.decode_steps:5,}  {reads:12,}{passes}{others}", flush=True)
+    return balanced, answered
 
 
 def main(limit: float = 10.0) -> None:
     """Print both series."""
-    list(balance.plays(instance(64, 64), silent))  # compiled by now
-    print("tokens + steps         reads   s/pass  ns/read  belady/x   bound/x")
-    for sizes in ([(512 << n, 256) for n in range(4)], [(1024, 128 << n) for n in range(4)]):
-        seconds = [measure(instance(*size), limit) for size in sizes]
-        slope = np.polyfit(np.arange(len(seconds)), np.log2(seconds), 1)[0]
-        print(f"{'exponent':>20}  {slope:.2f}")
+    warm = instance(64, 64)
+    list(balance.plays(warm, silent))  # compiled by now
+    first = tune(warm, iterations=1).multipliers
+    assert first is not None
+    respond(warm, first)
+    print("                               balanced         prices")
+    print("tokens + steps         reads  s/pass  ns/read  s/pass  ns/read  belady/x  balanced/x  bound/x")
+    for sizes in ([(1024 << n, 512) for n in range(4)], [(2048, 256 << n) for n in range(4)]):
+        seconds = np.log2([measure(instance(*size), limit) for size in sizes])
+        slopes = np.polyfit(np.arange(len(seconds)), seconds, 1)[0]
+        print(f"{'exponents':>28}  {slopes[0]:6.2f}{slopes[1]:17.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,11 @@ def total(instance: Instance, play: balance.Play) -> float:
 
 def examine(instance: Instance) -> list[float]:
     times = []
-    for play in balance.plays(instance, silent, kept=True):
-        schedule = balance.schedule(instance, play)
+    for play in balance.plays(instance, silent):
+        schedule = play.residency.schedule()
         arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays)
         assert report.ok, report.problems
-        assert play.residency is not None
         bits = play.residency.arrays(instance.sha256)
         packed = check(instance.expanded(), instance.trace.rows, bits, claimed_s=report.time_s)
         assert packed.problems == ()
@@ -186,7 +185,7 @@ def test_no_schedule_has_fewer_misses_where_none_is_free(layers: int) -> None:
     memory = Memory("crawling link", {"fast": 4900e9, "link": 1e6}, tiers)
     instance = Instance("no free miss", memory, Llm("some", layers, 16384, 0, 1e6), Rules(), reads)
     play = next(balance.plays(instance, silent))
-    assert play.free.max() == 0
+    assert balance.free_misses(instance, np.zeros((instance.decode_steps, layers))).max() == 0
     misses = instance.trace.past_counts().sum() - play.counts[..., kernels.HITS].sum()
     assert misses == fewest_misses(instance)
 

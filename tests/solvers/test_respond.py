@@ -1,0 +1,185 @@
+"""Schedules from prices: legal, as good as the bound lets one hope, and the same whatever runs them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kvbound as kv
+from kvbound.checker import check
+from kvbound.cost import evaluate, evaluate_loads
+from kvbound.instance import Copies, Instance, Migration
+from kvbound.progress import Progress, silent
+from kvbound.result import Termination
+from kvbound.solvers import _balance as balance
+from kvbound.solvers._dual_rows import Rows
+from kvbound.solvers._dual_tuner import Multipliers
+from kvbound.solvers._respond import _onto_simplex, respond
+from kvbound.solvers._trim import trim
+from kvbound.solvers.dual import prove, tune
+from kvbound.studies.fang2025 import Cell, Scale
+from tests.strategies import tiny_instances
+
+
+def simple() -> st.SearchStrategy[Instance]:
+    rules: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
+    on_read = tiny_instances(migration=Migration.ON_READ, **rules)
+    return on_read | tiny_instances(migration=Migration.PREFETCH, **rules)
+
+
+def anything(instance: Instance, seed: int) -> Multipliers:
+    """Multipliers that nobody tuned."""
+    rng, rows = np.random.default_rng(seed), Rows.of(instance)
+    weights = rng.random(rows.alpha.shape) + 1e-9
+    capacity = np.zeros((2, 1 + instance.slots))
+    capacity[0] = rng.exponential(rows.beta.max(), 1 + instance.slots)
+    return Multipliers(weights / weights.sum(axis=0), capacity)
+
+
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int) -> None:
+    play = respond(instance, anything(instance, seed), seed=seed).play
+    assert play is not None
+    measures = evaluate_loads(instance, play.loads(instance))
+    bits = play.residency.arrays(instance.sha256)
+    report = check(instance.expanded(), instance.trace.rows, bits, claimed_s=measures.time_s)
+    assert report.problems == ()
+    known = evaluate(instance, play.residency.schedule())
+    assert known.time_s == pytest.approx(measures.time_s, rel=1e-12)
+    assert (known.moved_bytes, known.hit_rate) == (measures.moved_bytes, measures.hit_rate)
+
+
+@pytest.fixture(scope="module")
+def tight() -> tuple[Instance, Multipliers, float]:
+    """High variation and a slow link with prefetch, where what a slot can use changes from step to step."""
+    cell = Cell("high", hbm=25, link=64, migration="prefetch").instance(Scale("small", 64, 16, 0.0))
+    instance = cell.with_rules(accounting="physical")
+    tuned = tune(instance, time_limit=math.inf, iterations=400)
+    assert tuned.multipliers is not None
+    return instance, tuned.multipliers, tuned.certificate.bound_s
+
+
+def cost(instance: Instance, play: balance.Play | None) -> float:
+    assert play is not None
+    return evaluate_loads(instance, play.loads(instance)).time_s
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"kernel": "numpy"}])
+def test_same_bits_whatever_runs(tight: tuple[Instance, Multipliers, float], options: dict[str, Any]) -> None:
+    instance, multipliers, _ = tight
+    one, other = (respond(instance, multipliers, seed=3, **chosen).play for chosen in ({}, options))
+    assert one is not None
+    assert other is not None
+    for layer in range(instance.layers):
+        assert np.array_equal(one.residency.after(layer), other.residency.after(layer))
+    assert np.array_equal(one.residency.initial, other.residency.initial)
+
+
+@pytest.mark.parametrize(("variation", "most"), [("high", 0.7), ("actual-like", 0.5)])
+def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float) -> None:
+    case = Cell(variation).instance(Scale("small", 16, 16, 0.0))
+    instance = case.with_rules(accounting="physical")
+    tuned = tune(instance, time_limit=math.inf, iterations=500)
+    assert tuned.multipliers is not None
+    bound = tuned.certificate.bound_s
+    balanced = min(cost(instance, play) for play in balance.plays(instance, silent))
+    answer = cost(instance, respond(instance, tuned.multipliers).play)
+    assert bound <= answer
+    assert answer - bound < most * (balanced - bound)
+
+
+def test_no_schedule_where_time_runs_out(tight: tuple[Instance, Multipliers, float]) -> None:
+    instance, multipliers, _ = tight
+    answer = respond(instance, multipliers, end=time.perf_counter())
+    assert answer.play is None
+    assert answer.termination == Termination("limit", "time")
+
+
+def test_an_interrupt_keeps_what_everybody_has_answered(tight: tuple[Instance, Multipliers, float]) -> None:
+    instance, multipliers, _ = tight
+
+    def at(share: float) -> Progress:
+        def interrupt(done: float, total: float, note: str = "") -> None:
+            if done > share * total:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    for share, everybody in ((0.0, False), (0.5, True)):
+        answer = respond(instance, multipliers, progress=at(share))
+        assert answer.termination == Termination("interrupted")
+        assert (answer.play is not None) == everybody
+
+
+def test_multipliers_learn(tight: tuple[Instance, Multipliers, float]) -> None:
+    """From poor multipliers better ones come, and whatever comes proves no more than is true."""
+    instance, _, _ = tight
+    poor = tune(instance, time_limit=math.inf, iterations=60)
+    assert poor.multipliers is not None
+    answer = respond(instance, poor.multipliers)
+    learnt = prove(instance, answer.multipliers)
+    assert check(instance.expanded(), instance.trace.rows, learnt.arrays()).ok
+    assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.play)
+
+
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
+    """Everybody is wanted everywhere: those leave that do not fit, and until they are read."""
+    rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
+    room = instance.room[0]
+    assert room is not None
+    born = np.arange(instance.tokens)[:, None] < instance.prefill_tokens + 1 + np.arange(steps)
+    words = np.zeros((layers, steps, 64), np.uint8)
+    words[:, :, : instance.tokens] = born.T
+    after = np.packbits(words, axis=2, bitorder="little").view(np.uint64)
+    inside = np.zeros((layers, 64), np.bool_)
+    inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
+    start = inside.copy()
+    trim(instance, inside, after, rng.integers(0, 2, (steps, layers)))
+    bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
+    assert not np.any(bits > words)
+    held = bits.sum(axis=2, dtype=np.int64).T
+    assert not np.any(inside & ~start)
+    now, size = inside.sum(axis=1), inside.sum()
+    assert size <= room
+    before = inside.astype(np.uint8)
+    for step in range(steps):
+        for layer in range(layers):
+            size += held[step, layer] - now[layer]
+            now[layer] = held[step, layer]
+            assert size <= room
+            read = np.zeros(64, np.bool_)
+            read[instance.trace.reads(step, layer)] = True
+            entering = (bits[layer, step] > before[layer]) & ~read
+            if step or instance.prefill_tokens == 0 or start[layer, : instance.prefill_tokens].all():
+                assert not entering[: instance.prefill_tokens + step].any()
+            before[layer] = bits[layer, step]
+
+
+@given(st.integers(1, 4), st.integers(0, 99))
+def test_projected_onto_weights(rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(rows, 5, 3))
+    found = _onto_simplex(points)
+    assert np.all(found >= 0)
+    assert found.sum(axis=0) == pytest.approx(np.ones((5, 3)))
+    other = rng.dirichlet(np.ones(rows), (5, 3)).transpose(2, 0, 1)
+    # the projection sees the whole simplex at an obtuse angle
+    assert np.all(((points - found) * (other - found)).sum(axis=0) <= 1e-12)
+    assert _onto_simplex(found) == pytest.approx(found, abs=1e-12)
+
+
+def test_pricing_uses_it() -> None:
+    case = Cell("actual-like").instance(Scale("small", 32, 16, 0.0))
+    instance = case.with_rules(accounting="physical")
+    result = kv.solve(instance, "pricing", time_limit=8)
+    assert result.time_s is not None
+    assert result.time_s < 0.998 * min(cost(instance, play) for play in balance.plays(instance, silent))
