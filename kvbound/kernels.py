@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar
 
 from kvbound.errors import MissingPackageError, UsageError
 
 Kernel: TypeAlias = Literal["numpy", "numba"]
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
 def pick(wanted: str | None = None) -> Kernel:
@@ -39,3 +41,13 @@ def pick(wanted: str | None = None) -> Kernel:
                 raise MissingPackageError("fast")
             return "numba"
     raise UsageError(f"unknown kernel {wanted!r}: expected numpy or numba")
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function where numba is installed; elsewhere the same lines run as Python."""
+    try:
+        import numba
+    except ImportError:
+        return function
+    faster: _Function = numba.njit(cache=True, nogil=True)(function)
+    return faster

@@ -6,17 +6,17 @@ numba the same lines run as Python: same numbers, some hundred times slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kvbound.kernels import compiled
 
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-_Function = TypeVar("_Function", bound=Callable[..., object])
 
 HITS, UP, UNREAD, BORN, HELD = range(5)
 """Columns of the counts: reads served by tier 0; writes into it, and how many of these were of items not
@@ -26,16 +26,6 @@ NEEDED, SPARE = range(2)
 SIZE, ROOM, LAST = range(3)
 """Entries of the pool: items in tier 0, how many there may be, and from LAST on for either kind a step that
 reads none of them later."""
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile where numba is there."""
-    try:
-        import numba
-    except ImportError:
-        return function
-    faster: _Function = numba.njit(cache=True, nogil=True)(function)
-    return faster
 
 
 class State(NamedTuple):

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance
+from kvbound.kernels import compiled
 from kvbound.solvers._balance import by_token
-from kvbound.solvers._balance_kernels import compiled, next_read
+from kvbound.solvers._balance_kernels import next_read
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -36,9 +37,9 @@ def trim(instance: Instance, inside: Bools, after: Words, spare: Ints) -> None:
 def _trim(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, room: int) -> None:
     layers, steps, _ = after.shape
     size = inside.sum()
-    while size > room:
-        _expel_first(reads, inside, after, held, spare)
-        size -= 1
+    if size > room:
+        _expel_first(reads, inside, after, held, spare, size - room)
+        size = room
     now = np.array([inside[layer].sum() for layer in range(layers)])
     for step in range(steps):
         for layer in range(layers):
@@ -50,18 +51,21 @@ def _trim(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, ro
 
 
 @compiled
-def _expel_first(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints) -> None:
-    """Keep the item that is read last from starting in tier 0."""
-    steps, latest, who = after.shape[1], -1, (0, 0)
+def _expel_first(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, many: int) -> None:
+    """Keep those who are read last from starting in tier 0."""
+    steps, count = after.shape[1], inside.sum()
+    who, at = np.empty((count, 2), np.int64), np.empty(count, np.int64)
+    count = 0
     for layer in range(len(inside)):
         for token in range(inside.shape[1]):
             if inside[layer, token]:
-                at = next_read(reads[layer], token, 0, steps)
-                if at > latest:
-                    latest, who = at, (layer, token)
-    layer, token = who
-    inside[layer, token] = False
-    _leave(after[layer], held[:, layer], spare[:, layer], token, 0, latest)
+                who[count, 0], who[count, 1] = layer, token
+                at[count] = next_read(reads[layer], token, 0, steps)
+                count += 1
+    for n in np.argsort(at, kind="mergesort")[::-1][:many]:
+        layer, token = who[n]
+        inside[layer, token] = False
+        _leave(after[layer], held[:, layer], spare[:, layer], token, 0, at[n])
 
 
 @compiled

@@ -30,7 +30,7 @@ from kvbound.solvers._respond import respond
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
-from kvbound.solvers.dual import prove, tune
+from kvbound.solvers.dual import Tuned, prove, tune
 from kvbound.solvers.exact import improve
 
 _SIMULATED = 1e9
@@ -91,37 +91,41 @@ def solve_pricing(
         raise UsageError("method pricing needs accounting 'physical'")
     if nothing := infeasible(instance, begin, about):
         return nothing
-    best, ended, proof = _Best(), Termination(), None
+    best, bound, proof = _Best(), Bound(), None
     options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
-    large, end = _large(instance), begin + time_limit
     try:
         best.take_all(_candidates(instance, start, progress))
-        tuned = tune(
-            instance, time_limit=time_limit if large else _BOUND * time_limit, sample=sample, **options
-        )
-        proof, ended = tuned.certificate, tuned.termination
-        if (
-            ended.reason != "interrupted"
-            and balance.applies(instance)
-            and not best.within(gap, proof.bound_s)
-        ):
-            assert tuned.multipliers is not None
-            until = math.inf if large else end
-            answer = respond(instance, tuned.multipliers, threads=threads, end=until, **options)
-            if answer.play is not None:
-                best.take(_found(instance, answer.play))
-            ended = answer.termination
-            if ended.reason != "interrupted":
-                learnt = prove(
-                    instance, answer.multipliers, threads=threads, kernel=kernel, progress=progress
-                )
-                proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
+        until = math.inf if _large(instance) else begin + time_limit
+        tuning = (1.0 if _large(instance) else _BOUND) * time_limit
+        tuned = tune(instance, time_limit=tuning, sample=sample, **options)
+        proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
+        bound = certify(instance, proof)
+        if ended.reason != "interrupted":
+            ended = _search(instance, best, bound, gap, begin + time_limit, seed, threads, progress)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    bound = Bound() if proof is None else certify(instance, proof)
-    if ended.reason != "interrupted":
-        ended = _search(instance, best, bound, gap, end, seed, threads, progress)
     return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
+
+
+def _answered(
+    instance: Instance, best: _Best, tuned: Tuned, gap: float, **options: Any
+) -> tuple[Certificate, Termination]:
+    """Make a schedule of the dual's prices if there is need; return the best proof, and how it ended."""
+    proof, ended = tuned.certificate, tuned.termination
+    enough = best.within(gap, proof.bound_s) or not balance.applies(instance)
+    if enough or ended.reason == "interrupted" or tuned.multipliers is None:
+        return proof, ended
+    try:
+        answer = respond(instance, tuned.multipliers, **options)
+        if answer.play is not None:
+            best.take(_found(instance, answer.play))
+        if answer.termination.reason != "interrupted":
+            known = {name: options[name] for name in ("kernel", "threads", "progress")}
+            learnt = prove(instance, answer.multipliers, **known)
+            proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
+    except KeyboardInterrupt:
+        return proof, Termination("interrupted")
+    return proof, answer.termination
 
 
 def _large(instance: Instance) -> bool:

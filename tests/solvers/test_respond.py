@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,10 @@ from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.solvers import _balance as balance
+from kvbound.solvers import _trim, pricing
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_tuner import Multipliers
 from kvbound.solvers._respond import _onto_simplex, respond
-from kvbound.solvers._trim import trim
 from kvbound.solvers.dual import prove, tune
 from kvbound.studies.fang2025 import Cell, Scale
 from tests.strategies import tiny_instances
@@ -143,7 +146,7 @@ def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
     inside = np.zeros((layers, 64), np.bool_)
     inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
     start = inside.copy()
-    trim(instance, inside, after, rng.integers(0, 2, (steps, layers)))
+    _trim.trim(instance, inside, after, rng.integers(0, 2, (steps, layers)))
     bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
     assert not np.any(bits > words)
     held = bits.sum(axis=2, dtype=np.int64).T
@@ -164,6 +167,31 @@ def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
             before[layer] = bits[layer, step]
 
 
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_trimmed_the_same_without_numba(instance: Instance, seed: int) -> None:
+    spec = importlib.util.spec_from_file_location("plain_trim", _trim.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    plain = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)
+        spec.loader.exec_module(plain)
+    rng, shape = np.random.default_rng(seed), (instance.layers, instance.decode_steps)
+    tokens = rng.random((*shape, 64)) < 0.8
+    tokens[:, :, instance.tokens :] = False
+    inside = rng.random((instance.layers, 64)) < 0.8
+    inside[:, instance.prefill_tokens :] = False
+    after = np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
+    results = []
+    for module in (_trim, plain):
+        parts = inside.copy(), after.copy(), np.ones(shape[::-1], np.int64)
+        module.trim(instance, *parts)
+        results.append(parts)
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
+
+
 @given(st.integers(1, 4), st.integers(0, 99))
 def test_projected_onto_weights(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -177,9 +205,11 @@ def test_projected_onto_weights(rows: int, seed: int) -> None:
     assert _onto_simplex(found) == pytest.approx(found, abs=1e-12)
 
 
-def test_pricing_uses_it() -> None:
+def test_pricing_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "tune", partial(tune, iterations=300))
+    monkeypatch.setattr(pricing, "_PROGRAM", 0)
     case = Cell("actual-like").instance(Scale("small", 32, 16, 0.0))
     instance = case.with_rules(accounting="physical")
-    result = kv.solve(instance, "pricing", time_limit=8)
+    result = kv.solve(instance, "pricing", time_limit=600)
     assert result.time_s is not None
     assert result.time_s < 0.998 * min(cost(instance, play) for play in balance.plays(instance, silent))
