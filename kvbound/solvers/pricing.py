@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from kvbound.checker import check
 from kvbound.cost import evaluate, evaluate_loads, identify
 from kvbound.errors import KvboundError, UsageError
-from kvbound.instance import Instance
+from kvbound.instance import Instance, Migration
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
@@ -36,8 +39,8 @@ from kvbound.solvers.exact import improve
 _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
 _KEPT = 1e10
-"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is made
-from prices alone, kept as bits on disk, and replayed by the checker."""
+"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is kept
+as bits on disk, and replayed by the checker."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _BOUND = 0.6
@@ -99,7 +102,9 @@ def solve_pricing(
         tuning = (1.0 if _large(instance) else _BOUND) * time_limit
         tuned = tune(instance, time_limit=tuning, sample=sample, **options)
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
-        bound = certify(instance, proof)
+        late = _late(instance) and ended.reason != "interrupted" and not best.within(gap, proof.bound_s)
+        with _aside(lambda report: best.take(_balanced(instance, report))) if late else nullcontext():
+            bound = certify(instance, proof)
         if ended.reason != "interrupted":
             ended = _search(instance, best, bound, gap, begin + time_limit, seed, threads, progress)
     except KeyboardInterrupt:
@@ -131,6 +136,29 @@ def _answered(
 def _large(instance: Instance) -> bool:
     """Whether events would fill the memory."""
     return instance.slots * instance.tokens > _KEPT
+
+
+def _late(instance: Instance) -> bool:
+    """Whether balanced eviction has its turn only now: one thread, it takes minutes and much memory."""
+    return _large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ
+
+
+@contextmanager
+def _aside(work: Callable[[Progress], None]) -> Iterator[None]:
+    """Do something in a thread beside the block, and wait for it; an interrupt ends it."""
+    stopped = False
+
+    def report(done: float, total: float, note: str = "") -> None:
+        if stopped:
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(work, report)
+        try:
+            yield
+            result.result()
+        finally:
+            stopped = True
 
 
 _Found = tuple[Measures, Schedule | Residency]
@@ -175,15 +203,10 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
 
 
 def _balanced(instance: Instance, progress: Progress) -> _Found:
-    """Return the best of the balanced plays."""
-    cost = SlotCost.of(instance)
-    return _found(
-        instance,
-        min(
-            balance.plays(instance, progress),
-            key=lambda play: float(cost.times(play.loads(instance).q).sum()),
-        ),
-    )
+    """Return the best of the balanced plays, or the first where each takes minutes."""
+    cost, plays = SlotCost.of(instance), balance.plays(instance, progress)
+    some = islice(plays, 1 if _large(instance) else None)
+    return _found(instance, min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum())))
 
 
 def _found(instance: Instance, play: balance.Play) -> _Found:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ import kvbound as kv
 from kvbound.checker import check
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
+from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import file_arrays
 from kvbound.solvers import pricing
@@ -18,9 +22,9 @@ from tests.strategies import tiny_instances
 
 
 def best_known(instance: Instance) -> float:
-    time = kv.solve(instance, "exact", gap=1e-7).time_s
-    assert time is not None
-    return time
+    best = kv.solve(instance, "exact", gap=1e-7).time_s
+    assert best is not None
+    return best
 
 
 @given(tiny_instances())
@@ -97,6 +101,32 @@ def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest
     assert result.gap < 0.02
     bits = result.residency.arrays(instance.sha256)
     assert check(instance.expanded(), instance.trace.rows, bits, claimed_s=result.time_s).ok
+
+
+def test_an_interrupt_ends_what_runs_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Balanced eviction stops with the check it runs beside, and the schedule from prices stays."""
+    instance, ended = kv.read_instance("swap-1x200-c30-b450"), threading.Event()
+
+    def forever(_: Instance, progress: Progress) -> None:
+        try:
+            while True:
+                progress(0, 1, "")
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pricing, "_SIMULATED", 0)
+    monkeypatch.setattr(pricing, "_KEPT", 0)
+    monkeypatch.setattr(pricing, "_balanced", forever)
+    monkeypatch.setattr(pricing, "certify", interrupted)
+    result = kv.solve(instance, "pricing", time_limit=2)
+    assert ended.is_set()
+    assert result.termination.reason == "interrupted"
+    assert result.residency is not None
+    assert result.bound.status is BoundStatus.NONE
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
