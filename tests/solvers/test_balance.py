@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +25,7 @@ from kvbound.solvers import _balance as balance
 from kvbound.solvers import _balance_kernels as kernels
 from kvbound.studies.fang2025 import Cell, Scale
 from kvbound.workloads import CountRule, Fang2025
+from tests.plain import without_numba
 from tests.strategies import tiny_instances
 
 NAMES = (
@@ -44,15 +43,7 @@ def simple(**rules: Any) -> st.SearchStrategy[Instance]:
 @pytest.fixture(scope="module")
 def plain() -> ModuleType:
     """The kernels as they are where numba is not installed."""
-    spec = importlib.util.spec_from_file_location("plain_kernels", kernels.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "numba", None)
-        spec.loader.exec_module(module)
-    assert not hasattr(module.play, "py_func")
-    return module
+    return without_numba(kernels)
 
 
 def total(instance: Instance, play: balance.Play) -> float:
