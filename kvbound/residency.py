@@ -1,4 +1,7 @@
-"""Who is in tier 0 after every slot, as packed bits on disk: for schedules whose events fill the memory."""
+"""Who is in tier 0 after every slot, as packed bits on disk: what solvers make that work on bits.
+
+Small ones become events; of large ones the events would fill the memory.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Residency:
         return self._folder / f"{layer}.npy"
 
     def schedule(self) -> Schedule:
-        """Return it by its events; of large instances they would fill the memory."""
+        """Return it by its events."""
         prefill = self.initial.shape[1]
         events = [_events(self.after(n), first == 0, prefill) for n, first in enumerate(self.initial)]
         return Schedule(self.initial, tuple(events))

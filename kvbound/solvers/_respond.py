@@ -4,8 +4,8 @@ The dual's prices alone make no schedule: where paths cost the same, as most do 
 take the same one. So a small group of items at a time takes its best paths, at prices that the loads of a
 slot move away from the dual's: up where it has more than it should, down where it has less. That is the
 method of multipliers for the convex program over all mixes of paths, minimised block by block; the more
-items share a slot, the less it matters that each takes one path whole. Over the room by a hair in the
-end, some items leave before they are read (`_trim`).
+items share a slot, the less it matters that each takes one path whole. What is over the room in the
+end leaves unread (`_trim`).
 """
 
 from __future__ import annotations
