@@ -113,7 +113,7 @@ def solve_pricing(
 
 
 def _answered(
-    instance: Instance, best: _Best, tuned: Tuned, gap: float, **options: Any
+    instance: Instance, best: _Best, tuned: Tuned, gap: float, *, seed: int, end: float, **how: Any
 ) -> tuple[Certificate, Termination]:
     """Make a schedule of the dual's prices if there is need; return the best proof, and how it ended."""
     proof, ended = tuned.certificate, tuned.termination
@@ -121,12 +121,11 @@ def _answered(
     if enough or ended.reason == "interrupted" or tuned.multipliers is None:
         return proof, ended
     try:
-        answer = respond(instance, tuned.multipliers, **options)
+        answer = respond(instance, tuned.multipliers, seed=seed, end=end, **how)
         if answer.play is not None:
             best.take(_found(instance, answer.play))
         if answer.termination.reason != "interrupted":
-            known = {name: options[name] for name in ("kernel", "threads", "progress")}
-            learnt = prove(instance, answer.multipliers, **known)
+            learnt = prove(instance, answer.multipliers, **how)
             proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
     except KeyboardInterrupt:
         return proof, Termination("interrupted")
