@@ -24,7 +24,7 @@ from kvbound.instance import Instance, Migration
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
-from kvbound.result import Bound, Measures, Result, Status, Termination
+from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
@@ -105,6 +105,8 @@ def solve_pricing(
         late = _late(instance) and ended.reason != "interrupted" and not best.within(gap, proof.bound_s)
         with _aside(lambda report: best.take(_balanced(instance, report))) if late else nullcontext():
             bound = certify(instance, proof)
+        if bound.status is BoundStatus.CLAIMED:
+            ended = Termination("interrupted")  # the check was
         if ended.reason != "interrupted":
             ended = _search(instance, best, bound, gap, begin + time_limit, seed, threads, progress)
     except KeyboardInterrupt:

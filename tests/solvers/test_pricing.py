@@ -17,7 +17,7 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import file_arrays
-from kvbound.solvers import pricing
+from kvbound.solvers import certified, pricing
 from tests.strategies import tiny_instances
 
 
@@ -101,6 +101,17 @@ def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest
     assert result.gap < 0.02
     bits = result.residency.arrays(instance.sha256)
     assert check(instance.expanded(), instance.trace.rows, bits, claimed_s=result.time_s).ok
+
+
+def test_an_interrupt_of_the_check_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(certified, "check", interrupted)
+    result = kv.solve(kv.read_instance("native-r15-c25-b64-n64"), "pricing", time_limit=2)
+    assert result.termination.reason == "interrupted"
+    assert result.schedule is not None
+    assert result.bound.status is BoundStatus.CLAIMED
 
 
 def test_an_interrupt_ends_what_runs_aside(monkeypatch: pytest.MonkeyPatch) -> None:
