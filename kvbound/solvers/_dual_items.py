@@ -125,9 +125,10 @@ def holds(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, 
     After each slot (K, steps, layers), and from the start to the first slot (K, layers).
     """
     count, slots = instance.layers, instance.decode_steps * instance.layers
-    sums = np.concatenate([np.zeros((len(capacity), 1)), np.cumsum(capacity, axis=1)], axis=1)
-    after = np.arange(1, slots + 1)
-    stay = sums[:, np.minimum(after + count, slots + 1)] - sums[:, after]
+    sums = np.zeros((len(capacity), 1 + slots + count))
+    np.cumsum(capacity, axis=1, out=sums[:, 1 : slots + 2])
+    sums[:, slots + 2 :] = sums[:, slots + 1, None]  # nobody stays beyond the end
+    stay = sums[:, 1 + count :] - sums[:, 1 : slots + 1]
     start = sums[:, 1 : count + 1]
     return stay.reshape(len(capacity), -1, count)[:, :, layers], start[:, layers]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ _DEEPEST = 12.0
 """Logits this far below the highest weigh next to nothing and can still come back."""
 _LEVEL = 0.05
 """What one sample's value counts in the running mean of all."""
+_PART = 256
+"""Steps stepped at a time: what that takes stays in a cache."""
 
 
 @dataclass(eq=False)
@@ -54,6 +56,27 @@ class _Adam:
         self.value += (share * self.rate / (1 - first**self.count)) * self.mean / spread
 
 
+class _Part(NamedTuple):
+    """Some steps of a climb."""
+
+    steps: slice
+    rows: Rows
+    logits: _Adam
+
+    def price(self, weights: Floats, prices: Floats) -> float:
+        """Fill in row weights and what counts are charged; return what the rows say of no counts."""
+        mix = weights[:, self.steps] = _softmax(self.logits.value)
+        prices[:, self.steps] = self.rows.prices(mix)
+        return float((mix * self.rows.alpha).sum())
+
+    def ascend(self, weights: Floats, used: Floats, unit: float, share: float) -> None:
+        """Step towards the rows that say most of what is used."""
+        mix, slope = weights[:, self.steps], self.rows.at(used[:, self.steps]) / unit
+        self.logits.ascend(mix * (slope - (mix * slope).sum(axis=0)), share)
+        logits = self.logits.value
+        np.clip(logits - logits.max(axis=0), -_DEEPEST, 0, out=logits)
+
+
 class Multipliers(NamedTuple):
     """Where a climb stands."""
 
@@ -75,10 +98,20 @@ class Tuner:
         Steps made.
     level_s
         What the point stands at: its bound, or about that.
+    each
+        What maps a function over parts of the steps: `map`, or that of a pool of threads.
     """
 
-    def __init__(self, instance: Instance, rows: Rows, draw: Callable[[], Items], *, sampled: bool) -> None:
-        self.instance, self.rows, self.draw, self.sampled = instance, rows, draw, sampled
+    def __init__(
+        self,
+        instance: Instance,
+        rows: Rows,
+        draw: Callable[[], Items],
+        *,
+        sampled: bool,
+        each: Callable[..., Iterable[Any]],
+    ) -> None:
+        self.instance, self.rows, self.draw, self.sampled, self.each = instance, rows, draw, sampled, each
         self.unit = float(rows.beta.max())  # seconds of the dearest count
         self.limited = np.array([limit is not None for limit in instance.room])
         if instance.inclusive:
@@ -86,9 +119,11 @@ class Tuner:
         room = [limit or 0 for limit in instance.room]
         self.room = np.array(room, np.float64)[self.limited, None]
         shape = (int(self.limited.sum()), 1 + instance.decode_steps * instance.layers)
-        self.logits, self.stay = _Adam(_first_logits(rows), _RATES[0]), _Adam(np.full(shape, 0.1), _RATES[1])
+        self.logits, self.stay = _first_logits(rows), _Adam(np.full(shape, 0.1), _RATES[1])
+        steps = [slice(n, n + _PART) for n in range(0, instance.decode_steps, _PART)]
+        self.parts = [_Part(part, rows.part(part), _Adam(self.logits[:, part], _RATES[0])) for part in steps]
         self.count, self.level_s = 0, -np.inf
-        self.best = self.logits.value.copy(), self.stay.value.copy()
+        self.best = self.logits.copy(), self.stay.value.copy()
 
     def run(self, iterations: int, start: float, limit_s: float, target: float, progress: Progress) -> float:
         """Climb, with steps that shrink to nothing towards the end.
@@ -116,39 +151,46 @@ class Tuner:
         return 1.0 if self.count >= iterations else self.count / iterations
 
     def _step(self, share: float) -> None:
-        weights, capacity = self._at(self.logits.value, self.stay.value)
-        items, demand = self.draw().evaluate(self.rows.prices(weights), capacity)
+        rows, steps, layers = self.logits.shape
+        weights, prices = np.empty((rows, steps, layers)), np.empty((3 * self.instance.tiers, steps, layers))
+
+        sure = sum(self.each(lambda part: part.price(weights, prices), self.parts))
+        capacity = self._capacity(self.stay.value)
+        items, demand = self.draw().evaluate(prices, capacity)
         assert demand is not None
-        value = float((weights * self.rows.alpha).sum()) + items
-        value -= float((self.room * capacity[self.limited]).sum())
+        value = sure + items - float((self.room * capacity[self.limited]).sum())
         if not self.sampled and value > self.level_s:
-            self.level_s, self.best = value, (self.logits.value.copy(), self.stay.value.copy())
-        slope = self.rows.at(demand.used) / self.unit
-        self.logits.ascend(weights * (slope - (weights * slope).sum(axis=0)), share)
+            self.level_s, self.best = value, (self.logits.copy(), self.stay.value.copy())
+        used = demand.used
+        list(self.each(lambda part: part.ascend(weights, used, self.unit, share), self.parts))
         self.stay.ascend(demand.held[self.limited] - self.room, share)
-        logits = self.logits.value
-        np.clip(logits - logits.max(axis=0), -_DEEPEST, 0, out=logits)
         np.maximum(self.stay.value, 0, out=self.stay.value)
         self.count += 1
         if self.sampled:
-            self.best = logits, self.stay.value
+            self.best = self.logits, self.stay.value
             before = self.level_s if self.count > 1 else value
             self.level_s = before + max(_LEVEL, 1 / self.count) * (value - before)
 
     def multipliers(self) -> Multipliers:
         """Return those of the point kept."""
-        return self._at(*self.best)
+        logits, stay = self.best
+        return Multipliers(_softmax(logits), self._capacity(stay))
 
-    def _at(self, logits: Floats, stay: Floats) -> Multipliers:
-        weights = np.exp(logits - logits.max(axis=0))
-        weights /= weights.sum(axis=0)
+    def _capacity(self, stay: Floats) -> Floats:
+        """Prices of room in seconds, (K, 1 + steps * layers)."""
         capacity = np.zeros((len(self.limited), stay.shape[1]))
         capacity[self.limited] = stay * (self.unit / self.instance.layers)
-        return Multipliers(weights, capacity)
+        return capacity
 
     def sealed(self) -> Certificate:
         """Return the multipliers of the point kept, rounded, with no claim yet."""
         return seal(self.instance, self.rows, *self.multipliers())
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max(axis=0))
+    weights /= weights.sum(axis=0)
+    return weights
 
 
 def _first_logits(rows: Rows) -> Floats:

@@ -123,28 +123,41 @@ def tune(
         stride = _stride(instance, sample, chosen)
         workers = threads or (_processors() if stride > 1 else 1)
         warm_up(chosen)
-        draw = _samples(instance, stride, seed, chosen, workers)
-        tuner = Tuner(instance, Rows.of(instance, whole_counts), draw, sampled=stride > 1)
         price = partial(evaluate, instance, kernel=chosen, threads=workers, progress=progress)
         steps = _iterations(instance, stride) if iterations is None else iterations
         target = incumbent_s * (1 - gap)
-        for found, reached in _climb(tuner, steps, time_limit, target, price, progress):
-            best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
+        with _pool(workers) as pool:
+            draw = _samples(instance, stride, seed, chosen, workers, pool)
+            each = map if workers == 1 else pool.map
+            tuner = Tuner(instance, Rows.of(instance, whole_counts), draw, sampled=stride > 1, each=each)
+            for found, reached in _climb(tuner, steps, time_limit, target, price, progress):
+                best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
     except KeyboardInterrupt:
         ended = Termination("interrupted")
     return Tuned(best, ended, None if tuner is None else tuner.multipliers())
 
 
-def _samples(instance: Instance, stride: int, seed: int, kernel: Kernel, threads: int) -> Callable[[], Items]:
+def _samples(
+    instance: Instance, stride: int, seed: int, kernel: Kernel, threads: int, pool: ThreadPoolExecutor
+) -> Callable[[], Items]:
     """Return what draws the items of a step: another sample every time, or if the stride is 1 always all."""
     generator = np.random.default_rng(seed)
 
-    def draw() -> Items:
+    def gather() -> Items:
         offsets = generator.integers(stride, size=instance.layers)
         return _items(instance, slice(None), offsets, stride, kernel, threads)
 
-    everything = draw() if stride == 1 else None
-    return draw if everything is None else lambda: everything
+    if stride == 1:
+        everything = gather()
+        return lambda: everything
+    ahead = pool.submit(gather)
+
+    def draw() -> Items:
+        nonlocal ahead
+        items, ahead = ahead.result(), pool.submit(gather)
+        return items
+
+    return draw
 
 
 def _climb(
