@@ -26,8 +26,9 @@ MOST_BYTES = 2**31
 """What the table of stays and one chain may take together."""
 CUT = 0.15
 """Chance of each of three kinds of move that repaint a part of a stay, where the rules give it a use."""
+UNLIMITED = 2**60
+"""Room of a tier that holds whatever comes."""
 _FINE = 2.0**28  # ticks of a mean slot
-_UNLIMITED = 2**60
 
 Ints = NDArray[np.int64]
 Tiers = NDArray[np.uint8]
@@ -50,15 +51,17 @@ class Board(NamedTuple):
         Tokens of each block read in each step, shape (layers * blocks, steps).
     layer, first
         Layer and first state of each block, shape (layers * blocks,).
-    block, low, high
-        Block, first and last state of each stay, in order, shape (stays,).
+    block, low, high, due
+        Block, first and last state of each stay, in order, and the slot of the read that ends it, -1 if
+        none does; shape (stays,).
     stay
         Stay of each state, -1 where nothing may change, shape (layers * blocks, steps + 1).
     rows, base
         Ticks per token of the cost's facets, and of the layers' weights, by the set of tiers kept off
         (one set where nothing has a latency), shapes (sets, V, 3K) and (layers, sets, V).
-    off, weighted, latency
-        Which tiers each set keeps off, (sets, K); whether a layer reads weights, (layers,); ticks, (K,).
+    off, weighted, latency, late
+        Which tiers each set keeps off, (sets, K); whether a layer reads weights, (layers,); ticks, (K,), and
+        whether there are any.
     tick
         Seconds per tick: times are whole numbers, so that sums do not depend on their order.
     """
@@ -78,12 +81,14 @@ class Board(NamedTuple):
     block: NDArray[np.int32]
     low: NDArray[np.int32]
     high: NDArray[np.int32]
+    due: NDArray[np.int32]
     stay: NDArray[np.int32]
     rows: NDArray[np.float64]
     base: NDArray[np.float64]
     off: NDArray[np.bool_]
     weighted: NDArray[np.bool_]
     latency: NDArray[np.float64]
+    late: bool
     tick: float
 
     @property
@@ -119,7 +124,7 @@ def board(instance: Instance) -> Board:
     first = np.tile(np.maximum(begin + 1, 0), instance.layers).astype(np.int32)
     stay, block, low, high = _stays(instance, reads, first)
     last = instance.tiers - 1
-    room = [_UNLIMITED if r is None or (instance.inclusive and k == last) else r
+    room = [UNLIMITED if r is None or (instance.inclusive and k == last) else r
             for k, r in enumerate(instance.room)]  # fmt: skip
     unit = instance.item_bytes * float(SlotCost.of(instance).read_costs[0].max())
     tick = max(ideal(instance) / instance.slots, unit) / _FINE
@@ -127,10 +132,12 @@ def board(instance: Instance) -> Board:
     up = list(Migration).index(instance.rules.migration)
     whole = up == 0 or (up == 1 and instance.inclusive and instance.tiers == 2)
     layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
+    due = np.where(high < steps, high * np.int32(instance.layers) + layer[block], np.int32(-1))
     return Board(
         steps, instance.layers, instance.prefill_tokens, instance.granularity, instance.blocks,
         instance.inclusive, up, 0.0 if whole else CUT, np.array(room, np.int64), reads, layer,
-        first, block, low, high, stay, rows, base, off, instance.llm.weight_reads > 0, latency, tick,
+        first, block, low, high, due, stay, rows, base, off, instance.llm.weight_reads > 0, latency,
+        bool(latency.any()), tick,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.kernels import Kernel
-from kvbound.solvers._anneal_board import UNBORN, Board, Ints, Tiers
+from kvbound.solvers._anneal_board import UNBORN, UNLIMITED, Board, Ints, Tiers
 from kvbound.solvers._anneal_state import Chains, margins, slot_ticks
 
 VICTIMS = 3
@@ -251,8 +251,9 @@ class _Moves:
         where = row[changed]
         moments, at = _ragged(*self._moments(layer[where], state[changed], state[changed]))
         held, where = self.chains.held, chain[where[moments]]
-        held[where, old[changed][moments], at] -= 1
-        held[where, new[changed][moments], at] += 1
+        for states, change in ((old, -1), (new, 1)):
+            of = states[changed][moments]
+            held[where, of, at] += change * (board.room[of] < UNLIMITED)
         tier[chain[row], block[row], state] = new
         return _Paint(chain, block, low, high, row, old, slots)
 

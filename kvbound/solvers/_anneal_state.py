@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kvbound.cost import loads
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
-from kvbound.solvers._anneal_board import Board, Ints, Tiers, tiers_of
+from kvbound.solvers._anneal_board import UNLIMITED, Board, Ints, Tiers, tiers_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class Chains:
     counts
         Tokens read by tier, read besides, and written, shape (chains, slots, 3K).
     held
-        Blocks in each tier at the start and after every slot, shape (chains, K, slots + 1).
+        Blocks in each tier at the start and after every slot, shape (chains, K, slots + 1); 0 for tiers
+        that have room for all.
     ticks
         Time of every slot, shape (chains, slots).
     margin
@@ -79,6 +80,7 @@ def _counted(instance: Instance, board: Board, schedule: Schedule) -> tuple[Ints
     held = np.vstack([counted.start, counted.start + counted.blocks.reshape(-1, tiers).cumsum(axis=0)])
     if board.inclusive:  # here without the copies of what is higher up
         held[:, -1] -= held[:, :-1].sum(axis=1)
+    held[:, board.room == UNLIMITED] = 0
     return counts, np.ascontiguousarray(held.T, np.int32)
 
 

@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.bench_anneal [NAME ...] [--seconds 5] [--solve 60]
 
-The plain annealer makes one move at a time: it flips one stay (two tiers, inclusive, on-read, single
-tokens), sends one stay away where there is no room, keeps the slots' counts and occupancy up to date by
-differences, and takes its slot times from the same facets. It does not look for a stay worth moving, or
-for the block that costs least to send away, as ours does: a move of ours is worth more. `--solve` also
-prints how near the best known time a run of so many seconds comes.
+The plain annealers make one move at a time (two tiers, inclusive, on-read, single tokens), keep the slots'
+counts and occupancy up to date by differences, and take slot times from the same facets. One makes blind
+moves: it flips any stay, and sends any other away where there is no room. The other makes the moves that
+ours makes: it looks for a stay worth moving and for the blocks that cost least to send away. `--solve`
+also prints how near the best known time a run of so many seconds comes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
 from kvbound.solvers._anneal_board import UNBORN, Board, board, schedule_of, tiers_of
-from kvbound.solvers._anneal_moves import DRAWS, anneal
+from kvbound.solvers._anneal_moves import (
+    DRAWS,
+    LONGEST,
+    LOOK,
+    PICKY,
+    PROBES,
+    ROW,
+    STRIDE,
+    VICTIMS,
+    anneal,
+)
 from kvbound.solvers._anneal_state import Chains
 from kvbound.solvers.annealing import solve_annealing
 
@@ -84,22 +94,33 @@ class Plain:
         begin = (low - 1) * layers + layer + 1 if low else 0
         return range(begin, min(high * layers + layer + 1, len(self.held)))
 
+    def full(self, stay: int) -> int | None:
+        """First moment of a stay at which tier 0 holds more than it can."""
+        return next((t for t in self.span(stay) if self.held[t] > self.room), None)
+
+    def there(self, block: int, t: int) -> int:
+        """Stay of a block at a moment if it is in tier 0, else -1."""
+        layer = block // self.setting.blocks
+        state = (t - 1 - layer) // self.setting.layers + 1 if t > layer else 0
+        return self.number[block][state] if self.tier[block][state] == 0 else -1
+
     def move(self, heat: float) -> bool:
         """Try one move; return whether it was taken."""
         stay, touched = random.randrange(len(self.stays)), set[int]()
         done = [stay]
         self.flip(stay, touched)
-        full = next((t for t in self.span(stay) if self.held[t] > self.room), None)
-        if full is not None:
-            block = random.randrange(len(self.tier))
-            layer = block // self.setting.blocks
-            state = (full - 1 - layer) // self.setting.layers + 1 if full > layer else 0
-            other = self.number[block][state]
-            if other >= 0 and other != stay and self.tier[block][state] == 0:
+        t = self.full(stay)
+        if t is not None:
+            other = self.there(random.randrange(len(self.tier)), t)
+            if other not in (-1, stay):
                 done.append(other)
                 self.flip(other, touched)
-            if any(self.held[t] > self.room for t in self.span(stay)):
+            if self.full(stay) is not None:
                 return self.undo(done)
+        return self.judge(done, touched, heat)
+
+    def judge(self, done: list[int], touched: set[int], heat: float) -> bool:
+        """Keep flips or undo them."""
         new = {slot: self.slot_ticks(slot) for slot in touched}
         delta = sum(ticks - self.ticks[slot] for slot, ticks in new.items())
         if delta > 0 and random.random() >= math.exp(-delta / heat):
@@ -115,6 +136,86 @@ class Plain:
         return False
 
 
+class Picky(Plain):
+    """The same with the moves of `_anneal_moves`."""
+
+    def __init__(self, setting: Board, states: Chains) -> None:
+        super().__init__(setting, states)
+        self.due, self.margin = setting.due.tolist(), states.margin[0].tolist()
+        self.last = [own[-1] for own in self.number]
+
+    def there_now(self, stay: int) -> int:
+        """Tier of a stay."""
+        block, _, high = self.stays[stay]
+        return self.tier[block][high]
+
+    def worth(self, stay: int) -> bool:
+        """Whether a hit at the end of a stay would gain time."""
+        due = self.due[stay]
+        return due >= 0 and self.margin[due][1] > 0 and self.there_now(stay) != 0
+
+    def victim(self, t: int, first: int, picky: bool) -> int:
+        """Stay that costs least to send away at a moment, -1 if nobody was found."""
+        found, least, block = -1, math.inf, random.randrange(len(self.tier))
+        for _ in range(PROBES):
+            stay = self.there(block, t) if block != first else -1
+            if stay >= 0:
+                due = self.due[stay]
+                cost = max(self.margin[due][0], 0) if picky and due >= 0 else 0
+                if cost < least:
+                    found, least = stay, cost
+                if cost == 0:
+                    break
+            block = (block + STRIDE) % len(self.tier)
+        return found
+
+    def move(self, heat: float) -> bool:
+        """Try one move; return whether it was taken."""
+        count, picky = len(self.stays), random.random() < PICKY
+        stay, touched, done = random.randrange(count), set[int](), list[int]()
+        if picky:
+            near = (n % count for n in range(stay, stay + LOOK))
+            stay = next((n for n in near if self.worth(n)), (stay + LOOK) % count)
+        block, end = self.stays[stay][0], stay
+        if random.random() < ROW:
+            end = min(stay + 1 + int(random.random() * (LONGEST - 1)), self.last[block])
+        new = 1 - self.there_now(end)
+        for n in range(stay, end + 1):
+            if self.there_now(n) != new:
+                done.append(n)
+                self.flip(n, touched)
+        for victims in range(VICTIMS + 1):
+            t = next((t for n in range(stay, end + 1) if (t := self.full(n)) is not None), None)
+            if new or t is None:
+                return self.judge(done, touched, heat)
+            other = self.victim(t, block, picky) if victims < VICTIMS else -1
+            if other < 0:
+                break
+            done.append(other)
+            self.flip(other, touched)
+        return self.undo(done)
+
+    def judge(self, done: list[int], touched: set[int], heat: float) -> bool:
+        """Keep flips or undo them; keep margins up to date."""
+        if not super().judge(done, touched, heat):
+            return False
+        for slot in touched:
+            self.margin[slot] = [self.change(slot, 0, 1), -self.change(slot, 1, 0)]
+        return True
+
+    def change(self, slot: int, source: int, target: int) -> float:
+        """Ticks that a read served by another tier would add to a slot."""
+        count = self.counts[slot]
+        if count[source] == 0:
+            return 0.0
+        count[source] -= 1
+        count[target] += 1
+        added = self.slot_ticks(slot) - self.ticks[slot]
+        count[source] += 1
+        count[target] -= 1
+        return added
+
+
 def states_of(instance: Instance, setting: Board, chains: int) -> Chains:
     """Chains from belady's schedule, with what leaves before its next read leaving at once."""
     start = kv.simulate(instance, "belady").schedule
@@ -125,10 +226,10 @@ def states_of(instance: Instance, setting: Board, chains: int) -> Chains:
     return Chains.of(instance, setting, [schedule_of(setting, tier)] * chains)
 
 
-def plain_rate(instance: Instance, seconds: float) -> float:
-    """Moves per second of the plain annealer."""
+def plain_rate(instance: Instance, seconds: float, kind: type[Plain]) -> float:
+    """Moves per second of a plain annealer."""
     setting = board(instance)
-    plain = Plain(setting, states_of(instance, setting, 1))
+    plain = kind(setting, states_of(instance, setting, 1))
     random.seed(0)
     heat, moves, begin = HEAT * float(np.mean(plain.ticks)), 0, time.process_time()
     while (taken := time.process_time() - begin) < seconds:
@@ -167,8 +268,8 @@ def main() -> None:
     print(f"{os.cpu_count()} processors, moves per second of processor time")
     for name in options.names:
         instance = kv.read_instance(name)
-        plain = plain_rate(instance, options.seconds)
-        print(f"{name}: plain Python {plain:,.0f}")
+        blind, same = (plain_rate(instance, options.seconds, kind) for kind in (Plain, Picky))
+        print(f"{name}: plain Python {blind:,.0f} blind moves, {same:,.0f} of ours")
         tries: list[tuple[Kernel, int]] = [("numpy", 1), ("numpy", 32), ("numpy", 512)]
         if pick() == "numba":
             tries += [("numba", 1), ("numba", 8)]
@@ -176,7 +277,8 @@ def main() -> None:
             if chains * board(instance).stay.size * 3 > 2**31:
                 continue
             found = rate(instance, options.seconds, kernel, chains)
-            print(f"  {kernel}, {chains} chains: {found:,.0f}, {found / plain:.1f} times as many")
+            times = f"{found / blind:.1f} and {found / same:.1f} times as many"
+            print(f"  {kernel}, {chains} chains: {found:,.0f}, {times}")
         if options.solve:
             known = best_known()[name].time_s
             result = solve_annealing(instance, time_limit=options.solve, gap=0.0)
