@@ -16,18 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost import Loads
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.progress import Progress
 from kvbound.residency import Residency
 from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
+from kvbound.solvers._play import Play
 
 Ints = NDArray[np.int64]
 _PASSES = {
@@ -44,43 +43,6 @@ def applies(instance: Instance) -> bool:
     """Whether the instance's rules are those of this rule."""
     two = instance.inclusive and instance.tiers == 2 and instance.granularity == 1
     return two and instance.rules.migration is not Migration.NONE
-
-
-@dataclass(frozen=True, eq=False)
-class Play:
-    """A schedule by its counts.
-
-    Attributes
-    ----------
-    counts
-        See `_balance_kernels`, (steps, layers, 5).
-    start
-        Items of each layer in tier 0 before the first slot, (layers,).
-    residency
-        The schedule itself.
-    """
-
-    counts: Ints
-    start: Ints
-    residency: Residency
-
-    def loads(self, instance: Instance) -> Loads:
-        """Return what every slot moves, in bytes."""
-        size, counts = instance.item_bytes, self.counts
-        reads = instance.trace.past_counts()
-        up = counts[..., kernels.UP] - counts[..., kernels.BORN]
-        q = np.zeros((*reads.shape, 6))
-        q[..., 0] = counts[..., kernels.HITS]
-        q[..., 1] = reads - counts[..., kernels.HITS]
-        q[..., 3] = counts[..., kernels.UNREAD]
-        q[..., 4] = counts[..., kernels.UP]
-        q[..., 5] = 1
-        q *= size
-        q[..., 2] = instance.llm.weight_reads
-        held = np.concatenate([self.start[None], counts[..., kernels.HELD]])
-        blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
-        first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        return Loads(q, up * size, np.zeros_like(up), blocks, first)
 
 
 def plays(instance: Instance, progress: Progress) -> Iterator[Play]:

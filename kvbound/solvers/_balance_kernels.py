@@ -102,10 +102,38 @@ def next_read(turned: Words, token: int, step: int, steps: int) -> int:
             return steps
         bits = turned[chunk, token]
         step = 64 * chunk
+    return step + lowest(bits)
+
+
+@compiled
+def lowest(bits: np.uint64) -> int:
+    """Position of the lowest bit that is set."""
+    at = 0
     for shift in (32, 16, 8, 4, 2, 1):
         if bits << np.uint64(64 - shift) == 0:  # the lowest bits are all clear
             bits >>= np.uint64(shift)
-            step += shift
+            at += shift
+    return at
+
+
+@compiled
+def last_read(turned: Words, token: int, step: int) -> int:
+    """Last step before `step` that reads a token, or -1."""
+    step -= 1
+    if step < 0:
+        return -1
+    chunk = step >> 6
+    bits = turned[chunk, token] << np.uint64(63 - (step & 63))
+    while bits == 0:
+        chunk -= 1
+        if chunk < 0:
+            return -1
+        bits = turned[chunk, token]
+        step = 64 * chunk + 63
+    for shift in (32, 16, 8, 4, 2, 1):
+        if bits >> np.uint64(64 - shift) == 0:  # the highest bits are all clear
+            bits <<= np.uint64(shift)
+            step -= shift
     return step
 
 

@@ -5,7 +5,7 @@ take the same one. So a small group of items at a time takes its best paths, at 
 slot move away from the dual's: up where it has more than it should, down where it has less. That is the
 method of multipliers for the convex program over all mixes of paths, minimised block by block; the more
 items share a slot, the less it matters that each takes one path whole. What is over the room in the
-end leaves unread (`_trim`).
+end leaves unread (`_fit`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
 from kvbound.result import Termination
-from kvbound.solvers._balance import Play, free_misses
-from kvbound.solvers._balance_kernels import BORN, HELD, HITS, UNREAD, UP
+from kvbound.solvers._balance import free_misses
+from kvbound.solvers._balance_kernels import HELD, HITS, UNREAD, UP
 from kvbound.solvers._dual_items import Lanes, count_units, occupancy
 from kvbound.solvers._dual_paths import TwoTiers
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_tuner import Multipliers
-from kvbound.solvers._trim import trim
+from kvbound.solvers._fit import fit
+from kvbound.solvers._play import Play, tally
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -158,7 +158,7 @@ class _State:
     def add(self, lanes: Lanes, inside: Bools, after: Words) -> None:
         """Take in lanes that were not asked before."""
         self._put(lanes, inside, after)
-        self.counts += _tally(lanes, inside, after)
+        self.counts += tally(lanes, inside, after)
         self.start += inside.sum(axis=1)
         self.reads += np.bitwise_count(lanes.rows).sum(axis=2, dtype=np.int64)
         self.asked += after.shape[2]
@@ -170,7 +170,7 @@ class _State:
         began = self.inside[layers[:, None], words].reshape(who.shape)
         named = np.packbits(who, axis=1, bitorder="little").view(np.uint64)
         after, inside = before ^ ((before ^ after) & named), np.where(who, inside, began)
-        self.counts += _tally(lanes, inside, after) - _tally(lanes, began, before)
+        self.counts += tally(lanes, inside, after) - tally(lanes, began, before)
         self.start += inside.sum(axis=1) - began.sum(axis=1)
         self._put(lanes, inside, after)
 
@@ -192,49 +192,19 @@ class _State:
 
     def settled(self) -> Play:
         """Return it as a schedule that keeps within the room."""
-        instance, prefill = self.instance, self.instance.prefill_tokens
+        instance = self.instance
         free = free_misses(instance, self.counts[..., UP].astype(np.float64))
         inside = self.inside.reshape(instance.layers, -1)
-        trim(instance, inside, self.after, free - self.reads + self.counts[..., HITS])
-        residency = Residency()
-        residency.initial = (~inside[:, :prefill]).astype(np.uint8)
-        everyone, words = np.zeros(instance.layers, np.int64), count_units(instance)
-
-        def settle(layer: int) -> None:
-            lanes = Lanes.of(instance, slice(layer, layer + 1), everyone)
-            mine = self.after[layer, :, :words]
-            own = inside[layer, None, : 64 * words]
-            self.counts[:, layer] = _tally(lanes, own, mine[:, None])[:, 0]
-            residency.put(layer, np.ascontiguousarray(mine).view(np.uint8))
-
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(settle, range(instance.layers)))
-        return Play(self.counts, inside.sum(axis=1), residency)
+        served = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]  # by tier 1
+        fit(instance, inside, self.after, free - served)
+        width = count_units(instance)
+        return Play.of(instance, inside[:, : 64 * width], lambda layer: self.after[layer, :, :width])
 
 
 def _words(lanes: Lanes) -> tuple[Ints, Ints]:
     """Words of lanes, (layers, words), and their layers."""
     words = lanes.blocks[:, ::64] // 64
     return words, np.arange(len(words))
-
-
-def _tally(lanes: Lanes, inside: Bools, after: Words) -> Ints:
-    """Count what lanes do; see `_balance_kernels`."""
-    counts = np.zeros((*after.shape[:2], 5), np.int64)
-    first = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
-    before = np.concatenate([first[None], after[:-1]])
-    entering = after & ~before
-    for column, bits in (
-        (HITS, lanes.rows & before), (UP, entering), (UNREAD, entering & ~lanes.rows), (HELD, after),
-    ):  # fmt: skip
-        counts[..., column] = np.bitwise_count(bits).sum(axis=2, dtype=np.int64)
-    layer, lane = np.nonzero(lanes.born >= 0)
-    step = lanes.born[layer, lane]
-    chose = after[step, layer, lane >> 6] >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
-    slot = step[chose] * after.shape[1] + layer[chose]
-    counts[..., BORN] = np.bincount(slot, minlength=counts[..., 0].size).reshape(after.shape[:2])
-    counts[..., UNREAD] -= counts[..., BORN]
-    return counts
 
 
 class _Prices:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from kvbound.checker import check
-from kvbound.cost import evaluate, evaluate_loads, identify
-from kvbound.errors import KvboundError, UsageError
+from kvbound.cost import evaluate, identify
+from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
@@ -29,6 +28,7 @@ from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers._play import Found, cost_of, kept, large
 from kvbound.solvers._respond import respond
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
@@ -38,9 +38,6 @@ from kvbound.solvers.exact import improve
 
 _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
-_KEPT = 1e10
-"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is kept
-as bits on disk, and replayed by the checker."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _BOUND = 0.6
@@ -98,8 +95,8 @@ def solve_pricing(
     options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
     try:
         best.take_all(_candidates(instance, start, progress))
-        until = math.inf if _large(instance) else begin + time_limit
-        tuning = (1.0 if _large(instance) else _BOUND) * time_limit
+        until = math.inf if large(instance) else begin + time_limit
+        tuning = (1.0 if large(instance) else _BOUND) * time_limit
         tuned = tune(instance, time_limit=tuning, sample=sample, **options)
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
         late = _late(instance) and ended.reason != "interrupted" and not best.within(gap, proof.bound_s)
@@ -125,7 +122,7 @@ def _answered(
     try:
         answer = respond(instance, tuned.multipliers, seed=seed, end=end, **how)
         if answer.play is not None:
-            best.take(_found(instance, answer.play))
+            best.take(cost_of(instance, answer.play))
         if answer.termination.reason != "interrupted":
             learnt = prove(instance, answer.multipliers, **how)
             proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
@@ -134,14 +131,9 @@ def _answered(
     return proof, answer.termination
 
 
-def _large(instance: Instance) -> bool:
-    """Whether events would fill the memory."""
-    return instance.slots * instance.tokens > _KEPT
-
-
 def _late(instance: Instance) -> bool:
     """Whether balanced eviction has its turn only now: one thread, it takes minutes and much memory."""
-    return _large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ
+    return large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ
 
 
 @contextmanager
@@ -162,9 +154,6 @@ def _aside(work: Callable[[Progress], None]) -> Iterator[None]:
             stopped = True
 
 
-_Found = tuple[Measures, Schedule | Residency]
-
-
 @dataclass(eq=False)
 class _Best:
     """The best schedule so far."""
@@ -172,12 +161,12 @@ class _Best:
     measures: Measures | None = None
     schedule: Schedule | Residency | None = None
 
-    def take(self, found: _Found) -> None:
+    def take(self, found: Found) -> None:
         """Keep what is faster."""
         if self.measures is None or found[0].time_s < self.measures.time_s:
             self.measures, self.schedule = found
 
-    def take_all(self, candidates: Iterable[_Found]) -> None:
+    def take_all(self, candidates: Iterable[Found]) -> None:
         """Keep the fastest."""
         for found in candidates:
             self.take(found)
@@ -189,7 +178,7 @@ class _Best:
         return self.measures.time_s - bound_s <= gap * self.measures.time_s
 
 
-def _candidates(instance: Instance, start: Schedule | None, progress: Progress) -> Iterator[_Found]:
+def _candidates(instance: Instance, start: Schedule | None, progress: Progress) -> Iterator[Found]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         yield evaluate(instance, examine(instance, start)), start
@@ -199,33 +188,15 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
             assert result.measures is not None
             assert result.schedule is not None
             yield result.measures, result.schedule
-    if balance.applies(instance) and not _large(instance):
+    if balance.applies(instance) and not large(instance):
         yield _balanced(instance, progress)
 
 
-def _balanced(instance: Instance, progress: Progress) -> _Found:
+def _balanced(instance: Instance, progress: Progress) -> Found:
     """Return the best of the balanced plays, or the first where each takes minutes."""
     cost, plays = SlotCost.of(instance), balance.plays(instance, progress)
-    some = islice(plays, 1 if _large(instance) else None)
-    return _found(instance, min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum())))
-
-
-def _found(instance: Instance, play: balance.Play) -> _Found:
-    """Cost a play; what is too large to be kept as events is checked at once."""
-    if not _large(instance):
-        schedule = play.residency.schedule()
-        return evaluate(instance, schedule), schedule
-    measures = evaluate_loads(instance, play.loads(instance))
-    _verify(instance, play.residency, measures.time_s)
-    return measures, play.residency
-
-
-def _verify(instance: Instance, residency: Residency, time_s: float) -> None:
-    """Have the checker replay a schedule that costs as much."""
-    expanded, rows = instance.expanded(), instance.trace.rows
-    report = check(expanded, rows, residency.arrays(instance.sha256), claimed_s=time_s)
-    if not report.ok:
-        raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
+    some = islice(plays, 1 if large(instance) else None)
+    return cost_of(instance, min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum())))
 
 
 def _search(
@@ -268,10 +239,5 @@ def _result(
         bound = Bound(min(bound.time_s, best.measures.time_s), bound.status, bound.method)
     return Result(
         identify(instance), status=status, measures=best.measures, bound=bound, termination=ended,
-        wall_s=wall_s, certificate=certificate, **_kept(best.schedule), **about,
+        wall_s=wall_s, certificate=certificate, **kept(best.schedule), **about,
     )  # fmt: skip
-
-
-def _kept(schedule: Schedule | Residency | None) -> dict[str, Any]:
-    """Name the schedule by what it is."""
-    return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}

@@ -19,6 +19,7 @@ from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers._play import Play
 from kvbound.solvers._respond import SWEEPS, respond
 from kvbound.solvers.dual import tune
 
@@ -46,7 +47,7 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     _ = case.trace
     cost, reads = SlotCost.of(case), int(case.read_counts().sum())
 
-    def total(play: balance.Play) -> float:
+    def total(play: Play) -> float:
         return float(cost.times(play.loads(case).q).sum())
 
     begin = time.perf_counter()

@@ -23,6 +23,7 @@ from kvbound.schedule import file_arrays
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _balance_kernels as kernels
+from kvbound.solvers._play import Play
 from kvbound.studies.fang2025 import Cell, Scale
 from kvbound.workloads import CountRule, Fang2025
 from tests.plain import without_numba
@@ -46,7 +47,7 @@ def plain() -> ModuleType:
     return without_numba(kernels)
 
 
-def total(instance: Instance, play: balance.Play) -> float:
+def total(instance: Instance, play: Play) -> float:
     return float(SlotCost.of(instance).times(play.loads(instance).q).sum())
 
 

@@ -17,7 +17,7 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import file_arrays
-from kvbound.solvers import certified, pricing
+from kvbound.solvers import _play, certified, pricing
 from tests.strategies import tiny_instances
 
 
@@ -93,7 +93,7 @@ def test_an_interrupt_keeps_the_best() -> None:
 def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = kv.read_instance("swap-1x200-c30-b450")
     monkeypatch.setattr(pricing, "_SIMULATED", 0)
-    monkeypatch.setattr(pricing, "_KEPT", 0)
+    monkeypatch.setattr(_play, "_KEPT", 0)
     result = kv.solve(instance, "pricing", time_limit=2)
     assert result.schedule is None
     assert result.residency is not None
@@ -130,10 +130,10 @@ def test_an_interrupt_ends_what_runs_aside(monkeypatch: pytest.MonkeyPatch) -> N
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pricing, "_SIMULATED", 0)
-    monkeypatch.setattr(pricing, "_KEPT", 0)
+    monkeypatch.setattr(_play, "_KEPT", 0)
     monkeypatch.setattr(pricing, "_balanced", forever)
     monkeypatch.setattr(pricing, "certify", interrupted)
-    result = kv.solve(instance, "pricing", time_limit=2)
+    result = kv.solve(instance, "pricing", time_limit=2, gap=0.0)
     assert ended.is_set()
     assert result.termination.reason == "interrupted"
     assert result.residency is not None

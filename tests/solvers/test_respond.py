@@ -20,9 +20,10 @@ from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.solvers import _balance as balance
-from kvbound.solvers import _trim, pricing
+from kvbound.solvers import _fit, pricing
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_tuner import Multipliers
+from kvbound.solvers._play import Play
 from kvbound.solvers._respond import _onto_simplex, respond
 from kvbound.solvers.dual import prove, tune
 from kvbound.studies.fang2025 import Cell, Scale
@@ -69,7 +70,7 @@ def tight() -> tuple[Instance, Multipliers]:
     return instance, tuned.multipliers
 
 
-def cost(instance: Instance, play: balance.Play | None) -> float:
+def cost(instance: Instance, play: Play | None) -> float:
     assert play is not None
     return evaluate_loads(instance, play.loads(instance)).time_s
 
@@ -146,7 +147,7 @@ def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
     inside = np.zeros((layers, 64), np.bool_)
     inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
     start = inside.copy()
-    _trim.trim(instance, inside, after, rng.integers(0, 2, (steps, layers)))
+    _fit.fit(instance, inside, after, rng.integers(0, 2, (steps, layers)))
     bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
     assert not np.any(bits > words)
     held = bits.sum(axis=2, dtype=np.int64).T
@@ -169,7 +170,7 @@ def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def plain() -> ModuleType:
-    return without_numba(_trim)
+    return without_numba(_fit)
 
 
 @given(simple(), st.integers(0, 99))
@@ -182,9 +183,9 @@ def test_trimmed_the_same_without_numba(plain: ModuleType, instance: Instance, s
     inside[:, instance.prefill_tokens :] = False
     after = np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
     results = []
-    for module in (_trim, plain):
+    for module in (_fit, plain):
         parts = inside.copy(), after.copy(), np.ones(shape[::-1], np.int64)
-        module.trim(instance, *parts)
+        module.fit(instance, *parts)
         results.append(parts)
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other)

@@ -1,0 +1,143 @@
+"""Schedules between two tiers by their counts and their bits, small or too large for events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker import check
+from kvbound.cost import Loads, evaluate, evaluate_loads
+from kvbound.errors import KvboundError
+from kvbound.instance import Instance
+from kvbound.residency import Residency
+from kvbound.result import Measures
+from kvbound.schedule import Schedule
+from kvbound.solvers import _balance_kernels as kernels
+from kvbound.solvers._dual_items import Lanes
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Words = NDArray[np.uint64]
+Found: TypeAlias = tuple[Measures, Schedule | Residency]
+
+_KEPT = 1e10
+"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is kept
+as bits on disk, and replayed by the checker."""
+
+
+def large(instance: Instance) -> bool:
+    """Whether events would fill the memory."""
+    return instance.slots * instance.tokens > _KEPT
+
+
+@dataclass(frozen=True, eq=False)
+class Play:
+    """A schedule by its counts.
+
+    Attributes
+    ----------
+    counts
+        See `_balance_kernels`, (steps, layers, 5).
+    start
+        Items of each layer in tier 0 before the first slot, (layers,).
+    residency
+        The schedule itself.
+    """
+
+    counts: Ints
+    start: Ints
+    residency: Residency
+
+    @classmethod
+    def of(cls, instance: Instance, inside: Bools, after: Callable[[int], Words]) -> Play:
+        """Count a schedule by its bits, and keep them.
+
+        Parameters
+        ----------
+        inside
+            Who is in tier 0 at the start, (layers, lanes).
+        after
+            Returns a layer's bits of who is there after every slot, (steps, words).
+        """
+        counts, residency = np.zeros((instance.decode_steps, instance.layers, 5), np.int64), Residency()
+        residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
+        everyone = np.zeros(instance.layers, np.int64)
+
+        def settle(layer: int) -> None:
+            lanes, rows = Lanes.of(instance, slice(layer, layer + 1), everyone), after(layer)
+            counts[:, layer] = tally(lanes, inside[layer, None], rows[:, None])[:, 0]
+            residency.put(layer, np.ascontiguousarray(rows).view(np.uint8))
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(settle, range(instance.layers)))
+        return cls(counts, inside.sum(axis=1), residency)
+
+    def loads(self, instance: Instance) -> Loads:
+        """Return what every slot moves, in bytes."""
+        size, counts = instance.item_bytes, self.counts
+        reads = instance.trace.past_counts()
+        up = counts[..., kernels.UP] - counts[..., kernels.BORN]
+        q = np.zeros((*reads.shape, 6))
+        q[..., 0] = counts[..., kernels.HITS]
+        q[..., 1] = reads - counts[..., kernels.HITS]
+        q[..., 3] = counts[..., kernels.UNREAD]
+        q[..., 4] = counts[..., kernels.UP]
+        q[..., 5] = 1
+        q *= size
+        q[..., 2] = instance.llm.weight_reads
+        held = np.concatenate([self.start[None], counts[..., kernels.HELD]])
+        blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
+        first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
+        return Loads(q, up * size, np.zeros_like(up), blocks, first)
+
+
+def tally(lanes: Lanes, inside: Bools, after: Words) -> Ints:
+    """Count what lanes do, by their bits; see `_balance_kernels`."""
+    counts = np.zeros((*after.shape[:2], 5), np.int64)
+    first = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
+    before = np.concatenate([first[None], after[:-1]])
+    entering = after & ~before
+    columns = (
+        (kernels.HITS, lanes.rows & before),
+        (kernels.UP, entering),
+        (kernels.UNREAD, entering & ~lanes.rows),
+        (kernels.HELD, after),
+    )
+    for column, bits in columns:
+        counts[..., column] = np.bitwise_count(bits).sum(axis=2, dtype=np.int64)
+    layer, lane = np.nonzero(lanes.born >= 0)
+    step = lanes.born[layer, lane]
+    chose = after[step, layer, lane >> 6] >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
+    slot = step[chose] * after.shape[1] + layer[chose]
+    counts[..., kernels.BORN] = np.bincount(slot, minlength=counts[..., 0].size).reshape(after.shape[:2])
+    counts[..., kernels.UNREAD] -= counts[..., kernels.BORN]
+    return counts
+
+
+def cost_of(instance: Instance, play: Play) -> Found:
+    """Cost a play; what is too large to be kept as events is checked at once.
+
+    Raises
+    ------
+    KvboundError
+        The checker rejects it: a defect.
+    """
+    if not large(instance):
+        schedule = play.residency.schedule()
+        return evaluate(instance, schedule), schedule
+    measures = evaluate_loads(instance, play.loads(instance))
+    arrays = play.residency.arrays(instance.sha256)
+    report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=measures.time_s)
+    if not report.ok:
+        raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
+    return measures, play.residency
+
+
+def kept(schedule: Schedule | Residency | None) -> dict[str, Any]:
+    """Name a result's schedule by what it is."""
+    return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}
