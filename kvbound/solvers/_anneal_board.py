@@ -112,17 +112,35 @@ def board(instance: Instance) -> Board:
     InfeasibleError
         Weights or blocks do not fit.
     """
-    steps, blocks = instance.decode_steps, instance.layers * instance.blocks
-    needed = 8 * blocks * (steps + 1)
-    if needed > MOST_BYTES:
+    steps = instance.decode_steps
+    if too_large(instance):
         raise UsageError(
             f"{instance.name}: annealing keeps the tier of every block in every step and would need "
-            f"{needed / 2**30:,.0f} GiB; shorten the trace or coarsen the granularity"
+            f"{_needed(instance) / 2**30:,.0f} GiB (not for single tokens between two tiers with inclusive "
+            "copies, with numba); shorten the trace or coarsen the granularity"
         )
     reads = _reads(instance)
     begin = np.arange(instance.blocks) * instance.granularity - instance.prefill_tokens
     first = np.tile(np.maximum(begin + 1, 0), instance.layers).astype(np.int32)
     stay, block, low, high = _stays(instance, reads, first)
+    layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
+    due = np.where(high < steps, high * np.int32(instance.layers) + layer[block], np.int32(-1))
+    return bare(instance)._replace(
+        reads=reads, layer=layer, first=first, block=block, low=low, high=high, due=due, stay=stay
+    )
+
+
+def too_large(instance: Instance) -> bool:
+    """Whether there is no room for an array of every block's tier in every step."""
+    return _needed(instance) > MOST_BYTES
+
+
+def _needed(instance: Instance) -> int:
+    return 8 * instance.layers * instance.blocks * (instance.decode_steps + 1)
+
+
+def bare(instance: Instance) -> Board:
+    """Set a board with nobody on it, for those who keep blocks otherwise."""
     last = instance.tiers - 1
     room = [UNLIMITED if r is None or (instance.inclusive and k == last) else r
             for k, r in enumerate(instance.room)]  # fmt: skip
@@ -131,13 +149,12 @@ def board(instance: Instance) -> Board:
     rows, base, off, latency = _prices(instance, tick)
     up = list(Migration).index(instance.rules.migration)
     whole = up == 0 or (up == 1 and instance.inclusive and instance.tiers == 2)
-    layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
-    due = np.where(high < steps, high * np.int32(instance.layers) + layer[block], np.int32(-1))
+    nobody = np.zeros(0, np.int32)
     return Board(
-        steps, instance.layers, instance.prefill_tokens, instance.granularity, instance.blocks,
-        instance.inclusive, up, 0.0 if whole else CUT, np.array(room, np.int64), reads, layer,
-        first, block, low, high, due, stay, rows, base, off, instance.llm.weight_reads > 0, latency,
-        bool(latency.any()), tick,
+        instance.decode_steps, instance.layers, instance.prefill_tokens, instance.granularity,
+        instance.blocks, instance.inclusive, up, 0.0 if whole else CUT, np.array(room, np.int64),
+        np.zeros((0, 0), np.uint16), *(nobody,) * 6, np.zeros((0, 0), np.int32),
+        rows, base, off, instance.llm.weight_reads > 0, latency, bool(latency.any()), tick,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost import loads
+from kvbound.cost import Loads, loads
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
 from kvbound.solvers._anneal_board import UNLIMITED, Board, Ints, Tiers, tiers_of
@@ -43,7 +43,7 @@ class Chains:
     @classmethod
     def of(cls, instance: Instance, board: Board, schedules: Sequence[Schedule]) -> Chains:
         """Start one chain from each schedule."""
-        parts = [_counted(instance, board, schedule) for schedule in schedules]
+        parts = [counted(instance, board, loads(instance, schedule)) for schedule in schedules]
         counts = np.stack([part[0] for part in parts])
         layer = np.arange(board.slots) % board.layers
         ticks = slot_ticks(board, counts, layer)
@@ -71,13 +71,13 @@ class Chains:
             array[target] = array[source]
 
 
-def _counted(instance: Instance, board: Board, schedule: Schedule) -> tuple[Ints, NDArray[np.int32]]:
-    """Tokens moved in every slot and blocks held after it, as the cost model counts them."""
-    counted, tiers = loads(instance, schedule), board.tiers
-    q = counted.q.copy()
+def counted(instance: Instance, board: Board, moved: Loads) -> tuple[Ints, NDArray[np.int32]]:
+    """Tokens moved in every slot and blocks held after it, as the cost model counts them; see `Chains`."""
+    tiers = board.tiers
+    q = moved.q.copy()
     q[:, :, tiers] -= instance.llm.weight_reads
     counts = np.rint(q / instance.item_bytes).astype(np.int64).reshape(-1, 3 * tiers)
-    held = np.vstack([counted.start, counted.start + counted.blocks.reshape(-1, tiers).cumsum(axis=0)])
+    held = np.vstack([moved.start, moved.start + moved.blocks.reshape(-1, tiers).cumsum(axis=0)])
     if board.inclusive:  # here without the copies of what is higher up
         held[:, -1] -= held[:, :-1].sum(axis=1)
     held[:, board.room == UNLIMITED] = 0

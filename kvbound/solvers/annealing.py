@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,16 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
+from kvbound.result import Bound, BoundStatus, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
-from kvbound.solvers._anneal_board import MOST_BYTES, Board, board, schedule_of
+from kvbound.solvers._anneal_bits import BitsAnnealer
+from kvbound.solvers._anneal_board import MOST_BYTES, Board, board, schedule_of, too_large
 from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
+from kvbound.solvers._balance import applies, plays
+from kvbound.solvers._play import Found, cost_of, kept
 from kvbound.solvers._start import examine, infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
@@ -62,7 +65,8 @@ def solve_annealing(
     Parameters
     ----------
     time_limit
-        Seconds.
+        Seconds. Of an instance too large for an array of tiers, what it begins with, balanced eviction,
+        and the check of what it ends with come on top.
     gap
         Stop as soon as the time is relatively so near to the time lower bound.
     bound_s
@@ -74,6 +78,7 @@ def solve_annealing(
         the other, and many with NumPy. For the same number both kernels find the same schedule.
     moves
         Moves of each chain in the first cooling; None lets the size decide. Each later one has twice as many.
+        Of an instance too large for an array of tiers, about how many moves in all.
     cycles
         End after so many coolings; None goes on until nothing better is found for long.
     evaluations
@@ -84,8 +89,9 @@ def solve_annealing(
     Returns
     -------
     Result
-        Under fang2025 accounting the options hold the best window and topk, and there is no schedule.
-        Interrupted or out of time it holds the best so far.
+        Under fang2025 accounting the options hold the best window and topk, and there is no schedule. Beyond
+        10**10 items times slots the schedule is a residency, checked too. Interrupted or out of time it holds
+        the best so far.
 
     Raises
     ------
@@ -105,19 +111,28 @@ def solve_annealing(
     about: dict[str, Any] = {"method": "anneal", "seed": seed, "kernel": pick(kernel)}
     if nothing := infeasible(instance, begin, about):
         return nothing
-    setting = board(instance)
-    first, interrupted = (examine(instance, start), False) if start else _first(instance)
-    count = chains or _chains(setting, about["kernel"])
-    states = Chains.of(instance, setting, [first] * count)
-    annealer = Annealer(setting, states, np.random.default_rng(seed), about["kernel"], threads)
     lowest = max(ideal(instance), bound_s or 0.0)
     enough = lowest / (1 - gap) * (1 + ROUNDING) if gap < 1 else math.inf
-    run = _Run(setting, annealer, begin, time_limit, enough, progress)
-    if interrupted:
-        ended = Termination("interrupted")
+    clock = _Clock(begin, time_limit, enough, progress)
+    rng = np.random.default_rng(seed)
+    options: dict[str, Any] = {"gap": gap}
+    if too_large(instance) and applies(instance) and about["kernel"] == "numba":
+        if start is not None or chains is not None or cycles is not None:
+            raise UsageError("annealing an instance this large takes neither a start nor chains nor cycles")
+        (measures, schedule), tried, ended = _packed(instance, rng, moves, clock)
+        options |= {"moves": tried}
     else:
-        ended = run.search(moves or max(FEWEST, SWEEPS * len(setting.block)), cycles)
-    schedule, measures = _costed(instance, run)
+        setting = board(instance)
+        first, interrupted = (examine(instance, start), False) if start else _first(instance)
+        count = chains or _chains(setting, about["kernel"])
+        states = Chains.of(instance, setting, [first] * count)
+        run = _Run(setting, Annealer(setting, states, rng, about["kernel"], threads), clock)
+        if interrupted:
+            ended = Termination("interrupted")
+        else:
+            ended = run.search(moves or max(FEWEST, SWEEPS * len(setting.block)), cycles)
+        measures, schedule = _costed(instance, run)
+        options |= {"chains": count, "moves": run.annealer.moves}
     voucher = "ideal" if bound_s is None else "given"
     return Result(
         identify(instance),
@@ -125,11 +140,26 @@ def solve_annealing(
         measures=measures,
         bound=Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, voucher),
         termination=ended,
-        options={"gap": gap, "chains": count, "moves": annealer.moves},
+        options=options,
         wall_s=time.perf_counter() - begin,
-        schedule=schedule,
+        **kept(schedule),
         **about,
     )
+
+
+def _packed(
+    instance: Instance, rng: np.random.Generator, moves: int | None, clock: _Clock
+) -> tuple[Found, int, Termination]:
+    """Improve a balanced schedule of an instance too large for an array of tiers; see `_anneal_bits`."""
+    annealer = BitsAnnealer.of(instance, next(plays(instance, clock.progress)), rng)
+    clock, ended = replace(clock, begin=time.perf_counter()), Termination()
+    try:
+        annealer.run(lambda: annealer.moves < (moves or math.inf) and clock.look(annealer.time_s))
+        if annealer.time_s > clock.enough and annealer.moves < (moves or math.inf):
+            ended = Termination("limit", "time")
+    except KeyboardInterrupt:
+        ended = Termination("interrupted")
+    return cost_of(instance, annealer.play()), annealer.moves, ended
 
 
 def _chains(setting: Board, kernel: str) -> int:
@@ -137,18 +167,18 @@ def _chains(setting: Board, kernel: str) -> int:
     return 1 if kernel == "numba" else max(1, min(MANY, MOST_BYTES // (2 * setting.stay.size)))
 
 
-def _costed(instance: Instance, run: _Run) -> tuple[Schedule, Measures]:
-    """Return the best schedule, and what the cost model says of it."""
+def _costed(instance: Instance, run: _Run) -> Found:
+    """Return what the cost model says of the best schedule, and that."""
     best = schedule_of(run.board, run.annealer.best)
     measures = evaluate(instance, best)
     if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE):
         raise KvboundError(f"annealing says {run.time_s} s, the cost model {measures.time_s} s")
-    return best, measures
+    return measures, best
 
 
-@dataclass(eq=False)
-class _Run:
-    """When one search ends.
+@dataclass(frozen=True)
+class _Clock:
+    """When a search ends.
 
     Attributes
     ----------
@@ -158,12 +188,29 @@ class _Run:
         Seconds of decode time that are near enough to the lower bound.
     """
 
-    board: Board
-    annealer: Annealer
     begin: float
     limit: float
     enough: float
     progress: Progress
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.begin + self.limit - time.perf_counter()
+
+    def look(self, time_s: float) -> bool:
+        """Report the best decode time so far; say whether to go on."""
+        self.progress(min(self.limit - self.left, self.limit), self.limit, f"best {time_s:.6g} s")
+        return self.left > 0 and time_s > self.enough
+
+
+@dataclass(eq=False)
+class _Run:
+    """One search with an array of tiers."""
+
+    board: Board
+    annealer: Annealer
+    clock: _Clock
 
     @property
     def time_s(self) -> float:
@@ -180,7 +227,7 @@ class _Run:
             while waited < PATIENCE and number != cycles and self._look():
                 if self.annealer.moves:
                     pace = self.annealer.chains.count * (time.perf_counter() - start) / self.annealer.moves
-                left, before = int(self._left() / pace), self.annealer.ticks
+                left, before = int(self.clock.left / pace), self.annealer.ticks
                 if number and left < FEWEST:
                     break
                 self.annealer.cycle(number, moves if 3 * moves <= left else left, self._look)
@@ -188,16 +235,11 @@ class _Run:
                 moves, number = 2 * moves, number + 1
         except KeyboardInterrupt:
             return Termination("interrupted")
-        late = waited < PATIENCE and number != cycles and self.time_s > self.enough
+        late = waited < PATIENCE and number != cycles and self.time_s > self.clock.enough
         return Termination("limit", "time") if late else Termination()
 
-    def _left(self) -> float:
-        return self.begin + self.limit - time.perf_counter()
-
     def _look(self) -> bool:
-        """Report; say whether to go on."""
-        self.progress(min(self.limit - self._left(), self.limit), self.limit, f"best {self.time_s:.6g} s")
-        return self._left() > 0 and self.time_s > self.enough
+        return self.clock.look(self.time_s)
 
 
 def _first(instance: Instance) -> tuple[Schedule, bool]:

@@ -163,7 +163,7 @@ def test_what_it_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
             solve_annealing(instance, **{option: 0})  # type: ignore[arg-type]
     monkeypatch.setattr(_anneal_board, "MOST_BYTES", 10)
     with pytest.raises(UsageError, match="annealing keeps the tier of every block in every step"):
-        solve_annealing(instance)
+        solve_annealing(instance, kernel="numpy")
 
 
 def test_what_does_not_fit_is_infeasible() -> None:
