@@ -189,3 +189,11 @@ def test_what_no_slot_needs_stays_while_there_is_room() -> None:
     play = next(balance.plays(instance, silent))
     assert total(instance, play) < 1.02 * ideal(instance)
     assert play.counts[..., kernels.UP].mean() < 0.1 * play.counts[..., kernels.HITS].mean()
+
+
+@given(st.binary(min_size=24, max_size=24), st.integers(0, 192))
+def test_reads_around_a_step(data: bytes, step: int) -> None:
+    turned = np.frombuffer(data, np.uint64).reshape(3, 1)
+    at = np.flatnonzero(np.unpackbits(turned.view(np.uint8).ravel(), bitorder="little"))
+    assert kernels.next_read(turned, 0, step, 192) == min(at[at >= step], default=192)
+    assert kernels.last_read(turned, 0, step) == max(at[at < step], default=-1)

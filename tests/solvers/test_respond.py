@@ -135,7 +135,7 @@ def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
 
 @given(simple(), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
+def test_made_to_fit(instance: Instance, seed: int) -> None:
     """Everybody is wanted everywhere: those leave that do not fit, and until they are read."""
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
     room = instance.room[0]
@@ -168,6 +168,20 @@ def test_trimmed_to_the_room(instance: Instance, seed: int) -> None:
             before[layer] = bits[layer, step]
 
 
+@pytest.mark.parametrize("migration", ["on-read", "prefetch"])
+def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving up useless hits and filling what is free is better than only leaving out what is over."""
+    case = Cell("actual-like", migration=migration).instance(Scale("small", 32, 16, 0.0))
+    instance = case.with_rules(accounting="physical")
+    tuned = tune(instance, time_limit=math.inf, iterations=300)
+    assert tuned.multipliers is not None
+    times = {"fit": cost(instance, respond(instance, tuned.multipliers).play)}
+    for name in ("_fill", "_release"):
+        monkeypatch.setattr(_fit, name, lambda *_: None)
+        times[name] = cost(instance, respond(instance, tuned.multipliers).play)
+    assert times["fit"] < times["_fill"] < times["_release"]
+
+
 @pytest.fixture(scope="module")
 def plain() -> ModuleType:
     return without_numba(_fit)
@@ -175,7 +189,7 @@ def plain() -> ModuleType:
 
 @given(simple(), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_trimmed_the_same_without_numba(plain: ModuleType, instance: Instance, seed: int) -> None:
+def test_made_to_fit_the_same_without_numba(plain: ModuleType, instance: Instance, seed: int) -> None:
     rng, shape = np.random.default_rng(seed), (instance.layers, instance.decode_steps)
     tokens = rng.random((*shape, 64)) < 0.8
     tokens[:, :, instance.tokens :] = False
