@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -40,6 +40,9 @@ _SIMULATED = 1e9
 """Items times slots up to which policies that know the future are simulated as well."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
+_ASIDE = 300.0
+"""Seconds that balanced eviction has beside the check of the certificate; it needs fewer but at high
+variation, where prices are better anyway."""
 _BOUND = 0.6
 """Share of the time for the bound where a search may follow."""
 
@@ -100,7 +103,7 @@ def solve_pricing(
         tuned = tune(instance, time_limit=tuning, sample=sample, **options)
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
         late = _late(instance) and ended.reason != "interrupted" and not best.within(gap, proof.bound_s)
-        with _aside(lambda report: best.take(_balanced(instance, report))) if late else nullcontext():
+        with _aside(lambda report: best.take(_balanced(instance, report)), _ASIDE) if late else nullcontext():
             bound = certify(instance, proof)
         if bound.status is BoundStatus.CLAIMED:
             ended = Termination("interrupted")  # the check was
@@ -136,22 +139,27 @@ def _late(instance: Instance) -> bool:
     return large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ
 
 
+class _OutOfTimeError(Exception):
+    """Work beside something else took too long."""
+
+
 @contextmanager
-def _aside(work: Callable[[Progress], None]) -> Iterator[None]:
-    """Do something in a thread beside the block, and wait for it; an interrupt ends it."""
-    stopped = False
+def _aside(work: Callable[[Progress], None], seconds: float) -> Iterator[None]:
+    """Do something in a thread beside the block, and wait for it so long; what ends the block ends it."""
+    end = time.perf_counter() + seconds
 
     def report(done: float, total: float, note: str = "") -> None:
-        if stopped:
-            raise KeyboardInterrupt
+        if time.perf_counter() >= end:
+            raise _OutOfTimeError
 
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(work, report)
         try:
             yield
-            result.result()
+            with suppress(_OutOfTimeError):
+                result.result()
         finally:
-            stopped = True
+            end = -math.inf
 
 
 @dataclass(eq=False)

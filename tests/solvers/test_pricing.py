@@ -114,8 +114,9 @@ def test_an_interrupt_of_the_check_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.bound.status is BoundStatus.CLAIMED
 
 
-def test_an_interrupt_ends_what_runs_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Balanced eviction stops with the check it runs beside, and the schedule from prices stays."""
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_runs_aside_ends(interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Balanced eviction stops when the check is interrupted, or after its time; the one from prices stays."""
     instance, ended = kv.read_instance("swap-1x200-c30-b450"), threading.Event()
 
     def forever(_: Instance, progress: Progress) -> None:
@@ -126,18 +127,21 @@ def test_an_interrupt_ends_what_runs_aside(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             ended.set()
 
-    def interrupted(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pricing, "_SIMULATED", 0)
     monkeypatch.setattr(_play, "_KEPT", 0)
     monkeypatch.setattr(pricing, "_balanced", forever)
-    monkeypatch.setattr(pricing, "certify", interrupted)
+    if interrupted:
+        monkeypatch.setattr(pricing, "certify", interrupt)
+    else:
+        monkeypatch.setattr(pricing, "_ASIDE", 0.2)
     result = kv.solve(instance, "pricing", time_limit=2, gap=0.0)
     assert ended.is_set()
-    assert result.termination.reason == "interrupted"
+    assert (result.termination.reason == "interrupted") == interrupted
     assert result.residency is not None
-    assert result.bound.status is BoundStatus.NONE
+    assert result.bound.status is (BoundStatus.NONE if interrupted else BoundStatus.CERTIFIED)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
