@@ -12,10 +12,10 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.solvers._anneal_board import Board, Ints
-from kvbound.solvers._anneal_kernels import _margins, _ticks
+from kvbound.solvers._anneal_board import UNBORN, Board, Ints
+from kvbound.solvers._anneal_kernels import _charge, _margins, _ticks
 from kvbound.solvers._anneal_moves import PICKY, VICTIMS
-from kvbound.solvers._dual_kernels import _ones
+from kvbound.solvers._balance_kernels import last_read, next_read
 
 Words = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
@@ -30,8 +30,6 @@ LOOK = 16
 """Stays of an item that a picky move looks at for one worth moving."""
 PROBES = 64
 """Neighbours looked at for a victim."""
-_HITS, _MISSES, _UNREAD, _WRITES = 0, 1, 3, 4
-"""Columns of the counts that ever change between two tiers."""
 _NEVER, _FREE = np.int64(np.iinfo(np.int64).max), np.int64(0)
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
@@ -62,38 +60,6 @@ class Bits(NamedTuple):
 
 
 @nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
-def _next(words: Words, layer: int, token: int, step: int, steps: int) -> int:
-    """First step from `step` on with a bit, or `steps`."""
-    if step >= steps:
-        return steps
-    chunk = step >> 6
-    bits = words[layer, chunk, token] & (_ALL << np.uint64(step & 63))
-    while bits == 0:
-        chunk += 1
-        if chunk == words.shape[1]:
-            return steps
-        bits = words[layer, chunk, token]
-    return 64 * chunk + _ones((bits & (~bits + _ONE)) - _ONE)
-
-
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
-def _last(words: Words, layer: int, token: int, step: int) -> int:
-    """Last step before `step` with a bit, or -1."""
-    if step <= 0:
-        return -1
-    chunk = (step - 1) >> 6
-    bits = words[layer, chunk, token] & (_ALL >> np.uint64(63 - ((step - 1) & 63)))
-    while bits == 0:
-        chunk -= 1
-        if chunk < 0:
-            return -1
-        bits = words[layer, chunk, token]
-    for shift in (1, 2, 4, 8, 16, 32):
-        bits |= bits >> np.uint64(shift)
-    return 64 * chunk + _ones(bits) - 1
-
-
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
 def _there(bits: Bits, layer: int, token: int, state: int) -> bool:
     """Whether an item is in tier 0 in a state: 0 the start, i after the slot of step i - 1."""
     if state == 0:
@@ -106,8 +72,8 @@ def _there(bits: Bits, layer: int, token: int, state: int) -> bool:
 def _run(board: Board, bits: Bits, layer: int, token: int, state: int) -> Run:
     """States around one, within its stay, in which the item is in the same tier."""
     inside = _there(bits, layer, token, state)
-    low = max(_last(bits.reads, layer, token, state), token - board.prefill, -1) + 1
-    high = _next(bits.reads, layer, token, state, board.steps)
+    low = max(last_read(bits.reads[layer], token, state), token - board.prefill, -1) + 1
+    high = next_read(bits.reads[layer], token, state, board.steps)
     first = last = state
     while first > low and _there(bits, layer, token, first - 1) == inside:
         first -= 1
@@ -117,22 +83,9 @@ def _run(board: Board, bits: Bits, layer: int, token: int, state: int) -> Run:
 
 
 @nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
-def _charge(
-    board: Board, bits: Bits, layer: int, token: int, step: int, before: bool, after: bool, sign: int
-) -> None:
-    """Add or take away what an item does in a slot."""
-    slot, counts = step * board.layers + layer, bits.counts
-    if token - board.prefill == step:  # its birth
-        if after:
-            counts[slot, _WRITES] += sign
-        return
-    read = (bits.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
-    if read:
-        counts[slot, _HITS if before else _MISSES] += sign
-    if after and not before:
-        counts[slot, _WRITES] += sign
-        if not read:
-            counts[slot, _UNREAD] += sign
+def _read(bits: Bits, layer: int, token: int, step: int) -> bool:
+    """Whether a step reads an item."""
+    return (bits.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
 
 
 @nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
@@ -161,7 +114,7 @@ def _move(board: Board, bits: Bits, run: Run, inside: bool, touched: Ints, kept:
     for step in (first - 1, last):
         if not 0 <= step < board.steps:
             continue
-        slot = step * board.layers + layer
+        slot, read = step * board.layers + layer, int(_read(bits, layer, token, step))
         for n in range(number):
             if touched[n] == slot:
                 break
@@ -174,7 +127,9 @@ def _move(board: Board, bits: Bits, run: Run, inside: bool, touched: Ints, kept:
             then = inside == (sign == 1)  # in tier 0 with this sign
             before = _there(bits, layer, token, step) if step < first else then
             after = _there(bits, layer, token, step + 1) if step + 1 > last else then
-            _charge(board, bits, layer, token, step, before, after, sign)
+            newborn = token - board.prefill == step
+            old = UNBORN if newborn else np.uint8(not before)
+            _charge(bits.counts, slot, 2, True, read, 1, newborn, old, np.uint8(not after), sign)
     _put(board, bits, run, inside)
     return number
 
@@ -198,7 +153,7 @@ def _propose(board: Board, bits: Bits, draws: Floats, m: int) -> tuple[bool, boo
     inside = False
     if draws[m, 3] < PICKY:
         for _ in range(LOOK):
-            due = _next(bits.reads, layer, token, state, board.steps)
+            due = next_read(bits.reads[layer], token, state, board.steps)
             if due == board.steps:
                 return False, True, (layer, token, state, state)
             state = due
@@ -217,7 +172,7 @@ def _propose(board: Board, bits: Bits, draws: Floats, m: int) -> tuple[bool, boo
         # in on a read or a birth only, unless it was there
         step = first - 1
         fine = token - board.prefill == step or _there(bits, layer, token, step)
-        fine |= (bits.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
+        fine |= _read(bits, layer, token, step)
     return fine, not inside, (layer, token, first, last)
 
 
@@ -233,7 +188,7 @@ def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, n
     found, least, latest = -1, _NEVER, -1
     for _ in range(min(PROBES, tokens)):
         if (layer != run[0] or token != run[1]) and _there(bits, layer, token, state):
-            due = _next(bits.reads, layer, token, state, board.steps)
+            due = next_read(bits.reads[layer], token, state, board.steps)
             cost = _FREE
             if due < board.steps and _there(bits, layer, token, due):
                 cost = max(bits.margin[due * board.layers + layer, 0], cost)
@@ -248,12 +203,11 @@ def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, n
 
 
 @nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def anneal(board: Board, bits: Bits, draws: Floats) -> int:
-    """Try moves by rows of uniform numbers, (moves, DRAWS); keep those that add no ticks; return how many."""
+def anneal(board: Board, bits: Bits, draws: Floats) -> None:
+    """Try moves by rows of uniform numbers, (moves, DRAWS), and keep those that add no ticks."""
     most = 2 * (VICTIMS + 1)
     touched, then, kept = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, 6), np.int64)
     runs = np.empty((VICTIMS + 1, 4), np.int64)
-    taken = 0
     for m in range(len(draws)):
         fine, inside, first = _propose(board, bits, draws, m)
         if not fine:
@@ -285,11 +239,9 @@ def anneal(board: Board, bits: Bits, draws: Floats) -> int:
                 for c in range(6):
                     bits.counts[touched[n], c] = kept[n, c]
             continue
-        taken += 1
         for n in range(number):
             bits.ticks[touched[n]] = then[n]
             _margins(board, bits.counts, touched[n], then[n], bits.margin)
-    return taken
 
 
 @nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -21,7 +21,7 @@ from kvbound.progress import silent
 from kvbound.solvers import _anneal_bits, _anneal_board, _play
 from kvbound.solvers._anneal_bits import BitsAnnealer
 from kvbound.solvers._anneal_state import counted, margins, slot_ticks
-from kvbound.solvers._balance import applies, plays
+from kvbound.solvers._balance import plays
 from kvbound.solvers.annealing import solve_annealing
 from kvbound.solvers.brute import solve_brute
 from tests.strategies import tiny_instances
@@ -38,12 +38,13 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_anneal_bits, "_CHUNK", 500)
 
 
-@given(simple(), st.integers(0, 99))
+movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH)
+
+
+@given(movable, st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_counts_stay_true(instance: Instance, seed: int) -> None:
     """What moves keep up to date is what the schedule they led to says, and the checker agrees."""
-    if not applies(instance):
-        return
     annealer = BitsAnnealer.of(instance, next(plays(instance, silent)), np.random.default_rng(seed))
     before = annealer.time_s
     annealer.run(lambda: annealer.moves < 500)
@@ -63,7 +64,7 @@ def test_counts_stay_true(instance: Instance, seed: int) -> None:
     assert report.ok, report.problems
 
 
-@given(simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH))
+@given(movable)
 @settings(max_examples=25, deadline=None)
 def test_between_the_optimum_and_its_start(instance: Instance) -> None:
     result, best = solve_annealing(instance, moves=500, gap=0.0), solve_brute(instance).time_s
