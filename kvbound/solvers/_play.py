@@ -18,7 +18,7 @@ from kvbound.residency import Residency
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers import _balance_kernels as kernels
-from kvbound.solvers._dual_items import Lanes
+from kvbound.solvers._dual_items import Lanes, count_units
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -76,6 +76,25 @@ class Play:
         with ThreadPoolExecutor() as pool:
             list(pool.map(settle, range(instance.layers)))
         return cls(counts, inside.sum(axis=1), residency)
+
+    @classmethod
+    def replayed(cls, instance: Instance, schedule: Schedule) -> Play:
+        """Take a schedule by its events."""
+        words = count_units(instance)
+        inside = np.zeros((instance.layers, 64 * words), np.bool_)
+        inside[:, : instance.prefill_tokens] = schedule.initial == 0
+
+        def after(layer: int) -> Words:
+            events, now = schedule.events[layer], inside[layer].copy()
+            ends = np.searchsorted(events.step, np.arange(instance.decode_steps + 1))
+            rows = np.zeros((instance.decode_steps, words), np.uint64)
+            for step, row in enumerate(rows):
+                mine = slice(ends[step], ends[step + 1])
+                now[events.token[mine]] = events.tier[mine] == 0
+                row[:] = np.packbits(now, bitorder="little").view(np.uint64)
+            return rows
+
+        return cls.of(instance, inside, after)
 
     def loads(self, instance: Instance) -> Loads:
         """Return what every slot moves, in bytes."""

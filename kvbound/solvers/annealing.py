@@ -23,7 +23,7 @@ from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
 from kvbound.solvers._balance import applies, plays
-from kvbound.solvers._play import Found, cost_of, kept
+from kvbound.solvers._play import Found, Play, cost_of, kept
 from kvbound.solvers._start import examine, infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
@@ -117,9 +117,9 @@ def solve_annealing(
     rng = np.random.default_rng(seed)
     options: dict[str, Any] = {"gap": gap}
     if too_large(instance) and applies(instance) and about["kernel"] == "numba":
-        if start is not None or chains is not None or cycles is not None:
-            raise UsageError("annealing an instance this large takes neither a start nor chains nor cycles")
-        (measures, schedule), tried, ended = _packed(instance, rng, moves, clock)
+        if chains is not None or cycles is not None:
+            raise UsageError("annealing an instance this large takes neither chains nor cycles")
+        (measures, schedule), tried, ended = _packed(instance, start, rng, moves, clock)
         options |= {"moves": tried}
     else:
         setting = board(instance)
@@ -148,10 +148,14 @@ def solve_annealing(
 
 
 def _packed(
-    instance: Instance, rng: np.random.Generator, moves: int | None, clock: _Clock
+    instance: Instance, start: Schedule | None, rng: np.random.Generator, moves: int | None, clock: _Clock
 ) -> tuple[Found, int, Termination]:
-    """Improve a balanced schedule of an instance too large for an array of tiers; see `_anneal_bits`."""
-    annealer = BitsAnnealer.of(instance, next(plays(instance, clock.progress)), rng)
+    """Improve a schedule of an instance too large for an array of tiers; see `_anneal_bits`."""
+    if start is None:
+        first = next(plays(instance, clock.progress))
+    else:
+        first = Play.replayed(instance, examine(instance, start))
+    annealer = BitsAnnealer.of(instance, first, rng)
     clock, ended = replace(clock, begin=time.perf_counter()), Termination()
     try:
         annealer.run(lambda: annealer.moves < (moves or math.inf) and clock.look(annealer.time_s))

@@ -22,6 +22,7 @@ from kvbound.solvers import _anneal_bits, _anneal_board, _play
 from kvbound.solvers._anneal_bits import BitsAnnealer
 from kvbound.solvers._anneal_state import counted, margins, slot_ticks
 from kvbound.solvers._balance import plays
+from kvbound.solvers._play import Play
 from kvbound.solvers.annealing import solve_annealing
 from kvbound.solvers.brute import solve_brute
 from tests.strategies import tiny_instances
@@ -119,5 +120,18 @@ def test_an_interrupt_keeps_the_best() -> None:
 
 def test_what_it_does_not_take() -> None:
     instance = kv.read_instance("swap-1x200-c30-b450")
-    with pytest.raises(UsageError, match="takes neither a start nor chains nor cycles"):
+    with pytest.raises(UsageError, match="takes neither chains nor cycles"):
         solve_annealing(instance, chains=2)
+
+
+def test_from_a_schedule_as_solve_does() -> None:
+    """What pricing found goes on into annealing, whatever the size."""
+    instance = kv.read_instance("swap-4x64-c30-b450")
+    start = kv.simulate(instance, "lru")
+    assert start.schedule is not None
+    known = Play.replayed(instance, start.schedule)
+    assert _play.cost_of(instance, known)[0].time_s == pytest.approx(start.time_s)
+    result = solve_annealing(instance, start=start.schedule, moves=2000)
+    assert result.time_s is not None
+    assert start.time_s is not None
+    assert result.time_s < start.time_s
