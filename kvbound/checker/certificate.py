@@ -11,7 +11,9 @@ items read at one tier and for more of them, as the number of items is a whole o
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations
@@ -28,6 +30,9 @@ SCHEMA = "kvbound.certificate/1"
 FULL = 1 << 40
 MOST = 1 << 62
 """No number of an item's path may reach this."""
+
+_THREADS = min(os.cpu_count() or 1, 4)
+"""Layers worked on at once; each has its own arrays."""
 
 Exact = NDArray[np.object_]  # Python integers: no overflow
 
@@ -71,15 +76,29 @@ def check_certificate(
         rooms = _rooms(case, given)
     except Refused as refusal:
         return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
-    counts = [_past_reads(case, packed) for packed in rows]
-    total = -sum(room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items())
-    for layer, packed in enumerate(rows):
-        total += _items(case, given, layer, packed) + _slots(case, given, layer, counts[layer])
+    total = _total(case, given, rows) - sum(
+        room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items()
+    )
     bound_s = _seconds(total, given.scale)
     for claim in (given.bound_s, claimed_s):
         if claim is not None and not (math.isfinite(claim) and Fraction(claim) <= bound_s):
             problems.append(f"the claimed bound {claim!r} s is not proved, only {bound_s!r} s is")
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+
+
+def _total(case: Case, given: _Multipliers, rows: Rows) -> int:
+    """Sum what all items and slots take, some layers at a time."""
+
+    def one(layer: int) -> int:
+        packed = rows[layer]
+        reads = _past_reads(case, packed)
+        return _items(case, given, layer, packed) + _slots(case, given, layer, reads)
+
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        return sum(pool.map(one, range(case.layers)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # when interrupted, too
 
 
 def _seconds(total: int, scale: int) -> float:
