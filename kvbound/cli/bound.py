@@ -19,6 +19,9 @@ def bound(
         str | None,
         typer.Option(metavar="SHARE", help="Share of the items to tune on."),
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on from this certificate of the instance.")
+    ] = None,
     time_limit: options.TimeLimit = "60",
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
@@ -27,11 +30,13 @@ def bound(
 ) -> None:
     """Prove a time lower bound, and have it checked."""
     from kvbound import solvers
-    from kvbound.solvers.certificate import write_certificate
+    from kvbound.solvers.certificate import read_certificate, write_certificate
 
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
     limit = options.seconds("--time-limit", time_limit)
     case = source.load(instance, quiet=quiet)
+    if resume is not None:
+        extra["resume"] = read_certificate(resume, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(
             case, "dual", time_limit=limit, seed=seed, kernel=kernel, progress=bar, **extra

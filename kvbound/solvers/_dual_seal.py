@@ -22,6 +22,9 @@ _PATH_BITS = 52
 _SLACK = 1e-12
 """Relative; floating point errs far less, and the checker must find no less than is claimed."""
 
+_RIDGE = 1e-9
+"""Keeps rows apart that say the same."""
+
 
 def seal(instance: Instance, rows: Rows, weights: Floats, capacity: Floats) -> Certificate:
     """Round multipliers; the certificate claims nothing yet.
@@ -46,6 +49,29 @@ def seal_ideal(instance: Instance) -> Certificate:
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
     prices, whole = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
     return claim(instance, _rounded(instance, prices, capacity, theta, tiers - 1, whole), 0.0)
+
+
+def unseal(instance: Instance, rows: Rows, certificate: Certificate) -> tuple[Floats, Floats]:
+    """Return row weights that nearly have a certificate's prices, and its prices of room; see `seal`.
+
+    By least squares in what is charged, in the weights of the resources and in the sum, 1; then nothing
+    below 0.
+    """
+    unit, facets, dear = 2.0**certificate.scale, len(rows.beta), float(rows.beta.max())
+    charged, tiers = np.moveaxis(certificate.prices / (unit * dear), 0, -1), instance.tiers
+    theta = np.empty(certificate.theta.shape)
+    theta[:, _sorted_resources(instance)] = certificate.theta / FULL
+    says = np.concatenate([charged, *np.moveaxis(theta, 1, -1), np.ones_like(charged[..., :1])], axis=-1)
+    row = np.zeros((*certificate.whole.shape, len(rows.alpha), says.shape[-1]))
+    row[..., -1] = 1
+    row[..., :facets, :-1] = np.concatenate([rows.beta / dear, rows.theta, rows.theta], axis=1)
+    if len(rows.alpha) > facets:
+        row[..., -1, [rows.tier, tiers + rows.tier]] = rows.chord[..., None] / dear
+        row[..., -1, 3 * tiers : -1] = np.concatenate([*rows.theta[rows.ends]], axis=-1)
+    square = row @ np.swapaxes(row, -1, -2) + _RIDGE * np.eye(len(rows.alpha))
+    weights = np.linalg.solve(square, row @ says[..., None])[..., 0]
+    weights = np.maximum(np.moveaxis(weights, -1, 0), 0) + _RIDGE
+    return weights / weights.sum(axis=0), certificate.capacity / unit
 
 
 def _rounded(

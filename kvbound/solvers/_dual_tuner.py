@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class Tuner:
         *,
         sampled: bool,
         each: Callable[..., Iterable[Any]],
+        start: Multipliers | None = None,
     ) -> None:
         self.instance, self.rows, self.draw, self.sampled, self.each = instance, rows, draw, sampled, each
         self.unit = float(rows.beta.max())  # seconds of the dearest count
@@ -120,6 +122,9 @@ class Tuner:
         self.room = np.array(room, np.float64)[self.limited, None]
         shape = (int(self.limited.sum()), 1 + instance.decode_steps * instance.layers)
         self.logits, self.stay = _first_logits(rows), _Adam(np.full(shape, 0.1), _RATES[1])
+        if start is not None:
+            np.log(np.maximum(start.weights, math.exp(-_DEEPEST)), out=self.logits)
+            self.stay.value[:] = start.capacity[self.limited] * (instance.layers / self.unit)
         steps = [slice(n, n + _PART) for n in range(0, instance.decode_steps, _PART)]
         self.parts = [_Part(part, rows.part(part), _Adam(self.logits[:, part], _RATES[0])) for part in steps]
         self.count, self.level_s = 0, -np.inf

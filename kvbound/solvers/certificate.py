@@ -7,6 +7,7 @@ Any such numbers prove something: weak duality. `kvbound.checker` recomputes wha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.files import atomic_write, read_npz
+from kvbound.instance import Instance
 
 SCHEMA = "kvbound.certificate/1"
 FULL = 1 << 40
@@ -74,13 +76,13 @@ def write_certificate(certificate: Certificate, path: Path | str) -> None:
         np.savez_compressed(file, **certificate.arrays())
 
 
-def read_certificate(path: Path | str) -> Certificate:
+def read_certificate(path: Path | str, instance: Instance | None = None) -> Certificate:
     """Read certificate.npz; what it proves is the checker's business.
 
     Raises
     ------
     InputError
-        The file is no certificate.
+        The file is no certificate, or none of the instance.
     """
     arrays = read_npz(path, "a certificate")
     if str(arrays.get("schema")) != SCHEMA:
@@ -92,10 +94,31 @@ def read_certificate(path: Path | str) -> Certificate:
     for name, dimensions in _DIMENSIONS.items():
         if name not in arrays or arrays[name].dtype != np.int64 or arrays[name].ndim != dimensions:
             raise InputError(path, name, f"an int64 array of {dimensions} dimensions")
-    return Certificate(
+    found = Certificate(
         instance_sha256=str(arrays.get("instance_sha256")),
         bound_s=float(arrays["bound_s"]),
         scale=int(arrays["scale"]),
         tier=int(arrays["tier"]),
         **{name: arrays[name] for name in _DIMENSIONS},
     )
+    if instance is not None:
+        _check_fits(found, instance, path)
+    return found
+
+
+def _check_fits(certificate: Certificate, instance: Instance, path: Path | str) -> None:
+    if certificate.instance_sha256 != instance.sha256:
+        raise InputError(path, "instance_sha256", "the hash of this instance; the certificate is another's")
+    tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
+    shapes = {
+        "capacity": (tiers, 1 + math.prod(slots)),
+        "prices": (3 * tiers, *slots),
+        "whole": slots,
+        "theta": (2, len(instance.memory.resources), *slots),
+    }
+    for name, shape in shapes.items():
+        found = getattr(certificate, name).shape
+        if found != shape:
+            raise InputError(path, name, f"shape {shape}, found {found}")
+    if not 0 <= certificate.scale <= 1000:
+        raise InputError(path, "scale", f"0 to 1000, found {certificate.scale}")

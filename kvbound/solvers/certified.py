@@ -7,7 +7,7 @@ from typing import Any
 
 from kvbound.checker import check
 from kvbound.cost import identify
-from kvbound.errors import KvboundError
+from kvbound.errors import InputError, KvboundError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
@@ -23,6 +23,7 @@ def solve_certified(
     time_limit: float = 60.0,
     seed: int = 0,
     sample: float | None = None,
+    resume: Certificate | None = None,
     kernel: str | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -35,6 +36,8 @@ def solve_certified(
         the tuning with the best so far, another one the evaluation, another one the check.
     sample
         Share of the items to tune on; None lets the size decide.
+    resume
+        A certificate of the instance to go on from; what comes out proves no less.
 
     Returns
     -------
@@ -45,6 +48,8 @@ def solve_certified(
     ------
     UsageError
         The accounting is not physical.
+    InputError
+        The certificate to go on from does not prove what it claims.
     KvboundError
         The checker rejects the certificate: a defect.
     """
@@ -52,8 +57,19 @@ def solve_certified(
     about: dict[str, Any] = {"method": "dual", "seed": seed, "options": {"sample": sample}}
     if nothing := infeasible(instance, begin, about):
         return nothing
-    tuned = tune(instance, time_limit=time_limit, seed=seed, sample=sample, kernel=kernel, progress=progress)
-    bound = certify(instance, tuned.certificate)
+    tuned = tune(
+        instance, time_limit=time_limit, seed=seed, sample=sample, resume=resume, kernel=kernel,
+        progress=progress,
+    )  # fmt: skip
+    best = tuned.certificate
+    if resume is None or resume.bound_s <= best.bound_s:
+        bound = certify(instance, best)
+    else:
+        best = resume
+        try:
+            bound = certify(instance, best)
+        except KvboundError as error:
+            raise InputError("resume", "", f"a certificate that proves its bound: {error}") from None
     cut = bound.status is BoundStatus.CLAIMED
     return Result(
         identify(instance),
@@ -62,7 +78,7 @@ def solve_certified(
         termination=Termination("interrupted") if cut else tuned.termination,
         wall_s=time.perf_counter() - begin,
         kernel=pick(kernel),
-        certificate=tuned.certificate,
+        certificate=best,
         **about,
     )
 

@@ -29,7 +29,7 @@ from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers._dual_items import Items, Lanes, count_units
 from kvbound.solvers._dual_paths import TwoTiers, warm_up
 from kvbound.solvers._dual_rows import Rows
-from kvbound.solvers._dual_seal import claim, seal, seal_ideal
+from kvbound.solvers._dual_seal import claim, seal, seal_ideal, unseal
 from kvbound.solvers._dual_states import ManyTiers
 from kvbound.solvers._dual_tuner import Multipliers, Tuner
 from kvbound.solvers.certificate import Certificate
@@ -86,6 +86,7 @@ def tune(
     seed: int = 0,
     sample: float | None = None,
     whole_counts: bool = True,
+    resume: Certificate | None = None,
     kernel: str | None = None,
     threads: int | None = None,
     progress: Progress = silent,
@@ -104,6 +105,8 @@ def tune(
         Share of the items to ask in every step; by default all of a small instance, 1 % of the largest.
     whole_counts
         Whether to use that no part of a read is a miss; without it the bound is at most the plain LP's.
+    resume
+        A certificate of the instance to go on from, whose own bound is not asked about again.
     kernel
         "numpy" or "numba"; None takes the faster one at hand.
     threads
@@ -129,7 +132,9 @@ def tune(
         with _pool(workers) as pool:
             draw = _samples(instance, stride, seed, chosen, workers, pool)
             each = map if workers == 1 else pool.map
-            tuner = Tuner(instance, Rows.of(instance, whole_counts), draw, sampled=stride > 1, each=each)
+            rows = Rows.of(instance, whole_counts)
+            start = None if resume is None else Multipliers(*unseal(instance, rows, resume))
+            tuner = Tuner(instance, rows, draw, sampled=stride > 1, each=each, start=start)
             for found, reached in _climb(tuner, steps, time_limit, target, price, progress):
                 best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
     except KeyboardInterrupt:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.cli.conftest import Run
 
@@ -40,6 +43,39 @@ def test_solve_writes_the_certificate_too(run: Run, small: Path, tmp_path: Path)
     assert run("check", small, out / "certificate.npz").code == 0
     assert run("solve", small, "--method", "lru", "--out", out).code == 0
     assert not (out / "certificate.npz").exists()
+
+
+def test_goes_on_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "certificate.npz"
+    first = run("bound", small, "--certificate", proof, "--time-limit", "1", "--json").json
+    ran = run("bound", small, "--resume", proof, "--certificate", proof, "--time-limit", "0", "--json")
+    assert ran.code == 0
+    assert ran.json["bound"]["status"] == "certified"
+    assert ran.json["bound"]["time_s"] >= first["bound"]["time_s"]
+    assert run("check", small, proof).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("instance_sha256", lambda value: np.array("0" * 64), "the certificate is another's"),
+        ("theta", lambda value: value[:, :1], "shape"),
+        ("scale", lambda value: value - 2000, "0 to 1000"),
+        ("bound_s", lambda value: value * 2, "a certificate that proves its bound"),
+    ],
+)
+def test_goes_on_from_nothing_else(
+    run: Run, small: Path, tmp_path: Path, name: str, change: Callable[[Any], Any], message: str
+) -> None:
+    proof = tmp_path / "certificate.npz"
+    run("bound", small, "--certificate", proof, "--time-limit", "0")
+    with np.load(proof) as file:
+        arrays = dict(file)
+    arrays[name] = change(arrays[name])
+    np.savez(proof, **arrays)
+    ran = run("bound", small, "--resume", proof, "--time-limit", "0")
+    assert ran.code == 3
+    assert message in ran.err
 
 
 def test_a_sample_that_is_no_share(run: Run, small: Path) -> None:

@@ -20,9 +20,12 @@ from kvbound.policies import POLICIES
 from kvbound.progress import Progress
 from kvbound.result import Termination
 from kvbound.simulation import simulate
+from kvbound.solvers._dual_rows import Rows
+from kvbound.solvers._dual_seal import unseal
+from kvbound.solvers._dual_tuner import Multipliers
 from kvbound.solvers.brute import solve_brute
 from kvbound.solvers.certificate import Certificate
-from kvbound.solvers.dual import solve_dual, tune
+from kvbound.solvers.dual import prove, solve_dual, tune
 from kvbound.solvers.relaxation import solve_relaxation
 from kvbound.trace import Trace, read_csv
 from kvbound.workloads import RandomSwap
@@ -201,6 +204,26 @@ def test_says_how_it_ended(sample: float | None) -> None:
     late = tune(instance, sample=sample, time_limit=0.0)
     assert late.termination == Termination("limit", "time")
     assert late.certificate.bound_s <= done.certificate.bound_s
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"migration": "prefetch", "copies": "exclusive"}, {"timing": "serial"}]
+)
+def test_multipliers_can_be_had_back_from_a_certificate(rules: dict[str, Any]) -> None:
+    instance = swaps(100, 12, **rules)
+    first = tune(instance, iterations=100).certificate
+    again = prove(instance, Multipliers(*unseal(instance, Rows.of(instance), first)))
+    assert again.bound_s == pytest.approx(first.bound_s, rel=1e-6)
+
+
+@pytest.mark.parametrize("sample", [None, 0.1])
+def test_goes_on_where_another_climb_ended(sample: float | None) -> None:
+    instance = swaps(1500, 12)
+    first = tune(instance, iterations=100, sample=sample).certificate
+    second = tune(instance, iterations=100, sample=sample, resume=first).certificate
+    anew = tune(instance, iterations=100, sample=sample).certificate
+    assert second.bound_s > max(first.bound_s, anew.bound_s)
+    assert check(instance.expanded(), instance.trace.rows, second.arrays()).ok
 
 
 def test_stops_at_the_gap_and_at_the_limit() -> None:
