@@ -85,11 +85,11 @@ def backward(
                 if masks:
                     pull[step, layer, w] = pulled | chosen
                     keep[step, layer, w] = kept
-                    borne[step, layer] += _ones(chosen)
+                    borne[step, layer] += ones(chosen)
 
 
 @nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _ones(word: np.uint64) -> np.int64:
+def ones(word: np.uint64) -> np.int64:
     """Bits set in a word."""
     word = word - ((word >> _ONE) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -118,12 +118,12 @@ def forward(
                 held = state[layer, w]
                 read, pulled = rows[step, layer, w], pull[step, layer, w]
                 enter = pulled & ~held
-                counts[step, layer, 0] += _ones(read & ~held)
+                counts[step, layer, 0] += ones(read & ~held)
                 if enter:
-                    counts[step, layer, 1] += _ones(enter & ~read)
-                    counts[step, layer, 2] += _ones(enter)
+                    counts[step, layer, 1] += ones(enter & ~read)
+                    counts[step, layer, 2] += ones(enter)
                 held = pulled | (keep[step, layer, w] & held)
-                counts[step, layer, 3] += _ones(held)
+                counts[step, layer, 3] += ones(held)
                 state[layer, w] = held
                 if after.size > 0:
                     after[step, layer, w] = held

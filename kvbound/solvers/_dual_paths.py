@@ -233,12 +233,3 @@ def _forward(lanes: Lanes, swept: Swept, state: Words, after: Words) -> Counts:
             after[step] = state
         counts[step] = np.bitwise_count(parts).sum(axis=1, dtype=np.int64)
     return counts
-
-
-def warm_up(kernel: Kernel) -> None:
-    """Have the kernels compiled before a clock runs: the first time that takes seconds."""
-    if kernel == "numba":
-        none, nobody = np.zeros((1, 1, 0), np.uint64), np.zeros((1, 0), np.int64)
-        lanes = Lanes(slice(1), none, nobody, nobody.astype(np.int32), np.ones(1), np.zeros((1, 1)))
-        swept = sweep(lanes, np.zeros((6, 1, 1)), kernel)
-        follow(lanes, swept, np.zeros((1, 0), np.bool_), kernel)

@@ -6,18 +6,26 @@ blocks at once; a forward sweep then counts what the best paths use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Initial, Instance, Migration
+from kvbound.kernels import Kernel
 from kvbound.solvers._dual_items import NOBODY, PROMPT, Demand, Lanes, forced_tiers, holds, occupancy
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+_Part = TypeVar("_Part")
+
+CHUNK = 256
+"""Blocks swept together: their reads share cache lines, their values stay in the first-level cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,51 +43,113 @@ class _Step:
 
 
 @dataclass(frozen=True, eq=False)
+class _Swept:
+    """Outcome of a backward sweep.
+
+    Attributes
+    ----------
+    value
+        What a path costs from the layer's first slot on, by tier, (layers, blocks, K).
+    total
+        What the paths of blocks born while decoding cost, (layers, blocks).
+    births
+        Tier into which these are born, (layers, blocks).
+    choices
+        Tier of each block after every slot, given the one before: (steps, K, layers, blocks), or empty.
+    """
+
+    value: Floats
+    total: Floats
+    births: Bytes
+    choices: Bytes
+
+
+@dataclass(frozen=True, eq=False)
 class ManyTiers:
     """The blocks of some layers, or a sample of them."""
 
     instance: Instance
     lanes: Lanes
+    kernel: Kernel = "numpy"
+    threads: int = 1
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
         """Return what all best paths cost, and what they use; see `Items`."""
-        instance, tiers, steps = self.instance, self.instance.tiers, self.instance.decode_steps
-        mine = prices[:, :, self.lanes.layers]
-        hold, start = holds(instance, capacity, self.lanes.layers)
-        shape = self.lanes.blocks.shape
-        value, total = np.zeros((tiers, *shape)), np.zeros(shape)
-        choices = np.zeros((steps if demand else 0, tiers, *shape), np.uint8)
-        births = np.zeros(shape, np.uint8)
-        for step in range(steps - 1, -1, -1):
-            now = self._step(step)
-            value += hold[:, step, :, None]
-            birth = self._birth_prices(mine[:, step])[..., None]
-            entry = value + birth
-            np.copyto(total, entry.min(axis=0), where=now.opens)
-            np.copyto(births, entry.argmin(axis=0).astype(np.uint8), where=now.opens)
-            np.copyto(value, entry, where=now.grows)
-            choice = self._move(value, mine[:, step, :, None], now)
-            value += now.read * mine[:tiers, step, :, None]
-            if demand:
-                choices[step] = choice
-        value += start[:, :, None]
-        first = self._first(value)
-        prompt = self.lanes.born == PROMPT
-        at_start = np.take_along_axis(value, first[None].astype(np.int64), 0)[0]
-        np.copyto(total, at_start, where=prompt)
+        swept, first, at_start = self._sweep(prices, capacity, demand)
+        total = np.where(self.lanes.born == PROMPT, at_start, swept.total)
         cost = float((self.lanes.weight * total.sum(axis=1, where=self.lanes.born != NOBODY)).sum())
         if not demand:
             return cost, None
-        return cost, self._follow(choices, births, np.where(prompt, first, tiers).astype(np.int64))
+        counts = tally(
+            self.instance, self.lanes, first, self._follow(swept, first), self.kernel, self.threads
+        )
+        used, held = (np.moveaxis(each, -1, 0) * self.lanes.weight for each in counts)
+        initial = (first == np.arange(self.instance.tiers)[:, None, None]).sum(axis=2) * self.lanes.weight
+        return cost, Demand(used, occupancy(self.instance, initial, held, self.lanes.layers))
 
-    def _step(self, step: int) -> _Step:
-        size, token = self.instance.granularity, self.instance.prefill_tokens + step
-        bits = np.unpackbits(self.lanes.rows[step].view(np.uint8), axis=1, bitorder="little")
-        shape = self.lanes.blocks.shape
-        read = bits[:, : shape[1] * size].reshape(*shape, size).sum(axis=2, dtype=np.int64)
-        first = self.lanes.blocks * size
-        born = np.clip(token - first, 0, size)
-        return _Step(read, born, self.lanes.born == step, (first < token) & (token < first + size))
+    def paths(self, prices: Floats, capacity: Floats) -> tuple[Bytes, Bytes]:
+        """Return best paths themselves: the tiers of blocks, or K before they begin.
+
+        Returns
+        -------
+        At the start, (layers, blocks), and after every slot, (steps, layers, blocks).
+        """
+        swept, first, _ = self._sweep(prices, capacity, True)
+        return first, self._follow(swept, first)
+
+    def _sweep(self, prices: Floats, capacity: Floats, masks: bool) -> tuple[_Swept, Bytes, Floats]:
+        """Sweep all paths; return also each block's tier at the start, K for none, and what it costs."""
+        tiers, steps, shape = self.instance.tiers, self.instance.decode_steps, self.lanes.blocks.shape
+        hold, start = holds(self.instance, capacity, self.lanes.layers)
+        swept = _Swept(
+            np.zeros((*shape, tiers)), np.zeros(shape), np.zeros(shape, np.uint8),
+            np.zeros((steps, tiers, *shape) if masks else (0, 0, 0, 0), np.uint8),
+        )  # fmt: skip
+        mine = prices[:, :, self.lanes.layers]
+        if self.kernel == "numpy":
+            self._backward(mine, hold, swept)
+        else:
+            self._compiled_backward(mine, hold, swept)
+        value = swept.value + start.T[:, None]
+        first = self._first(value)
+        at_start = np.take_along_axis(value, first[..., None].astype(np.int64), 2)[..., 0]
+        return swept, np.where(self.lanes.born == PROMPT, first, tiers).astype(np.uint8), at_start
+
+    def _backward(self, mine: Floats, hold: Floats, swept: _Swept) -> None:
+        tiers, shape = self.instance.tiers, self.lanes.blocks.shape
+        value = np.zeros((tiers, *shape))
+        for step in range(self.instance.decode_steps - 1, -1, -1):
+            now = _step(self.instance, self.lanes, step)
+            value += hold[:, step, :, None]
+            entry = value + self._birth_prices(mine[:, step])[..., None]
+            np.copyto(swept.total, entry.min(axis=0), where=now.opens)
+            np.copyto(swept.births, entry.argmin(axis=0).astype(np.uint8), where=now.opens)
+            np.copyto(value, entry, where=now.grows)
+            choice = self._move(value, mine[:, step, :, None], now)
+            value += now.read * mine[:tiers, step, :, None]
+            if swept.choices.size:
+                swept.choices[step] = choice
+        swept.value[:] = np.moveaxis(value, 0, -1)
+
+    def _compiled_backward(self, mine: Floats, hold: Floats, swept: _Swept) -> None:
+        from kvbound.solvers import _dual_state_kernels as compiled
+
+        instance, lanes = self.instance, self.lanes
+        moves = {
+            Migration.NONE: compiled.FIXED,
+            Migration.ON_READ: compiled.ON_READ,
+            Migration.PREFETCH: compiled.PREFETCH,
+        }
+        by_slot = [np.ascontiguousarray(np.moveaxis(table, 0, -1)) for table in (mine, hold)]
+
+        def part(first: int, last: int) -> None:
+            compiled.backward(
+                lanes.rows, lanes.blocks, lanes.born, *by_slot, instance.granularity,
+                instance.prefill_tokens, instance.inclusive, moves[instance.rules.migration],
+                swept.value, swept.total, swept.births, swept.choices, first, last,
+            )  # fmt: skip
+
+        _share(part, lanes.blocks.shape, self.threads)
 
     def _birth_prices(self, prices: Floats) -> Floats:
         """Price of a birth into each tier, (K, layers); inclusive births are written through."""
@@ -115,41 +185,103 @@ class ManyTiers:
             choice[old][better] = new
         return choice
 
-    def _first(self, value: Floats) -> NDArray[np.uint8]:
-        """Tier of each block of the prompt, (layers, blocks)."""
+    def _first(self, value: Floats) -> Bytes:
+        """Tier of each block of the prompt, given what they cost, (layers, blocks)."""
         if self.instance.rules.initial is Initial.FREE:
-            return value.argmin(axis=0).astype(np.uint8)
+            return value.argmin(axis=-1).astype(np.uint8)
         layer = np.arange(self.instance.layers)[self.lanes.layers, None]
         return forced_tiers(self.instance, self.lanes.blocks, layer).astype(np.uint8)
 
-    def _follow(self, choices: NDArray[np.uint8], births: NDArray[np.uint8], state: Ints) -> Demand:
-        """Count what the best paths use; state K stands for a block that has not begun."""
-        instance, tiers, steps = self.instance, self.instance.tiers, self.instance.decode_steps
-        layers = len(state)
-        used = np.zeros((3 * tiers, steps, layers))
-        after = np.zeros((tiers, steps, layers))
+    def _follow(self, swept: _Swept, first: Bytes) -> Bytes:
+        """Return the tiers of blocks after every slot, (steps, layers, blocks)."""
+        steps, tiers = swept.choices.shape[:2]
+        plan, state = np.empty((steps, *first.shape), np.uint8), first.copy()
+        if self.kernel == "numba":
+            from kvbound.solvers import _dual_state_kernels as compiled
 
-        def tally(tier: Ints, amount: Ints | NDArray[np.bool_]) -> Floats:
-            spread = tier + (tiers + 1) * np.arange(layers)[:, None]
-            table = np.bincount(spread.ravel(), amount.ravel(), (tiers + 1) * layers)
-            return table.reshape(layers, -1)[:, :tiers].T * self.lanes.weight
+            def part(begin: int, end: int) -> None:
+                compiled.follow(self.lanes.born, swept.births, swept.choices, state, plan, begin, end)
 
-        initial = tally(state, np.ones_like(state))
-        for step in range(steps):
-            now = self._step(step)
-            reads, extra, writes = used[:, step].reshape(3, tiers, layers)
-            reads += tally(state, now.read)
-            new = np.take_along_axis(choices[step], np.minimum(state, tiers - 1)[None], 0)[0].astype(np.int64)
-            new = np.where(state == tiers, tiers, new)
-            paid = new != state
-            if instance.inclusive:
-                paid &= new != tiers - 1
-            extra += tally(state, np.where(paid, now.born - now.read, 0))
-            writes += tally(new, np.where(paid, now.born, 0))
-            state = np.where(now.opens, births, new).astype(np.int64)
-            born = tally(state, now.opens | now.grows)
-            writes += born
-            if instance.inclusive:
-                writes[-1] += born[:-1].sum(axis=0)
-            after[:, step] = tally(state, np.ones_like(state))
-        return Demand(used, occupancy(instance, initial, after, self.lanes.layers))
+            _share(part, first.shape, self.threads)
+            return plan
+        for step, choices in enumerate(swept.choices):
+            chosen = np.take_along_axis(choices, np.minimum(state, tiers - 1)[None], 0)[0]
+            state = np.where(state < tiers, chosen, state)
+            state = np.where(self.lanes.born == step, swept.births, state)
+            plan[step] = state
+        return plan
+
+
+def tally(
+    instance: Instance, lanes: Lanes, first: Bytes, plan: Bytes, kernel: Kernel, threads: int = 1
+) -> tuple[Ints, Ints]:
+    """Count what blocks do under a plan; see `ManyTiers.paths`.
+
+    Returns
+    -------
+    Items read, read without choice, and written, by tier, (steps, layers, 3K), and blocks in each tier after
+    every slot, (steps, layers, K).
+    """
+
+    def part(begin: int, end: int) -> tuple[Ints, Ints]:
+        counts = [np.zeros((*plan.shape[:2], n * instance.tiers), np.int64) for n in (3, 1)]
+        if kernel == "numpy":
+            _tally(instance, lanes, first, plan, *counts)
+        else:
+            from kvbound.solvers import _dual_state_kernels as compiled
+
+            compiled.tally(
+                lanes.rows, lanes.blocks, instance.granularity, instance.prefill_tokens, instance.inclusive,
+                first, plan, *counts, begin, end,
+            )  # fmt: skip
+        return counts[0], counts[1]
+
+    (used, held), *rest = _share(part, first.shape, 1 if kernel == "numpy" else threads)
+    for more_used, more_held in rest:
+        used += more_used
+        held += more_held
+    return used, held
+
+
+def _tally(instance: Instance, lanes: Lanes, first: Bytes, plan: Bytes, used: Ints, held: Ints) -> None:
+    tiers, layers, before = instance.tiers, len(first), first
+
+    def count(tier: Bytes, amount: NDArray[Any]) -> Ints:
+        spread = tier + (tiers + 1) * np.arange(layers)[:, None]
+        table = np.bincount(spread.ravel(), amount.ravel(), (tiers + 1) * layers)
+        return table.reshape(layers, -1)[:, :tiers].astype(np.int64)
+
+    for step, after in enumerate(plan):
+        now = _step(instance, lanes, step)
+        reads, extra, writes = np.moveaxis(used[step].reshape(layers, 3, tiers), 1, 0)
+        reads += count(before, now.read)
+        paid = (before < tiers) & (after != before)
+        if instance.inclusive:
+            paid &= after != tiers - 1
+        extra += count(before, np.where(paid, now.born - now.read, 0))
+        writes += count(after, np.where(paid, now.born, 0))
+        born = count(after, now.opens | now.grows)
+        writes += born
+        if instance.inclusive:
+            writes[:, -1] += born[:, :-1].sum(axis=1)
+        held[step] = count(after, np.ones_like(after))
+        before = after
+
+
+def _step(instance: Instance, lanes: Lanes, step: int) -> _Step:
+    size, token = instance.granularity, instance.prefill_tokens + step
+    bits = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little")
+    shape = lanes.blocks.shape
+    read = bits[:, : shape[1] * size].reshape(*shape, size).sum(axis=2, dtype=np.int64)
+    first = lanes.blocks * size
+    born = np.clip(token - first, 0, size)
+    return _Step(read, born, lanes.born == step, (first < token) & (token < first + size))
+
+
+def _share(part: Callable[[int, int], _Part], shape: tuple[int, int], threads: int) -> list[_Part]:
+    """Run `part` on ranges of chunks of (layers, blocks), each of its own."""
+    if threads == 1:
+        return [part(0, shape[0] * -(-shape[1] // CHUNK))]
+    edges = np.unique(shape[0] * -(-shape[1] // CHUNK) * np.arange(2 * threads + 1) // (2 * threads)).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(part, edges[:-1], edges[1:]))

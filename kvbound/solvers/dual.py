@@ -27,7 +27,7 @@ from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers._dual_items import Items, Lanes, count_units
-from kvbound.solvers._dual_paths import TwoTiers, warm_up
+from kvbound.solvers._dual_paths import TwoTiers
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_seal import claim, seal, seal_ideal, unseal
 from kvbound.solvers._dual_states import ManyTiers
@@ -125,7 +125,7 @@ def tune(
     try:
         stride = _stride(instance, sample, chosen)
         workers = threads or (_processors() if stride > 1 else 1)
-        warm_up(chosen)
+        _warm_up(instance, chosen)
         price = partial(evaluate, instance, kernel=chosen, threads=workers, progress=progress)
         steps = _iterations(instance, stride) if iterations is None else iterations
         target = incumbent_s * (1 - gap)
@@ -239,7 +239,16 @@ def _items(
 ) -> Items:
     """Take every stride-th unit of some layers, with the fast path where it applies."""
     lanes = Lanes.of(instance, layers, offsets, stride)
-    return TwoTiers(instance, lanes, kernel, threads) if _simple(instance) else ManyTiers(instance, lanes)
+    paths = TwoTiers if _simple(instance) else ManyTiers
+    return paths(instance, lanes, kernel, threads)
+
+
+def _warm_up(instance: Instance, kernel: Kernel) -> None:
+    """Have the kernels compiled before a clock runs: the first time that takes seconds."""
+    items = _items(instance, slice(1), np.zeros(1, np.int64), count_units(instance), kernel, 1)
+    slots = instance.decode_steps, instance.layers
+    capacity = np.zeros((instance.tiers, 1 + math.prod(slots)))
+    items.evaluate(np.zeros((3 * instance.tiers, *slots)), capacity)
 
 
 def _simple(instance: Instance) -> bool:

@@ -60,6 +60,40 @@ def test_fast_paths_are_the_general_ones(migration: str, initial: str, seed: int
     both(instance, *any_prices(instance, rng))
 
 
+@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
+def test_kernels_agree_on_the_general_paths(rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng([ord(letter) for letter in str(rules)])
+    for _ in range(3):
+        instance = tiny_instance(rng, **rules)
+        same_paths(instance, *any_prices(instance, rng))
+
+
+def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
+    plain = ManyTiers(instance, lanes(instance))
+    value, demand = plain.evaluate(prices, capacity)
+    assert demand is not None
+    for threads in (1, 2):
+        compiled = ManyTiers(instance, lanes(instance), "numba", threads)
+        found, used = compiled.evaluate(prices, capacity)
+        assert found == pytest.approx(value, rel=1e-12)
+        assert used is not None
+        assert np.array_equal(used.used, demand.used)
+        assert np.array_equal(used.held, demand.held)
+        assert compiled.evaluate(prices, capacity, demand=False) == (found, None)
+        for one, other in zip(plain.paths(prices, capacity), compiled.paths(prices, capacity), strict=True):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("granularity", [3, 16, 40])
+def test_kernels_agree_on_blocks_that_share_words(granularity: int) -> None:
+    rng = np.random.default_rng(granularity)
+    reads = RandomSwap(layers=2, prefill_tokens=900, decode_steps=50, variation=0.3)
+    rules: dict[str, Any] = {"tiers": 3, "copies": "inclusive", "migration": "on-read", "initial": "free"}
+    some = tiny_instance(rng, **rules, granularity=granularity)
+    instance = Instance("blocks", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
+    same_paths(instance, *any_prices(instance, rng))
+
+
 def test_words_of_tokens_that_are_all_born_late() -> None:
     rng = np.random.default_rng(0)
     reads = RandomSwap(layers=2, prefill_tokens=10, decode_steps=200, variation=0.3)
