@@ -97,27 +97,32 @@ def from_flat(
     return Schedule(initial, tuple(parts))
 
 
-def from_tiers(initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]]) -> Schedule:
-    """Build a schedule from dense residency, for small instances and granularity 1.
+def from_tiers(
+    initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]], granularity: int = 1
+) -> Schedule:
+    """Build a schedule from dense residency.
 
     Parameters
     ----------
     initial
         Shape (layers, prefill).
     tiers
-        Per layer, shape (steps, prefill + steps): the tier after each slot; entries of
-        tokens not yet born are ignored.
+        Per layer, shape (steps, blocks): the tier after each slot; entries of blocks that have not begun
+        are ignored.
     """
     prefill = initial.shape[1]
     parts = []
     for layer, after in enumerate(tiers):
+        steps, blocks = after.shape
+        prompt = initial[layer, ::granularity]
         before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
-        before[0, :prefill] = initial[layer]
-        steps, tokens = after.shape
-        token, step = np.arange(tokens), np.arange(steps)[:, None]
-        changed = (token < prefill + step) & (after != before) | (token == prefill + step)
-        at_step, at_token = np.nonzero(changed)
-        parts.append(LayerEvents.of(at_step, at_token, after[at_step, at_token]))
+        before[0, : len(prompt)] = prompt
+        step, first = np.arange(steps), granularity * np.arange(blocks)
+        moved, block = np.nonzero((first < prefill + step[:, None]) & (after != before))
+        born = after[step, (prefill + step) // granularity]
+        order = np.argsort(np.concatenate([moved, step]), kind="stable")  # births come last
+        columns = ([moved, step], [first[block], prefill + step], [after[moved, block], born])
+        parts.append(LayerEvents.of(*(np.concatenate(column)[order] for column in columns)))
     return Schedule(initial.astype(np.uint8), tuple(parts))
 
 

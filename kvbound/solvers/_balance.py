@@ -26,6 +26,7 @@ from kvbound.residency import Residency
 from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
+from kvbound.solvers import _dual_paths
 from kvbound.solvers._play import Play
 
 Ints = NDArray[np.int64]
@@ -41,8 +42,7 @@ _AHEAD, _TOO_MANY = 4, 0.02
 
 def applies(instance: Instance) -> bool:
     """Whether the instance's rules are those of this rule."""
-    two = instance.inclusive and instance.tiers == 2 and instance.granularity == 1
-    return two and instance.rules.migration is not Migration.NONE
+    return _dual_paths.applies(instance) and instance.rules.migration is not Migration.NONE
 
 
 def plays(instance: Instance, progress: Progress) -> Iterator[Play]:

@@ -14,6 +14,9 @@ from kvbound.instance import Instance
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_NARROW = 16
+"""Columns up to which they are added up one by one: a short last axis is summed several times slower."""
+
 PROMPT, NOBODY = -1, -2
 """Birth steps of the prompt's tokens and of lanes that only fill a word."""
 
@@ -86,7 +89,18 @@ class Lanes:
             clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
             rows[tokens[n, lane] - prefill, n, lane >> 6] &= clear
         weight = instance.blocks / np.maximum((born != NOBODY).sum(axis=1), 1)
-        return cls(layers, rows, blocks, born, weight, np.bitwise_count(rows).sum(axis=2) * weight)
+        return cls(layers, rows, blocks, born, weight, count_bits(rows) * weight)
+
+
+def count_bits(words: NDArray[np.uint64]) -> Ints:
+    """Count the bits set along the last axis."""
+    counts = np.bitwise_count(words)
+    if counts.shape[-1] > _NARROW:
+        return counts.sum(axis=-1, dtype=np.int64)
+    total = np.zeros(counts.shape[:-1], np.int64)
+    for column in np.moveaxis(counts, -1, 0):
+        total += column
+    return total
 
 
 def _span(instance: Instance) -> int:
@@ -97,6 +111,12 @@ def _span(instance: Instance) -> int:
 def count_units(instance: Instance) -> int:
     """Units of a layer, the last of which may not be full."""
     return -(-instance.tokens // _span(instance))
+
+
+def limited(instance: Instance) -> Ints:
+    """Tiers whose room can have a price: the last of inclusive ones holds everything anyway."""
+    tiers = range(instance.tiers - instance.inclusive)
+    return np.array([k for k in tiers if instance.room[k] is not None], np.int64)
 
 
 class Items(Protocol):

@@ -30,6 +30,11 @@ HOLD, MISS, UP, UNREAD, DROP, BIRTH = range(6)
 going up when read and when not, the most a drop may gain (0, or inf where drops are forbidden), birth."""
 
 
+def applies(instance: Instance) -> bool:
+    """Whether the instance's items are of this kind."""
+    return instance.inclusive and instance.tiers == 2 and instance.granularity == 1
+
+
 @dataclass(frozen=True, eq=False)
 class Swept:
     """Outcome of a backward sweep.

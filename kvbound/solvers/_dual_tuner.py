@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.progress import Progress
-from kvbound.solvers._dual_items import Items
+from kvbound.solvers._dual_items import Items, limited
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_seal import seal
 from kvbound.solvers.certificate import Certificate
@@ -115,12 +115,9 @@ class Tuner:
     ) -> None:
         self.instance, self.rows, self.draw, self.sampled, self.each = instance, rows, draw, sampled, each
         self.unit = float(rows.beta.max())  # seconds of the dearest count
-        self.limited = np.array([limit is not None for limit in instance.room])
-        if instance.inclusive:
-            self.limited[-1] = False  # it holds everything anyway
-        room = [limit or 0 for limit in instance.room]
-        self.room = np.array(room, np.float64)[self.limited, None]
-        shape = (int(self.limited.sum()), 1 + instance.decode_steps * instance.layers)
+        self.limited = limited(instance)
+        self.room = np.array([instance.room[k] for k in self.limited], np.float64)[:, None]
+        shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.stay = _first_logits(rows), _Adam(np.full(shape, 0.1), _RATES[1])
         if start is not None:
             np.log(np.maximum(start.weights, math.exp(-_DEEPEST)), out=self.logits)
@@ -183,7 +180,7 @@ class Tuner:
 
     def _capacity(self, stay: Floats) -> Floats:
         """Prices of room in seconds, (K, 1 + steps * layers)."""
-        capacity = np.zeros((len(self.limited), stay.shape[1]))
+        capacity = np.zeros((self.instance.tiers, stay.shape[1]))
         capacity[self.limited] = stay * (self.unit / self.instance.layers)
         return capacity
 

@@ -18,13 +18,15 @@ from kvbound.residency import Residency
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers import _balance_kernels as kernels
-from kvbound.solvers._dual_items import Lanes, count_units
+from kvbound.solvers._dual_items import Lanes, count_bits, count_units
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 Found: TypeAlias = tuple[Measures, Schedule | Residency]
 
+_PART = 256
+"""Steps counted at a time: what that takes stays in a cache."""
 _KEPT = 1e10
 """Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is kept
 as bits on disk, and replayed by the checker."""
@@ -70,7 +72,7 @@ class Play:
 
         def settle(layer: int) -> None:
             lanes, rows = Lanes.of(instance, slice(layer, layer + 1), everyone), after(layer)
-            counts[:, layer] = tally(lanes, inside[layer, None], rows[:, None])[:, 0]
+            tally(lanes, inside[layer, None], rows[:, None], counts[:, layer, None])
             residency.put(layer, np.ascontiguousarray(rows).view(np.uint8))
 
         with ThreadPoolExecutor() as pool:
@@ -115,37 +117,36 @@ class Play:
         return Loads(q, up * size, np.zeros_like(up), blocks, first)
 
 
-def tally(lanes: Lanes, inside: Bools, after: Words) -> Ints:
-    """Count what lanes do, by their bits; see `_balance_kernels`."""
-    counts = np.zeros((*after.shape[:2], 5), np.int64)
-    first = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
-    before = np.concatenate([first[None], after[:-1]])
-    entering = after & ~before
-    columns = (
-        (kernels.HITS, lanes.rows & before),
-        (kernels.UP, entering),
-        (kernels.UNREAD, entering & ~lanes.rows),
-        (kernels.HELD, after),
-    )
-    for column, bits in columns:
-        counts[..., column] = np.bitwise_count(bits).sum(axis=2, dtype=np.int64)
+def tally(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:
+    """Add to counts, or take away, what lanes do, by their bits; see `_balance_kernels`."""
+    before = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)[None]
+    for first in range(0, len(after), _PART):
+        part = slice(first, first + _PART)
+        now, read, mine = after[part], lanes.rows[part], counts[part]
+        before = np.concatenate([before[-1:], now[:-1]])
+        entering = now & ~before
+        mine[..., kernels.HITS] += sign * count_bits(read & before)
+        mine[..., kernels.UP] += sign * count_bits(entering)
+        mine[..., kernels.UNREAD] += sign * count_bits(entering & ~read)
+        mine[..., kernels.HELD] += sign * count_bits(now)
+        before = now
     layer, lane = np.nonzero(lanes.born >= 0)
     step = lanes.born[layer, lane]
     chose = after[step, layer, lane >> 6] >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
-    slot = step[chose] * after.shape[1] + layer[chose]
-    counts[..., kernels.BORN] = np.bincount(slot, minlength=counts[..., 0].size).reshape(after.shape[:2])
-    counts[..., kernels.UNREAD] -= counts[..., kernels.BORN]
-    return counts
+    for column, change in ((kernels.BORN, sign), (kernels.UNREAD, -sign)):
+        np.add.at(counts, (step[chose], layer[chose], column), change)
 
 
-def cost_of(instance: Instance, play: Play) -> Found:
-    """Cost a play; what is too large to be kept as events is checked at once.
+def cost_of(instance: Instance, play: Play | Schedule) -> Found:
+    """Cost a schedule; a play that is too large to be kept as events is checked at once.
 
     Raises
     ------
     KvboundError
         The checker rejects it: a defect.
     """
+    if isinstance(play, Schedule):
+        return evaluate(instance, play), play
     if not large(instance):
         schedule = play.residency.schedule()
         return evaluate(instance, schedule), schedule

@@ -27,7 +27,7 @@ from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers._dual_items import Items, Lanes, count_units
-from kvbound.solvers._dual_paths import TwoTiers
+from kvbound.solvers._dual_paths import TwoTiers, applies
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_seal import claim, seal, seal_ideal, unseal
 from kvbound.solvers._dual_states import ManyTiers
@@ -239,7 +239,7 @@ def _items(
 ) -> Items:
     """Take every stride-th unit of some layers, with the fast path where it applies."""
     lanes = Lanes.of(instance, layers, offsets, stride)
-    paths = TwoTiers if _simple(instance) else ManyTiers
+    paths = TwoTiers if applies(instance) else ManyTiers
     return paths(instance, lanes, kernel, threads)
 
 
@@ -251,14 +251,9 @@ def _warm_up(instance: Instance, kernel: Kernel) -> None:
     items.evaluate(np.zeros((3 * instance.tiers, *slots)), capacity)
 
 
-def _simple(instance: Instance) -> bool:
-    """Whether the fast paths apply."""
-    return instance.inclusive and instance.tiers == 2 and instance.granularity == 1
-
-
 def _iterations(instance: Instance, stride: int) -> int:
     cells = instance.layers * instance.blocks * instance.decode_steps / stride
-    return int(np.clip(_WORK / (cells * (1 if _simple(instance) else _GENERAL)), _FEWEST, _MOST))
+    return int(np.clip(_WORK / (cells * (1 if applies(instance) else _GENERAL)), _FEWEST, _MOST))
 
 
 def _processors() -> int:
@@ -272,6 +267,6 @@ def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
     cells = instance.layers * instance.blocks * instance.decode_steps
-    most = _CELLS[kernel] if _simple(instance) else _GENERAL_CELLS
+    most = _CELLS[kernel] if applies(instance) else _GENERAL_CELLS
     stride = min(cells / most if sample is None else 1 / sample, count_units(instance))
     return 1 if stride < 5 else round(stride)

@@ -28,8 +28,8 @@ from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
+from kvbound.solvers import _respond as answers
 from kvbound.solvers._play import Found, cost_of, kept, large
-from kvbound.solvers._respond import respond
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
@@ -41,8 +41,9 @@ _SIMULATED = 1e9
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _ASIDE = 300.0
-"""Seconds that balanced eviction has beside the check of the certificate; it needs fewer but at high
-variation, where prices are better anyway."""
+"""Seconds that balanced eviction has beside the check of the certificate, where it comes late."""
+_CLOSE = 0.003
+"""Relative gap at which it is left out."""
 _BOUND = 0.6
 """Share of the time for the bound where a search may follow."""
 
@@ -102,7 +103,8 @@ def solve_pricing(
         tuning = (1.0 if large(instance) else _BOUND) * time_limit
         tuned = tune(instance, time_limit=tuning, sample=sample, **options)
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
-        late = _late(instance) and ended.reason != "interrupted" and not best.within(gap, proof.bound_s)
+        late = _late(instance) and not best.within(max(gap, _CLOSE), proof.bound_s)
+        late = late and ended.reason != "interrupted"
         with _aside(lambda report: best.take(_balanced(instance, report)), _ASIDE) if late else nullcontext():
             bound = certify(instance, proof)
         if bound.status is BoundStatus.CLAIMED:
@@ -119,13 +121,13 @@ def _answered(
 ) -> tuple[Certificate, Termination]:
     """Make a schedule of the dual's prices if there is need; return the best proof, and how it ended."""
     proof, ended = tuned.certificate, tuned.termination
-    enough = best.within(gap, proof.bound_s) or not balance.applies(instance)
-    if enough or ended.reason == "interrupted" or tuned.multipliers is None:
+    enough = best.within(gap, proof.bound_s)
+    if enough or not answers.applies(instance) or ended.reason == "interrupted" or tuned.multipliers is None:
         return proof, ended
     try:
-        answer = respond(instance, tuned.multipliers, seed=seed, end=end, **how)
-        if answer.play is not None:
-            best.take(cost_of(instance, answer.play))
+        answer = answers.respond(instance, tuned.multipliers, seed=seed, end=end, **how)
+        if answer.schedule is not None:
+            best.take(cost_of(instance, answer.schedule))
         if answer.termination.reason != "interrupted":
             learnt = prove(instance, answer.multipliers, **how)
             proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
@@ -190,7 +192,7 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         yield evaluate(instance, examine(instance, start)), start
-    if instance.slots * instance.tokens <= _SIMULATED or not balance.applies(instance):
+    if instance.slots * instance.tokens <= _SIMULATED or not answers.applies(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)
             assert result.measures is not None

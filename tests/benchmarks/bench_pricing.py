@@ -56,9 +56,9 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     tuned = tune(case, time_limit=limit)
     assert tuned.multipliers is not None
     begin = time.perf_counter()
-    answer = respond(case, tuned.multipliers).play
+    answer = respond(case, tuned.multipliers).schedule
     answered = (time.perf_counter() - begin) / (1 + SWEEPS)
-    assert answer is not None
+    assert isinstance(answer, Play)
     found = total(answer)
     belady = kv.simulate(case, "belady").time_s or np.nan
     passes = "".join(f"{seconds:8.3f}{1e9 * seconds / reads:9.1f}" for seconds in (balanced, answered))

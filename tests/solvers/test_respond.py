@@ -19,6 +19,7 @@ from kvbound.cost import evaluate, evaluate_loads
 from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
+from kvbound.schedule import Schedule
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _fit, pricing
 from kvbound.solvers._dual_rows import Rows
@@ -49,8 +50,8 @@ def anything(instance: Instance, seed: int) -> Multipliers:
 @given(simple(), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int) -> None:
-    play = respond(instance, anything(instance, seed), seed=seed).play
-    assert play is not None
+    play = respond(instance, anything(instance, seed), seed=seed).schedule
+    assert isinstance(play, Play)
     measures = evaluate_loads(instance, play.loads(instance))
     bits = play.residency.arrays(instance.sha256)
     report = check(instance.expanded(), instance.trace.rows, bits, claimed_s=measures.time_s)
@@ -70,17 +71,17 @@ def tight() -> tuple[Instance, Multipliers]:
     return instance, tuned.multipliers
 
 
-def cost(instance: Instance, play: Play | None) -> float:
-    assert play is not None
+def cost(instance: Instance, play: Play | Schedule | None) -> float:
+    assert isinstance(play, Play)
     return evaluate_loads(instance, play.loads(instance)).time_s
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": 2}, {"kernel": "numpy"}])
 def test_same_bits_whatever_runs(tight: tuple[Instance, Multipliers], options: dict[str, Any]) -> None:
     instance, multipliers = tight
-    one, other = (respond(instance, multipliers, seed=3, **chosen).play for chosen in ({}, options))
-    assert one is not None
-    assert other is not None
+    one, other = (respond(instance, multipliers, seed=3, **chosen).schedule for chosen in ({}, options))
+    assert isinstance(one, Play)
+    assert isinstance(other, Play)
     for layer in range(instance.layers):
         assert np.array_equal(one.residency.after(layer), other.residency.after(layer))
     assert np.array_equal(one.residency.initial, other.residency.initial)
@@ -94,7 +95,7 @@ def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float)
     assert tuned.multipliers is not None
     bound = tuned.certificate.bound_s
     balanced = min(cost(instance, play) for play in balance.plays(instance, silent))
-    answer = cost(instance, respond(instance, tuned.multipliers).play)
+    answer = cost(instance, respond(instance, tuned.multipliers).schedule)
     assert bound <= answer
     assert answer - bound < most * (balanced - bound)
 
@@ -102,7 +103,7 @@ def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float)
 def test_no_schedule_where_time_runs_out(tight: tuple[Instance, Multipliers]) -> None:
     instance, multipliers = tight
     answer = respond(instance, multipliers, end=time.perf_counter())
-    assert answer.play is None
+    assert answer.schedule is None
     assert answer.termination == Termination("limit", "time")
 
 
@@ -119,7 +120,7 @@ def test_an_interrupt_keeps_what_everybody_has_answered(tight: tuple[Instance, M
     for share, everybody in ((0.0, False), (0.5, True)):
         answer = respond(instance, multipliers, progress=at(share))
         assert answer.termination == Termination("interrupted")
-        assert (answer.play is not None) == everybody
+        assert (answer.schedule is not None) == everybody
 
 
 def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
@@ -130,7 +131,7 @@ def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
     answer = respond(instance, poor.multipliers)
     learnt = prove(instance, answer.multipliers)
     assert check(instance.expanded(), instance.trace.rows, learnt.arrays()).ok
-    assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.play)
+    assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.schedule)
 
 
 @given(simple(), st.integers(0, 99))
@@ -175,10 +176,10 @@ def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPa
     instance = case.with_rules(accounting="physical")
     tuned = tune(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
-    times = {"fit": cost(instance, respond(instance, tuned.multipliers).play)}
+    times = {"fit": cost(instance, respond(instance, tuned.multipliers).schedule)}
     for name in ("_fill", "_release"):
         monkeypatch.setattr(_fit, name, lambda *_: None)
-        times[name] = cost(instance, respond(instance, tuned.multipliers).play)
+        times[name] = cost(instance, respond(instance, tuned.multipliers).schedule)
     assert times["fit"] < times["_fill"] < times["_release"]
 
 
