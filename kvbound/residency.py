@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.files import atomic_write
+from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
 
 SCHEMA = "kvbound.residency/1"
+MOST = 1e9
+"""Slots times tokens up to which a schedule is kept as events."""
+
+
+def large(instance: Instance) -> bool:
+    """Whether the events of a schedule would fill the memory, so that it is kept as bits."""
+    return instance.slots * instance.tokens > MOST
 
 
 class Residency:

@@ -14,7 +14,7 @@ from kvbound.checker import check
 from kvbound.cost import Loads, evaluate, evaluate_loads
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
-from kvbound.residency import Residency
+from kvbound.residency import Residency, large
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers import _balance_kernels as kernels
@@ -27,14 +27,6 @@ Found: TypeAlias = tuple[Measures, Schedule | Residency]
 
 _PART = 256
 """Steps counted at a time: what that takes stays in a cache."""
-_KEPT = 1e10
-"""Items times slots up to which a schedule is kept as events; beyond they would fill the memory: it is kept
-as bits on disk, and replayed by the checker."""
-
-
-def large(instance: Instance) -> bool:
-    """Whether events would fill the memory."""
-    return instance.slots * instance.tokens > _KEPT
 
 
 @dataclass(frozen=True, eq=False)

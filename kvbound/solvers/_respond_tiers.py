@@ -129,7 +129,8 @@ class Tiers:
         instance = self.instance
         plan, prompt = self.plan[:, :, : instance.blocks], -(-instance.prefill_tokens // instance.granularity)
         first = self.first[:, :prompt]
-        room = np.array([instance.layers * instance.blocks if r is None else r for r in instance.room])
+        most = instance.layers * instance.blocks
+        room = np.array([most if limit is None else limit for limit in instance.room])
         if instance.rules.initial is Initial.FREE:
             _seat(first, room)
         room -= np.bincount(first.ravel(), minlength=instance.tiers)
@@ -144,16 +145,11 @@ class Tiers:
 
 
 def _seat(first: Bytes, room: Ints) -> None:
-    """Send who has no room at the start down, or up if there is none below; changes `first`."""
-    tiers, flat = len(room), first.reshape(-1)
-    for tier in range(tiers):
-        over = np.flatnonzero(flat == tier)[max(int(room[tier]), 0) :]
-        for other in (*range(tier + 1, tiers), *range(tier - 1, -1, -1)):
-            free = room[other] - np.count_nonzero(flat == other)
-            if other > tier:
-                free = room[other]  # who does not fit there then is sent on
-            flat[over[: max(int(free), 0)]] = other
-            over = over[max(int(free), 0) :]
+    """Send who has no room at the start one tier down, or if there is none below, up; changes `first`."""
+    tiers, flat = len(room), first.ravel()
+    for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
+        for tier in order:
+            flat[np.flatnonzero(flat == tier)[room[tier] :]] = tier + way
     first[:] = flat.reshape(first.shape)
 
 

@@ -22,22 +22,20 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
+from kvbound.residency import Residency, large
 from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _respond as answers
-from kvbound.solvers._play import Found, cost_of, kept, large
+from kvbound.solvers._play import Found, cost_of, kept
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
 from kvbound.solvers.dual import Tuned, prove, tune
 from kvbound.solvers.exact import improve
 
-_SIMULATED = 1e9
-"""Items times slots up to which policies that know the future are simulated as well."""
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _ASIDE = 300.0
@@ -77,7 +75,7 @@ def solve_pricing(
     Returns
     -------
     Result
-        With the certified bound and its certificate. Beyond 10**10 items times slots the schedule is a
+        With the certified bound and its certificate. Beyond 10**9 items times slots the schedule is a
         residency, checked too. Interrupted, it holds the best so far.
 
     Raises
@@ -192,7 +190,7 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         yield evaluate(instance, examine(instance, start)), start
-    if instance.slots * instance.tokens <= _SIMULATED or not answers.applies(instance):
+    if not large(instance) or not answers.applies(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)
             assert result.measures is not None

@@ -14,6 +14,7 @@ from kvbound.instance import Instance
 from kvbound.instance_io import read_json, write_json
 from kvbound.progress import Progress, silent
 from kvbound.published import PUBLISHED as POLICIES
+from kvbound.residency import large
 from kvbound.result import Bound, BoundStatus, Result
 from kvbound.schedule import Schedule
 from kvbound.solvers import solve, strongest
@@ -25,8 +26,6 @@ OPTIONS: Final = {"sa-guided": {"window": 5, "topk": 0.5}}
 RULES: Final = ("static", "belady")
 SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
 """Shares of a cell's time; pricing proves the bound too."""
-MOST: Final = 1e10
-"""Items times slots beyond which the moves of a policy that promotes what it reads would fill the memory."""
 GAP: Final = 1e-3
 """Relative gap at which the annealer, which begins at the fastest schedule so far, may stop."""
 
@@ -148,10 +147,9 @@ Entry = tuple[Result | None, str]
 
 def _schedules(instance: Instance, time_limit: float, common: dict[str, Any]) -> dict[str, Entry]:
     """Run what gives schedules; the annealer starts from the fastest before it."""
-    large = instance.slots * instance.tokens > MOST
     runs: dict[str, Entry] = {}
     for name in RULES:
-        if large and name != "static":
+        if large(instance) and name != "static":
             runs[name] = None, "its moves would fill the memory"
         else:
             runs[name] = _entry(instance, name, **common)

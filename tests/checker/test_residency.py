@@ -12,15 +12,13 @@ import kvbound as kv
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
 from kvbound.residency import Residency
-from kvbound.solvers import _play, pricing
 
 ON_READ, PREFETCH = "swap-4x64-c30-b450", "native-r15-c25-b64-n64-prefetch"
 
 
 def large(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> kv.Result:
     """Solve an instance as if it were too large for events."""
-    monkeypatch.setattr(_play, "_KEPT", 0)
-    monkeypatch.setattr(pricing, "_SIMULATED", 0)
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
     return kv.solve(instance, "pricing", time_limit=1)
 
 

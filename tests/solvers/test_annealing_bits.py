@@ -99,7 +99,7 @@ def test_same_seed_same_bytes() -> None:
 
 
 def test_too_large_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_play, "_KEPT", 0)
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
     instance = kv.read_instance("swap-1x200-c30-b450")
     result = solve_annealing(instance, time_limit=0.2)
     assert result.schedule is None

@@ -17,7 +17,7 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import file_arrays
-from kvbound.solvers import _play, certified, pricing
+from kvbound.solvers import certified, pricing
 from tests.strategies import tiny_instances
 
 
@@ -92,8 +92,7 @@ def test_an_interrupt_keeps_the_best() -> None:
 
 def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = kv.read_instance("swap-1x200-c30-b450")
-    monkeypatch.setattr(pricing, "_SIMULATED", 0)
-    monkeypatch.setattr(_play, "_KEPT", 0)
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
     result = kv.solve(instance, "pricing", time_limit=2)
     assert result.schedule is None
     assert result.residency is not None
@@ -130,9 +129,9 @@ def test_what_runs_aside_ends(interrupted: bool, monkeypatch: pytest.MonkeyPatch
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pricing, "_SIMULATED", 0)
-    monkeypatch.setattr(_play, "_KEPT", 0)
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
     monkeypatch.setattr(pricing, "_balanced", forever)
+    monkeypatch.setattr(pricing, "_CLOSE", 0.0)
     if interrupted:
         monkeypatch.setattr(pricing, "certify", interrupt)
     else:
@@ -142,6 +141,17 @@ def test_what_runs_aside_ends(interrupted: bool, monkeypatch: pytest.MonkeyPatch
     assert (result.termination.reason == "interrupted") == interrupted
     assert result.residency is not None
     assert result.bound.status is (BoundStatus.NONE if interrupted else BoundStatus.CERTIFIED)
+
+
+def test_nothing_runs_aside_where_prices_came_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr(pricing, "_balanced", never)
+    monkeypatch.setattr(pricing, "_CLOSE", 0.5)
+    result = kv.solve(kv.read_instance("swap-1x200-c30-b450"), "pricing", time_limit=2, gap=0.0)
+    assert result.residency is not None
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
