@@ -34,6 +34,8 @@ from kvbound.solvers._respond_tiers import Tiers
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_MOST = 2e9
+"""Slots times blocks up to which each has its byte, where single tokens between two inclusive tiers have bits."""
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
 SWEEPS = 6
@@ -44,8 +46,6 @@ _PULL = 0.3, 0.01
 """How far a slot's load moves its row weights, per slow read too many, and the price of room, in slow reads
 per step and block too many; at one read and one block, and falling with the square root of their number, as
 chance does."""
-_MOST = 2e9
-"""Slots times blocks up to which each may have its byte: beyond two tiers, inclusive, token by token."""
 _LEARN = 0.5, 1.0
 """Shares of these moves that stay in the multipliers, ten times a sweep."""
 
@@ -117,7 +117,7 @@ def respond(
 
 
 class _State(Protocol):
-    """A schedule that grows and changes.
+    """What prices look at: a schedule that grows and changes.
 
     Attributes
     ----------

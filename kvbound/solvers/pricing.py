@@ -75,8 +75,8 @@ def solve_pricing(
     Returns
     -------
     Result
-        With the certified bound and its certificate. Beyond 10**9 items times slots the schedule is a
-        residency, checked too. Interrupted, it holds the best so far.
+        With the certified bound and its certificate. Beyond 10**9 items times slots a schedule of single
+        tokens between two inclusive tiers is a residency, checked too. Interrupted, it holds the best so far.
 
     Raises
     ------
