@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _MOST = 2e9
-"""Slots times blocks up to which each has its byte, where single tokens between two inclusive tiers have bits."""
+"""Slots times blocks up to which each has its byte; single tokens between inclusive tiers have bits."""
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
 SWEEPS = 6

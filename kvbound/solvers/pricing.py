@@ -38,6 +38,8 @@ from kvbound.solvers.exact import improve
 
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
+_ROUNDS = 5
+"""How often prices are answered where the program is larger."""
 _ASIDE = 300.0
 """Seconds that balanced eviction has beside the check of the certificate, where it comes late."""
 _CLOSE = 0.003
@@ -122,16 +124,26 @@ def _answered(
     enough = best.within(gap, proof.bound_s)
     if enough or not answers.applies(instance) or ended.reason == "interrupted" or tuned.multipliers is None:
         return proof, ended
+    multipliers, ended = tuned.multipliers, Termination()
     try:
-        answer = answers.respond(instance, tuned.multipliers, seed=seed, end=end, **how)
-        if answer.schedule is not None:
-            best.take(cost_of(instance, answer.schedule))
-        if answer.termination.reason != "interrupted":
-            learnt = prove(instance, answer.multipliers, **how)
-            proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
+        for number in range(_rounds(instance)):
+            answer = answers.respond(instance, multipliers, seed=seed + number, end=end, **how)
+            multipliers, ended = answer.multipliers, answer.termination
+            if answer.schedule is not None:
+                best.take(cost_of(instance, answer.schedule))
+            if ended.reason != "interrupted":
+                learnt = prove(instance, multipliers, **how)
+                proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
+            if ended.reason != "done" or best.within(gap, proof.bound_s):
+                break
     except KeyboardInterrupt:
-        return proof, Termination("interrupted")
-    return proof, answer.termination
+        ended = Termination("interrupted")
+    return proof, ended
+
+
+def _rounds(instance: Instance) -> int:
+    """How often items may answer anew, by other luck: once where that takes minutes, or a search follows."""
+    return 1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS
 
 
 def _late(instance: Instance) -> bool:
