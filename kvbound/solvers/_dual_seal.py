@@ -71,7 +71,7 @@ def unseal(instance: Instance, rows: Rows, certificate: Certificate) -> tuple[Fl
     square = row @ np.swapaxes(row, -1, -2) + _RIDGE * np.eye(len(rows.alpha))
     weights = np.linalg.solve(square, row @ says[..., None])[..., 0]
     weights = np.maximum(np.moveaxis(weights, -1, 0), 0) + _RIDGE
-    return weights / weights.sum(axis=0), certificate.capacity / unit
+    return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
 
 
 def _rounded(

@@ -62,6 +62,7 @@ def test_goes_on_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> No
         ("theta", lambda value: value[:, :1], "shape"),
         ("scale", lambda value: value - 2000, "0 to 1000"),
         ("bound_s", lambda value: value * 2, "a certificate that proves its bound"),
+        ("bound_s", lambda value: value * np.nan, "a certificate that proves its bound"),
     ],
 )
 def test_goes_on_from_nothing_else(
@@ -81,3 +82,19 @@ def test_goes_on_from_nothing_else(
 def test_a_sample_that_is_no_share(run: Run, small: Path) -> None:
     assert run("bound", small, "--sample", "150%").code == 2
     assert run("bound", small, "--sample", "some").code == 2
+
+
+def test_a_start_that_was_tampered_with_does_no_harm(run: Run, small: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "certificate.npz"
+    run("bound", small, "--certificate", proof, "--time-limit", "1")
+    with np.load(proof) as file:
+        arrays = dict(file)
+    arrays |= {
+        "bound_s": 0 * arrays["bound_s"],
+        "capacity": arrays["capacity"] - 10**12,
+        "theta": -arrays["theta"],
+    }
+    np.savez(proof, **arrays)
+    ran = run("bound", small, "--resume", proof, "--time-limit", "0", "--json")
+    assert ran.code == 0
+    assert ran.json["bound"]["status"] == "certified"
