@@ -171,9 +171,7 @@ def _play(
     born = -(-token // size)
     now, goal = before[:born].copy(), wanted[:born].copy()
     moving = np.flatnonzero(goal != now)
-    if instance.rules.migration is Migration.NONE:
-        moving = moving[:0]
-    elif instance.rules.migration is Migration.ON_READ and len(moving):
+    if instance.rules.migration is Migration.ON_READ and len(moving):
         read = np.zeros(born, np.bool_)
         reads = instance.trace.reads(step, layer)
         read[reads[reads < token] // size] = True
