@@ -14,7 +14,7 @@ no slot needs may stay as long as there is room, so that less has to be brought 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,7 +27,7 @@ from kvbound.simulation import fill
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
 from kvbound.solvers import _dual_paths
-from kvbound.solvers._play import Play
+from kvbound.solvers._play import AT_ONCE, Play
 
 Ints = NDArray[np.int64]
 _PASSES = {
@@ -45,7 +45,7 @@ def applies(instance: Instance) -> bool:
     return _dual_paths.applies(instance) and instance.rules.migration is not Migration.NONE
 
 
-def plays(instance: Instance, progress: Progress) -> Iterator[Play]:
+def plays(instance: Instance, progress: Progress) -> Generator[Play, None, None]:
     """Play the instance again and again, each time knowing the last time's writes better."""
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
     turned, writes = by_token(instance), np.zeros(reads.shape)
@@ -149,7 +149,7 @@ def _play(
         residency.put(layer, after)
         return inside[layer] if forced else first[:prefill]
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         inside = np.stack(list(pool.map(settle, range(layers))))
     residency.initial = (~inside).astype(np.uint8)
     return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), residency)

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -214,9 +214,11 @@ def _candidates(instance: Instance, start: Schedule | None, progress: Progress) 
 
 def _balanced(instance: Instance, progress: Progress) -> Found:
     """Return the best of the balanced plays, or the first where each takes minutes."""
-    cost, plays = SlotCost.of(instance), balance.plays(instance, progress)
-    some = islice(plays, 1 if large(instance) else None)
-    return cost_of(instance, min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum())))
+    cost = SlotCost.of(instance)
+    with closing(balance.plays(instance, progress)) as plays:  # it holds all reads by token
+        some = islice(plays, 1 if large(instance) else None)
+        best = min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum()))
+    return cost_of(instance, best)
 
 
 def _search(
