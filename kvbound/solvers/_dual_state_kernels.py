@@ -52,7 +52,7 @@ def backward(
     first: int,
     last: int,
 ) -> None:
-    """Sweep the chunks first..last-1 from the last step to the first; see `_dual_states.Swept`.
+    """Sweep the chunks first..last-1 from the last step to the first; see `_dual_states._Swept`.
 
     Parameters
     ----------
@@ -83,10 +83,8 @@ def backward(
                 read = _count(row, lane * size, size)
                 for old in range(tiers):
                     best, to = after[old], old
-                    for new in range(tiers):
+                    for new in range(0 if migration == PREFETCH or read > 0 else old, tiers):
                         if new == old or migration == FIXED:
-                            continue
-                        if migration == ON_READ and new < old and read == 0:
                             continue
                         price = after[new]
                         if not (inclusive and new == tiers - 1):

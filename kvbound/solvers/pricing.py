@@ -103,8 +103,8 @@ def solve_pricing(
         tuning = (1.0 if large(instance) else _BOUND) * time_limit
         tuned = tune(instance, time_limit=tuning, sample=sample, **options)
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
-        late = _late(instance) and not best.within(max(gap, _CLOSE), proof.bound_s)
-        late = late and ended.reason != "interrupted"
+        close = best.within(max(gap, _CLOSE), proof.bound_s)
+        late = _late(instance) and not close and ended.reason != "interrupted"
         with _aside(lambda report: best.take(_balanced(instance, report)), _ASIDE) if late else nullcontext():
             bound = certify(instance, proof)
         if bound.status is BoundStatus.CLAIMED:
