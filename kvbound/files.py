@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,14 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
 
 
 def read_npz(path: Path | str, what: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an .npz archive; no pickles.
+    """Read all arrays of an .npz archive; raises as `open_npz` does."""
+    with open_npz(path, what) as archive:
+        return dict(archive)
+
+
+@contextmanager
+def open_npz(path: Path | str, what: str) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open an .npz archive, whose arrays are read when asked for; no pickles.
 
     Raises
     ------
@@ -63,7 +70,9 @@ def read_npz(path: Path | str, what: str) -> dict[str, NDArray[Any]]:
     try:
         # np.load left alone with a path does not close what it cannot read
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            yield archive
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(path, "", f"{what}, found nothing there") from None
     except Exception as error:  # whatever a damaged file makes the zip and array readers raise

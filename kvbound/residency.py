@@ -5,6 +5,7 @@ Small ones become events; of large ones the events would fill the memory.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import weakref
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.files import atomic_write
+from kvbound.errors import InputError
+from kvbound.files import atomic_write, open_npz
 from kvbound.instance import Instance
-from kvbound.schedule import LayerEvents, Schedule
+from kvbound.schedule import LayerEvents, Schedule, read_schedule
 
 SCHEMA = "kvbound.residency/1"
 MOST = 1e9
@@ -70,6 +72,36 @@ class Residency:
         """Write the file, tied to its instance."""
         with atomic_write(path) as temporary, temporary.open("wb") as out:
             np.savez_compressed(out, **self.arrays(instance_sha256))
+
+
+def read_start(path: Path | str, instance: Instance) -> Schedule | Residency:
+    """Read schedule.npz of either kind; whether it keeps to the rules is the checker's business.
+
+    Raises
+    ------
+    InputError
+        The file is no schedule, or one of another instance.
+    """
+    layers, prefill, steps = instance.layers, instance.prefill_tokens, instance.decode_steps
+    with open_npz(path, "a schedule file") as arrays:
+        if str(arrays.get("schema")) != SCHEMA:
+            return read_schedule(
+                path, instance_sha256=instance.sha256, layers=layers, prefill=prefill, steps=steps
+            )
+        if str(arrays.get("instance_sha256")) != instance.sha256:
+            raise InputError(path, "instance_sha256", "the hash of this instance; the schedule is another's")
+
+        def array(name: str, *shape: int) -> NDArray[np.uint8]:
+            found = arrays.get(name)
+            if found is None or found.dtype != np.uint8 or found.shape != shape:
+                raise InputError(path, name, f"an array of uint8, shape {shape}")
+            return found
+
+        residency = Residency()
+        residency.initial = array("initial", layers, prefill)
+        for layer in range(layers):
+            residency.put(layer, array(f"after_{layer}", steps, 8 * math.ceil(instance.tokens / 64)))
+        return residency
 
 
 class _Arrays(Mapping[str, Any]):

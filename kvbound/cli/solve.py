@@ -11,9 +11,7 @@ from kvbound.cli import complete, console, options, output, source
 from kvbound.errors import LimitError, UsageError
 
 if TYPE_CHECKING:
-    import kvbound.instance
     from kvbound.result import Result
-    from kvbound.schedule import Schedule
 
 
 def solve(
@@ -42,6 +40,7 @@ def solve(
     while the gap is above 1 %, annealing.
     """
     from kvbound import solvers
+    from kvbound.residency import read_start
 
     wanted, limit = (
         None if gap is None else options.share("--gap", gap),
@@ -51,9 +50,10 @@ def solve(
         raise UsageError("--require-gap needs --gap")
     output.check_folder(out)
     case = source.load(instance, quiet=quiet)
+    first = None if start is None else read_start(start, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(
-            case, method, time_limit=limit, gap=wanted, seed=seed, start=_start(start, case),
+            case, method, time_limit=limit, gap=wanted, seed=seed, start=first,
             kernel=kernel, record=out is not None, progress=bar,
         )  # fmt: skip
     if out is not None:
@@ -65,17 +65,6 @@ def solve(
     output.finish(case, result)
     if require_gap:
         _require(result, wanted or 0.0)
-
-
-def _start(path: Path | None, instance: kvbound.instance.Instance) -> Schedule | None:
-    from kvbound.schedule import read_schedule
-
-    if path is None:
-        return None
-    return read_schedule(
-        path, instance_sha256=instance.sha256, layers=instance.layers, prefill=instance.prefill_tokens,
-        steps=instance.decode_steps,
-    )  # fmt: skip
 
 
 def _require(result: Result, wanted: float) -> None:

@@ -14,6 +14,7 @@ from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
 from kvbound.policies import POLICIES
 from kvbound.progress import Progress, silent
+from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED, simulate
@@ -53,7 +54,7 @@ def solve(
     time_limit: float = 60.0,
     gap: float | None = None,
     seed: int = 0,
-    start: Schedule | None = None,
+    start: Schedule | Residency | None = None,
     kernel: str | None = None,
     record: bool = False,
     progress: Progress = silent,
@@ -121,7 +122,7 @@ def _default(
     instance: Instance,
     time_limit: float,
     gap: float | None,
-    start: Schedule | None,
+    start: Schedule | Residency | None,
     **common: Any,
 ) -> Result:
     if not instance.physical:
@@ -134,14 +135,15 @@ def _default(
     priced = solve(instance, "pricing", time_limit=_PRICED * time_limit, gap=wanted, start=start, **common)
     left = end - time.perf_counter()
     enough = priced.gap is None or priced.gap <= wanted or priced.termination.reason == "interrupted"
-    if enough or priced.schedule is None or left < 1:
+    schedule = priced.schedule or priced.residency
+    if enough or schedule is None or left < 1:
         return priced
     annealed = solve(
         instance,
         "anneal",
         time_limit=left,
         gap=wanted,
-        start=priced.schedule,
+        start=schedule,
         bound_s=priced.bound.time_s,
         **common,
     )

@@ -74,11 +74,13 @@ class Play:
         return cls(counts, inside.sum(axis=1), residency)
 
     @classmethod
-    def replayed(cls, instance: Instance, schedule: Schedule) -> Play:
-        """Take a schedule by its events."""
+    def replayed(cls, instance: Instance, schedule: Schedule | Residency) -> Play:
+        """Take a schedule by its events or bits."""
         words = count_units(instance)
         inside = np.zeros((instance.layers, 64 * words), np.bool_)
         inside[:, : instance.prefill_tokens] = schedule.initial == 0
+        if isinstance(schedule, Residency):
+            return cls.of(instance, inside, lambda layer: schedule.after(layer).view(np.uint64))
 
         def after(layer: int) -> Words:
             events, now = schedule.events[layer], inside[layer].copy()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from kvbound.checker import check
 from kvbound.cost import identify
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Instance
+from kvbound.residency import Residency
 from kvbound.result import Result, Status
 from kvbound.schedule import Schedule, file_arrays
 
+Start = TypeVar("Start", Schedule, Residency, Schedule | Residency)
 
-def examine(instance: Instance, start: Schedule) -> Schedule:
+
+def examine(instance: Instance, start: Start) -> Start:
     """Return a schedule once the checker has seen that it is one of the instance's.
 
     Raises
@@ -22,11 +25,22 @@ def examine(instance: Instance, start: Schedule) -> Schedule:
     InputError
         It does not keep the rules.
     """
-    arrays = file_arrays(start, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    sha256, steps = instance.sha256, instance.decode_steps
+    arrays: Mapping[str, Any]
+    if isinstance(start, Residency):
+        arrays = start.arrays(sha256)
+    else:
+        arrays = file_arrays(start, instance_sha256=sha256, decode_steps=steps)
     report = check(instance.expanded(), instance.trace.rows, arrays)
     if not report.ok:
         raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
     return start
+
+
+def events(instance: Instance, start: Schedule | Residency) -> Schedule:
+    """Return it by its events, examined."""
+    known = examine(instance, start)
+    return known.schedule() if isinstance(known, Residency) else known
 
 
 def infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Result | None:

@@ -14,6 +14,7 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
+from kvbound.residency import Residency
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
@@ -24,7 +25,7 @@ from kvbound.solvers._anneal_published import EVALUATIONS, solve_published
 from kvbound.solvers._anneal_state import Chains
 from kvbound.solvers._balance import applies, plays
 from kvbound.solvers._play import Found, Play, cost_of, kept
-from kvbound.solvers._start import examine, infeasible
+from kvbound.solvers._start import events, examine, infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
 """Policies whose best schedule annealing starts from, unless one is given."""
@@ -51,7 +52,7 @@ def solve_annealing(
     gap: float = 0.01,
     seed: int = 0,
     bound_s: float | None = None,
-    start: Schedule | None = None,
+    start: Schedule | Residency | None = None,
     chains: int | None = None,
     moves: int | None = None,
     cycles: int | None = None,
@@ -123,7 +124,7 @@ def solve_annealing(
         options |= {"moves": tried}
     else:
         setting = board(instance)
-        first, interrupted = (examine(instance, start), False) if start else _first(instance)
+        first, interrupted = (events(instance, start), False) if start else _first(instance)
         count = chains or _chains(setting, about["kernel"])
         states = Chains.of(instance, setting, [first] * count)
         run = _Run(setting, Annealer(setting, states, rng, about["kernel"], threads), clock)
@@ -148,7 +149,11 @@ def solve_annealing(
 
 
 def _packed(
-    instance: Instance, start: Schedule | None, rng: np.random.Generator, moves: int | None, clock: _Clock
+    instance: Instance,
+    start: Schedule | Residency | None,
+    rng: np.random.Generator,
+    moves: int | None,
+    clock: _Clock,
 ) -> tuple[Found, int, Termination]:
     """Improve a schedule of an instance too large for an array of tiers; see `_anneal_bits`."""
     if start is None:

@@ -11,11 +11,12 @@ from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
+from kvbound.residency import Residency
 from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers._search import Search
-from kvbound.solvers._start import examine, infeasible
+from kvbound.solvers._start import events, infeasible
 
 TOLERANCE = 1e-6
 """How far, relatively, HiGHS's objective and the cost model may differ."""
@@ -28,7 +29,7 @@ def solve_exact(
     gap: float = 1e-4,
     seed: int = 0,
     threads: int = 2,
-    start: Schedule | None = None,
+    start: Schedule | Residency | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Find a placement and prove how good it is.
@@ -58,7 +59,7 @@ def solve_exact(
     about: dict[str, Any] = {"method": "exact", "seed": seed, "options": {"gap": gap}}
     if nothing := infeasible(instance, begin, about):
         return nothing
-    first = examine(instance, start) if start else simulate(instance, "belady").schedule
+    first = events(instance, start) if start else simulate(instance, "belady").schedule
     assert first is not None
     known = first, evaluate(instance, first)
     (best, measures), search_bound_s, ended = improve(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from kvbound.cost import evaluate, identify
+from kvbound.cost import identify
 from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
 from kvbound.models import columns
@@ -29,7 +29,7 @@ from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _respond as answers
-from kvbound.solvers._play import Found, cost_of, kept
+from kvbound.solvers._play import Found, Play, cost_of, kept
 from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
@@ -54,7 +54,7 @@ def solve_pricing(
     time_limit: float = 60.0,
     gap: float = 1e-3,
     seed: int = 0,
-    start: Schedule | None = None,
+    start: Schedule | Residency | None = None,
     sample: float | None = None,
     kernel: str | None = None,
     threads: int = 2,
@@ -198,10 +198,13 @@ class _Best:
         return self.measures.time_s - bound_s <= gap * self.measures.time_s
 
 
-def _candidates(instance: Instance, start: Schedule | None, progress: Progress) -> Iterator[Found]:
+def _candidates(
+    instance: Instance, start: Schedule | Residency | None, progress: Progress
+) -> Iterator[Found]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
-        yield evaluate(instance, examine(instance, start)), start
+        known = examine(instance, start)
+        yield cost_of(instance, known if isinstance(known, Schedule) else Play.replayed(instance, known))
     if not large(instance) or not answers.applies(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)

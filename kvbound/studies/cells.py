@@ -14,7 +14,7 @@ from kvbound.instance import Instance
 from kvbound.instance_io import read_json, write_json
 from kvbound.progress import Progress, silent
 from kvbound.published import PUBLISHED as POLICIES
-from kvbound.residency import large
+from kvbound.residency import Residency, large
 from kvbound.result import Bound, BoundStatus, Result
 from kvbound.schedule import Schedule
 from kvbound.solvers import solve, strongest
@@ -171,9 +171,10 @@ def _entry(instance: Instance, name: str, **options: Any) -> Entry:
     return result, result.termination.reason if result.status == "infeasible" else ""
 
 
-def _fastest(runs: dict[str, Entry]) -> Schedule | None:
+def _fastest(runs: dict[str, Entry]) -> Schedule | Residency | None:
     found = [result for result, _ in runs.values() if result is not None and result.time_s is not None]
-    return min(found, key=lambda result: result.time_s or 0.0).schedule if found else None
+    best = min(found, key=lambda result: result.time_s or 0.0, default=None)
+    return None if best is None else best.schedule or best.residency
 
 
 def _certified(entries: Iterable[Entry]) -> Bound:

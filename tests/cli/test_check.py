@@ -56,7 +56,7 @@ def test_a_result_without_a_schedule(run: Run, small: Path, tmp_path: Path) -> N
 
 
 def test_a_schedule_too_large_for_events(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written as bits, checked like any other, and no start for a search."""
+    """Written as bits, checked like any other, and a start for a search."""
     monkeypatch.setattr("kvbound.residency.MOST", 0)
     name, out = "swap-4x64-c30-b450", tmp_path / "out"
     assert run("solve", name, "--method", "pricing", "--time-limit", "1", "--out", out).code == 0
@@ -64,6 +64,11 @@ def test_a_schedule_too_large_for_events(run: Run, tmp_path: Path, monkeypatch: 
     assert (report["ok"], report["checked"]) == (True, "kvbound.residency/1")
     claimed = json.loads((out / "result.json").read_text())["time_s"]
     assert report["time_s"] == pytest.approx(claimed, rel=1e-12)
-    ran = run("solve", name, "--method", "anneal", "--start", out / "schedule.npz")
-    assert ran.code == 3
-    assert "schema" in ran.err
+    options = "--start", out / "schedule.npz", "--time-limit", "1", "--json"
+    for method in ("pricing", "anneal", "exact"):
+        started = run("solve", name, "--method", method, *options)
+        assert started.code == 0, started.err
+        assert started.json["time_s"] <= claimed * (1 + 1e-9)
+    other = run("solve", "swap-1x200-c30-b450", "--method", "anneal", *options)
+    assert other.code == 3
+    assert "instance_sha256" in other.err

@@ -132,6 +132,8 @@ def test_from_a_schedule_as_solve_does() -> None:
     known = Play.replayed(instance, start.schedule)
     assert _play.cost_of(instance, known)[0].time_s == pytest.approx(start.time_s)
     result = solve_annealing(instance, start=start.schedule, moves=2000)
+    as_bits = solve_annealing(instance, start=known.residency, moves=2000)
     assert result.time_s is not None
     assert start.time_s is not None
     assert result.time_s < start.time_s
+    assert as_bits.time_s == result.time_s

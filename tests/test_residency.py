@@ -1,0 +1,75 @@
+"""Schedules as bits: written, read back, refused where they are not what they should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kvbound as kv
+from kvbound.errors import InputError
+from kvbound.instance import Instance
+from kvbound.progress import silent
+from kvbound.residency import Residency, read_start
+from kvbound.solvers._balance import plays
+from kvbound.solvers._start import examine
+
+
+@pytest.fixture(scope="module")
+def instance() -> Instance:
+    return kv.read_instance("swap-1x200-c30-b450")
+
+
+@pytest.fixture
+def arrays(instance: Instance) -> dict[str, Any]:
+    return dict(next(plays(instance, silent)).residency.arrays(instance.sha256))
+
+
+def _read(instance: Instance, arrays: dict[str, Any], folder: Path) -> Any:
+    np.savez(folder / "schedule.npz", **arrays)
+    return read_start(folder / "schedule.npz", instance)
+
+
+def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
+    known = _read(instance, arrays, tmp_path)
+    assert isinstance(known, Residency)
+    assert np.array_equal(known.initial, arrays["initial"])
+    assert np.array_equal(known.after(0), arrays["after_0"])
+    assert examine(instance, known) is known
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("schema", np.array("kvbound.residency/9")),
+        ("instance_sha256", np.array("0" * 64)),
+        ("initial", None),
+        ("initial", np.zeros((1, 3), np.uint8)),
+        ("after_0", None),
+        ("after_0", np.zeros((2, 8), np.uint8)),
+        ("after_0", np.zeros((200, 64), np.int64)),
+    ],
+)
+def test_a_field_that_is_wrong(
+    instance: Instance, arrays: dict[str, Any], tmp_path: Path, name: str, wrong: Any
+) -> None:
+    kept = {key: value for key, value in arrays.items() if key != name}
+    with pytest.raises(InputError, match=name):
+        _read(instance, kept if wrong is None else kept | {name: wrong}, tmp_path)
+
+
+def test_a_file_cut_short(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", **arrays)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:size])
+        with pytest.raises(InputError, match="a schedule file"):
+            read_start(tmp_path / "cut.npz", instance)
+
+
+def test_more_than_the_room(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
+    known = _read(instance, arrays | {"initial": np.zeros_like(arrays["initial"])}, tmp_path)
+    with pytest.raises(InputError, match="keeps the instance's rules"):
+        examine(instance, known)
