@@ -17,6 +17,7 @@ Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Short = NDArray[np.int32]  # half the bytes of what every read looks up
 
 HITS, UP, UNREAD, BORN, HELD = range(5)
 """Columns of the counts: reads served by tier 0; writes into it, and how many of these were of items not
@@ -35,21 +36,21 @@ class State(NamedTuple):
     """The reads, token by token; see `turn`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
     """Hits that each slot can make use of, (layers, steps + 1)."""
-    when: Ints
+    when: Short
     """Step that reads each item next, or the number of steps, (layers, tokens)."""
     coming: Ints
     """Reads of each slot by items that have an event before it still to come, (layers, steps + 1)."""
     held: Ints
     """Items in tier 0 by kind and the step that reads them next, (2, layers, steps + 1)."""
-    kept: Ints
+    kept: Short
     """Tops of the stacks of items in tier 0, (2, layers, steps + 1)."""
-    left: Ints
+    left: Short
     """Tops of the stacks of items outside, (layers, steps + 1)."""
-    below: Ints
+    below: Short
     """Who lies below each item, (layers, tokens)."""
-    entered: Ints
+    entered: Short
     """Step in which each item was last brought in without being read, or -1."""
-    seen: Ints
+    seen: Short
     """Step in which each item was last read or born."""
     inside: Bools
     """Who is in tier 0, (layers, tokens)."""

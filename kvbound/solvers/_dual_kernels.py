@@ -58,7 +58,6 @@ def backward(
     gain: Floats,
     pull: Words,
     keep: Words,
-    borne: NDArray[np.int64],
     first: int,
     last: int,
 ) -> None:
@@ -85,7 +84,6 @@ def backward(
                 if masks:
                     pull[step, layer, w] = pulled | chosen
                     keep[step, layer, w] = kept
-                    borne[step, layer] += ones(chosen)
 
 
 @nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -108,8 +106,9 @@ def forward(
     first: int,
     last: int,
 ) -> None:
-    """Follow the best paths of the words first..last-1; see `_dual_paths.follow`."""
+    """Follow the best paths of the words first..last-1; counts begin with the first one's layer."""
     steps, _, width = rows.shape
+    base = first // width
     for start in range(first, last, BLOCK):
         stop = min(start + BLOCK, last)
         for step in range(steps):
@@ -117,13 +116,13 @@ def forward(
                 layer, w = word // width, word % width
                 held = state[layer, w]
                 read, pulled = rows[step, layer, w], pull[step, layer, w]
-                enter = pulled & ~held
-                counts[step, layer, 0] += ones(read & ~held)
-                if enter:
-                    counts[step, layer, 1] += ones(enter & ~read)
-                    counts[step, layer, 2] += ones(enter)
-                held = pulled | (keep[step, layer, w] & held)
-                counts[step, layer, 3] += ones(held)
-                state[layer, w] = held
+                enter, before = pulled & ~held, held
+                held = state[layer, w] = pulled | (keep[step, layer, w] & held)
                 if after.size > 0:
                     after[step, layer, w] = held
+                    continue
+                counts[step, layer - base, 0] += ones(read & ~before)
+                if enter:
+                    counts[step, layer - base, 1] += ones(enter & ~read)
+                    counts[step, layer - base, 2] += ones(enter)
+                counts[step, layer - base, 3] += ones(held)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_NOWHERE = np.zeros((0, 0, 0), np.uint64)
+_Part = TypeVar("_Part")
+_NOWHERE, _UNCOUNTED = np.zeros((0, 0, 0), np.uint64), np.zeros((0, 0, 0), np.int64)
 
 HOLD, MISS, UP, UNREAD, DROP, BIRTH = range(6)
 """Rows of a price table (6, steps, layers): staying in tier 0 after the slot, a read served by tier 1,
@@ -47,15 +49,12 @@ class Swept:
         What a lane's best path saves against never being in tier 0, <= 0, (layers, lanes).
     pull, keep
         Words (steps, layers, words): who enters tier 0 after the slot wherever it was, and who stays.
-    borne
-        Births into tier 0, (steps, layers).
     """
 
     value: Floats
     gain: Floats
     pull: Words
     keep: Words
-    borne: Counts
 
 
 def sweep(lanes: Lanes, prices: Floats, kernel: Kernel, threads: int = 1, masks: bool = True) -> Swept:
@@ -64,43 +63,28 @@ def sweep(lanes: Lanes, prices: Floats, kernel: Kernel, threads: int = 1, masks:
     shape = (steps, layers, width) if masks else (0, 0, 0)
     swept = Swept(
         np.zeros((layers, 64 * width)), np.zeros((layers, 64 * width)),
-        np.zeros(shape, np.uint64), np.zeros(shape, np.uint64), np.zeros((steps, layers), np.int64),
+        np.zeros(shape, np.uint64), np.zeros(shape, np.uint64),
     )  # fmt: skip
     if kernel == "numpy":
         _backward(lanes, prices, swept)
         return swept
     from kvbound.solvers import _dual_kernels as compiled
 
-    def part(first: int, last: int) -> Counts:
-        borne = np.zeros((steps, layers), np.int64)
-        compiled.backward(
-            lanes.rows,
-            lanes.born,
-            prices,
-            swept.value,
-            swept.gain,
-            swept.pull,
-            swept.keep,
-            borne,
-            first,
-            last,
-        )
-        return borne
+    def part(first: int, last: int) -> None:
+        arrays = lanes.rows, lanes.born, prices, swept.value, swept.gain, swept.pull, swept.keep
+        compiled.backward(*arrays, first, last)
 
-    swept.borne[:] = _share(part, layers * width, compiled.BLOCK, threads)
+    _share(part, layers * width, compiled.BLOCK, threads)
     return swept
 
 
-def _share(part: Callable[[int, int], Counts], words: int, block: int, threads: int) -> Counts:
-    """Run `part` on ranges of words, each of its own, and add up what they count."""
+def _share(part: Callable[[int, int], _Part], words: int, block: int, threads: int) -> list[_Part]:
+    """Run `part` on ranges of words, each of its own, and return what each returns."""
     if threads == 1:
-        return part(0, words)
+        return [part(0, words)]
     edges = np.unique([*(words * np.arange(2 * threads) // (2 * threads) // block * block), words])
     with ThreadPoolExecutor(threads) as pool:
-        first, *rest = pool.map(part, edges[:-1].tolist(), edges[1:].tolist())
-    for counts in rest:
-        first += counts
-    return first
+        return list(pool.map(part, edges[:-1].tolist(), edges[1:].tolist()))
 
 
 def _backward(lanes: Lanes, prices: Floats, swept: Swept) -> None:
@@ -125,7 +109,6 @@ def _backward(lanes: Lanes, prices: Floats, swept: Swept) -> None:
             pulled[new] = entry < 0
             swept.pull[step] = np.packbits(pulled, axis=1, bitorder="little").view(np.uint64)
             swept.keep[step] = np.packbits(x < drop, axis=1, bitorder="little").view(np.uint64)
-            swept.borne[step] = np.bincount(new[0][entry < 0], minlength=len(hold))
         np.maximum(x, floor, out=floor)
         np.minimum(floor, drop, out=d)
         np.subtract(x, floor, out=x)
@@ -170,7 +153,7 @@ class TwoTiers:
         """
         swept, _, inside = self._sweep(prices[:, :, self.lanes.layers], capacity, True)
         after = np.zeros_like(swept.keep)
-        follow(self.lanes, swept, inside, self.kernel, self.threads, after)
+        _forward(self.lanes, swept, inside, self.kernel, self.threads, after=after)
         return inside, after
 
     def _sweep(self, mine: Floats, capacity: Floats, masks: bool) -> tuple[Swept, Floats, Bools]:
@@ -192,49 +175,63 @@ class TwoTiers:
         return swept, at_start, inside
 
 
-def follow(
-    lanes: Lanes, swept: Swept, inside: Bools, kernel: Kernel, threads: int = 1, after: Words = _NOWHERE
-) -> Counts:
+def follow(lanes: Lanes, swept: Swept, inside: Bools, kernel: Kernel, threads: int = 1) -> Counts:
     """Count what the best paths do.
 
     Parameters
     ----------
     inside
         Who is in tier 0 at the start, (layers, lanes).
-    after
-        Bits of who is there after every slot, (steps, layers, words), to be filled unless it is empty.
 
     Returns
     -------
     (steps, layers, 4): reads served by tier 1, unread items going up, writes to tier 0 (births
     included), lanes in tier 0 after the slot.
     """
-    steps, layers, width = lanes.rows.shape
+    counts = np.zeros((*lanes.rows.shape[:2], 4), np.int64)
+    _forward(lanes, swept, inside, kernel, threads, counts=counts)
+    layer, lane = np.nonzero(lanes.born >= 0)
+    step = lanes.born[layer, lane]
+    chose = swept.pull[step, layer, lane >> 6] >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
+    np.add.at(counts, (step[chose], layer[chose], 1), -1)
+    return counts
+
+
+def _forward(
+    lanes: Lanes,
+    swept: Swept,
+    inside: Bools,
+    kernel: Kernel,
+    threads: int,
+    *,
+    counts: Counts = _UNCOUNTED,
+    after: Words = _NOWHERE,
+) -> None:
+    """Follow the best paths; either count, or fill in who is in tier 0 after every slot."""
+    _, layers, width = lanes.rows.shape
     state = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)
     if kernel == "numpy":
-        counts = _forward(lanes, swept, state, after)
-    else:
-        from kvbound.solvers import _dual_kernels as compiled
+        _forward_numpy(lanes, swept, state, counts, after)
+        return
+    from kvbound.solvers import _dual_kernels as compiled
 
-        def part(first: int, last: int) -> Counts:
-            counts = np.zeros((steps, layers, 4), np.int64)
-            compiled.forward(lanes.rows, swept.pull, swept.keep, state, counts, after, first, last)
-            return counts
+    def part(first: int, last: int) -> tuple[slice, Counts]:
+        mine = slice(first // width, (last - 1) // width + 1)
+        counted = np.zeros_like(counts[:, mine])
+        compiled.forward(lanes.rows, swept.pull, swept.keep, state, counted, after, first, last)
+        return mine, counted
 
-        counts = _share(part, layers * width, compiled.BLOCK, threads)
-    counts[:, :, 1] -= swept.borne
-    return counts
+    for mine, counted in _share(part, layers * width, compiled.BLOCK, threads):
+        counts[:, mine] += counted
 
 
-def _forward(lanes: Lanes, swept: Swept, state: Words, after: Words) -> Counts:
-    counts = np.empty((*lanes.rows.shape[:2], 4), np.int64)
+def _forward_numpy(lanes: Lanes, swept: Swept, state: Words, counts: Counts, after: Words) -> None:
     for step, read in enumerate(lanes.rows):
-        pull = swept.pull[step]
-        enter = pull & ~state
-        parts = np.stack([read & ~state, enter & ~read, enter, state], axis=-1)
-        state = pull | (swept.keep[step] & state)
-        parts[..., 3] = state
+        pull, before = swept.pull[step], state
+        state = pull | (swept.keep[step] & before)
         if after.size:
             after[step] = state
+            continue
+        enter = pull & ~before
+        parts = np.stack([read & ~before, enter & ~read, enter, state], axis=-1)
         counts[step] = np.bitwise_count(parts).sum(axis=1, dtype=np.int64)
-    return counts

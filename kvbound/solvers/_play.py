@@ -126,9 +126,20 @@ def tally(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1
         mine[..., kernels.UNREAD] += sign * count_bits(entering & ~read)
         mine[..., kernels.HELD] += sign * count_bits(now)
         before = now
+    tally_births(lanes, lambda layer, step, word: after[step, layer, word], counts, sign)
+
+
+def tally_births(lanes: Lanes, after: Callable[[Ints, Ints, Ints], Words], counts: Ints, sign: int) -> None:
+    """Add to counts, or take away, births into tier 0, which are no moves of unread items.
+
+    Parameters
+    ----------
+    after
+        Finds the words of some layers, steps and columns.
+    """
     layer, lane = np.nonzero(lanes.born >= 0)
-    step = lanes.born[layer, lane]
-    chose = after[step, layer, lane >> 6] >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
+    step = lanes.born[layer, lane].astype(np.int64)
+    chose = after(layer, step, lane >> 6) >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
     for column, change in ((kernels.BORN, sign), (kernels.UNREAD, -sign)):
         np.add.at(counts, (step[chose], layer[chose], column), change)
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance, Migration
-from kvbound.kernels import pick
+from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.schedule import Schedule
@@ -38,11 +39,11 @@ _MOST = 2e9
 """Slots times blocks up to which each has its byte; single tokens between inclusive tiers have bits."""
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
-SWEEPS = 6
+SWEEPS = 8
 """How often everybody answers again."""
 _PART = 256
 """Steps priced at a time: what that takes stays in a cache."""
-_PULL = 0.3, 0.01
+_PULL = 0.3, 0.02
 """How far a slot's load moves its row weights, per slow read too many, and the price of room, in slow reads
 per step and block too many; at one read and one block, and falling with the square root of their number, as
 chance does."""
@@ -97,7 +98,7 @@ def respond(
     state = (Bits if _dual_paths.applies(instance) else Tiers).of(instance, stride, chosen, threads)
     ended = Termination()
     with ThreadPoolExecutor(threads) as pool:
-        prices = _Prices(instance, multipliers, pool)
+        prices = _Prices(instance, multipliers, chosen, pool)
         try:
             for step in range(steps):
                 if time.perf_counter() >= end:
@@ -141,29 +142,43 @@ class _State(Protocol):
 class _Prices:
     """The dual's multipliers, and prices that loads move away from them."""
 
-    def __init__(self, instance: Instance, multipliers: Multipliers, pool: ThreadPoolExecutor) -> None:
-        self.instance, self.pool, rows = instance, pool, Rows.of(instance)
+    def __init__(
+        self, instance: Instance, multipliers: Multipliers, kernel: Kernel, pool: ThreadPoolExecutor
+    ) -> None:
+        self.instance, self.kernel, self.pool, self.rows = instance, kernel, pool, Rows.of(instance)
         self.reads, self.limited = instance.trace.past_counts(), limited(instance)
         self.room = np.array([instance.room[k] for k in self.limited], np.float64)[:, None]
         self.weights, self.stay = multipliers.weights.copy(), multipliers.capacity[self.limited]
-        self.unit = float(rows.beta.max())
+        self.unit = float(self.rows.beta.max())
+        self.prices = np.empty((3 * instance.tiers, *self.reads.shape))
         block = self.unit * instance.granularity / instance.layers
         self.pull = (
             _PULL[0] / math.sqrt(max(float(self.reads.mean()), 1.0)),
             _PULL[1] / np.sqrt(np.maximum(self.room, 1)) * block,
         )
         steps = [slice(n, n + _PART) for n in range(0, instance.decode_steps, _PART)]
-        self.parts = [(part, rows.part(part)) for part in steps]
+        self.parts = [(part, self.rows.part(part)) for part in steps]
 
     def around(self, state: _State) -> tuple[Floats, Floats]:
-        """Return prices of counts, (3K, steps, layers), and of room, (K, 1 + steps * layers)."""
-        prices = np.empty((3 * self.instance.tiers, *self.reads.shape))
+        """Return prices of counts, (3K, steps, layers), and of room, (K, 1 + steps * layers).
 
-        def one(part: slice, rows: Rows) -> None:
-            prices[:, part] = rows.prices(self._weights(state, part, rows, 1.0))
+        The former stay as they are until this is asked again.
+        """
+        each = self._price if self.kernel == "numpy" else self._price_compiled
+        list(self.pool.map(each, repeat(state), *zip(*self.parts, strict=True)))
+        return self.prices, self._capacity(self._stay(state, 1.0))
 
-        list(self.pool.map(one, *zip(*self.parts, strict=True)))
-        return prices, self._capacity(self._stay(state, 1.0))
+    def _price(self, state: _State, part: slice, rows: Rows) -> None:
+        self.prices[:, part] = rows.prices(self._weights(state, part, rows, 1.0))
+
+    def _price_compiled(self, state: _State, part: slice, _: Rows) -> None:
+        from kvbound.solvers._respond_kernels import move
+
+        rows, pull = self.rows, self.pull[0] / self.unit
+        loads = state.used(part), self._missing(state, part)
+        move(
+            rows.alpha, rows.beta, rows.chord, rows.tier, *loads, pull, self.weights, self.prices, part.start
+        )
 
     def multipliers(self) -> Multipliers:
         """Return those learnt so far."""
@@ -177,9 +192,13 @@ class _Prices:
 
     def _weights(self, state: _State, part: slice, rows: Rows, share: float) -> Floats:
         """Row weights of some steps, moved by what the rows say of those asked so far."""
-        missing = 1 - state.reads[part] / np.maximum(self.reads[part], 1)
-        says = (rows.at(state.used(part)) - missing * rows.alpha) / self.unit
+        says = (rows.at(state.used(part)) - self._missing(state, part) * rows.alpha) / self.unit
         return _onto_simplex(self.weights[:, part] + share * self.pull[0] * (says - says.max(axis=0)))
+
+    def _missing(self, state: _State, part: slice) -> Floats:
+        """Share of the reads of some steps whose items were not asked so far."""
+        share: Floats = 1 - state.reads[part] / np.maximum(self.reads[part], 1)
+        return share
 
     def _stay(self, state: _State, share: float) -> Floats:
         """Prices of room, moved by what those asked so far have too much of it."""

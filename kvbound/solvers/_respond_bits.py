@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from kvbound.solvers._balance_kernels import HELD, HITS, UNREAD, UP
 from kvbound.solvers._dual_items import Lanes, count_bits, count_units, occupancy
 from kvbound.solvers._dual_paths import TwoTiers
 from kvbound.solvers._fit import fit
-from kvbound.solvers._play import Play, tally
+from kvbound.solvers._play import Play, tally, tally_births
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -79,31 +80,48 @@ class Bits:
     def answer(self, lanes: Lanes, prices: Floats, capacity: Floats, choose: Choose | None) -> None:
         """Let lanes take their best paths; all that were not asked before, else those that are chosen."""
         inside, after = TwoTiers(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
+        words = lanes.blocks[:, ::64] // 64
+        layers, groups = np.arange(len(words)), words[:, 0]
+        began = self.inside[layers[:, None], words].reshape(inside.shape)
+        who = np.ones(inside.shape, np.bool_) if choose is None else choose(inside.shape)
         if choose is None:
             self.reads += count_bits(lanes.rows)
-            self.asked += after.shape[2]
-        else:
-            words, layers = _words(lanes)
-            before = np.ascontiguousarray(self.after[layers, words[:, 0]].swapaxes(0, 1))
-            who = choose(inside.shape)
-            began = self.inside[layers[:, None], words].reshape(who.shape)
-            self._count(lanes, began, before, -1)
-            named = np.packbits(who, axis=1, bitorder="little").view(np.uint64)
-            after ^= before
-            after &= named
-            after ^= before  # as before but for those who are named
-            inside = np.where(who, inside, began)
-        self._count(lanes, inside, after, 1)
-        self._put(lanes, inside, after)
-
-    def _count(self, lanes: Lanes, inside: Bools, after: Words, sign: int) -> None:
-        tally(lanes, inside, after, self.counts, sign)
-        self.start += sign * inside.sum(axis=1)
-
-    def _put(self, lanes: Lanes, inside: Bools, after: Words) -> None:
-        words, layers = _words(lanes)
-        self.after[layers, words[:, 0]] = after.swapaxes(0, 1)
+            self.asked += words.shape[1]
+        inside = np.where(who, inside, began)
         self.inside[layers[:, None], words] = inside.reshape(*words.shape, 64)
+        self.start += inside.sum(axis=1) - began.sum(axis=1)
+        exchange = self._exchange if self.kernel == "numpy" else self._exchange_compiled
+        exchange(lanes, groups, (began, inside), after, _packed(who))
+
+    def _exchange(
+        self, lanes: Lanes, groups: Ints, inside: tuple[Bools, Bools], after: Words, who: Words
+    ) -> None:
+        """Put answers, (steps, layers, words), in place of what those lanes did that take them up."""
+        mine = np.arange(len(groups)), groups
+        before = np.ascontiguousarray(self.after[mine].swapaxes(0, 1))
+        after = before ^ (before ^ after) & who
+        tally(lanes, inside[0], before, self.counts, -1)
+        tally(lanes, inside[1], after, self.counts)
+        self.after[mine] = after.swapaxes(0, 1)
+
+    def _exchange_compiled(
+        self, lanes: Lanes, groups: Ints, inside: tuple[Bools, Bools], after: Words, who: Words
+    ) -> None:
+        from kvbound.solvers._respond_kernels import exchange
+
+        starts = _packed(inside[0]), _packed(inside[1])
+
+        def one(layer: int) -> None:
+            mine = self.after[layer, groups[layer]]
+            exchange(lanes.rows, mine, after, *starts, who, self.counts, layer)
+
+        def found(layer: Ints, step: Ints, word: Ints) -> Words:
+            return self.after[layer, groups[layer], step, word]
+
+        tally_births(lanes, found, self.counts, -1)
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(one, range(len(groups))))
+        tally_births(lanes, found, self.counts, 1)
 
     @property
     def share(self) -> float:
@@ -142,7 +160,6 @@ class Bits:
         return turned
 
 
-def _words(lanes: Lanes) -> tuple[Ints, Ints]:
-    """Words of lanes, (layers, words), and their layers."""
-    words = lanes.blocks[:, ::64] // 64
-    return words, np.arange(len(words))
+def _packed(lanes: Bools) -> Words:
+    """Pack (layers, lanes) into words."""
+    return np.packbits(lanes, axis=1, bitorder="little").view(np.uint64)

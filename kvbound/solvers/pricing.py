@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -40,10 +40,6 @@ _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _ROUNDS = 5
 """How often prices are answered where the program is larger."""
-_ASIDE = 300.0
-"""Seconds that balanced eviction has beside the check of the certificate, where it comes late."""
-_CLOSE = 0.003
-"""Relative gap at which it is left out."""
 _BOUND = 0.6
 """Share of the time for the bound where a search may follow."""
 
@@ -101,18 +97,21 @@ def solve_pricing(
         best.take_all(_candidates(instance, start, progress))
         until = math.inf if large(instance) else begin + time_limit
         tuning = (1.0 if large(instance) else _BOUND) * time_limit
-        tuned = tune(instance, time_limit=tuning, sample=sample, **options)
+        with _beside(instance, best, progress) as finish:
+            tuned = tune(instance, time_limit=tuning, sample=sample, **options)
+            proof = tuned.certificate
+            if tuned.termination.reason != "interrupted":
+                finish()
         proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
-        close = best.within(max(gap, _CLOSE), proof.bound_s)
-        late = _late(instance) and not close and ended.reason != "interrupted"
-        with _aside(lambda report: best.take(_balanced(instance, report)), _ASIDE) if late else nullcontext():
-            bound = certify(instance, proof)
+        bound = certify(instance, proof)
         if bound.status is BoundStatus.CLAIMED:
             ended = Termination("interrupted")  # the check was
         if ended.reason != "interrupted":
             ended = _search(instance, best, bound, gap, begin + time_limit, seed, threads, progress)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
+        if proof is not None and bound.time_s is None:
+            bound = Bound(proof.bound_s, BoundStatus.CLAIMED, "dual")
     return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
 
 
@@ -146,32 +145,39 @@ def _rounds(instance: Instance) -> int:
     return 1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS
 
 
-def _late(instance: Instance) -> bool:
-    """Whether balanced eviction has its turn only now: one thread, it takes minutes and much memory."""
-    return large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ
-
-
-class _OutOfTimeError(Exception):
-    """Work beside something else took too long."""
-
-
 @contextmanager
-def _aside(work: Callable[[Progress], None], seconds: float) -> Iterator[None]:
-    """Do something in a thread beside the block, and wait for it so long; what ends the block ends it."""
-    end = time.perf_counter() + seconds
+def _beside(instance: Instance, best: _Best, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Play balanced eviction beside the block where it takes minutes; yield what waits for it.
+
+    It ends with the block, finished or not. It knows one thread, and what else would be played by its rules
+    with prefetch takes too much memory.
+    """
+    if not (large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ):
+        yield lambda: None
+        return
+    silence: Progress | None = silent
 
     def report(done: float, total: float, note: str = "") -> None:
-        if time.perf_counter() >= end:
-            raise _OutOfTimeError
+        if silence is None:
+            raise _StoppedError
+        silence(done, total, note)
 
     with ThreadPoolExecutor(1) as pool:
-        result = pool.submit(work, report)
+        played = pool.submit(_balanced, instance, report)
+
+        def finish() -> None:
+            nonlocal silence
+            silence = progress
+            best.take(played.result())
+
         try:
-            yield
-            with suppress(_OutOfTimeError):
-                result.result()
+            yield finish
         finally:
-            end = -math.inf
+            silence = None
+
+
+class _StoppedError(Exception):
+    """Nobody waits for it any more."""
 
 
 @dataclass(eq=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from kvbound.checker import check
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress
-from kvbound.result import BoundStatus, Status
+from kvbound.result import BoundStatus, Status, Termination
 from kvbound.schedule import file_arrays
 from kvbound.solvers import certified, pricing
+from kvbound.solvers.dual import Tuned, tune
 from tests.strategies import tiny_instances
 
 
@@ -113,45 +116,52 @@ def test_an_interrupt_of_the_check_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.bound.status is BoundStatus.CLAIMED
 
 
-@pytest.mark.parametrize("interrupted", [True, False])
-def test_what_runs_aside_ends(interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Balanced eviction stops when the check is interrupted, or after its time; the one from prices stays."""
-    instance, ended = kv.read_instance("swap-1x200-c30-b450"), threading.Event()
+@pytest.fixture
+def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Balanced eviction of a large instance that never ends by itself; set when it has ended."""
+    ended = threading.Event()
 
-    def forever(_: Instance, progress: Progress) -> None:
+    def play(_: Instance, progress: Progress) -> None:
         try:
             while True:
-                progress(0, 1, "")
+                progress(0, 1, "balanced")
                 time.sleep(0.01)
         finally:
             ended.set()
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("kvbound.residency.MOST", 0)
-    monkeypatch.setattr(pricing, "_balanced", forever)
-    monkeypatch.setattr(pricing, "_CLOSE", 0.0)
-    if interrupted:
-        monkeypatch.setattr(pricing, "certify", interrupt)
-    else:
-        monkeypatch.setattr(pricing, "_ASIDE", 0.2)
-    result = kv.solve(instance, "pricing", time_limit=2, gap=0.0)
-    assert ended.is_set()
-    assert (result.termination.reason == "interrupted") == interrupted
-    assert result.residency is not None
-    assert result.bound.status is (BoundStatus.NONE if interrupted else BoundStatus.CERTIFIED)
+    monkeypatch.setattr(pricing, "_balanced", play)
+    return ended
 
 
-def test_nothing_runs_aside_where_prices_came_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: Any) -> None:
-        raise AssertionError
+def test_what_runs_beside_ends_with_the_tuning(
+    forever: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **options: Any) -> Tuned:
+        return replace(tune(*args, **options), termination=Termination("interrupted"))
 
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
-    monkeypatch.setattr(pricing, "_balanced", never)
-    monkeypatch.setattr(pricing, "_CLOSE", 0.5)
-    result = kv.solve(kv.read_instance("swap-1x200-c30-b450"), "pricing", time_limit=2, gap=0.0)
-    assert result.residency is not None
+    monkeypatch.setattr(pricing, "tune", interrupted)
+    result = kv.solve(kv.read_instance("swap-1x200-c30-b450"), "pricing", time_limit=2)
+    assert forever.is_set()
+    assert (result.status, result.termination.reason) == ("unknown", "interrupted")
+    assert result.bound.status is BoundStatus.CERTIFIED
+
+
+def test_an_interrupt_ends_waiting_for_what_runs_beside(forever: threading.Event) -> None:
+    """It would take for ever; the bound that is there by then is not lost."""
+    main, waited = threading.get_ident(), threading.Event()
+
+    def interrupt(done: float, total: float, note: str = "") -> None:
+        if note == "balanced" and not waited.is_set():
+            waited.set()
+            signal.pthread_kill(main, signal.SIGINT)
+
+    instance = kv.read_instance("swap-1x200-c30-b450")
+    result = kv.solve(instance, "pricing", time_limit=2, progress=interrupt)
+    assert forever.is_set()
+    assert result.termination.reason == "interrupted"
+    assert result.bound.status is BoundStatus.CLAIMED
+    assert result.certificate is not None
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,12 @@ from kvbound.result import Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _fit, _respond, pricing
+from kvbound.solvers._dual_items import Lanes, count_units, limited
 from kvbound.solvers._dual_rows import Rows
 from kvbound.solvers._dual_tuner import Multipliers
 from kvbound.solvers._play import Play
 from kvbound.solvers._respond import _onto_simplex, respond
+from kvbound.solvers._respond_bits import Bits
 from kvbound.solvers.dual import prove, tune
 from kvbound.studies.fang2025 import Cell, Scale
 from tests.plain import without_numba
@@ -175,6 +178,7 @@ def test_made_to_fit(instance: Instance, seed: int) -> None:
 @pytest.mark.parametrize("migration", ["on-read", "prefetch"])
 def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Giving up useless hits and filling what is free is better than only leaving out what is over."""
+    monkeypatch.setattr(_respond, "SWEEPS", 3)  # more of them leave nothing to give up here
     case = Cell("actual-like", migration=migration).instance(Scale("small", 32, 16, 0.0))
     instance = case.with_rules(accounting="physical")
     tuned = tune(instance, time_limit=math.inf, iterations=300)
@@ -207,6 +211,64 @@ def test_made_to_fit_the_same_without_numba(plain: ModuleType, instance: Instanc
         results.append(parts)
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other)
+
+
+@given(tiny_instances(), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_compiled_prices_agree(instance: Instance, seed: int) -> None:
+    pytest.importorskip("numba")
+    rng, shape = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
+    rows = Rows.of(instance)
+    weights = rng.dirichlet(np.ones(len(rows.alpha)), shape).transpose(2, 0, 1)
+    multipliers = Multipliers(weights.copy(), np.zeros((instance.tiers, 1 + instance.slots)))
+    state = _Loads(instance, rng)
+    with ThreadPoolExecutor(1) as pool:
+        plain, compiled = (
+            _respond._Prices(instance, multipliers, kernel, pool).around(state)
+            for kernel in ("numpy", "numba")
+        )
+    for one, other in zip(plain, compiled, strict=True):
+        assert other == pytest.approx(one, rel=1e-12, abs=1e-12 * np.abs(one).max())
+
+
+class _Loads:
+    """Of a schedule that nobody made."""
+
+    def __init__(self, instance: Instance, rng: np.random.Generator) -> None:
+        self.share, self.reads = 0.5, instance.trace.past_counts() // 2
+        self.loads = rng.integers(0, 5, (3 * instance.tiers, *self.reads.shape)).astype(np.float64)
+        self.blocks = rng.random((len(limited(instance)), 1 + instance.slots))
+
+    def used(self, steps: slice) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return self.loads[:, steps]
+
+    def held(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return self.blocks
+
+
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> None:
+    """The same answers taken up by the same lanes leave the same bits and counts, and these agree."""
+    pytest.importorskip("numba")
+    stride = min(3, count_units(instance))
+    both = [Bits.of(instance, stride, kernel, 2) for kernel in ("numpy", "numba")]
+    for number in range(3 * stride):
+        multipliers = anything(instance, seed + number)
+        prices = Rows.of(instance).prices(multipliers.weights)
+        offsets = np.full(instance.layers, number % stride)
+        for state in both:
+            rng = np.random.default_rng(number)
+            choose = None if number < stride else lambda shape, rng=rng: rng.random(shape) < 0.5
+            lanes = Lanes.of(instance, slice(None), offsets, stride)
+            state.answer(lanes, prices, multipliers.capacity, choose)
+    plain, compiled = both
+    for name in ("inside", "after", "counts", "start", "reads"):
+        assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
+    rows, width = compiled._by_step(), count_units(instance)
+    inside = compiled.inside.reshape(instance.layers, -1)[:, : 64 * width]
+    counted = Play.of(instance, inside, lambda layer: rows[layer, :, :width]).counts
+    assert np.array_equal(compiled.counts, counted)
 
 
 @given(st.integers(1, 4), st.integers(0, 99))
