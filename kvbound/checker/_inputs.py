@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -129,18 +129,41 @@ def _whole(value: Any) -> Any:
 
 
 def load(source: Source) -> Mapping[str, Any]:
-    """Return the arrays of an npz file (or of a mapping); pickles are refused."""
-    if isinstance(source, Mapping):
-        return source
-    try:
-        with open(source, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, Mapping):
-                raise ValueError("it holds a single array")
-            return {name: file[name] for name in file}
-    except Exception as error:  # whatever a damaged file makes the zip and array readers raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Refused(f"{source} is no readable npz file: {reason}") from None
+    """Return the arrays of an npz file (or of a mapping), read when asked for; pickles are refused."""
+    return source if isinstance(source, Mapping) else _File(Path(source))
+
+
+class _File(Mapping[str, Any]):
+    """Arrays of an npz file: a schedule at the published size would fill the memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = self._open(lambda file: tuple(file))
+
+    def _open(self, take: Callable[[Mapping[str, Any]], Any]) -> Any:
+        try:
+            with open(self._path, "rb") as stream:
+                file = np.load(stream, allow_pickle=False)
+                if not isinstance(file, Mapping):
+                    raise ValueError("it holds a single array")
+                return take(file)
+        except Exception as error:  # whatever a damaged file makes the zip and array readers raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise Refused(f"{self._path} is no readable npz file: {reason}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise KeyError(name)
+        return self._open(lambda file: file[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def text(arrays: Mapping[str, Any], name: str) -> str:

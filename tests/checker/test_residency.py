@@ -53,6 +53,19 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
     assert (result.bound.time_s or 0) <= result.time_s
 
 
+def test_a_layer_that_cannot_be_read(case: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
+    """Layers are read one by one; the last one is missed no less than the first."""
+    path, last = tmp_path / "schedule.npz", arrays[f"after_{case.layers - 1}"].tobytes()
+    np.savez(path, **arrays)
+    whole = bytearray(path.read_bytes())
+    at = bytes(whole).rindex(last[-64:])
+    whole[at] ^= 1
+    path.write_bytes(whole)
+    report = check(case.expanded(), case.trace.rows, path)
+    assert "is no readable npz file" in report.problems[0]
+    assert report.time_s is None
+
+
 def test_it_goes_when_nobody_keeps_it() -> None:
     residency = Residency()
     residency.put(0, np.zeros((2, 8), np.uint8))
