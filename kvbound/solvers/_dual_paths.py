@@ -159,11 +159,12 @@ class TwoTiers:
     def _sweep(self, mine: Floats, capacity: Floats, masks: bool) -> tuple[Swept, Floats, Bools]:
         """Sweep all paths; return also what a start in tier 0 costs each lane, and who starts there."""
         instance, lanes, rules = self.instance, self.lanes, self.instance.rules
-        hold, start = (part[0] for part in holds(instance, capacity, lanes.layers))
-        miss, unread, write = mine[1] - mine[0], mine[3], mine[4]
+        hold, start = (part[0] for part in holds(instance, capacity[:1], lanes.layers))
         table = np.zeros((6, *hold.shape))
-        table[HOLD], table[MISS], table[UP], table[BIRTH] = hold, miss, write, write
-        table[UNREAD] = write + unread if rules.migration is Migration.PREFETCH else np.inf
+        table[HOLD], table[UP], table[BIRTH], table[UNREAD] = hold, mine[4], mine[4], np.inf
+        np.subtract(mine[1], mine[0], out=table[MISS])
+        if rules.migration is Migration.PREFETCH:
+            np.add(mine[4], mine[3], out=table[UNREAD])
         if rules.migration is Migration.NONE:
             table[UP] = table[DROP] = np.inf
         swept = sweep(lanes, table, self.kernel, self.threads, masks)

@@ -1,9 +1,9 @@
 """Schedules at any size, beside a certified bound: what a miss is worth, slot by slot, decides who stays.
 
-Balanced next-use eviction (`_balance`) comes first, beside the policies that know the future; the dual
-proves a time lower bound, and its prices make another schedule (`_respond`). Where the gap is not closed
-and the program has a size that HiGHS can take, its relaxation, fixed where it is whole, and its search
-improve the best schedule against that bound.
+Balanced next-use eviction (`_balance`) comes first, beside the policies that know the future, or where it
+takes minutes beside the dual, which proves a time lower bound and whose prices make another schedule
+(`_respond`). Where the gap is not closed and the program has a size that HiGHS can take, its relaxation,
+fixed where it is whole, and its search improve the best schedule against that bound.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from threading import Event
 from typing import Any
 
 from kvbound.cost import identify
@@ -149,31 +150,31 @@ def _rounds(instance: Instance) -> int:
 def _beside(instance: Instance, best: _Best, progress: Progress) -> Iterator[Callable[[], None]]:
     """Play balanced eviction beside the block where it takes minutes; yield what waits for it.
 
-    It ends with the block, finished or not. It knows one thread, and what else would be played by its rules
-    with prefetch takes too much memory.
+    It ends with the block, finished or not. Where items may be prefetched it would take too much memory.
     """
     if not (large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ):
         yield lambda: None
         return
-    silence: Progress | None = silent
+    over = Event()
+    told: Progress = silent
 
     def report(done: float, total: float, note: str = "") -> None:
-        if silence is None:
+        if over.is_set():
             raise _StoppedError
-        silence(done, total, note)
+        told(done, total, note)
 
     with ThreadPoolExecutor(1) as pool:
         played = pool.submit(_balanced, instance, report)
 
         def finish() -> None:
-            nonlocal silence
-            silence = progress
+            nonlocal told
+            told = progress
             best.take(played.result())
 
         try:
             yield finish
         finally:
-            silence = None
+            over.set()
 
 
 class _StoppedError(Exception):
