@@ -39,10 +39,23 @@ the free misses that slots save for prefetching before steps that had too many m
 _AHEAD, _TOO_MANY = 4, 0.02
 """How many steps before; and what share of a step's free misses its other ones are then."""
 
+_LOOK, _NEW = 1024, 0.1
+"""Steps looked at, and what share of their reads may be new ones."""
+
 
 def applies(instance: Instance) -> bool:
     """Whether the instance's rules are those of this rule."""
     return _dual_paths.applies(instance) and instance.rules.migration is not Migration.NONE
+
+
+def repetitive(instance: Instance) -> bool:
+    """Whether nine reads in ten repeat the step before's, in the first layer.
+
+    Elsewhere there is more to bring in, and what the rule leaves out, the writes, matters most.
+    """
+    rows = instance.trace.words(0)[:_LOOK]
+    new = np.bitwise_count(rows[1:] & ~rows[:-1]).sum(dtype=np.int64)
+    return bool(new <= _NEW * np.bitwise_count(rows[1:]).sum(dtype=np.int64))
 
 
 def plays(instance: Instance, progress: Progress) -> Generator[Play, None, None]:

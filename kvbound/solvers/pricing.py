@@ -150,9 +150,11 @@ def _rounds(instance: Instance) -> int:
 def _beside(instance: Instance, best: _Best, progress: Progress) -> Iterator[Callable[[], None]]:
     """Play balanced eviction beside the block where it takes minutes; yield what waits for it.
 
-    It ends with the block, finished or not. Where items may be prefetched it would take too much memory.
+    It ends with the block, finished or not. Where items may be prefetched it would take too much memory, and
+    where reads change much prices are better.
     """
-    if not (large(instance) and balance.applies(instance) and instance.rules.migration is Migration.ON_READ):
+    on_read = instance.rules.migration is Migration.ON_READ
+    if not (large(instance) and on_read and balance.applies(instance) and balance.repetitive(instance)):
         yield lambda: None
         return
     over = Event()

@@ -19,8 +19,10 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Status, Termination
 from kvbound.schedule import file_arrays
+from kvbound.solvers import _balance as balance
 from kvbound.solvers import certified, pricing
 from kvbound.solvers.dual import Tuned, tune
+from kvbound.studies.fang2025 import Cell, Scale
 from tests.strategies import tiny_instances
 
 
@@ -141,7 +143,7 @@ def test_what_runs_beside_ends_with_the_tuning(
         return replace(tune(*args, **options), termination=Termination("interrupted"))
 
     monkeypatch.setattr(pricing, "tune", interrupted)
-    result = kv.solve(kv.read_instance("swap-1x200-c30-b450"), "pricing", time_limit=2)
+    result = kv.solve(_varied("low"), "pricing", time_limit=2)
     assert forever.is_set()
     assert (result.status, result.termination.reason) == ("unknown", "interrupted")
     assert result.bound.status is BoundStatus.CERTIFIED
@@ -156,12 +158,26 @@ def test_an_interrupt_ends_waiting_for_what_runs_beside(forever: threading.Event
             waited.set()
             signal.pthread_kill(main, signal.SIGINT)
 
-    instance = kv.read_instance("swap-1x200-c30-b450")
-    result = kv.solve(instance, "pricing", time_limit=2, progress=interrupt)
+    result = kv.solve(_varied("low"), "pricing", time_limit=2, progress=interrupt)
     assert forever.is_set()
     assert result.termination.reason == "interrupted"
     assert result.bound.status is BoundStatus.CLAIMED
     assert result.certificate is not None
+
+
+def _varied(variation: str) -> Instance:
+    return Cell(variation).instance(Scale("small", 64, 16, 0.0)).with_rules(accounting="physical")
+
+
+@pytest.mark.parametrize(("variation", "much"), [("low", False), ("actual-like", True), ("high", True)])
+def test_nothing_is_played_beside_where_reads_change_much(
+    variation: str, much: bool, forever: threading.Event
+) -> None:
+    instance = _varied(variation)
+    assert balance.repetitive(instance) != much
+    if much:
+        assert kv.solve(instance, "pricing", time_limit=1).residency is not None
+    assert not forever.is_set()
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
