@@ -97,10 +97,11 @@ def _replay(
 
 def _alive(case: Case, steps: slice, width: int) -> tuple[_Words, _Words]:
     """Bits of the tokens born before each step, and of the one born in it."""
-    token = case.prefill + np.arange(steps.start, steps.stop)[:, None]
-    at = 8 * np.arange(width)
-    alive = ((1 << np.clip(token - at, 0, 8)) - 1).astype(np.uint8)
-    born = np.where(token >> 3 == at >> 3, 1 << (token & 7), 0).astype(np.uint8)
+    token = case.prefill + np.arange(steps.start, steps.stop)
+    row, byte, bit = np.arange(len(token)), token >> 3, 1 << (token & 7)
+    alive = 255 * (np.arange(width) < byte[:, None]).astype(np.uint8)
+    born = np.zeros_like(alive)
+    alive[row, byte], born[row, byte] = bit - 1, bit
     return alive.view(np.uint64), born.view(np.uint64)
 
 

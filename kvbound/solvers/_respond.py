@@ -39,7 +39,7 @@ _MOST = 2e9
 """Slots times blocks up to which each has its byte; single tokens between inclusive tiers have bits."""
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
-SWEEPS = 8
+SWEEPS = 6
 """How often everybody answers again."""
 _PART = 256
 """Steps priced at a time: what that takes stays in a cache."""
