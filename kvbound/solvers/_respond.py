@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
 SWEEPS = 6
 """How often everybody answers again."""
+_WORTH = 2e6
+"""Items that answer, times steps, from which threads save more than it takes to start them."""
 _PART = 256
 """Steps priced at a time: what that takes stays in a cache."""
 _PULL = 0.3, 0.02
@@ -95,10 +98,12 @@ def respond(
     share = min(1.0, max(_GROUP * stride, instance.granularity / 64))  # some of a word at least
     sweep = round(stride / share)
     steps = stride + SWEEPS * sweep
+    if instance.slots * instance.blocks / stride < _WORTH:
+        threads = 1
     state = (Bits if _dual_paths.applies(instance) else Tiers).of(instance, stride, chosen, threads)
     ended = Termination()
     with ThreadPoolExecutor(threads) as pool:
-        prices = _Prices(instance, multipliers, chosen, pool)
+        prices = _Prices(instance, multipliers, chosen, map if threads == 1 else pool.map)
         try:
             for step in range(steps):
                 if time.perf_counter() >= end:
@@ -143,9 +148,9 @@ class _Prices:
     """The dual's multipliers, and prices that loads move away from them."""
 
     def __init__(
-        self, instance: Instance, multipliers: Multipliers, kernel: Kernel, pool: ThreadPoolExecutor
+        self, instance: Instance, multipliers: Multipliers, kernel: Kernel, each: Callable[..., Iterable[Any]]
     ) -> None:
-        self.instance, self.kernel, self.pool, self.rows = instance, kernel, pool, Rows.of(instance)
+        self.instance, self.kernel, self.each, self.rows = instance, kernel, each, Rows.of(instance)
         self.reads, self.limited = instance.trace.past_counts(), limited(instance)
         self.room = np.array([instance.room[k] for k in self.limited], np.float64)[:, None]
         self.weights, self.stay = multipliers.weights.copy(), multipliers.capacity[self.limited]
@@ -164,8 +169,8 @@ class _Prices:
 
         The former stay as they are until this is asked again.
         """
-        each = self._price if self.kernel == "numpy" else self._price_compiled
-        list(self.pool.map(each, repeat(state), *zip(*self.parts, strict=True)))
+        price = self._price if self.kernel == "numpy" else self._price_compiled
+        list(self.each(price, repeat(state), *zip(*self.parts, strict=True)))
         return self.prices, self._capacity(self._stay(state, 1.0))
 
     def _price(self, state: _State, part: slice, rows: Rows) -> None:

@@ -111,16 +111,21 @@ class Bits:
 
         starts = _packed(inside[0]), _packed(inside[1])
 
-        def one(layer: int) -> None:
-            mine = self.after[layer, groups[layer]]
-            exchange(lanes.rows, mine, after, *starts, who, self.counts, layer)
+        def some(layers: range) -> None:
+            for layer in layers:
+                mine = self.after[layer, groups[layer]]
+                exchange(lanes.rows, mine, after, *starts, who, self.counts, layer)
 
         def found(layer: Ints, step: Ints, word: Ints) -> Words:
             return self.after[layer, groups[layer], step, word]
 
         tally_births(lanes, found, self.counts, -1)
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(one, range(len(groups))))
+        every = range(len(groups))
+        if self.threads == 1:
+            some(every)
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(some, (every[n :: self.threads] for n in range(self.threads))))
         tally_births(lanes, found, self.counts, 1)
 
     @property
