@@ -12,10 +12,9 @@ import numpy as np
 from kvbound.instance import Initial, Instance
 from kvbound.solvers._anneal_board import Board, bare
 from kvbound.solvers._anneal_state import counted, margins, slot_ticks
-from kvbound.solvers._balance import by_token
-from kvbound.solvers._balance_kernels import turn
 from kvbound.solvers._dual_items import count_units
 from kvbound.solvers._play import Play, Words
+from kvbound.solvers._turned import by_token, turn
 
 if TYPE_CHECKING:
     from kvbound.solvers._anneal_bits_kernels import Bits

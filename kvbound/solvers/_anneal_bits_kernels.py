@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kvbound.solvers._anneal_board import UNBORN, Board, Ints
 from kvbound.solvers._anneal_kernels import _charge, _margins, _ticks
 from kvbound.solvers._anneal_moves import PICKY, VICTIMS
-from kvbound.solvers._balance_kernels import last_read, next_read
+from kvbound.solvers._turned import last_read, next_read
 
 Words = NDArray[np.uint64]
 Bools = NDArray[np.bool_]

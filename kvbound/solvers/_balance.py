@@ -28,6 +28,7 @@ from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance_kernels as kernels
 from kvbound.solvers import _dual_paths
 from kvbound.solvers._play import AT_ONCE, Play
+from kvbound.solvers._turned import by_token, first_reads
 
 Ints = NDArray[np.int64]
 _PASSES = {
@@ -81,19 +82,6 @@ def _pressed(misses: Ints, free: Ints) -> NDArray[np.bool_]:
     too_many = np.maximum(misses - free, 0).sum(axis=1) > _TOO_MANY * free.sum(axis=1)
     later = np.concatenate([too_many[1:], np.zeros(_AHEAD, np.bool_)])
     return np.lib.stride_tricks.sliding_window_view(later, _AHEAD).max(axis=1)
-
-
-def by_token(instance: Instance) -> kernels.Words:
-    """Return the reads turned round; see `_balance_kernels.turn`."""
-    shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
-    turned = np.zeros(shape, np.uint64)
-
-    def turn(layer: int) -> None:
-        kernels.turn(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(turn, range(instance.layers)))
-    return turned
 
 
 def _part(progress: Progress, number: int, of: int) -> Progress:
@@ -199,7 +187,7 @@ def _start(instance: Instance, turned: kernels.Words, targets: Ints) -> NDArray[
     reads = instance.trace.past_counts()
     scores = np.full(shape, -np.inf)
     for layer in range(instance.layers):
-        first = kernels.first_reads(turned[layer], shape[1], steps)
+        first = first_reads(turned[layer], shape[1], steps)
         by_step = np.argsort(first, kind="stable")
         at = first[by_step]
         rank = np.arange(len(at)) - np.searchsorted(at, at)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.kernels import compiled
+from kvbound.solvers._turned import decode, next_read
 
 Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
@@ -33,7 +34,7 @@ class State(NamedTuple):
     """Where the items of all layers are; a stack is a top per step and, per item, who lies below it."""
 
     turned: Words
-    """The reads, token by token; see `turn`: (layers, ceil(steps / 64), tokens)."""
+    """The reads, token by token; see `_turned.turn`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
     """Hits that each slot can make use of, (layers, steps + 1)."""
     when: Short
@@ -60,91 +61,6 @@ class State(NamedTuple):
     """Bits of the items brought in unread that are still there when read; no layers without prefetch."""
     pool: Ints
     """What the layers share; see SIZE, ROOM and LAST."""
-
-
-@compiled
-def turn(rows: Words, prefill: int, turned: Words) -> None:
-    """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
-
-    A step's read of its own token is left out.
-    """
-    now = np.empty(turned.shape[1], np.int64)
-    for step in range(len(rows)):
-        bit = np.uint64(1) << np.uint64(step & 63)
-        for n in range(_decode(rows[step], prefill + step, now)):
-            turned[step >> 6, now[n]] |= bit
-
-
-@compiled
-def _decode(words: Words, before: int, now: Ints) -> int:
-    """List the tokens that are set in a row and below `before`; return how many."""
-    count = 0
-    for n in range(len(words)):
-        bits, token = words[n], 64 * n
-        while bits != 0 and token < before:
-            if bits & np.uint64(1):
-                now[count] = token
-                count += 1
-            bits >>= np.uint64(1)
-            token += 1
-    return count
-
-
-@compiled
-def next_read(turned: Words, token: int, step: int, steps: int) -> int:
-    """First step from `step` on that reads a token, or `steps`."""
-    chunk = step >> 6
-    if chunk >= len(turned):
-        return steps
-    bits = turned[chunk, token] >> np.uint64(step & 63)
-    while bits == 0:
-        chunk += 1
-        if chunk == len(turned):
-            return steps
-        bits = turned[chunk, token]
-        step = 64 * chunk
-    return step + lowest(bits)
-
-
-@compiled
-def lowest(bits: np.uint64) -> int:
-    """Position of the lowest bit that is set."""
-    at = 0
-    for shift in (32, 16, 8, 4, 2, 1):
-        if bits << np.uint64(64 - shift) == 0:  # the lowest bits are all clear
-            bits >>= np.uint64(shift)
-            at += shift
-    return at
-
-
-@compiled
-def last_read(turned: Words, token: int, step: int) -> int:
-    """Last step before `step` that reads a token, or -1."""
-    step -= 1
-    if step < 0:
-        return -1
-    chunk = step >> 6
-    bits = turned[chunk, token] << np.uint64(63 - (step & 63))
-    while bits == 0:
-        chunk -= 1
-        if chunk < 0:
-            return -1
-        bits = turned[chunk, token]
-        step = 64 * chunk + 63
-    for shift in (32, 16, 8, 4, 2, 1):
-        if bits >> np.uint64(64 - shift) == 0:  # the highest bits are all clear
-            bits <<= np.uint64(shift)
-            step -= shift
-    return step
-
-
-@compiled
-def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
-    """First step that reads each token of the prompt, or `steps`."""
-    first = np.empty(prefill, np.int64)
-    for token in range(prefill):
-        first[token] = next_read(turned, token, 0, steps)
-    return first
 
 
 @compiled
@@ -272,7 +188,7 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
     """
     steps, born = state.target.shape[1] - 1, prefill + step
     now, was = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
-    count, hits = _decode(words, born, now), 0
+    count, hits = decode(words, born, now), 0
     now[count] = born
     state.left[layer, step] = -1
     for kind in (NEEDED, SPARE):
@@ -344,7 +260,7 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
         counts[step, HELD] = held
         after[step] = bits
         if len(fetched):
-            for n in range(_decode(fetched[step], born, now)):
+            for n in range(decode(fetched[step], born, now)):
                 counts[step, UP] += 1
                 counts[step, UNREAD] += 1
                 keep[now[n]] = False
@@ -356,7 +272,7 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
             keep[born] = False
             bits[born >> 3] ^= np.uint8(1 << (born & 7))
             held -= 1
-        for n in range(_decode(rows[step], born, now)):
+        for n in range(decode(rows[step], born, now)):
             token = now[n]
             hit = hits[step, token >> 6] >> np.uint64(token & 63) & np.uint64(1) != 0
             counts[step, UP] += int(keep[token] and not hit)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Initial, Instance
 from kvbound.kernels import compiled
-from kvbound.solvers._balance import by_token
-from kvbound.solvers._balance_kernels import last_read, lowest, next_read
+from kvbound.solvers._turned import by_token, last_read, lowest, next_read
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

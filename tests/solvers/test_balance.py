@@ -23,6 +23,7 @@ from kvbound.schedule import file_arrays
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _balance_kernels as kernels
+from kvbound.solvers import _turned
 from kvbound.solvers._play import Play
 from kvbound.studies.fang2025 import Cell, Scale
 from kvbound.workloads import CountRule, Fang2025
@@ -191,9 +192,25 @@ def test_what_no_slot_needs_stays_while_there_is_room() -> None:
     assert play.counts[..., kernels.UP].mean() < 0.1 * play.counts[..., kernels.HITS].mean()
 
 
-@given(st.binary(min_size=24, max_size=24), st.integers(0, 192))
-def test_reads_around_a_step(data: bytes, step: int) -> None:
+@pytest.mark.parametrize("module", [_turned, without_numba(_turned)])
+@given(data=st.binary(min_size=24, max_size=24), step=st.integers(0, 192))
+def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None:
     turned = np.frombuffer(data, np.uint64).reshape(3, 1)
     at = np.flatnonzero(np.unpackbits(turned.view(np.uint8).ravel(), bitorder="little"))
-    assert kernels.next_read(turned, 0, step, 192) == min(at[at >= step], default=192)
-    assert kernels.last_read(turned, 0, step) == max(at[at < step], default=-1)
+    assert module.next_read(turned, 0, step, 192) == min(at[at >= step], default=192)
+    assert module.last_read(turned, 0, step) == max(at[at < step], default=-1)
+
+
+@pytest.mark.parametrize("module", [_turned, without_numba(_turned)])
+@given(instance=simple(migration=Migration.ON_READ))
+@settings(max_examples=20, deadline=None)
+def test_reads_turned_round(module: ModuleType, instance: Instance) -> None:
+    """Every token's steps are those whose rows have it, but for a step's own token."""
+    turned = module.by_token(instance)
+    steps, prefill = instance.decode_steps, instance.prefill_tokens
+    for layer in range(instance.layers):
+        rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]
+        past = rows * (np.arange(instance.tokens) < prefill + np.arange(steps)[:, None])
+        columns = np.ascontiguousarray(turned[layer].T).view(np.uint8)
+        found = np.unpackbits(columns, axis=1, bitorder="little")[:, :steps]
+        assert np.array_equal(found, past.T)
