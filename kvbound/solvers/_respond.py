@@ -177,11 +177,11 @@ class _Prices:
         self.prices[:, part] = rows.prices(self._weights(state, part, rows, 1.0))
 
     def _price_compiled(self, state: _State, part: slice, _: Rows) -> None:
-        from kvbound.solvers._respond_kernels import move
+        from kvbound.solvers._respond_kernels import price_around
 
         rows, pull = self.rows, self.pull[0] / self.unit
         loads = state.used(part), self._missing(state, part)
-        move(
+        price_around(
             rows.alpha, rows.beta, rows.chord, rows.tier, *loads, pull, self.weights, self.prices, part.start
         )
 

@@ -14,7 +14,7 @@ Words = NDArray[np.uint64]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def move(
+def price_around(
     alpha: Floats,
     beta: Floats,
     chord: Floats,
@@ -46,40 +46,65 @@ def move(
         Of every count, (3K, steps, layers); filled in.
     """
     count, _, layers = alpha.shape
-    facets, kinds = beta.shape
     moved, top, level, slope = np.empty((count, layers)), np.empty(layers), np.empty(layers), np.empty(layers)
     for n in range(used.shape[1]):
         step = first + n
-        top[:] = -np.inf
-        for row in range(count):
-            for layer in range(layers):
-                moved[row, layer] = (1 - missing[n, layer]) * alpha[row, step, layer]
-            if row < facets:
-                for kind in range(kinds):
-                    if beta[row, kind] != 0:
-                        for layer in range(layers):
-                            moved[row, layer] += beta[row, kind] * used[kind, n, layer]
-            else:
-                for layer in range(layers):
-                    slow = used[tier, n, layer] + used[kinds // 3 + tier, n, layer]
-                    moved[row, layer] += chord[step, layer] * slow
+        _says(alpha, beta, chord, tier, used, missing, moved, step, n)
+        top[:] = moved[0]
+        for row in range(1, count):
             for layer in range(layers):
                 top[layer] = max(top[layer], moved[row, layer])
         for row in range(count):
             for layer in range(layers):
                 moved[row, layer] = weights[row, step, layer] + pull * (moved[row, layer] - top[layer])
         _onto_simplex(moved, level)
+        _charge(beta, chord, tier, moved, slope, prices, step)
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _says(
+    alpha: Floats,
+    beta: Floats,
+    chord: Floats,
+    tier: int,
+    used: Floats,
+    missing: Floats,
+    says: Floats,
+    step: int,
+    n: int,
+) -> None:
+    """Find what the rows of a step's slots say of what is used in them, its n-th; as `Rows.at` does."""
+    (facets, kinds), layers = beta.shape, chord.shape[1]
+    for row in range(len(says)):
+        for layer in range(layers):
+            says[row, layer] = (1 - missing[n, layer]) * alpha[row, step, layer]
         for kind in range(kinds):
-            slope[:] = 0.0
-            for row in range(facets):
-                if beta[row, kind] != 0:
-                    for layer in range(layers):
-                        slope[layer] += beta[row, kind] * moved[row, layer]
-            if kind % (kinds // 3) == tier and kind < 2 * (kinds // 3):
-                for row in range(facets, count):
-                    for layer in range(layers):
-                        slope[layer] += chord[step, layer] * moved[row, layer]
-            prices[kind, step] = slope
+            if row < facets and beta[row, kind] != 0:
+                for layer in range(layers):
+                    says[row, layer] += beta[row, kind] * used[kind, n, layer]
+        if row >= facets:
+            for layer in range(layers):
+                slow = used[tier, n, layer] + used[kinds // 3 + tier, n, layer]
+                says[row, layer] += chord[step, layer] * slow
+
+
+@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _charge(
+    beta: Floats, chord: Floats, tier: int, weights: Floats, slope: Floats, prices: Floats, step: int
+) -> None:
+    """Price counts of a step's slots under row weights, as `Rows.prices` does."""
+    (facets, kinds), layers = beta.shape, chord.shape[1]
+    for kind in range(kinds):
+        slope[:] = 0.0
+        for row in range(facets):
+            if beta[row, kind] != 0:
+                for layer in range(layers):
+                    slope[layer] += beta[row, kind] * weights[row, layer]
+        if kind in (tier, kinds // 3 + tier):
+            for row in range(facets, len(weights)):
+                for layer in range(layers):
+                    slope[layer] += chord[step, layer] * weights[row, layer]
+        prices[kind, step] = slope
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
