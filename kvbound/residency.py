@@ -5,7 +5,6 @@ Small ones become events; of large ones the events would fill the memory.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import weakref
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError
 from kvbound.files import atomic_write, open_npz
 from kvbound.instance import Instance
-from kvbound.schedule import LayerEvents, Schedule, read_schedule
+from kvbound.schedule import ANOTHERS, LayerEvents, Schedule, read_schedule
 
 SCHEMA = "kvbound.residency/1"
 MOST = 1e9
@@ -89,7 +88,7 @@ def read_start(path: Path | str, instance: Instance) -> Schedule | Residency:
                 path, instance_sha256=instance.sha256, layers=layers, prefill=prefill, steps=steps
             )
         if str(arrays.get("instance_sha256")) != instance.sha256:
-            raise InputError(path, "instance_sha256", "the hash of this instance; the schedule is another's")
+            raise InputError(path, "instance_sha256", ANOTHERS)
 
         def array(name: str, *shape: int) -> NDArray[np.uint8]:
             found = arrays.get(name)
@@ -100,7 +99,7 @@ def read_start(path: Path | str, instance: Instance) -> Schedule | Residency:
         residency = Residency()
         residency.initial = array("initial", layers, prefill)
         for layer in range(layers):
-            residency.put(layer, array(f"after_{layer}", steps, 8 * math.ceil(instance.tokens / 64)))
+            residency.put(layer, array(f"after_{layer}", *instance.trace.rows[layer].shape))
         return residency
 
 

@@ -14,6 +14,8 @@ from kvbound.errors import InputError
 from kvbound.files import atomic_write, read_npz
 
 SCHEMA = "kvbound.schedule/1"
+ANOTHERS = "the hash of this instance; the schedule is another's"
+"""What was expected of a schedule's instance_sha256."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def read_schedule(
     if str(arrays.get("schema")) != SCHEMA:
         raise InputError(path, "schema", f"{SCHEMA!r}, found {arrays.get('schema')}")
     if str(arrays.get("instance_sha256")) != instance_sha256:
-        raise InputError(path, "instance_sha256", "the hash of this instance; the schedule is another's")
+        raise InputError(path, "instance_sha256", ANOTHERS)
     for name, dtype in {"initial": np.uint8, "slot": np.int64, "item": np.int64, "tier": np.uint8}.items():
         if name not in arrays or arrays[name].dtype != dtype:
             raise InputError(path, name, f"an array of {np.dtype(dtype)}")

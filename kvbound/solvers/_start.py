@@ -14,7 +14,7 @@ from kvbound.residency import Residency
 from kvbound.result import Result, Status
 from kvbound.schedule import Schedule, file_arrays
 
-Start = TypeVar("Start", Schedule, Residency, Schedule | Residency)
+Start = TypeVar("Start", bound=Schedule | Residency)
 
 
 def examine(instance: Instance, start: Start) -> Start:

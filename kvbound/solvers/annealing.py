@@ -91,7 +91,7 @@ def solve_annealing(
     -------
     Result
         Under fang2025 accounting the options hold the best window and topk, and there is no schedule. Beyond
-        10**10 items times slots the schedule is a residency, checked too. Interrupted or out of time it holds
+        10**9 items times slots the schedule is a residency, checked too. Interrupted or out of time it holds
         the best so far.
 
     Raises
