@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,45 +12,12 @@ from kvbound.checker import check
 from kvbound.cost import ideal
 from kvbound.errors import InputError
 from kvbound.instance import Instance
-from kvbound.policies import POLICIES
 from kvbound.result import Status
 from kvbound.schedule import file_arrays
 from kvbound.solvers.brute import solve_brute
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import tiny_instance
 
 CLOSE = 1e-7
-
-
-def ladder(instance: Instance) -> None:
-    """ideal <= plain LP <= LP with count cuts <= MIP optimum = brute force <= every policy."""
-    brute, exact = solve_brute(instance), kv.solve(instance, "exact", gap=1e-7)
-    assert brute.time_s is not None
-    assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
-    assert exact.termination.reason == "done"
-    plain, cut = (kv.solve(instance, "relax", cuts=cuts).bound.time_s for cuts in (False, True))
-    assert plain is not None
-    assert cut is not None
-    steps = [ideal(instance), plain, cut, brute.time_s]
-    assert all(low <= high * (1 + CLOSE) for low, high in pairwise(steps)), steps
-    for policy in POLICIES:
-        time = kv.simulate(instance, policy).time_s
-        assert time is not None
-        assert time >= brute.time_s * (1 - 1e-12), policy
-
-
-@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
-def test_the_ladder_under_every_rule(rules: dict[str, object]) -> None:
-    rng = np.random.default_rng(list("-".join(map(str, rules.values())).encode()))
-    for _ in range(2):
-        ladder(tiny_instance(rng, **rules))  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_the_ladder_on_more(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    for _ in range(40):
-        ladder(tiny_instance(rng))
 
 
 def test_the_checker_accepts_what_the_program_finds() -> None:

@@ -1,0 +1,142 @@
+"""The ladder from the ideal over every bound to the optimum and the policies, and where two rungs are one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import highspy
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import kvbound as kv
+from kvbound.cost import evaluate, ideal
+from kvbound.instance import Instance
+from kvbound.models.indexed import Indexed
+from kvbound.policies import POLICIES
+from kvbound.slotcost import SlotCost
+from kvbound.solvers._dual_items import limited
+from kvbound.solvers._highs import program
+from kvbound.solvers.brute import solve_brute
+from kvbound.solvers.dual import _items, solve_dual
+from tests.strategies import random_schedule, rule_combinations, tiny_instance
+
+Floats = NDArray[np.float64]
+CLOSE = 1e-7
+
+
+def has_latency(instance: Instance) -> bool:
+    return any(tier.latency for tier in instance.memory.tiers)
+
+
+def bound(instance: Instance, method: str, **options: Any) -> float:
+    """What a method without a schedule proves."""
+    if method == "dual":
+        found = solve_dual(instance, iterations=60, kernel="numpy", **options)[0]
+    else:
+        found = kv.solve(instance, method, **options).bound
+    assert found.time_s is not None
+    return found.time_s
+
+
+def ladder(instance: Instance, rng: np.random.Generator) -> None:
+    """ideal <= plain LP <= LP with count cuts <= MIP optimum = brute force <= any schedule.
+
+    The dual is between ideal and optimum, the plain one below the plain LP.
+    """
+    brute, exact = solve_brute(instance), kv.solve(instance, "exact", gap=1e-7)
+    assert brute.time_s is not None
+    assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
+    assert exact.termination.reason == "done"
+    duals = [bound(instance, "dual", whole_counts=whole) for whole in (False, True)]
+    plain, cut = (bound(instance, "relax", cuts=cuts) for cuts in (False, True))
+    steps = [ideal(instance), plain, cut, brute.time_s]
+    assert all(low <= high * (1 + CLOSE) for low, high in pairwise(steps)), steps
+    for dual in duals:
+        assert ideal(instance) * (1 - 1e-9) <= dual <= brute.time_s * (1 + 1e-12)
+    if not has_latency(instance):  # which the relaxation pays in part
+        assert duals[0] <= plain * (1 + CLOSE)
+    found = {name: kv.simulate(instance, name).time_s for name in POLICIES}
+    found |= {f"random {n}": evaluate(instance, random_schedule(rng, instance)).time_s for n in range(3)}
+    for name, time in found.items():
+        assert time is not None
+        assert time >= brute.time_s * (1 - 1e-12), name
+
+
+@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
+def test_under_every_rule(rules: dict[str, object]) -> None:
+    rng = np.random.default_rng(list("-".join(map(str, rules.values())).encode()))
+    for _ in range(2):
+        ladder(tiny_instance(rng, **rules), rng)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_on_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        ladder(tiny_instance(rng), rng)
+
+
+def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
+    """Solve the plain LP by time: its value, and its own prices of facets and of room, in seconds.
+
+    Returns
+    -------
+    Value; weights of the facets (V, steps, layers); price of a block's room (K, 1 + steps * layers).
+    """
+    form = Indexed(instance, cuts=False)
+    lp = program(form.matrix, whole=False)
+    free = np.array(form.matrix.lower)
+    free[form.time] = 0  # that no slot beats its ideal is no row of the dual
+    lp.col_lower_ = free
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.passModel(lp)
+    assert highs.run() == highspy.HighsStatus.kOk
+    weights = np.zeros((len(form.facts.facets), instance.decode_steps, instance.layers))
+    room = np.zeros((instance.tiers, 1 + instance.slots))
+    for name, price in zip(form.matrix.row_names(), highs.getSolution().row_dual, strict=True):
+        family, keys = name.rstrip("]").split("[")
+        key = [int(part) for part in keys.split(",")]
+        if family == "facet":
+            weights[key[2], key[0], key[1]] = price
+        elif family == "room":
+            room[key[1], 1 + key[0]] = -price
+        elif family == "rest":
+            room[-1, 1 + key[0]] = price
+    return highs.getObjectiveValue() * form.unit_s, weights, room * form.unit_s
+
+
+def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
+    """What facets mixed so and these prices of room prove, counts being any numbers."""
+    cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
+    reads = instance.read_counts()
+    base = np.zeros((*reads.shape, 3 * tiers))  # everything read in tier 0
+    base[..., 0], base[..., tiers] = reads * size, instance.llm.weight_reads
+    base[..., -1] = size if instance.inclusive else 0
+    slots = float((np.moveaxis(weights, 0, -1) * (base @ cost.facets.T)).sum())
+    beta = size * cost.facets
+    beta[:, :tiers] -= beta[:, :1]
+    if instance.inclusive:
+        beta[:, -1] = 0
+    prices, everyone = np.tensordot(beta.T, weights, 1), np.zeros(instance.layers, np.int64)
+    items = _items(instance, slice(None), everyone, 1, "numpy", 1).evaluate(prices, room, demand=False)[0]
+    return slots + items - sum(float(instance.room[k] or 0) * room[k].sum() for k in limited(instance))
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_from_the_relaxations_own_prices_the_plain_dual_is_the_relaxation(part: int) -> None:
+    """Of 200 instances; items' paths have whole optima, so nothing else is relaxed."""
+    rng, seen = np.random.default_rng([7, part]), 0
+    while seen < 50:
+        instance = tiny_instance(rng)
+        if has_latency(instance):
+            continue
+        seen += 1
+        value, weights, room = relaxed(instance)
+        assert weights.min() > -1e-9
+        assert room.min() > -1e-9 * value
+        assert weights.sum(axis=0) == pytest.approx(1)
+        assert plain_dual(instance, weights, room) == pytest.approx(value, rel=1e-6)
