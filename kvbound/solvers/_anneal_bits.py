@@ -67,6 +67,12 @@ class BitsAnnealer:
         """Decode time."""
         return int(self.bits.ticks.sum()) * self.board.tick
 
+    def warm_up(self) -> None:
+        """Have the kernel compiled before a clock runs: the first time that takes seconds."""
+        from kvbound.solvers._anneal_bits_kernels import DRAWS, anneal
+
+        anneal(self.board, self.bits, np.empty((0, DRAWS)))
+
     def run(self, going: Callable[[], bool]) -> None:
         """Try moves as long as `going` says so, asked every few; nothing worse is ever taken.
 

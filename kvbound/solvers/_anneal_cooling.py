@@ -92,9 +92,8 @@ class Annealer:
         """Estimate the seconds that one move of every chain takes, by a few that are all undone."""
         never = np.full((moves, self.chains.count), np.iinfo(np.int64).min)
         draws = np.random.default_rng(0).random((*never.shape, DRAWS))
-        for _ in range(2):  # the first compiles
-            begin = time.perf_counter()
-            anneal(self.board, self.chains, draws, never, self.kernel, self.threads)
+        begin = time.perf_counter()
+        anneal(self.board, self.chains, draws, never, self.kernel, self.threads)
         return (time.perf_counter() - begin) / moves
 
     def _batch(self, moves: int, heat: NDArray[np.float64], look: Callable[[], bool]) -> bool:

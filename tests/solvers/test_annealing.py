@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from kvbound.memory import Memory
 from kvbound.result import BoundStatus, Result, Status, Termination
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers import _anneal_board, annealing
+from kvbound.solvers._anneal_cooling import Annealer
 from kvbound.solvers.annealing import solve_annealing
 from kvbound.solvers.brute import solve_brute
 from tests.strategies import random_schedule, tiny_instance, tiny_instances
@@ -137,6 +139,20 @@ def test_it_ends_at_the_limit_and_when_near_enough() -> None:
     assert near.bound == kv.Bound(time_of(late), BoundStatus.CLAIMED, "given")
     ideal = solve_annealing(kv.read_instance("swap-2x48-c53-b64"), gap=0.0, time_limit=600)
     assert (ideal.status, ideal.bound.method) == (Status.OPTIMAL, "ideal")
+
+
+def test_compilation_takes_nothing_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = Annealer.pace, list[int]()
+
+    def pace(self: Annealer, moves: int) -> float:
+        if not calls:
+            time.sleep(0.6)
+        calls.append(moves)
+        return plain(self, moves)
+
+    monkeypatch.setattr(Annealer, "pace", pace)
+    result = solve_annealing(kv.read_instance("swap-2x48-c30-b450"), time_limit=0.5, gap=0.0)
+    assert result.options["moves"] > 0
 
 
 def test_it_ends_when_nothing_better_is_found() -> None:
