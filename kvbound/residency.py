@@ -5,12 +5,12 @@ Small ones become events; of large ones the events would fill the memory.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ def large(instance: Instance) -> bool:
 
 
 class Residency:
-    """A placement in two tiers, token by token, in a temporary folder that goes when this does.
+    """A placement in two tiers, token by token, in temporary files that go with the process at the latest.
 
     Attributes
     ----------
@@ -42,20 +42,22 @@ class Residency:
     initial: NDArray[np.uint8]
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="kvbound-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._files: dict[int, tuple[IO[bytes], tuple[int, ...]]] = {}
+        opened = self._opened = ExitStack()
+        weakref.finalize(self, opened.close)
 
     def put(self, layer: int, after: NDArray[np.uint8]) -> None:
         """Keep a layer's bits, (steps, bytes): of row j, the tokens in tier 0 after the layer's slot j."""
-        np.save(self._place(layer), after)
+        file = tempfile.TemporaryFile(prefix="kvbound-")  # noqa: SIM115 - it has no name, and stays open
+        self._opened.enter_context(file)
+        file.write(np.ascontiguousarray(after).data)
+        file.flush()
+        self._files[layer] = file, after.shape
 
     def after(self, layer: int) -> NDArray[np.uint8]:
         """Return a layer's bits, a memory map of shape (steps, bytes), lowest bit first."""
-        bits: NDArray[np.uint8] = np.load(self._place(layer), mmap_mode="r")
-        return bits
-
-    def _place(self, layer: int) -> Path:
-        return self._folder / f"{layer}.npy"
+        file, shape = self._files[layer]
+        return np.memmap(file, np.uint8, "r", shape=shape)
 
     def schedule(self) -> Schedule:
         """Return it by its events."""

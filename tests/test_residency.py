@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,32 @@ def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -
     assert np.array_equal(known.initial, arrays["initial"])
     assert np.array_equal(known.after(0), arrays["after_0"])
     assert examine(instance, known) is known
+
+
+def test_it_goes_when_nobody_keeps_it() -> None:
+    residency = Residency()
+    residency.put(0, np.ones((3, 8), np.uint8))
+    file, bits = residency._files[0][0], residency.after(0)
+    del residency
+    assert file.closed
+    assert bits.sum() == 24  # whoever still looks keeps what he sees
+
+
+def test_nothing_stays_when_the_process_is_killed(tmp_path: Path) -> None:
+    lines = """
+import os, signal
+import numpy as np
+from kvbound.residency import Residency
+residency = Residency()
+residency.put(0, np.ones((3, 8), np.uint8))
+assert residency.after(0).sum() == 24
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", lines], env=os.environ | {"TMPDIR": str(tmp_path)}, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import pytest
 import kvbound as kv
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
-from kvbound.residency import Residency
 
 ON_READ, PREFETCH = "swap-4x64-c30-b450", "native-r15-c25-b64-n64-prefetch"
 
@@ -64,15 +63,6 @@ def test_a_layer_that_cannot_be_read(case: Instance, arrays: dict[str, Any], tmp
     report = check(case.expanded(), case.trace.rows, path)
     assert "is no readable npz file" in report.problems[0]
     assert report.time_s is None
-
-
-def test_it_goes_when_nobody_keeps_it() -> None:
-    residency = Residency()
-    residency.put(0, np.zeros((2, 8), np.uint8))
-    place = residency.after(0).filename  # type: ignore[attr-defined]
-    assert Path(place).is_file()
-    del residency
-    assert not Path(place).exists()
 
 
 def test_a_wrong_claim(case: Instance, arrays: dict[str, Any]) -> None:
