@@ -7,22 +7,26 @@ would be a miss too many, stays.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Initial, Instance
 from kvbound.kernels import compiled
+from kvbound.progress import Progress, silent
 from kvbound.solvers._turned import by_token, last_read, lowest, next_read
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 
+FITTED = "schedule made to fit"
 _SOON = 2
 """Steps until their next read of those that are asked first to stay."""
 
 
-def fit(instance: Instance, inside: Bools, after: Words, spare: Ints) -> None:
+def fit(instance: Instance, inside: Bools, after: Words, spare: Ints, progress: Progress = silent) -> None:
     """Let items leave that do not fit or are of no use, and others stay instead.
 
     Parameters
@@ -42,14 +46,20 @@ def fit(instance: Instance, inside: Bools, after: Words, spare: Ints) -> None:
     change = np.diff(held, axis=0).ravel()
     left = room - np.concatenate([[0], change.cumsum()]) - held[0].sum()
     rows = [instance.trace.words(layer) for layer in range(instance.layers)]
-    slots = [(step, layer) for step in range(instance.decode_steps) for layer in range(instance.layers)]
     prompt, forced = instance.prefill_tokens, instance.rules.initial is Initial.PREFILL_FIRST
-    for step, layer in slots:
+    rounds = (_SOON, instance.decode_steps)
+
+    def slots(number: int) -> Iterator[tuple[int, int]]:
+        for step in range(instance.decode_steps):
+            progress(number + step / instance.decode_steps, 1 + len(rounds), FITTED)
+            yield from ((step, layer) for layer in range(instance.layers))
+
+    for step, layer in slots(0):
         if spare[step, layer] > 0:
             mine = turned[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
             _release(*mine, left, layer, instance.layers, step, prompt, forced)
-    for most in (_SOON, instance.decode_steps):
-        for step, layer in slots:
+    for number, most in enumerate(rounds, 1):
+        for step, layer in slots(number):
             if left[step * instance.layers + layer + 1] > 0:
                 mine = turned[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
                 _fill(*mine, left, layer, instance.layers, step, prompt, most)

@@ -57,11 +57,15 @@ _LEARN = 0.5, 1.0
 class Answer(NamedTuple):
     """What came of it."""
 
-    schedule: Play | Schedule | None
-    """A schedule that keeps the rules, or none if there was no time for everybody to answer."""
+    state: _Answers | None
+    """What everybody answered; none if there was no time for that."""
     multipliers: Multipliers
     """The dual's, moved by what loads they led to."""
     termination: Termination
+
+    def schedule(self, progress: Progress = silent) -> Play | Schedule | None:
+        """Make it a schedule that keeps the rules, once: the answers are used up."""
+        return None if self.state is None else self.state.settled(progress)
 
 
 def applies(instance: Instance) -> bool:
@@ -119,7 +123,7 @@ def respond(
                 progress(step + 1, steps, "items answer prices")
         except KeyboardInterrupt:
             ended = Termination("interrupted")
-    return Answer(state.settled() if state.share == 1 else None, prices.multipliers(), ended)
+    return Answer(state if state.share == 1 else None, prices.multipliers(), ended)
 
 
 class _State(Protocol):
@@ -142,6 +146,13 @@ class _State(Protocol):
 
     def held(self) -> Floats:
         """Blocks of those in tiers with a limit, at the start and after every slot, (tiers, 1 + slots)."""
+
+
+class _Answers(_State, Protocol):
+    """One that can be made to fit."""
+
+    def settled(self, progress: Progress = silent) -> Play | Schedule:
+        """Return it as a schedule that keeps within the room; what was answered is used up."""
 
 
 class _Prices:

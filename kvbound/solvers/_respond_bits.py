@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
+from kvbound.progress import Progress, silent
 from kvbound.solvers._balance import free_misses
 from kvbound.solvers._balance_kernels import HELD, HITS, UNREAD, UP
 from kvbound.solvers._dual_items import Lanes, count_bits, count_units, occupancy
@@ -146,14 +147,14 @@ class Bits:
         start, after = self.start.astype(np.float64), self.counts[..., HELD].astype(np.float64)
         return occupancy(self.instance, start[None], after[None], slice(None))
 
-    def settled(self) -> Play:
-        """Return it as a schedule that keeps within the room."""
+    def settled(self, progress: Progress = silent) -> Play:
+        """Return it as a schedule that keeps within the room; what was answered is used up."""
         instance = self.instance
         free = free_misses(instance, self.counts[..., UP].astype(np.float64))
         inside = self.inside.reshape(instance.layers, -1)
         served = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]  # by tier 1
         after, width = self._by_step(), count_units(instance)
-        fit(instance, inside, after, free - served)
+        fit(instance, inside, after, free - served, progress)
         return Play.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
 
     def _by_step(self) -> Words:

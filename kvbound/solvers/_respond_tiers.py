@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
+from kvbound.progress import Progress, silent
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers._dual_items import Lanes, count_bits, count_units, limited, occupancy
 from kvbound.solvers._dual_states import ManyTiers, tally
+from kvbound.solvers._fit import FITTED
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -124,8 +126,8 @@ class Tiers:
         start, now = (each[tiers].astype(np.float64) for each in (self.start, after))
         return occupancy(self.instance, start, now, slice(None))
 
-    def settled(self) -> Schedule:
-        """Return it as a schedule that keeps within the room."""
+    def settled(self, progress: Progress = silent) -> Schedule:
+        """Return it as a schedule that keeps within the room; what was answered is used up."""
         instance = self.instance
         plan, prompt = self.plan[:, :, : instance.blocks], -(-instance.prefill_tokens // instance.granularity)
         first = self.first[:, :prompt]
@@ -137,6 +139,7 @@ class Tiers:
         before = np.full((instance.layers, instance.blocks), instance.tiers, np.uint8)
         before[:, :prompt] = first
         for step, slots in enumerate(plan):
+            progress(step, len(plan), FITTED)
             for layer, wanted in enumerate(slots):
                 _play(instance, before[layer], wanted, plan[step : step + _AHEAD, layer], room, step, layer)
             before = slots

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from threading import Event
-from typing import Any
+from typing import Any, TypeAlias
 
 from kvbound.cost import identify
 from kvbound.errors import UsageError
@@ -98,13 +99,15 @@ def solve_pricing(
         best.take_all(_candidates(instance, start, progress))
         until = math.inf if large(instance) else begin + time_limit
         tuning = (1.0 if large(instance) else _BOUND) * time_limit
-        with _beside(instance, best, progress) as finish:
+        with _beside(_eviction(instance, best), progress) as finish:
             tuned = tune(instance, time_limit=tuning, sample=sample, **options)
             proof = tuned.certificate
             if tuned.termination.reason != "interrupted":
                 finish()
-        proof, ended = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
-        bound = certify(instance, proof)
+        proof, ended, fitting = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
+        with _beside(fitting, progress) as finish:
+            bound = certify(instance, proof)
+            finish()
         if bound.status is BoundStatus.CLAIMED:
             ended = Termination("interrupted")  # the check was
         if ended.reason != "interrupted":
@@ -116,29 +119,54 @@ def solve_pricing(
     return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
 
 
+_Job: TypeAlias = Callable[[Progress], None]
+
+
 def _answered(
-    instance: Instance, best: _Best, tuned: Tuned, gap: float, *, seed: int, end: float, **how: Any
-) -> tuple[Certificate, Termination]:
-    """Make a schedule of the dual's prices if there is need; return the best proof, and how it ended."""
+    instance: Instance,
+    best: _Best,
+    tuned: Tuned,
+    gap: float,
+    *,
+    seed: int,
+    end: float,
+    progress: Progress,
+    **how: Any,
+) -> tuple[Certificate, Termination, _Job | None]:
+    """Make schedules of the dual's prices if there is need.
+
+    Returns
+    -------
+    The best proof, how it ended, and what is left to do where that takes minutes: make the schedule fit.
+    """
     proof, ended = tuned.certificate, tuned.termination
     enough = best.within(gap, proof.bound_s)
     if enough or not answers.applies(instance) or ended.reason == "interrupted" or tuned.multipliers is None:
-        return proof, ended
-    multipliers, ended = tuned.multipliers, Termination()
+        return proof, ended, None
+    multipliers, ended, fitting = tuned.multipliers, Termination(), None
     try:
         for number in range(_rounds(instance)):
-            answer = answers.respond(instance, multipliers, seed=seed + number, end=end, **how)
+            answer = answers.respond(
+                instance, multipliers, seed=seed + number, end=end, progress=progress, **how
+            )
             multipliers, ended = answer.multipliers, answer.termination
-            if answer.schedule is not None:
-                best.take(cost_of(instance, answer.schedule))
+            fitting = partial(_settle, instance, best, answer)
+            if not large(instance):
+                fitting = fitting(progress)
             if ended.reason != "interrupted":
-                learnt = prove(instance, multipliers, **how)
+                learnt = prove(instance, multipliers, progress=progress, **how)
                 proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
             if ended.reason != "done" or best.within(gap, proof.bound_s):
                 break
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    return proof, ended
+    return proof, ended, fitting
+
+
+def _settle(instance: Instance, best: _Best, answer: answers.Answer, progress: Progress) -> None:
+    schedule = answer.schedule(progress)
+    if schedule is not None:
+        best.take(cost_of(instance, schedule))
 
 
 def _rounds(instance: Instance) -> int:
@@ -146,15 +174,24 @@ def _rounds(instance: Instance) -> int:
     return 1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS
 
 
-@contextmanager
-def _beside(instance: Instance, best: _Best, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Play balanced eviction beside the block where it takes minutes; yield what waits for it.
+def _eviction(instance: Instance, best: _Best) -> _Job | None:
+    """Balanced eviction, where it takes minutes: beside the tuning of the bound.
 
-    It ends with the block, finished or not. Where items may be prefetched it would take too much memory, and
-    where reads change much prices are better.
+    Where items may be prefetched it would take too much memory; where reads change much prices are better.
     """
     on_read = instance.rules.migration is Migration.ON_READ
     if not (large(instance) and on_read and balance.applies(instance) and balance.repetitive(instance)):
+        return None
+    return lambda report: best.take(_balanced(instance, report))
+
+
+@contextmanager
+def _beside(job: _Job | None, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Run a job in a thread beside the block, and yield what waits for it.
+
+    It ends with the block, finished or not: its progress, heard while somebody waits, stops it.
+    """
+    if job is None:
         yield lambda: None
         return
     over = Event()
@@ -166,12 +203,12 @@ def _beside(instance: Instance, best: _Best, progress: Progress) -> Iterator[Cal
         told(done, total, note)
 
     with ThreadPoolExecutor(1) as pool:
-        played = pool.submit(_balanced, instance, report)
+        running = pool.submit(job, report)
 
         def finish() -> None:
             nonlocal told
             told = progress
-            best.take(played.result())
+            running.result()
 
         try:
             yield finish

@@ -88,7 +88,7 @@ def run(case: Instance) -> list[float]:
     assert tuned.multipliers is not None
     begin = time.perf_counter()
     with watched(peak):
-        answer = respond(case, tuned.multipliers, kernel=kernel).schedule
+        answer = respond(case, tuned.multipliers, kernel=kernel).schedule()
     sweep = (time.perf_counter() - begin) / (1 + SWEEPS)
     assert isinstance(answer, Play)
     schedule = answer.residency.arrays(case.sha256)

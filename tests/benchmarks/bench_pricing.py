@@ -56,7 +56,7 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     tuned = tune(case, time_limit=limit)
     assert tuned.multipliers is not None
     begin = time.perf_counter()
-    answer = respond(case, tuned.multipliers).schedule
+    answer = respond(case, tuned.multipliers).schedule()
     answered = (time.perf_counter() - begin) / (1 + SWEEPS)
     assert isinstance(answer, Play)
     found = total(answer)

@@ -52,7 +52,7 @@ def anything(instance: Instance, seed: int) -> Multipliers:
 @given(simple(), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int) -> None:
-    play = respond(instance, anything(instance, seed), seed=seed).schedule
+    play = respond(instance, anything(instance, seed), seed=seed).schedule()
     assert isinstance(play, Play)
     measures = evaluate_loads(instance, play.loads(instance))
     bits = play.residency.arrays(instance.sha256)
@@ -85,7 +85,7 @@ def test_same_bits_whatever_runs(
     instance, multipliers = tight
     monkeypatch.setattr(_respond, "SWEEPS", 1)
     monkeypatch.setattr(_respond, "_WORTH", 0)  # threads for the smallest, too
-    one, other = (respond(instance, multipliers, seed=3, **chosen).schedule for chosen in ({}, options))
+    one, other = (respond(instance, multipliers, seed=3, **chosen).schedule() for chosen in ({}, options))
     assert isinstance(one, Play)
     assert isinstance(other, Play)
     for layer in range(instance.layers):
@@ -101,7 +101,7 @@ def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float)
     assert tuned.multipliers is not None
     bound = tuned.certificate.bound_s
     balanced = min(cost(instance, play) for play in balance.plays(instance, silent))
-    answer = cost(instance, respond(instance, tuned.multipliers).schedule)
+    answer = cost(instance, respond(instance, tuned.multipliers).schedule())
     assert bound <= answer
     assert answer - bound < most * (balanced - bound)
 
@@ -109,7 +109,7 @@ def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float)
 def test_no_schedule_where_time_runs_out(tight: tuple[Instance, Multipliers]) -> None:
     instance, multipliers = tight
     answer = respond(instance, multipliers, end=time.perf_counter())
-    assert answer.schedule is None
+    assert answer.schedule() is None
     assert answer.termination == Termination("limit", "time")
 
 
@@ -126,7 +126,7 @@ def test_an_interrupt_keeps_what_everybody_has_answered(tight: tuple[Instance, M
     for share, everybody in ((0.0, False), (0.5, True)):
         answer = respond(instance, multipliers, progress=at(share))
         assert answer.termination == Termination("interrupted")
-        assert (answer.schedule is not None) == everybody
+        assert (answer.schedule() is not None) == everybody
 
 
 def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
@@ -137,7 +137,7 @@ def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
     answer = respond(instance, poor.multipliers)
     learnt = prove(instance, answer.multipliers)
     assert check(instance.expanded(), instance.trace.rows, learnt.arrays()).ok
-    assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.schedule)
+    assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.schedule())
 
 
 @given(simple(), st.integers(0, 99))
@@ -183,10 +183,10 @@ def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPa
     instance = case.with_rules(accounting="physical")
     tuned = tune(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
-    times = {"fit": cost(instance, respond(instance, tuned.multipliers).schedule)}
+    times = {"fit": cost(instance, respond(instance, tuned.multipliers).schedule())}
     for name in ("_fill", "_release"):
         monkeypatch.setattr(_fit, name, lambda *_: None)
-        times[name] = cost(instance, respond(instance, tuned.multipliers).schedule)
+        times[name] = cost(instance, respond(instance, tuned.multipliers).schedule())
     assert times["fit"] < times["_fill"] < times["_release"]
 
 
