@@ -53,7 +53,7 @@ class Lanes:
     born
         Step in which each block begins: PROMPT, or NOBODY for lanes that only fill a word; (layers, lanes).
     weight
-        Blocks that a lane stands for, (layers,).
+        Blocks that a lane stands for.
     reads
         What all lanes read, times the weight, (steps, layers).
     """
@@ -62,7 +62,7 @@ class Lanes:
     rows: NDArray[np.uint64]
     blocks: Ints
     born: NDArray[np.int32]
-    weight: Floats
+    weight: np.float64
     reads: Floats
 
     @classmethod
@@ -71,9 +71,23 @@ class Lanes:
 
         A unit is as many blocks as fill whole words of a trace's rows.
         """
+        count = -(-count_units(instance) // stride)
+        return cls._of(instance, layers, offsets[layers, None] + stride * np.arange(count), np.float64(1))
+
+    @classmethod
+    def sample(cls, instance: Instance, stride: int, generator: np.random.Generator) -> Lanes:
+        """Draw about one unit in `stride` of every layer, evenly spread, each with the same chance."""
+        units = count_units(instance)
+        count = max(round(units / stride), 1)
+        first = generator.integers(units, size=(instance.layers, 1))
+        drawn = (first + units * np.arange(count) // count) % units
+        return cls._of(instance, slice(None), np.sort(drawn, axis=1), np.float64(units / count))
+
+    @classmethod
+    def _of(cls, instance: Instance, layers: slice, units: Ints, weight: np.float64) -> Lanes:
+        """Take units of some layers, (layers, units), upwards; those beyond the last one are empty."""
         size, steps, prefill = instance.granularity, instance.decode_steps, instance.prefill_tokens
         chosen = range(instance.layers)[layers]
-        units = offsets[layers, None] + stride * np.arange(-(-count_units(instance) // stride))
         span = _span(instance)
         tokens = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
         blocks = tokens[:, ::size] // size
@@ -84,11 +98,11 @@ class Lanes:
         for n, layer in enumerate(chosen):
             trace = instance.trace.words(layer)
             there = np.searchsorted(words[n], trace.shape[1])
-            rows[:, n, :there] = trace[:, words[n, :there] if stride > 1 else slice(there)]
+            whole = there == trace.shape[1]
+            rows[:, n, :there] = trace[:, slice(there) if whole else words[n, :there]]
             lane = np.flatnonzero((tokens[n] >= prefill) & (tokens[n] < instance.tokens))
             clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
             rows[tokens[n, lane] - prefill, n, lane >> 6] &= clear
-        weight = instance.blocks / np.maximum((born != NOBODY).sum(axis=1), 1)
         return cls(layers, rows, blocks, born, weight, count_bits(rows) * weight)
 
 

@@ -135,7 +135,7 @@ class TwoTiers:
         value = float((lanes.weight * gain).sum() + (mine[1] * lanes.reads + mine[5]).sum())
         if not demand:
             return value, None
-        counts = follow(lanes, swept, inside, self.kernel, self.threads) * lanes.weight[:, None]
+        counts = follow(lanes, swept, inside, self.kernel, self.threads) * lanes.weight
         used = np.zeros_like(mine)
         used[1], used[3], used[4], used[5] = counts[..., 0], counts[..., 1], counts[..., 2], 1
         used[0] = lanes.reads - used[1]

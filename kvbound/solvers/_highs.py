@@ -143,11 +143,19 @@ def minimise(
     return _answer(highs, whole=True)
 
 
+class Quiet(highspy.Highs):  # type: ignore[misc]
+    """HiGHS without a word: from 1.16 on it greets on standard output as soon as callbacks are set."""
+
+    def enableCallbacks(self) -> None:
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()
+
+
 def _load(matrix: Matrix, *, whole: bool, seed: int, threads: int) -> highspy.Highs:
     # without this a change of `threads` makes run() fail with objective 0
     highspy.Highs.resetGlobalScheduler(True)
-    highs = highspy.Highs()
-    for name, value in (("output_flag", False), ("threads", threads), ("random_seed", seed)):
+    highs = Quiet()
+    for name, value in (("threads", threads), ("random_seed", seed)):
         highs.setOptionValue(name, value)
     if highs.passModel(program(matrix, whole=whole)) == highspy.HighsStatus.kError:
         raise KvboundError("HiGHS did not accept the program")
@@ -156,9 +164,8 @@ def _load(matrix: Matrix, *, whole: bool, seed: int, threads: int) -> highspy.Hi
 
 def prices(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
     """Return the dual prices of a small linear program: minimise cost @ x, rows @ x >= least, x >= 0."""
-    highs, lp = highspy.Highs(), highspy.HighsLp()
-    for name, value in (("output_flag", False), ("presolve", "off")):
-        highs.setOptionValue(name, value)
+    highs, lp = Quiet(), highspy.HighsLp()
+    highs.setOptionValue("presolve", "off")
     lp.num_row_, lp.num_col_ = rows.shape
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, np.zeros(len(cost)), np.full(len(cost), np.inf)
     lp.row_lower_, lp.row_upper_ = least, np.full(len(least), np.inf)

@@ -105,7 +105,7 @@ class Search:
             matrix,
             time_limit=share * self._left(),
             gap=gap,
-            target=self.bound / (1 - self.gap),
+            target=self.bound / (1 - self.gap) if self.gap < 1 else np.inf,
             seed=self.seed,
             threads=self.threads,
             progress=self.progress,

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
@@ -149,8 +148,7 @@ def _samples(
     generator = np.random.default_rng(seed)
 
     def gather() -> Items:
-        offsets = generator.integers(stride, size=instance.layers)
-        return _items(instance, slice(None), offsets, stride, kernel, threads)
+        return _items(instance, Lanes.sample(instance, stride, generator), kernel, threads)
 
     if stride == 1:
         everything = gather()
@@ -201,7 +199,7 @@ def evaluate(
     everyone, total = np.zeros(instance.layers, np.int64), 0.0
 
     def one_layer(layer: int) -> float:
-        items = _items(instance, slice(layer, layer + 1), everyone, 1, kernel, 1)
+        items = _items(instance, Lanes.of(instance, slice(layer, layer + 1), everyone), kernel, 1)
         return items.evaluate(prices, capacity, demand=False)[0]
 
     with _pool(threads) as pool:
@@ -234,18 +232,16 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _items(
-    instance: Instance, layers: slice, offsets: NDArray[np.int64], stride: int, kernel: Kernel, threads: int
-) -> Items:
-    """Take every stride-th unit of some layers, with the fast path where it applies."""
-    lanes = Lanes.of(instance, layers, offsets, stride)
+def _items(instance: Instance, lanes: Lanes, kernel: Kernel, threads: int) -> Items:
+    """Make lanes ready to be priced, with the fast path where it applies."""
     paths = TwoTiers if applies(instance) else ManyTiers
     return paths(instance, lanes, kernel, threads)
 
 
 def _warm_up(instance: Instance, kernel: Kernel) -> None:
     """Have the kernels compiled before a clock runs: the first time that takes seconds."""
-    items = _items(instance, slice(1), np.zeros(1, np.int64), count_units(instance), kernel, 1)
+    lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_units(instance))
+    items = _items(instance, lanes, kernel, 1)
     slots = instance.decode_steps, instance.layers
     capacity = np.zeros((instance.tiers, 1 + math.prod(slots)))
     items.evaluate(np.zeros((3 * instance.tiers, *slots)), capacity)

@@ -12,7 +12,7 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.files import atomic_write
 from kvbound.instance import Instance
 from kvbound.models import columns, formulation
-from kvbound.solvers._highs import program
+from kvbound.solvers._highs import Quiet, program
 
 MOST_COLUMNS = 2_000_000
 """A file of more columns has gigabytes and is of no use to anyone."""
@@ -42,8 +42,7 @@ def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str
         most = f"more than the {MOST_COLUMNS:,} that make sense"
         raise UsageError(f"{instance.name}: the program has up to {size:,} columns, {most}")
     model = formulation(instance)
-    highs, content = highspy.Highs(), program(model.matrix, whole=True)
-    highs.setOptionValue("output_flag", False)
+    highs, content = Quiet(), program(model.matrix, whole=True)
     content.col_names_ = _plain(model.matrix.column_names())
     content.row_names_ = _plain(model.matrix.row_names())
     ok = highspy.HighsStatus.kOk

@@ -1,5 +1,6 @@
 """Exit codes and streams, whatever the command."""
 
+import json
 import os
 import signal
 import subprocess
@@ -112,3 +113,12 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
     assert err == "kvbound: interrupted\n"
     assert '"method": "lru"' in out
     assert (tmp_path / "o" / "lru" / "schedule.npz").exists()
+
+
+@pytest.mark.parametrize("method", ["exact", "relax"])
+def test_one_document_on_standard_output(method: str) -> None:
+    """What a solver's library prints by itself, late and past Python, would spoil it."""
+    process = kvbound_process("solve", "tiny-on-read", "--method", method, "--json")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert json.loads(out)["method"] == method

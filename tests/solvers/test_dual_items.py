@@ -1,6 +1,7 @@
 """Best paths: the fast way between two tiers, the general one and both kernels agree; slopes are slopes."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm import Llm
-from kvbound.solvers._dual_items import NOBODY, Floats, Items, Lanes
+from kvbound.solvers._dual_items import NOBODY, Floats, Items, Lanes, count_units
 from kvbound.solvers._dual_paths import TwoTiers
 from kvbound.solvers._dual_states import ManyTiers
 from kvbound.workloads import RandomSwap
@@ -120,22 +121,47 @@ def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any])
     assert value == pytest.approx(float((demand.used * here[0]).sum() + (demand.held * here[1]).sum()))
 
 
-@pytest.mark.parametrize("stride", [2, 3, 8])
-@pytest.mark.parametrize("granularity", [1, 3, 16])
-def test_samples_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
-    rng = np.random.default_rng(stride)
+def sampled(granularity: int) -> Instance:
+    """An instance of 12 units, the last of which is not full."""
+    rng = np.random.default_rng(granularity)
     reads = RandomSwap(layers=2, prefill_tokens=700, decode_steps=12, variation=0.3)
     rules: dict[str, Any] = {"tiers": 3, "copies": "exclusive", "migration": "prefetch", "initial": "free"}
     some = tiny_instance(rng, **rules, granularity=granularity)
-    llm = Llm("two layers", 2, 1, 0, 1.0)
-    instance = Instance("sampled", some.memory, llm, some.rules, reads)
-    prices, capacity = any_prices(instance, rng)
+    return Instance("sampled", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 8])
+@pytest.mark.parametrize("granularity", [1, 3, 16])
+def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
+    instance = sampled(granularity)
+    prices, capacity = any_prices(instance, np.random.default_rng(stride))
     whole = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)[0]
     parts, taken = 0.0, []
     for offset in range(stride):
         one = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
         taken.append(one.blocks[0][one.born[0] != NOBODY])
-        if taken[-1].size:
-            parts += ManyTiers(instance, one).evaluate(prices, capacity)[0] / float(one.weight[0])
+        parts += ManyTiers(instance, one).evaluate(prices, capacity)[0]
     assert np.array_equal(np.sort(np.concatenate(taken)), np.arange(instance.blocks))
     assert parts == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, 7, 8, 20])
+@pytest.mark.parametrize("granularity", [1, 3, 16])
+def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
+    """Every unit has the same chance, whether the stride divides their number or not."""
+    instance = sampled(granularity)
+    prices, capacity = any_prices(instance, np.random.default_rng(stride))
+    value, demand = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)
+    assert demand is not None
+    count = count_units(instance)
+    values, held = [], []
+    for first in range(count):
+        given = Mock(np.random.Generator)
+        given.integers.return_value = np.full((instance.layers, 1), first)
+        drawn = Lanes.sample(instance, stride, given)
+        one, asked = ManyTiers(instance, drawn).evaluate(prices, capacity)
+        assert asked is not None
+        values.append(one)
+        held.append(asked.held)
+    assert np.mean(values) == pytest.approx(value)
+    assert np.mean(held, axis=0) == pytest.approx(demand.held)

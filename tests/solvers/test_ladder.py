@@ -16,7 +16,7 @@ from kvbound.instance import Instance
 from kvbound.models.indexed import Indexed
 from kvbound.policies import POLICIES
 from kvbound.slotcost import SlotCost
-from kvbound.solvers._dual_items import limited
+from kvbound.solvers._dual_items import Lanes, limited
 from kvbound.solvers._highs import program
 from kvbound.solvers.brute import solve_brute
 from kvbound.solvers.dual import _items, solve_dual
@@ -122,7 +122,8 @@ def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
     if instance.inclusive:
         beta[:, -1] = 0
     prices, everyone = np.tensordot(beta.T, weights, 1), np.zeros(instance.layers, np.int64)
-    items = _items(instance, slice(None), everyone, 1, "numpy", 1).evaluate(prices, room, demand=False)[0]
+    lanes = Lanes.of(instance, slice(None), everyone)
+    items = _items(instance, lanes, "numpy", 1).evaluate(prices, room, demand=False)[0]
     return slots + items - sum(float(instance.room[k] or 0) * room[k].sum() for k in limited(instance))
 
 
