@@ -40,8 +40,8 @@ the free misses that slots save for prefetching before steps that had too many m
 _AHEAD, _TOO_MANY = 4, 0.02
 """How many steps before; and what share of a step's free misses its other ones are then."""
 
-_LOOK, _NEW = 1024, 0.1
-"""Steps looked at, and what share of their reads may be new ones."""
+_LOOK = 1024
+"""Steps looked at."""
 
 
 def applies(instance: Instance) -> bool:
@@ -49,14 +49,15 @@ def applies(instance: Instance) -> bool:
     return _dual_paths.applies(instance) and instance.rules.migration is not Migration.NONE
 
 
-def repetitive(instance: Instance) -> bool:
-    """Whether nine reads in ten repeat the step before's, in the first layer.
+def keeps_up(instance: Instance) -> bool:
+    """Whether tier 1 can serve what steps read anew while tier 0 is busy with the rest, in the first layer.
 
-    Elsewhere there is more to bring in, and what the rule leaves out, the writes, matters most.
+    Elsewhere more has to be brought in, and what the rule leaves out, the writes, matters most.
     """
     rows = instance.trace.words(0)[:_LOOK]
     new = np.bitwise_count(rows[1:] & ~rows[:-1]).sum(dtype=np.int64)
-    return bool(new <= _NEW * np.bitwise_count(rows[1:]).sum(dtype=np.int64))
+    free = free_misses(instance, np.zeros((instance.decode_steps, instance.layers)))
+    return bool(new <= free[1 : len(rows), 0].sum())
 
 
 def plays(instance: Instance, progress: Progress) -> Generator[Play, None, None]:

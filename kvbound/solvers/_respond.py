@@ -40,7 +40,7 @@ _MOST = 2e9
 """Slots times blocks up to which each has its byte; single tokens between inclusive tiers have bits."""
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
-SWEEPS = 6
+SWEEPS = 9
 """How often everybody answers again."""
 _WORTH = 2e6
 """Items that answer, times steps, from which threads save more than it takes to start them."""

@@ -180,7 +180,7 @@ def _eviction(instance: Instance, best: _Best) -> _Job | None:
     Where items may be prefetched it would take too much memory; where reads change much prices are better.
     """
     on_read = instance.rules.migration is Migration.ON_READ
-    if not (large(instance) and on_read and balance.applies(instance) and balance.repetitive(instance)):
+    if not (large(instance) and on_read and balance.applies(instance) and balance.keeps_up(instance)):
         return None
     return lambda report: best.take(_balanced(instance, report))
 

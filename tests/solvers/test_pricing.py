@@ -143,7 +143,7 @@ def test_what_runs_beside_ends_with_the_tuning(
         return replace(tune(*args, **options), termination=Termination("interrupted"))
 
     monkeypatch.setattr(pricing, "tune", interrupted)
-    result = kv.solve(_varied("low"), "pricing", time_limit=2)
+    result = kv.solve(_small(), "pricing", time_limit=2)
     assert forever.is_set()
     assert (result.status, result.termination.reason) == ("unknown", "interrupted")
     assert result.bound.status is BoundStatus.CERTIFIED
@@ -158,23 +158,31 @@ def test_an_interrupt_ends_waiting_for_what_runs_beside(forever: threading.Event
             waited.set()
             signal.pthread_kill(main, signal.SIGINT)
 
-    result = kv.solve(_varied("low"), "pricing", time_limit=2, progress=interrupt)
+    result = kv.solve(_small(), "pricing", time_limit=2, progress=interrupt)
     assert forever.is_set()
     assert result.termination.reason == "interrupted"
     assert result.bound.status is BoundStatus.CLAIMED
     assert result.certificate is not None
 
 
-def _varied(variation: str) -> Instance:
-    return Cell(variation).instance(Scale("small", 64, 16, 0.0)).with_rules(accounting="physical")
+def _small(**factors: Any) -> Instance:
+    return Cell(**factors).instance(Scale("small", 64, 16, 0.0)).with_rules(accounting="physical")
 
 
-@pytest.mark.parametrize(("variation", "much"), [("low", False), ("actual-like", True), ("high", True)])
-def test_nothing_is_played_beside_where_reads_change_much(
-    variation: str, much: bool, forever: threading.Event
+@pytest.mark.parametrize(
+    ("factors", "much"),
+    [
+        ({"hbm": 18}, False),
+        ({"variation": "actual-like"}, True),
+        ({"variation": "high"}, True),
+        ({"link": 64, "hbm": 25}, True),
+    ],
+)
+def test_nothing_is_played_beside_where_more_is_new_than_the_slow_tier_serves(
+    factors: dict[str, Any], much: bool, forever: threading.Event
 ) -> None:
-    instance = _varied(variation)
-    assert balance.repetitive(instance) != much
+    instance = _small(**factors)
+    assert balance.keeps_up(instance) != much
     if much:
         assert kv.solve(instance, "pricing", time_limit=1).residency is not None
     assert not forever.is_set()
