@@ -75,5 +75,7 @@ def open_npz(path: Path | str, what: str) -> Iterator[Mapping[str, NDArray[Any]]
         raise
     except FileNotFoundError:
         raise InputError(path, "", f"{what}, found nothing there") from None
-    except Exception as error:  # whatever a damaged file makes the zip and array readers raise
-        raise InputError(path, "", f"{what} (.npz), found {type(error).__name__}") from None
+    except IsADirectoryError:
+        raise InputError(path, "", f"{what} (.npz), found a folder") from None
+    except Exception:  # whatever a damaged file makes the zip and array readers raise
+        raise InputError(path, "", f"{what} (.npz), but it is damaged or something else") from None

@@ -181,8 +181,8 @@ def array(arrays: Mapping[str, Any], name: str, dtype: str, *shape: int) -> NDAr
     value = np.asarray(arrays[name])
     fits = len(shape) == value.ndim and all(w in (-1, n) for w, n in zip(shape, value.shape, strict=True))
     if value.dtype != np.dtype(dtype) or not fits:
-        expected = f"{dtype} {tuple('any' if size < 0 else size for size in shape)}"
-        raise Refused(f"{name} is {value.dtype} {value.shape}, expected {expected}")
+        sizes = ", ".join("any" if size < 0 else str(size) for size in shape)
+        raise Refused(f"{name} is {value.dtype} {value.shape}, expected {dtype} ({sizes})")
     return value
 
 
@@ -195,4 +195,4 @@ def tie(arrays: Mapping[str, Any], case: Case, schema: str, accounting: str) -> 
     if text(arrays, "instance_sha256") == case.sha256:
         return []
     made = text(arrays, "instance_sha256")[:12]
-    return [f"the schedule was made for another instance: {made}..., not {case.sha256[:12]}..."]
+    return [f"the file was made for another instance: {made}..., not {case.sha256[:12]}..."]

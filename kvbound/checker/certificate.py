@@ -66,7 +66,7 @@ def check_certificate(
     claimed_s
         A bound claimed elsewhere, in seconds.
     """
-    sha256 = None
+    sha256, problems = None, list[str]()
     try:
         case = read_case(expanded, rows)
         sha256 = case.sha256
@@ -75,7 +75,7 @@ def check_certificate(
         given = _take_apart(case, arrays)
         rooms = _rooms(case, given)
     except Refused as refusal:
-        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
     total = _total(case, given, rows) - sum(
         room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items()
     )

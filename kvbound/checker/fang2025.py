@@ -47,7 +47,7 @@ def check_fang2025(
     expanded: Mapping[str, Any], rows: Rows, schedule: Source, *, claimed_s: float | None = None
 ) -> Report:
     """Check a log of an instance with ``fang2025`` accounting; parameters as for `check_schedule`."""
-    sha256 = None
+    sha256, problems = None, list[str]()
     try:
         case = read_case(expanded, rows)
         sha256 = case.sha256
@@ -56,7 +56,7 @@ def check_fang2025(
         problems = tie(arrays, case, SCHEMA, "fang2025")
         log = _take_apart(case, arrays)
     except Refused as refusal:
-        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
     held = _check_pool(case, log, problems)
     hits, reads, before = _replay(case, rows, log, problems)
     _check_charges(case, log, before, problems)

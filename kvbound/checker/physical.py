@@ -32,7 +32,7 @@ def check_schedule(
     claimed_s
         A claimed decode time in seconds, compared to 1e-9 relative.
     """
-    sha256 = None
+    sha256, problems = None, list[str]()
     try:
         case = read_case(expanded, rows)
         sha256 = case.sha256
@@ -42,7 +42,7 @@ def check_schedule(
         problems = tie(arrays, case, SCHEMA, "physical")
         initial, events = _take_apart(case, arrays)
     except Refused as refusal:
-        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
     check_initial(case, initial, problems)
     layers = [
         _replay(case, number, rows[number], initial[number], events[number], problems)

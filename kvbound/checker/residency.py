@@ -25,7 +25,7 @@ def check_residency(
 
     Layers are read one after the other.
     """
-    sha256 = None
+    sha256, problems = None, list[str]()
     try:
         case = read_case(expanded, rows)
         sha256 = case.sha256
@@ -42,7 +42,7 @@ def check_residency(
             after = array(arrays, f"after_{layer}", "uint8", *rows[layer].shape)
             layers.append(_replay(case, layer, rows[layer], initial[layer], after, problems))
     except Refused as refusal:
-        return Report(SCHEMA, tuple(map(str, refusal.args)), sha256)
+        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
 
 

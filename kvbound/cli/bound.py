@@ -17,7 +17,7 @@ def bound(
     ] = None,
     sample: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="Share of the items to tune on."),
+        typer.Option(metavar="SHARE", help="Share of the items to ask in every step; above a fifth, all."),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on from this certificate of the instance.")
@@ -34,6 +34,7 @@ def bound(
 
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
     limit = options.seconds("--time-limit", time_limit)
+    output.check_file("--certificate", certificate)
     case = source.load(instance, quiet=quiet)
     if resume is not None:
         extra["resume"] = read_certificate(resume, case)
@@ -42,7 +43,8 @@ def bound(
             case, "dual", time_limit=limit, seed=seed, kernel=kernel, progress=bar, **extra
         )
     if certificate is not None and result.certificate is not None:
-        write_certificate(result.certificate, certificate)
+        with output.uninterrupted():
+            write_certificate(result.certificate, certificate)
     if as_json:
         place = None if certificate is None else str(certificate)
         console.show_json(result.to_json() | {"certificate": place})

@@ -23,39 +23,51 @@ def check(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A schedule, or the folder of 'solve --out': the claimed time is checked too.",
+            help="A schedule, a certificate, or a folder of 'solve --out' with its claimed time.",
         ),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Have a schedule checked independently.
+    """Have a schedule or a certificate checked independently.
 
-    The checker replays it with code of its own, verifies every rule and costs it again.
+    The checker replays a schedule with code of its own, verifies every rule and costs it again; of a
+    certificate it recomputes the bound. Where a folder has both, the schedule's JSON holds the certificate's.
     """
     from kvbound.checker import check as replay
     from kvbound.instance_io import read_instance
 
-    path, claimed = _claim(file) if file.is_dir() else (file, None)
-    if not path.is_file():
-        raise InputError(path, "", "a schedule file, but it is missing")
-    if not zipfile.is_zipfile(path):
-        raise InputError(path, "", "a schedule file (.npz), but it is truncated or something else")
+    claims = _claims(file) if file.is_dir() else {file: None}
+    for path in claims:
+        if not path.is_file():
+            raise InputError(path, "", "a schedule or certificate file, but it is missing")
+        if not zipfile.is_zipfile(path):
+            expected = "a schedule or certificate file (.npz), but it is truncated or something else"
+            raise InputError(path, "", expected)
     case = read_instance(instance)
-    report = replay(case.expanded(), case.trace.rows, path, claimed_s=claimed)
+    reports = {
+        path: replay(case.expanded(), case.trace.rows, path, claimed_s=claim)
+        for path, claim in claims.items()
+    }
     if as_json:
-        console.show_json(report.to_mapping())
+        first, *others = (report.to_mapping() for report in reports.values())
+        console.show_json(first | ({"certificate": others[0]} if others else {}))
     else:
-        _show(case, path, report)
-    if not report.ok:
-        count = len(report.problems)
-        raise RejectedError(f"the checker rejects {path}: {count} problem{'s' * (count > 1)}")
+        for path, report in reports.items():
+            _show(case, path, report)
+    for path, report in reports.items():
+        if not report.ok:
+            count = len(report.problems)
+            raise RejectedError(f"the checker rejects {path}: {count} problem{'s' * (count > 1)}")
 
 
-def _claim(folder: Path) -> tuple[Path, float | None]:
-    """Schedule and claimed time of an output folder."""
-    result: Any = folder / "result.json"
+def _claims(folder: Path) -> dict[Path, float | None]:
+    """What an output folder holds, a schedule first, and the time that its result claims for that.
+
+    A certificate holds its own claim; the result's bound may be a stronger one of another method.
+    """
+    result, schedule, proof = (folder / name for name in ("result.json", "schedule.npz", "certificate.npz"))
     try:
-        document = json.loads(result.read_text(encoding="utf-8"))
+        document: Any = json.loads(result.read_text(encoding="utf-8"))
         time = document["time_s"]
     except OSError as error:
         raise InputError(result, "", f"a readable file: {error.strerror}") from None
@@ -63,7 +75,8 @@ def _claim(folder: Path) -> tuple[Path, float | None]:
         raise InputError(result, "time_s", "a result of 'kvbound solve --out'") from None
     if time is not None and (isinstance(time, bool) or not isinstance(time, (int, float))):
         raise InputError(result, "time_s", f"a number, not {time!r}")
-    return folder / "schedule.npz", time
+    claims: dict[Path, float | None] = {schedule: time, proof: None}
+    return {path: claim for path, claim in claims.items() if path.exists()} or {schedule: None}
 
 
 def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +29,39 @@ def check_folder(path: Path | None) -> None:
         raise UsageError(f"--out: expected a folder, but {path} is a file")
 
 
+def check_file(option: str, path: Path | None) -> None:
+    """Find out before the work that a file could not be written.
+
+    Raises
+    ------
+    UsageError
+        A folder is there, or something else where its folder would be.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option}: expected a file, but {path} is a folder")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UsageError(f"{option}: expected a file in a folder, but {path.parent} is a file")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the block, which saves something, is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
+
+
+@uninterrupted()
 def save(result: Result, folder: Path) -> None:
     """Write result.json, and schedule.npz and certificate.npz where there are such."""
     from kvbound import fang2025

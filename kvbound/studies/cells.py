@@ -29,6 +29,9 @@ SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
 GAP: Final = 1e-3
 """Relative gap at which the annealer, which begins at the fastest schedule so far, may stop."""
 
+NUMBERS: Final = ("ideal_s", "bound_s", "gap", "static_over_best_found", "static_over_bound")
+"""What a record says of its cell as a whole."""
+
 Record = dict[str, Any]
 
 
@@ -96,9 +99,28 @@ def _stored(place: Path, settings: Settings) -> Record | None:
     record = read_json(place)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise InputError(place, "schema", repr(SCHEMA))
+    if not _readable(record):
+        raise InputError(
+            place, "", "a cell as 'kvbound reproduce --out' writes it; delete it to run it again"
+        )
     if record.get("settings") != settings.to_json():
         raise UsageError(f"{place} was run with other settings, {record.get('settings')}; take another --out")
     return record
+
+
+def _readable(record: Record) -> bool:
+    """Whether a stored record has what tables and plots are made of."""
+    try:
+        entries = [*record["fang2025"].values(), *record["physical"].values()]
+        found = [entry[name] for entry in entries for name in ("time_s", "hit_rate")]
+        found += [record[name] for name in NUMBERS]
+        found += [line[name] for line in record["published"] for name in ("published", "ours", "deviation")]
+        texts = record["cell"], record["factors"]["variation"], *(entry["note"] for entry in entries)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return all(isinstance(number, int | float | None) for number in found) and all(
+        isinstance(text, str) for text in texts
+    )
 
 
 def run_cell(

@@ -168,7 +168,7 @@ CORRUPTIONS: dict[str, Callable[[Arrays], Arrays]] = {
     "promoted is int64 (2,), expected int64 (3,)": put("promoted", 0, 1),
     "beta is int64 (3,), expected uint8 (3,)": lambda a: a | {"beta": a["beta"].astype(np.int64)},
     "the file has no array 'external'": lambda a: {k: v for k, v in a.items() if k != "external"},
-    "the schedule was made for another instance": lambda a: a | {"instance_sha256": np.array("0" * 64)},
+    "the file was made for another instance": lambda a: a | {"instance_sha256": np.array("0" * 64)},
     "a kvbound.schedule/1 file needs accounting 'physical', not 'fang2025'": lambda a: (
         a | {"schema": np.array("kvbound.schedule/1")}
     ),

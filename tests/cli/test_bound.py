@@ -79,6 +79,18 @@ def test_goes_on_from_nothing_else(
     assert message in ran.err
 
 
+@pytest.mark.parametrize("place", ["", ".", "small.json/proof.npz"])
+def test_a_certificate_that_could_not_be_written(
+    run: Run, small: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before the work, not after it."""
+    monkeypatch.chdir(small.parent)
+    monkeypatch.setattr("kvbound.solvers.solve", lambda *_, **__: pytest.fail("worked"))
+    ran = run("bound", small, "--certificate", place)
+    assert ran.code == 2
+    assert "--certificate: expected a file" in ran.err
+
+
 def test_a_sample_that_is_no_share(run: Run, small: Path) -> None:
     assert run("bound", small, "--sample", "150%").code == 2
     assert run("bound", small, "--sample", "some").code == 2

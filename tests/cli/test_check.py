@@ -50,6 +50,28 @@ def test_a_schedule_of_another_instance(run: Run, out: Path) -> None:
     assert ran.code == 6
 
 
+def test_a_folder_has_its_certificate_checked_too(run: Run, small: Path, tmp_path: Path) -> None:
+    both, bound = tmp_path / "both", tmp_path / "bound"
+    assert run("solve", small, "--method", "pricing", "--time-limit", "1", "--out", both).code == 0
+    assert run("solve", small, "--method", "dual", "--time-limit", "1", "--out", bound).code == 0
+    assert run("check", small, both).out.count("accepted") == 2
+    report = run("check", small, both, "--json").json
+    assert report["checked"] == "kvbound.schedule/1"
+    assert report["certificate"]["checked"] == run("check", small, bound, "--json").json["checked"]
+    with np.load(both / "certificate.npz") as file:
+        arrays = dict(file)
+    np.savez(both / "certificate.npz", **arrays | {"bound_s": arrays["bound_s"] * (1 + 1e-9)})
+    ran = run("check", small, both)
+    assert ran.code == 6
+    assert "certificate.npz" in ran.err
+
+
+def test_another_instance_is_named_before_what_does_not_fit(run: Run, out: Path) -> None:
+    """Sizes differ, too; that is not what a person has to know."""
+    ran = run("check", "tiny-on-read", out / "schedule.npz")
+    assert "rejected\n- the file was made for another instance" in ran.out
+
+
 def test_a_result_without_a_schedule(run: Run, small: Path, tmp_path: Path) -> None:
     assert run("solve", small, "--method", "relax", "--out", tmp_path / "bound").code == 0
     assert run("check", small, tmp_path / "bound").code == 3

@@ -12,6 +12,7 @@ import pytest
 
 import kvbound
 from kvbound import cli
+from kvbound.cli.output import uninterrupted
 from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPackageError
 from tests.cli.conftest import Run
 
@@ -122,3 +123,18 @@ def test_one_document_on_standard_output(method: str) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert json.loads(out)["method"] == method
+
+
+def test_ctrl_c_while_saving_is_heard_after_it() -> None:
+    done = []
+
+    @uninterrupted()
+    def save() -> None:
+        signal.raise_signal(signal.SIGINT)
+        done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)

@@ -31,6 +31,12 @@ def test_exact_is_proved_and_no_policy_beats_it(run: Run, small: Path) -> None:
         )
 
 
+def test_any_gap_will_do(run: Run, small: Path) -> None:
+    ran = run("solve", small, "--method", "exact", "--gap", "100%", "--json")
+    assert ran.code == 0
+    assert ran.json["status"] in ("feasible", "optimal")
+
+
 def test_out_holds_what_the_checker_accepts(run: Run, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     ran = run("solve", small, "--method", "belady", "--out", out, "--json")

@@ -133,6 +133,17 @@ def test_cells_of_other_settings_are_refused(tmp_path: Path) -> None:
         next(run_cells([SMALL], TINY, tmp_path))
 
 
+@pytest.mark.parametrize("field", ["fang2025", "physical", "bound_s", "gap", "published", "factors"])
+def test_a_cell_that_was_tampered_with_is_refused(tmp_path: Path, field: str) -> None:
+    list(run_cells([SMALL], TINY, tmp_path))
+    place = tmp_path / "cells" / f"{SMALL.name}.json"
+    record = json.loads(place.read_text())
+    for wrong in ({key: value for key, value in record.items() if key != field}, record | {field: "much"}):
+        place.write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match="a cell as"):
+            next(run_cells([SMALL], TINY, tmp_path))
+
+
 def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(instance: Any, method: str, **options: Any) -> Any:
         result = solve(instance, method, **options)
