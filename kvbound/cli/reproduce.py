@@ -39,7 +39,7 @@ def reproduce(
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="S", help="The solvers' time in a cell; by default 5s or 10min."),
+        typer.Option(metavar="S", help="The solvers' time in a cell; by default 5s or 5min."),
     ] = None,
     figures: Annotated[
         bool | None, typer.Option("--figures/--no-figures", help="By default with --out, if it can be.")

@@ -76,7 +76,7 @@ class Scale:
     time_limit: float
 
 
-SCALES: Final = {scale.name: scale for scale in (Scale("quick", 64, 8, 5.0), Scale("full", 1, 1, 600.0))}
+SCALES: Final = {scale.name: scale for scale in (Scale("quick", 64, 8, 5.0), Scale("full", 1, 1, 300.0))}
 
 
 @dataclass(frozen=True)
