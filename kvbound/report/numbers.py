@@ -71,6 +71,14 @@ def gap(value: float | None) -> str:
     return f"{percent:.2f} %" if percent >= 0.1 or percent < 1e-9 else f"{percent:.2g} %"
 
 
+def deviation(value: float | None) -> str:
+    """``+4.4 %``, ``-0.003 %``: small ones keep a digit, and none is 0."""
+    if value is None:
+        return UNKNOWN
+    percent = round(100 * value, 1 if abs(value) >= 5e-4 else 3)
+    return f"{percent:+.{1 if abs(value) >= 5e-4 else 3}f} %" if percent else "0 %"
+
+
 def seconds(value: float | None) -> str:
     """``24.59 s``, ``12.3 us``."""
     return UNKNOWN if value is None else units.format_seconds(value)

@@ -118,7 +118,7 @@ def _published(records: Iterable[Record]) -> list[str]:
     rows = [
         [
             record["cell"], line["what"], *map(_plain, (line["published"], line["ours"])),
-            "-" if line["deviation"] is None else f"{100 * line['deviation']:+.1f} %",
+            numbers.deviation(line["deviation"]),
         ]
         for record in records for line in record["published"]
     ]  # fmt: skip

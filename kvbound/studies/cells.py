@@ -100,9 +100,7 @@ def _stored(place: Path, settings: Settings) -> Record | None:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise InputError(place, "schema", repr(SCHEMA))
     if not _readable(record):
-        raise InputError(
-            place, "", "a cell as 'kvbound reproduce --out' writes it; delete it to go on"
-        )
+        raise InputError(place, "", "a cell as 'kvbound reproduce --out' writes it; delete it to go on")
     if record.get("settings") != settings.to_json():
         raise UsageError(f"{place} was run with other settings, {record.get('settings')}; take another --out")
     return record

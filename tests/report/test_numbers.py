@@ -21,6 +21,10 @@ from kvbound.report.numbers import SIZES, TIMES, Unit
         (numbers.gap(0.0), "0.00 %"),
         (numbers.gap(0.0314), "3.14 %"),
         (numbers.gap(0.0000834), "0.0083 %"),
+        (numbers.deviation(0.0438), "+4.4 %"),
+        (numbers.deviation(-0.4108), "-41.1 %"),
+        (numbers.deviation(-2.56e-5), "-0.003 %"),
+        (numbers.deviation(-1.9e-10), "0 %"),
         (numbers.seconds(24.592106), "24.59 s"),
         (numbers.capacity(23 * 2**30), "23 GiB"),
         (numbers.capacity(144e9), "144 GB"),
@@ -33,7 +37,15 @@ def test_as_people_read_them(made: str, expected: str) -> None:
 
 
 def test_the_unknown_is_a_dash() -> None:
-    shown = (numbers.count, numbers.rate, numbers.ratio, numbers.share, numbers.gap, numbers.seconds)
+    shown = (
+        numbers.count,
+        numbers.rate,
+        numbers.ratio,
+        numbers.share,
+        numbers.gap,
+        numbers.deviation,
+        numbers.seconds,
+    )
     assert {show(None) for show in shown} == {"-"}
 
 
