@@ -150,9 +150,10 @@ def _answered(
                 instance, multipliers, seed=seed + number, end=end, progress=progress, **how
             )
             multipliers, ended = answer.multipliers, answer.termination
-            fitting = partial(_settle, instance, best, answer)
-            if not large(instance):
-                fitting = fitting(progress)
+            if large(instance):
+                fitting = partial(_settle, instance, best, answer)
+            else:
+                _settle(instance, best, answer, progress)
             if ended.reason != "interrupted":
                 learnt = prove(instance, multipliers, progress=progress, **how)
                 proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
