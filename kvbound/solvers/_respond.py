@@ -50,6 +50,9 @@ _PULL = 0.3, 0.02
 """How far a slot's load moves its row weights, per slow read too many, and the price of room, in slow reads
 per step and block too many; at one read and one block, and falling with the square root of their number, as
 chance does."""
+_FADE = 0.1
+"""What is left of that at the end; it fades over the second half of the sweeps. What settles who shares a slot
+first keeps prices from settling later, the more so the cheaper room is."""
 _LEARN = 0.5, 1.0
 """Shares of these moves that stay in the multipliers, ten times a sweep."""
 
@@ -119,7 +122,7 @@ def respond(
                 choose = None if step < stride else lambda shape: generator.random(shape) < share
                 state.answer(lanes, *prices.around(state), choose)
                 if step >= stride and step % max(sweep // 10, 1) == 0:
-                    prices.learn(state)
+                    prices.learn(state, (step - stride) / (steps - stride))
                 progress(step + 1, steps, "items answer prices")
         except KeyboardInterrupt:
             ended = Termination("interrupted")
@@ -168,7 +171,7 @@ class _Prices:
         self.unit = float(self.rows.beta.max())
         self.prices = np.empty((3 * instance.tiers, *self.reads.shape))
         block = self.unit * instance.granularity / instance.layers
-        self.pull = (
+        self.pull = self.most = (
             _PULL[0] / math.sqrt(max(float(self.reads.mean()), 1.0)),
             _PULL[1] / np.sqrt(np.maximum(self.room, 1)) * block,
         )
@@ -200,8 +203,10 @@ class _Prices:
         """Return those learnt so far."""
         return Multipliers(self.weights, self._capacity(self.stay))
 
-    def learn(self, state: _State) -> None:
-        """Move the multipliers themselves."""
+    def learn(self, state: _State, done: float) -> None:
+        """Move the multipliers themselves; `done` is the share of the sweeps that is."""
+        fade = _FADE ** max(2 * done - 1, 0.0)
+        self.pull = self.most[0] * fade, self.most[1] * fade
         for part, rows in self.parts:
             self.weights[:, part] = self._weights(state, part, rows, _LEARN[0])
         self.stay = self._stay(state, _LEARN[1])
