@@ -51,8 +51,8 @@ _PULL = 0.3, 0.02
 per step and block too many; at one read and one block, and falling with the square root of their number, as
 chance does."""
 _FADE = 0.1
-"""What is left of that at the end; it fades over the second half of the sweeps. What settles who shares a slot
-first keeps prices from settling later, the more so the cheaper room is."""
+"""What is left of these moves at the end: they fade over the second half of the sweeps. As strong as in the
+first, prices would never settle where room is cheap."""
 _LEARN = 0.5, 1.0
 """Shares of these moves that stay in the multipliers, ten times a sweep."""
 
