@@ -156,7 +156,7 @@ def test_wrong_arrays_are_named(tmp_path: Path, content: dict[str, Any], field: 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "pickled.npz"
     np.savez(path, **(arrays() | {"slot": np.array([{"a": 1}], dtype=object)}))
-    with pytest.raises(InputError, match=r"a schedule file \(.npz\), found ValueError"):
+    with pytest.raises(InputError, match=r"a schedule file \(.npz\), but it is damaged"):
         read(path)
 
 

@@ -181,7 +181,7 @@ def array(arrays: Mapping[str, Any], name: str, dtype: str, *shape: int) -> NDAr
     value = np.asarray(arrays[name])
     fits = len(shape) == value.ndim and all(w in (-1, n) for w, n in zip(shape, value.shape, strict=True))
     if value.dtype != np.dtype(dtype) or not fits:
-        sizes = ", ".join("any" if size < 0 else str(size) for size in shape)
+        sizes = ", ".join("any" if size < 0 else str(size) for size in shape) + "," * (len(shape) == 1)
         raise Refused(f"{name} is {value.dtype} {value.shape}, expected {dtype} ({sizes})")
     return value
 
