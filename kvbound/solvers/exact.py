@@ -21,7 +21,7 @@ from kvbound.solvers._start import events, infeasible
 TOLERANCE = 1e-6
 """How far, relatively, HiGHS's objective and the cost model may differ."""
 PROVED = 1e-7
-"""How near, relatively, a bound has to be: HiGHS rounds its own down, since 1.16 by more than the last digits."""
+"""How near, relatively, a bound has to be: HiGHS rounds its own down, since 1.16 by more than last digits."""
 
 
 def solve_exact(

@@ -4,7 +4,7 @@
 
 Cells as `kvbound reproduce fang2025` names them (high, hbm-18, hbm-25-link-64-prefetch); the bound is tuned
 for SECONDS. A line of CSV for each as soon as it is done. The trace, made once and cached, is not timed.
-Four to eleven minutes beside SECONDS and 7 GB a cell; without cells nothing is run.
+Four to fourteen minutes beside SECONDS and 7 GB a cell; without cells nothing is run.
 """
 
 from __future__ import annotations
