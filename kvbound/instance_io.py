@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kvbound import workloads
 from kvbound.errors import InputError
@@ -17,7 +18,9 @@ from kvbound.files import atomic_write
 from kvbound.instance import SCHEMA, Instance, Rules
 from kvbound.llm import Llm
 from kvbound.memory import Memory
+from kvbound.overrides import apply
 from kvbound.trace import Trace, read_trace, write_trace
+from kvbound.units import is_bare_fraction
 from kvbound.workloads import Synthetic
 
 LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
@@ -30,8 +33,13 @@ def library() -> dict[str, Path]:
     return {path.stem: path for path in files if not path.name.endswith(".schema.json")}
 
 
-def read_instance(source: Path | str) -> Instance:
+def read_instance(source: Path | str, *, overrides: Mapping[str, Any] | None = None) -> Instance:
     """Read an instance file, or one of the library by its name.
+
+    Parameters
+    ----------
+    overrides
+        Dotted path to value, set after those of the file, such as ``{"memory.resources.hbm": "3TB/s"}``.
 
     Raises
     ------
@@ -45,7 +53,7 @@ def read_instance(source: Path | str) -> Instance:
             hint = did_you_mean(str(source), known)
             raise InputError(source, "", f"an instance file or a name from `kvbound instance list`{hint}")
         path = known[str(source)]
-    return from_mapping(read_json(path), file=path, folder=path.parent)
+    return from_mapping(read_json(path), file=path, folder=path.parent, overrides=overrides)
 
 
 def read_json(path: Path) -> Any:
@@ -86,23 +94,31 @@ def read_json(path: Path) -> Any:
         raise InputError(path, "", "JSON that is not nested thousands of levels deep") from None
 
 
-def from_mapping(mapping: object, *, file: object = "instance", folder: Path | None = None) -> Instance:
+def from_mapping(
+    mapping: object,
+    *,
+    file: object = "instance",
+    folder: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Instance:
     """Build an instance from the document of an instance file.
 
     Parameters
     ----------
     folder
         What relative trace paths start from; by default the current folder.
+    overrides
+        As for `read_instance`.
     """
     fields = Fields(mapping, file)
     if fields.text("schema") != SCHEMA:
         raise fields.error("schema", repr(SCHEMA))
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
-    overrides = fields.raw("overrides", default={})
+    changes = dict(_pairs(fields.raw("overrides", default={}), file)) | dict(overrides or {})
     name = fields.text("name")
     fields.done()
-    return make_instance(name, **parts, overrides=overrides, file=file, folder=folder)
+    return make_instance(name, **parts, overrides=changes, file=file, folder=folder)
 
 
 def make_instance(
@@ -113,7 +129,7 @@ def make_instance(
     trace: object,
     rules: object = None,
     overrides: object = None,
-    capacity: str | float | None = None,
+    capacity: str | float | np.number[Any] | None = None,
     file: object | None = None,
     folder: Path | None = None,
 ) -> Instance:
@@ -126,7 +142,8 @@ def make_instance(
     trace
         A path, a `Trace`, or a table: ``{"path"}``, ``{"reads", "prefill_tokens"}`` or ``{"synthetic"}``.
     overrides
-        Dotted path to value; list entries go by their name: ``"memory.tiers.hbm.capacity"``.
+        Dotted path to value; list entries go by their name: ``"memory.tiers.hbm.capacity"``. A path that
+        names nothing is refused.
     capacity
         Tier 0's capacity, short for that override.
     file, folder
@@ -143,14 +160,18 @@ def make_instance(
     file = file or name
     given = rules.to_mapping() if isinstance(rules, Rules) else rules
     raw["rules"] = dict(given) if isinstance(given, Mapping) else {} if given is None else given
-    changes = {} if overrides is None else overrides
-    for path, value in _pairs(changes, file):
-        _override(raw, path, value, file)
+    changes = dict(_pairs({} if overrides is None else overrides, file))
+    if isinstance(trace, Mapping) and "synthetic" in trace:
+        raw["trace"] = _copy(trace)
+    for path in sorted(changes, key=lambda path: path not in ("memory", "llm")):  # whole ones first
+        value = changes[path]
+        apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
     if capacity is not None:
         for first in Fields(raw["memory"], file, "memory").items("tiers")[:1]:
             Fields(first, file, "memory.tiers.0")  # a table
-            first["capacity"] = capacity
-    workload = _workload(trace, file, folder)
+            first["capacity"] = _copy(capacity)
+    _refuse_fractions(raw["memory"], file)
+    workload = _workload(raw.get("trace", trace), file, folder)
     model = Llm.from_mapping(raw["llm"], file, "llm")
     tokens = workload.prefill_tokens + workload.decode_steps
     room = Memory.from_mapping(
@@ -169,35 +190,34 @@ def _entry(kind: str, value: object, file: object) -> Any:
         from kvbound import catalog
 
         value = catalog.entry(catalog.Kind(kind), value, file=file, field=kind)
-    return copy.deepcopy(value)
+    return _copy(value)
+
+
+def _copy(value: object) -> Any:
+    """Copy nested tables and lists; NumPy's numbers become Python's."""
+    if isinstance(value, Mapping):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_copy(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _refuse_fractions(memory: object, file: object) -> None:
+    """A capacity of 0.3 is no size: who writes that means a share, or forgot the unit."""
+    tiers = memory.get("tiers") if isinstance(memory, Mapping) else None
+    for n, tier in enumerate(tiers if isinstance(tiers, list) else ()):
+        size = tier.get("capacity") if isinstance(tier, Mapping) else None
+        if is_bare_fraction(size):
+            field = f"memory.tiers.{tier.get('name', n)}.capacity"
+            raise InputError(file, field, f"a share such as 30% or a size such as 0.3GB, not {show(size)}")
 
 
 def _pairs(overrides: object, file: object) -> Iterator[tuple[str, Any]]:
     fields = Fields(overrides, file, "overrides")
     for path in fields:
         yield path, fields.raw(path)
-
-
-def _override(raw: dict[str, Any], path: str, value: Any, file: object) -> None:
-    """Set one field; every step of the path must exist, but for the last below the top."""
-    at: Any = raw
-    keys = path.split(".")
-    for n, key in enumerate(keys):
-        last = n == len(keys) - 1
-        if isinstance(at, list):
-            known: dict[str, Any] = {str(place): place for place in range(len(at))}
-            known |= {str(e["name"]): k for k, e in enumerate(at) if isinstance(e, Mapping) and "name" in e}
-        else:
-            known = {place: place for place in at} if isinstance(at, Mapping) else {}
-            if isinstance(at, Mapping) and last and n:
-                known[key] = key
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise InputError(file, f"overrides.{path}", f"a path that exists, found no {key!r}{hint}")
-        if last:
-            at[known[key]] = value
-        else:
-            at = at[known[key]]
 
 
 def _workload(trace: object, file: object, folder: Path | None) -> Trace | Synthetic:

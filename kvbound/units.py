@@ -59,6 +59,14 @@ def is_share(value: object) -> bool:
     return isinstance(value, str) and value.rstrip().endswith("%")
 
 
+def is_bare_fraction(value: object) -> bool:
+    """Whether `value` is a number above 0 and below 1, or text of one, without a unit."""
+    try:
+        return 0 < float(value) < 1  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
 def format_bytes(size: float | None, *, binary: bool = False) -> str:
     """``144 GB``, or ``23 GiB`` when `binary`; four significant digits; None is ``unlimited``."""
     if size is None:

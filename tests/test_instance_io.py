@@ -174,7 +174,7 @@ def test_nothing_given_is_changed() -> None:
         ("memory.tiers.1.latency", "1s", lambda i: i.memory.tiers[1].latency == 1),
         ("memory.tiers.1.reads.0", "fast", lambda i: i.memory.tiers[1].reads == ("fast",)),
         ("memory.name", "other", lambda i: i.memory.name == "other"),
-        ("memory.resources.idle", 3, lambda i: i.memory.resources["idle"] == 3),
+        ("memory.resources.fast", 3, lambda i: i.memory.resources["fast"] == 3),
         ("llm.weight_read_bytes_per_layer", "1kB", lambda i: i.llm.weight_reads.tolist() == [1000]),
         ("llm.weight_read_bytes_per_layer.0", 5, lambda i: i.llm.weight_reads.tolist() == [5]),
         ("rules.timing", "serial", lambda i: i.rules.timing == "serial"),
@@ -187,7 +187,7 @@ def test_overrides_reach(path: str, value: object, read: Any) -> None:
 
 def test_overrides_apply_in_order_and_capacity_last() -> None:
     changes = {
-        "memory.resources.idle": 3,
+        "memory.resources": {**DOCUMENT["memory"]["resources"], "idle": 3},
         "memory.tiers.hbm.writes": ["fast", "idle"],
         "memory.tiers.hbm.capacity": 4,
     }

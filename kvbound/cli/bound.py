@@ -22,6 +22,7 @@ def bound(
     resume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Go on from this certificate of the instance.")
     ] = None,
+    override: options.Overrides = None,
     time_limit: options.TimeLimit = "60",
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
@@ -35,7 +36,7 @@ def bound(
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
     limit = options.seconds("--time-limit", time_limit)
     output.check_file("--certificate", certificate)
-    case = source.load(instance, quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     if resume is not None:
         extra["resume"] = read_certificate(resume, case)
     with console.Bar(quiet=quiet) as bar:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvbound.cli import console, options
+from kvbound.cli import console, options, source
 from kvbound.errors import InputError, RejectedError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def check(
             help="A schedule, a certificate, or a folder of 'solve --out' with its claimed time.",
         ),
     ],
+    override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
     """Have a schedule or a certificate checked independently.
@@ -34,7 +35,6 @@ def check(
     certificate it recomputes the bound. Where a folder has both, the schedule's JSON holds the certificate's.
     """
     from kvbound.checker import check as replay
-    from kvbound.instance_io import read_instance
 
     claims = _claims(file) if file.is_dir() else {file: None}
     for path in claims:
@@ -43,7 +43,7 @@ def check(
         if not zipfile.is_zipfile(path):
             expected = "a schedule or certificate file (.npz), but it is truncated or something else"
             raise InputError(path, "", expected)
-    case = read_instance(instance)
+    case = source.load(instance, source.Parts(overrides=override), quiet=True)
     reports = {
         path: replay(case.expanded(), case.trace.rows, path, claimed_s=claim)
         for path, claim in claims.items()

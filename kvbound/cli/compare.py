@@ -42,6 +42,7 @@ def compare(
     Times are set against the time lower bound, the strongest any of them gave.
     """
     from kvbound.report import comparison, numbers
+    from kvbound.result import Status
     from kvbound.solvers import share_bound
 
     names, limit = _names(methods), options.seconds("--time-limit", time_limit)
@@ -57,7 +58,7 @@ def compare(
         _save(results, out)
     if as_json:
         console.show_json(comparison.document(results))
-    else:
+    elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
         size = numbers.shape(case.layers, case.prefill_tokens, case.decode_steps)
         console.show(f"{case.name}: {size}\n", comparison.compare_table(results))
         console.show("\n" + comparison.verdict(results))

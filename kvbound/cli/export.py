@@ -21,10 +21,11 @@ def export(
     instance: options.Instance,
     out: options.OutFile,
     form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.MPS,
+    override: options.Overrides = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write the integer program to a file."""
     from kvbound.solvers.export import export_model
 
-    case = source.load(instance, quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     console.note(f"wrote {out}: {export_model(case, out, form)}", quiet=quiet)

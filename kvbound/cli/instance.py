@@ -21,23 +21,30 @@ def list_(as_json: options.Json = False) -> None:
         console.show(library_table(known))
 
 
-def info(instance: options.Instance, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+def info(
+    instance: options.Instance,
+    override: options.Overrides = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Print sizes, and what the memory holds."""
     from kvbound.report.instance import describe, figures
 
-    case = source.load(instance, quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     if as_json:
         console.show_json({"schema": "kvbound.instance-info/1"} | figures(case))
     else:
         console.show(*describe(case))
 
 
-def validate(instance: options.Instance, quiet: options.Quiet = False) -> None:
+def validate(
+    instance: options.Instance, override: options.Overrides = None, quiet: options.Quiet = False
+) -> None:
     """Check an instance and its trace.
 
     Exits with 3 if it is not valid, with 4 if nothing fits.
     """
-    case = source.load(instance, quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     _ = case.room
     console.show(f"{case.name}: a valid instance")
 
@@ -65,13 +72,18 @@ def make(
     console.note(f"wrote {out}", quiet=quiet)
 
 
-def expand(instance: options.Instance, out: options.OutFile, quiet: options.Quiet = False) -> None:
+def expand(
+    instance: options.Instance,
+    out: options.OutFile,
+    override: options.Overrides = None,
+    quiet: options.Quiet = False,
+) -> None:
     """Write an instance as the checker reads it.
 
     Everything is spelled out; the trace goes beside it.
     """
     from kvbound.instance_io import write_expanded
 
-    case = source.load(instance, quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     write_expanded(case, out)
     console.note(f"wrote {out} ({case.sha256})", quiet=quiet)

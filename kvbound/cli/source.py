@@ -42,18 +42,33 @@ def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -
     InputError
         A file is not as expected.
     """
-    if name is None:
-        instance = assemble(parts or Parts())
-    elif parts is not None and parts.given:
-        raise UsageError(
-            f"give either the instance {name} or --memory, --llm, --trace and what goes with them"
-        )
-    else:
-        from kvbound.instance_io import read_instance
-
-        instance = read_instance(name)
+    parts = parts or Parts()
+    instance = assemble(parts) if name is None else _changed(name, parts)
+    _warn_of_capacity(instance, quiet)
     _warn_of_own_reads(instance, quiet)
     return instance
+
+
+def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
+    """Read an instance and set what the options say; what is wrong with those is a usage error."""
+    from kvbound.instance_io import read_instance
+
+    if parts.memory or parts.llm or parts.trace:
+        raise UsageError(f"give either the instance {name} or --memory, --llm and --trace")
+    changes = _overrides(parts)
+    options = {path: f"--override {path}" for path in changes}
+    for key, value in _rules(parts.rules or ()).items():
+        changes[f"rules.{key}"], options[f"rules.{key}"] = value, f"--rule {key}"
+    if parts.capacity is not None:
+        changes["memory.tiers.0.capacity"] = _capacity(parts.capacity)
+    try:
+        return read_instance(name, overrides=changes)
+    except InputError as error:
+        field = error.field.removeprefix("overrides.")
+        for path, option in options.items():
+            if field == path or field.startswith(f"{path}."):
+                raise UsageError(f"{option}: expected {error.expected}") from None
+        raise
 
 
 def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Instance:
@@ -70,12 +85,13 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
             llm=_llm(parts.llm),
             trace=_read(parts.trace) if _is_json(parts.trace) else parts.trace,
             rules=_rules(parts.rules or ()),
-            overrides={key: literal(text) for key, text in pairs("--override", parts.overrides or ())},
+            overrides=_overrides(parts),
             capacity=_capacity(parts.capacity),
         )
     except InputError as error:
         if error.file == name:  # no file's fault: the options do not fit together
-            raise UsageError(f"{error.field}: expected {error.expected}") from None
+            field = error.field.replace("overrides.", "--override ", 1)
+            raise UsageError(f"{field}: expected {error.expected}") from None
         raise
 
 
@@ -98,24 +114,34 @@ def pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     return list(found.items())
 
 
+def _overrides(parts: Parts) -> dict[str, Any]:
+    return {path: literal(text) for path, text in pairs("--override", parts.overrides or ())}
+
+
 def _rules(texts: Sequence[str]) -> dict[str, Any]:
     from kvbound.instance import Rules
 
     rules = {key: int(text) if text.isdecimal() else text for key, text in pairs("--rule", texts)}
     try:
-        return Rules.from_mapping(rules, "--rule").to_mapping()
+        Rules.from_mapping(rules, "--rule")
+        return rules
     except InputError as error:
         raise UsageError(str(error)) from None
 
 
 def _capacity(text: str | None) -> str | None:
-    from kvbound.units import UnitError, is_share, parse_bytes, parse_share
+    from kvbound.units import UnitError, is_bare_fraction, is_share, parse_bytes, parse_share
 
     if text is not None:
         try:
-            parse_share(text) if is_share(text) else parse_bytes(text)
+            size = parse_share(text) if is_share(text) else parse_bytes(text)
         except UnitError as error:
             raise UsageError(f"--capacity: expected {error} (or a share such as 30%)") from None
+        if is_bare_fraction(text):
+            raise UsageError(
+                f"--capacity: {text} is no size; expected a share such as {100 * size:g}%, "
+                f"or a size with its unit such as {text}GB"
+            )
     return text
 
 
@@ -157,6 +183,24 @@ def _llm(name: str) -> Any:
     if isinstance(mapping, dict) and "kv_bytes_per_token_layer" in mapping:
         return Llm.from_mapping(mapping, name)
     return from_config(name)
+
+
+def _warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
+    """A card does not have more memory than it is sold with; say so once."""
+    from kvbound import catalog
+    from kvbound.units import format_bytes
+
+    memory = instance.memory
+    if quiet or memory.name not in catalog.names(catalog.Kind.MEMORY):
+        return
+    own = {tier.name: tier.capacity for tier in catalog.memory(memory.name).tiers}
+    for tier in memory.tiers:
+        most = own.get(tier.name)
+        if most is not None and tier.capacity is not None and tier.capacity > most:
+            console.note(
+                f"{tier.name} of {memory.name} holds {format_bytes(most)}; "
+                f"this instance gives it {format_bytes(tier.capacity)}"
+            )
 
 
 def _warn_of_own_reads(instance: kvbound.instance.Instance, quiet: bool) -> None:

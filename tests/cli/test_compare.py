@@ -88,3 +88,13 @@ def test_the_study_s_accounting(run: Run, tmp_path: Path) -> None:
     assert "x\n" not in ran.out
     assert "best is the study's own number, no schedule." in ran.out
     assert run("compare", *parts, "--rule", "accounting=fang2025", "--methods", "exact").code == 2
+
+
+def test_weights_that_do_not_fit_are_said_once(run: Run, small: Path, tmp_path: Path) -> None:
+    heavy = ("--override", "llm.weight_bytes=1GB", "--override", "memory.tiers.hbm.capacity=1MB")
+    ran = run("compare", small, *heavy)
+    assert (ran.code, ran.out, ran.err.count("weights")) == (4, "", 1)
+    ran = run("compare", small, *heavy, "--json", "--out", tmp_path / "out")
+    assert (ran.code, ran.err.count("weights")) == (4, 1)
+    assert {result["status"] for result in ran.json["results"]} == {"infeasible"}
+    assert json.loads((tmp_path / "out" / "compare.json").read_text()) == ran.json

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from kvbound.cli.source import Parts, assemble, literal, pairs
 from kvbound.errors import UsageError
+from tests.cli.conftest import Run
 
 
 def test_pairs() -> None:
@@ -20,3 +23,48 @@ def test_literals() -> None:
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(UsageError, match=r"missing: --llm, --trace"):
         assemble(Parts(memory="gh200-144"))
+
+
+NAME = "native-r15-c25-b64-n64"
+SLOW = ("--override", "memory.resources.pcie_down=32GB/s")
+
+
+def test_library_names_take_overrides_in_every_command(run: Run, tmp_path: Path) -> None:
+    expanded, found = tmp_path / "e.json", tmp_path / "found"
+    assert run("instance", "validate", NAME, *SLOW).code == 0
+    assert "pcie_down 32 GB/s" in run("instance", "info", NAME, *SLOW).out
+    assert run("instance", "expand", NAME, *SLOW, "-o", expanded, "-q").code == 0
+    sha256 = run("instance", "info", expanded, "--json").json["sha256"]
+    runs = [
+        run("solve", NAME, "--method", "lru", *SLOW, "--out", found, "--json").json,
+        run("simulate", NAME, "--policy", "lru", *SLOW, "--json").json,
+        run("compare", NAME, "--methods", "lru", *SLOW, "--json").json["results"][0],
+        run("bound", NAME, "--time-limit", "0", *SLOW, "--json").json,
+    ]
+    assert {each["instance"]["sha256"] for each in runs} == {sha256}
+    assert run("check", NAME, found, *SLOW).code == 0
+    assert run("check", expanded, found).code == 0
+    assert run("check", NAME, found).code == 6  # without them it is another instance
+    assert run("export", NAME, *SLOW, "-o", tmp_path / "a.mps", "-q").code == 0
+
+
+def test_an_instance_takes_capacity_and_rules(run: Run) -> None:
+    info = run("instance", "info", NAME, "--json").json
+    base = run("simulate", NAME, "--policy", "lru", "--json").json
+    wide = run("simulate", NAME, "--policy", "lru", "--capacity", "50%", "--json").json
+    assert wide["peak_bytes"]["hbm"] == 2 * info["tiers"][0]["room_for_kv_bytes"]
+    assert wide["time_s"] < base["time_s"]
+    ran = run("simulate", NAME, "--policy", "lru", "--rule", "timing=serial", "--json")
+    assert ran.json["time_s"] > base["time_s"]
+    assert run("compare", NAME, "--memory", "gh200-144").code == 2
+
+
+def test_more_than_the_card_holds_is_remarked_upon_once(run: Run) -> None:
+    ran = run("compare", NAME, "--methods", "lru,lfu", "--capacity", "200GB", "--json")
+    assert ran.err == "kvbound: hbm of pcie6-paper holds 26.84 GB; this instance gives it 200 GB\n"
+    assert run("compare", NAME, "--methods", "lru", "--capacity", "200GB", "--json", "-q").err == ""
+
+
+def test_a_capacity_without_unit_comes_with_a_hint(run: Run) -> None:
+    ran = run("compare", NAME, "--capacity", "0.3")
+    assert "expected a share such as 30%, or a size with its unit such as 0.3GB" in ran.err
