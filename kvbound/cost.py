@@ -268,16 +268,27 @@ def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
         The instance has another accounting.
     """
     _need_physical(instance)
-    cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
+    transfer = ideal_bytes(instance) @ SlotCost.of(instance).ideal_facets.T
+    return np.asarray(transfer.max(axis=-1) + ideal_latency(instance))
+
+
+def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
+    """Bytes per slot as `SlotCost.ideal_rows` takes them, shape (steps, layers, 3K)."""
+    tiers, size = instance.tiers, instance.item_bytes
     q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
     q[:, :, 0] = instance.read_counts() * size
     q[:, :, tiers] = instance.llm.weight_reads
     q[:, :, -1 if instance.inclusive else 2 * tiers] = size
-    touched = np.zeros((instance.layers, tiers))
+    return q
+
+
+def ideal_latency(instance: Instance) -> NDArray[np.float64]:
+    """Seconds of latency that a slot of each layer has under any placement, shape (layers,)."""
+    latency = SlotCost.of(instance).latency
+    touched = np.zeros((instance.layers, instance.tiers))
     touched[:, 0], touched[:, -1] = instance.llm.weight_reads > 0, instance.inclusive
     # every slot touches some tier, as it bears a token
-    latency = np.maximum(touched @ cost.latency, cost.latency.min())
-    return np.asarray((q @ cost.ideal_facets.T).max(axis=-1) + latency)
+    return np.maximum(touched @ latency, latency.min())
 
 
 def ideal(instance: Instance) -> float:

@@ -161,6 +161,14 @@ class Result:
         time = self.measures.time_s
         return (time - self.bound.time_s) / time if time > 0 else 0.0
 
+    @property
+    def share_of_bound(self) -> float | None:
+        """bound / time: 1 for a proved optimum; None when either side is missing."""
+        if self.measures is None or self.bound.time_s is None:
+            return None
+        time = self.measures.time_s
+        return self.bound.time_s / time if time > 0 else 1.0
+
     def with_bound(self, bound: Bound) -> Result:
         """Return the same result beside a stronger bound."""
         return dataclasses.replace(self, bound=bound)
@@ -187,6 +195,7 @@ class Result:
             "time_s": self.time_s,
             "bound": {"time_s": bound.time_s, "status": str(bound.status), "method": bound.method},
             "gap": self.gap,
+            "share_of_bound": self.share_of_bound,
             "tokens_per_s": rate(self.time_s),
             "tokens_per_s_bound": rate(bound.time_s),
             "tpot_s": None if measures is None else dict(measures.tpot_s),

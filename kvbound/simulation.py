@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ from numpy.typing import NDArray
 
 from kvbound.cost import evaluate, ideal, identify
 from kvbound.errors import InfeasibleError, UsageError
+from kvbound.fields import show
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import pick
-from kvbound.policies import make_policy
+from kvbound.policies import is_file, make_policy
 from kvbound.policies.base import (
     NOBODY,
     Birth,
@@ -38,7 +41,7 @@ Tiers = NDArray[np.uint8]
 
 def simulate(
     instance: Instance,
-    policy: Policy | str,
+    policy: Policy | type[Any] | str,
     *,
     seed: int = 0,
     kernel: str | None = None,
@@ -51,7 +54,8 @@ def simulate(
     Parameters
     ----------
     policy
-        A name (see `kvbound.policies`, or "best") or an object with the `Policy` protocol.
+        A name (see `kvbound.policies`, or "ideal"), ``FILE.py:Class``, or a class or object with the
+        `Policy` protocol.
     kernel
         "numpy" or "numba" for the hot loops that have both; None takes the faster one at hand.
     record
@@ -63,21 +67,28 @@ def simulate(
     Raises
     ------
     UsageError
-        Unknown policy or option, or one that the accounting does not know.
+        Unknown policy or option, one that the accounting does not know, or a policy of your own that
+        fails; the error's cause is what it raised.
     """
     start = time.perf_counter()
-    name = policy if isinstance(policy, str) else policy.name
-    about: dict[str, Any] = {"method": name, "seed": seed, "options": options}
+    options = {
+        key: value.item() if isinstance(value, np.generic) else value for key, value in options.items()
+    }
+    rule: Policy | None = None
+    if isinstance(policy, str) and not is_file(policy):
+        name = "best" if policy == "ideal" and instance.physical else policy
+    else:
+        rule = make_policy(policy, **options)
+        name = rule.name
+    about: dict[str, Any] = {"method": name, "seed": operator.index(seed), "options": options}
     pick(kernel)  # a wrong name is refused even where one kernel does it all
     try:
         _ = instance.room
         if not instance.physical:
-            return simulate_published(instance, policy, about, kernel, progress, start, record=record)
-        if policy == "best":
+            return simulate_published(instance, rule or name, about, kernel, progress, start, record=record)
+        if rule is None and name == "best":
             return _best(instance, about, start)
-        if options and not isinstance(policy, str):
-            raise UsageError(f"policy {name} is made already; it takes no options here")
-        rule = make_policy(policy, **options) if isinstance(policy, str) else policy
+        rule = rule or make_policy(name, **options)
         schedule = run(instance, rule, np.random.default_rng(seed), progress)
         measures = evaluate(instance, schedule, progress)
     except InfeasibleError as error:
@@ -123,11 +134,33 @@ def run(
 
 def _scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
     """Take a policy's scores; anything but one number per token is its mistake."""
-    scores = np.asarray(answer, np.float64)
-    if scores.shape != shape or np.isnan(scores).any():
-        found = "NaN" if scores.shape == shape else f"shape {scores.shape}"
+    scores, found = None, show(answer)
+    with suppress(TypeError, ValueError):
+        scores = np.asarray(answer, np.float64)
+        found = "NaN" if scores.shape == shape else found if answer is None else f"shape {scores.shape}"
+    if scores is None or scores.shape != shape or np.isnan(scores).any():
         raise UsageError(f"policy {policy.name} has to return scores of shape {shape}, not {found}")
     return scores
+
+
+def _checked(policy: Policy, wish: Wish, slot: Slot) -> Wish:
+    """Take a policy's wish; anything but ids of past tokens is its mistake."""
+
+    def ids(what: str, tokens: object) -> Ids:
+        given = np.asarray(tokens)
+        if given.size == 0:
+            return NOBODY
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            found = f"{given.dtype} of shape {given.shape}"
+            raise UsageError(f"policy {policy.name}: a Wish's {what} is a list of token ids, not {found}")
+        if not 0 <= given.min() <= given.max() < slot.tokens:
+            past = f"none of the {slot.tokens} past ones"
+            raise UsageError(f"policy {policy.name} wants to {what} a token that is {past}")
+        return given.astype(np.int64, copy=False)
+
+    if not isinstance(wish.birth, Birth):
+        raise UsageError(f"policy {policy.name}: a Wish's birth is a Birth, not {show(wish.birth)}")
+    return replace(wish, promote=ids("promote", wish.promote), evict=ids("evict", wish.evict))
 
 
 def fill(instance: Instance, scores: Scores) -> Tiers:
@@ -213,7 +246,9 @@ def _play(
     tokens = instance.prefill_tokens + step
     slot = _view(instance, pool, future, step, layer)
     answer = policy.step(slot)
-    if not isinstance(answer, Wish):
+    if isinstance(answer, Wish):
+        answer = _checked(policy, answer, slot)
+    else:
         answer = _block_scores(_scores(policy, answer, (tokens + 1,)), instance)
     state = pool.tier[layer]
     born = -(-tokens // instance.granularity)  # blocks begun before this slot
@@ -240,6 +275,9 @@ def _view(instance: Instance, pool: _Pool, future: Future | None, step: int, lay
         reads, listed, mass = reads[:-1], listed[past], None if mass is None else mass[past]
     tier = pool.tiers(tokens, layer)
     tier.flags.writeable = False
+    if mass is not None:
+        mass = mass.view()
+        mass.flags.writeable = False
     if future is not None:
         future.now = step
     room = int(pool.room[0]) * instance.granularity
@@ -339,10 +377,7 @@ def _bear(birth: Birth, out: Ids, slot: Slot, pool: _Pool) -> None:
 
 def _blocks(tokens: Ids, slot: Slot) -> Ids:
     """Blocks of past tokens, each once, in order of first mention."""
-    ids = np.asarray(tokens, np.int64)
-    if len(ids) and not 0 <= ids.min() <= ids.max() < slot.tokens:
-        raise UsageError(f"a policy wants to move a token that is none of the {slot.tokens} past ones")
-    ids = ids // slot.instance.granularity
+    ids = tokens // slot.instance.granularity
     if np.count_nonzero(mask(ids, slot.tokens)) == len(ids):
         return ids
     blocks, first = np.unique(ids, return_index=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ from kvbound.errors import UsageError
 
 if TYPE_CHECKING:
     import kvbound.instance
+    from kvbound.binding import Binding
+    from kvbound.policies import Policy
     from kvbound.result import Result
 
 
@@ -21,7 +24,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,...", help="Names, or 'all'; by default every policy and a solver that pays."
+            metavar="A,B,...",
+            help="Names, FILE.py:Class for your own, or 'all'; by default all policies and a solver.",
         ),
     ] = None,
     memory: options.Memory = None,
@@ -41,27 +45,31 @@ def compare(
 
     Times are set against the time lower bound, the strongest any of them gave.
     """
+    from kvbound.binding import binding
     from kvbound.report import comparison, numbers
+    from kvbound.report.binding import sentences
     from kvbound.result import Status
     from kvbound.solvers import share_bound
 
-    names, limit = _names(methods), options.seconds("--time-limit", time_limit)
+    limit = options.seconds("--time-limit", time_limit)
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.load(instance, parts, quiet=quiet)
     with console.Bar(quiet=quiet) as bar:
         settings = {"time_limit": limit, "seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
-        run.all(names, lenient=methods == "all")
+        run.all(_chosen(case, methods), lenient=methods == "all")
     results = share_bound(run.results)
     if out is not None:
-        _save(results, out)
+        _save(results, binding(case), out)
     if as_json:
-        console.show_json(comparison.document(results))
+        console.show_json(comparison.document(results, binding(case)))
     elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
         size = numbers.shape(case.layers, case.prefill_tokens, case.decode_steps)
         console.show(f"{case.name}: {size}\n", comparison.compare_table(results))
         console.show("\n" + comparison.verdict(results))
+        if (bound := binding(case)) is not None:
+            console.show(sentences(case, bound))
     if run.interrupted:
         raise KeyboardInterrupt
     for result in results[:1]:
@@ -78,18 +86,18 @@ class _Run:
     results: list[Result] = field(default_factory=list)
     interrupted: bool = False
 
-    def all(self, names: list[str] | None, *, lenient: bool) -> None:
+    def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
         """Run them; `lenient` leaves out those that do not fit the instance."""
-        from kvbound.solvers import default_methods, solve
+        from kvbound.solvers import solve
 
         try:
-            for name in default_methods(self.instance) if names is None else names:
+            for method in methods:
                 try:
-                    result = solve(self.instance, name, **self.settings)
+                    result = solve(self.instance, method, **self.settings)
                 except UsageError as error:
                     if not lenient:
                         raise
-                    console.note(f"{name} is left out: {error}", quiet=self.quiet)
+                    console.note(f"{method} is left out: {error}", quiet=self.quiet)
                     continue
                 self.results.append(result)
                 if result.termination.reason == "interrupted":
@@ -98,31 +106,24 @@ class _Run:
             self.interrupted = True
 
 
-def _names(text: str | None) -> list[str] | None:
-    """Method names, each once and known."""
-    from kvbound.fields import did_you_mean
-    from kvbound.policies import POLICIES
-    from kvbound.solvers import METHODS
+def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:
+    """The methods to run, each name once, as rows and folders are told apart by it."""
+    from kvbound.solvers import choose
 
-    known = [*POLICIES, "best", *METHODS]
-    if text is None or text == "all":
-        return None if text is None else known
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in known:
-            raise UsageError(
-                f"unknown method {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-            )
-    if len(set(names)) < len(names):
-        raise UsageError(f"--methods: expected every name once, not {text!r}")
-    return names
+    methods = choose(instance, text)
+    names = [method if isinstance(method, str) else method.name for method in methods]
+    names = ["best" if name == "ideal" else name for name in names]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"--methods: expected every name once, but {twice[0]!r} is there twice")
+    return methods
 
 
-def _save(results: list[Result], folder: Path) -> None:
+def _save(results: list[Result], bound: Binding | None, folder: Path) -> None:
     from kvbound.instance_io import write_json
     from kvbound.report import comparison
 
     for result in results:
         output.save(result, folder / result.method)
     comparison.write_csv(results, folder / "compare.csv")
-    write_json(comparison.document(results), folder / "compare.json")
+    write_json(comparison.document(results, bound), folder / "compare.json")

@@ -28,7 +28,7 @@ def policies(incomplete: str) -> list[str]:
     """Names of the policies, and the ideal."""
     from kvbound.policies import POLICIES
 
-    return [name for name in (*POLICIES, "best") if name.startswith(incomplete)]
+    return [name for name in (*POLICIES, "best", "ideal") if name.startswith(incomplete)]
 
 
 def methods(incomplete: str) -> list[str]:

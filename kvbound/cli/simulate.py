@@ -15,7 +15,11 @@ from kvbound.errors import UsageError
 def simulate(
     policy: Annotated[
         str,
-        typer.Option(metavar="P", help="See 'kvbound catalog policy'.", autocompletion=complete.policies),
+        typer.Option(
+            metavar="P",
+            help="See 'kvbound catalog policy', or FILE.py:Class for your own.",
+            autocompletion=complete.policies,
+        ),
     ],
     instance: options.MaybeInstance = None,
     settings: Annotated[
@@ -83,12 +87,14 @@ def _options(policy: str) -> dict[str, Any]:
     """A policy's options and their defaults."""
     from kvbound.policies import describe
 
-    return {} if policy == "best" else describe(policy)[2]
+    return {} if policy in ("best", "ideal") else describe(policy)[2]
 
 
 def _value(name: str, text: str, default: object) -> Any:
     """Read a value of the default's type."""
     kind: Any = type(default)
+    if kind not in (bool, int, float, str):  # of a policy of the user's own
+        return source.literal(text)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]

@@ -18,7 +18,11 @@ def solve(
     instance: options.Instance,
     method: Annotated[
         str | None,
-        typer.Option(metavar="M", help="See 'kvbound catalog method'.", autocompletion=complete.methods),
+        typer.Option(
+            metavar="M",
+            help="See 'kvbound catalog method'; a policy's name, or FILE.py:Class, will do.",
+            autocompletion=complete.methods,
+        ),
     ] = None,
     time_limit: options.TimeLimit = "60",
     gap: Annotated[
@@ -41,7 +45,10 @@ def solve(
     while the gap is above 1 %, annealing.
     """
     from kvbound import solvers
+    from kvbound.binding import binding
+    from kvbound.report.binding import sentences
     from kvbound.residency import read_start
+    from kvbound.result import Status
 
     wanted, limit = (
         None if gap is None else options.share("--gap", gap),
@@ -63,6 +70,9 @@ def solve(
         console.show_json(result.to_json())
     else:
         output.show(result)
+        bound = None if result.status is Status.INFEASIBLE else binding(case)
+        if bound is not None:
+            console.show("\n" + sentences(case, bound))
     output.finish(case, result)
     if require_gap:
         _require(result, wanted or 0.0)

@@ -8,9 +8,11 @@ from typing import Any
 
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
+from kvbound.policies import own
 from kvbound.policies.base import Birth, Policy, Slot, Wish
+from kvbound.policies.own import is_file
 
-__all__ = ["POLICIES", "Birth", "Policy", "Slot", "Wish", "describe", "make_policy"]
+__all__ = ["POLICIES", "Birth", "Policy", "Slot", "Wish", "describe", "is_file", "is_policy", "make_policy"]
 
 POLICIES: dict[str, str] = {
     "static": "static:Static",
@@ -28,37 +30,62 @@ POLICIES: dict[str, str] = {
 
 
 def _load(name: str) -> type[Any]:
+    """Return the class of a name, or of ``FILE.py:Class``."""
+    if is_file(name):
+        return own.load_class(name)
     if name not in POLICIES:
         raise UsageError(
-            f"unknown policy {name!r}{did_you_mean(name, POLICIES)} (known: {', '.join(POLICIES)})"
+            f"unknown policy {name!r}{did_you_mean(name, POLICIES)} "
+            f"(known: {', '.join(POLICIES)}; your own is FILE.py:Class)"
         )
     module, cls = POLICIES[name].split(":")
     found: type[Any] = getattr(importlib.import_module(f"kvbound.policies.{module}"), cls)
     return found
 
 
-def make_policy(name: str, **options: Any) -> Policy:
-    """Return a policy by name.
+def is_policy(method: object) -> bool:
+    """Whether `method` says a policy: a name, ``FILE.py:Class``, a class or an object."""
+    return not isinstance(method, str) or method in POLICIES or is_file(method)
+
+
+def make_policy(policy: Policy | type[Any] | str, **options: Any) -> Policy:
+    """Return a policy ready to run.
+
+    Parameters
+    ----------
+    policy
+        A name, ``FILE.py:Class``, a class, or an object with the `Policy` protocol.
+    options
+        Arguments of the class.
 
     Raises
     ------
     UsageError
         No such policy, or it takes no such option.
     """
-    cls = _load(name)
-    known = [p for p in inspect.signature(cls).parameters if p not in ("args", "kwargs")]
+    if not isinstance(policy, str | type):
+        made = own.guarded(policy)
+        if options:
+            raise UsageError(f"policy {made.name} is made already; it takes no options here")
+        return made
+    cls, name = (_load(policy), policy) if isinstance(policy, str) else (policy, policy.__name__)
+    known = _parameters(cls)
     for option in options:
         if option not in known:
             takes = ", ".join(known) or "no options"
             raise UsageError(f"policy {name} takes {takes}, not {option!r}")
-    policy: Policy = cls(**options)
-    return policy
+    return own.guarded(own.make(cls, name, options))
 
 
 def describe(name: str) -> tuple[str, bool, dict[str, Any]]:
     """Return a policy's first line of documentation, whether it sees the future, its options."""
     cls = _load(name)
-    summary = inspect.cleandoc(cls.__doc__ or "").splitlines()[0]
+    summary = (inspect.cleandoc(cls.__doc__ or "").splitlines() or [""])[0]
+    return summary, bool(getattr(cls, "oracle", False)), _parameters(cls)
+
+
+def _parameters(cls: type[Any]) -> dict[str, Any]:
+    """Names and defaults of a class's arguments; None where there is no default."""
     parameters = inspect.signature(cls).parameters.values()
-    options = {p.name: p.default for p in parameters if p.name not in ("args", "kwargs")}
-    return summary, cls.oracle, options
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}

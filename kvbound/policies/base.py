@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.errors import UsageError
+
 if TYPE_CHECKING:
     from kvbound.instance import Instance
     from kvbound.policies.future import Future
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 Ids: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float64]
 NOBODY: Ids = np.zeros(0, np.int64)
+
+
+class Unseen(UsageError, AttributeError):
+    """An online policy looked at what it cannot know."""
 
 
 class Birth(Enum):
@@ -95,11 +101,11 @@ class Slot:
 
         Raises
         ------
-        AttributeError
+        Unseen
             The policy is an online one.
         """
         if self._future is None:
-            raise AttributeError("an online policy cannot see the future: set oracle = True")
+            raise Unseen("an online policy cannot see the future: set oracle = True")
         return self._future
 
     @cached_property
@@ -119,7 +125,11 @@ class Slot:
 
 
 class Policy(Protocol):
-    """A placement rule; with an attribute ``oracle = True`` its `step` may look at ``slot.future``."""
+    """A placement rule; with an attribute ``oracle = True`` its `step` may look at ``slot.future``.
+
+    Of a class of your own only `step` is needed: without `start` the default fill is taken, without
+    `name` the class's name.
+    """
 
     name: str
 

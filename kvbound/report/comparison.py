@@ -12,33 +12,25 @@ from kvbound.report import numbers
 from kvbound.report.result import bound_text, tokens_per_s
 from kvbound.report.tables import table
 from kvbound.result import Result, Status
-from kvbound.solvers import strongest
+from kvbound.solvers import ranked, strongest, title
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from kvbound.binding import Binding
 
 SCHEMA = "kvbound.compare/1"
 _WAYS = ("up", "down")
 _CSV = (
     "method", "status", "time_s", "tokens_per_s", "tpot_mean_s", "bound_s", "bound_status", "bound_method",
-    "ratio", "hit_rate", "moved_up_bytes", "moved_down_bytes", "wall_s",
+    "ratio", "share_of_bound", "hit_rate", "moved_up_bytes", "moved_down_bytes", "wall_s",
 )  # fmt: skip
 
 
-def document(results: Sequence[Result]) -> dict[str, Any]:
-    """Return the JSON document of several results."""
-    return {"schema": SCHEMA, "results": [result.to_json() for result in results]}
-
-
-def ranked(results: Sequence[Result]) -> list[Result]:
-    """Fastest schedule first, then bounds without a schedule, the strongest first."""
-
-    def key(result: Result) -> tuple[bool, float]:
-        return result.time_s is None, -(
-            result.bound.time_s or 0.0
-        ) if result.time_s is None else result.time_s
-
-    return sorted(results, key=key)
+def document(results: Sequence[Result], binding: Binding | None = None) -> dict[str, Any]:
+    """Return the JSON document of several results, and of what binds their instance."""
+    ideal = None if binding is None else binding.to_mapping()
+    return {"schema": SCHEMA, "ideal": ideal, "results": [result.to_json() for result in results]}
 
 
 def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> Table:
@@ -52,18 +44,17 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
     results = ranked(results)
     against = reference(results)
     time = numbers.Unit.of(map(_time, results), numbers.TIMES)
-    tpot = numbers.Unit.of(map(_tpot, results), numbers.TIMES)
     size = numbers.Unit.of((_moved(each, way) for each in results for way in _WAYS), numbers.SIZES)
     columns = (
         "\nmethod", *(f">\n{name}" for name in options), "\nstatus", f">time\n{time.name}", ">tokens\n/s",
-        f">{tpot.name} per\ntoken", f">x\n{'bound' if against is None else against[0]}", ">tier-0\nhits %",
+        f">x\n{'bound' if against is None else against[0]}", ">% of\nbound", ">tier-0\nhits %",
         *(f">{way}\n{size.name}" for way in _WAYS),
     )  # fmt: skip
     rows = (
         (
-            each.method, *(f"{each.options.get(name, '')}" for name in options), _status(each),
+            title(each), *(f"{each.options.get(name, '')}" for name in options), _status(each),
             _floor(each) + time.show(_time(each)), tokens_per_s(each),
-            tpot.show(_tpot(each)), numbers.ratio(_times(each, against)).rstrip("x"), _hits(each),
+            numbers.ratio(_times(each, against)).rstrip("x"), _percent(each.share_of_bound), _hits(each),
             *(size.show(_moved(each, way)) for way in _WAYS),
         )
         for each in results
@@ -97,7 +88,11 @@ def _status(result: Result) -> str:
 def _hits(result: Result) -> str:
     if result.measures is None or not result.measures.hit_rate:
         return numbers.UNKNOWN
-    return numbers.share(next(iter(result.measures.hit_rate.values()))).removesuffix(" %")
+    return _percent(next(iter(result.measures.hit_rate.values())))
+
+
+def _percent(share: float | None) -> str:
+    return numbers.share(share).removesuffix(" %")
 
 
 def reference(results: Sequence[Result]) -> tuple[str, float] | None:
@@ -135,7 +130,15 @@ def verdict(results: Sequence[Result]) -> str:
     else:
         text = f"No method gave a bound. The fastest is {fastest.method}"
         end = f"; the slowest, {slowest.method}, takes {last} its time"
-    return f"{text}{'' if slowest is fastest else end}."
+    return f"{text}{'' if slowest is fastest else end}.{_busiest(fastest)}"
+
+
+def _busiest(result: Result) -> str:
+    busy = getattr(result.measures, "utilisation", None)
+    if not busy:
+        return ""
+    name = max(busy, key=busy.__getitem__)
+    return f" Its busiest resource is {name}, {numbers.share(busy[name])} of the time."
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
@@ -152,6 +155,6 @@ def _csv_row(result: Result) -> tuple[object, ...]:
     return (
         result.method, result.status, time, result.instance.decode_steps / time if time else None,
         _tpot(result), bound.time_s, bound.status, bound.method,
-        time / bound.time_s if time and bound.time_s else None, hits,
+        time / bound.time_s if time and bound.time_s else None, result.share_of_bound, hits,
         *(_moved(result, way) for way in _WAYS), result.wall_s,
     )  # fmt: skip

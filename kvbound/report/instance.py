@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kvbound import units
+from kvbound.binding import binding
 from kvbound.report import numbers
+from kvbound.report.binding import summary
 from kvbound.report.tables import facts, table
 from kvbound.trace import Trace
 
@@ -48,12 +50,13 @@ def figures(instance: Instance) -> dict[str, Any]:
             for tier, free in zip(instance.memory.tiers, room, strict=True)
         ],
         "rules": instance.rules.to_mapping(),
+        "ideal": None if (bound := binding(instance)) is None else bound.to_mapping(),
     }
 
 
 def describe(instance: Instance) -> list[Table | str]:
     """Return the figures as text and a table."""
-    known = figures(instance)
+    known, bound = figures(instance), binding(instance)
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
     shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
@@ -69,6 +72,7 @@ def describe(instance: Instance) -> list[Table | str]:
         ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
+        ("ideal time", "" if bound is None else summary(instance, bound)),
         ("sha256", known["sha256"] or ""),
     ]
     return [f"{instance.name}\n", facts(pairs), "", _tiers(instance, known["tiers"])]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvbound.report import numbers
 from kvbound.report.tables import facts
 from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.solvers import title
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +22,7 @@ def heading(result: Result) -> str:
         end = "a bound, no schedule" if result.measures is None else "the study's number, no schedule"
     limit = f", stopped by {result.termination.limit}" if result.termination.limit else ""
     took = numbers.seconds(result.wall_s)
-    return f"{result.instance.name}: {result.method}{options}: {end}{limit} (took {took})"
+    return f"{result.instance.name}: {title(result)}{options}: {end}{limit} (took {took})"
 
 
 def describe(result: Result) -> Table:
@@ -37,10 +38,12 @@ def describe(result: Result) -> Table:
             ("with weights", f"{numbers.share(found.hit_rate_with_weights)} in the fastest tier"),
             ("moved", _sizes(found.moved_bytes)),
             ("peak", _sizes(found.peak_bytes)),
+            ("busy", _shares(getattr(found, "utilisation", None) or {})),
         ]
     pairs.append(("time lower bound", bound_text(result.bound)))
     if result.gap is not None:
-        pairs.append(("gap", numbers.gap(result.gap)))
+        share = numbers.share(result.share_of_bound)
+        pairs.append(("gap", f"{numbers.gap(result.gap)}; the bound is {share} of the time"))
     return facts(pairs)
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
+import operator
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
-from kvbound.policies import POLICIES
+from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED, simulate
+from kvbound.units import UnitError, parse_seconds, parse_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +31,9 @@ MOST_COLUMNS = 20_000
 """Up to this size the exact model is tried unless something else is asked for."""
 GAP = 0.01
 """Beyond it, a relative gap to the certified bound that is good enough unless another is asked for."""
+BOUNDS = ("best", "ideal")
+"""The time of a placement without constraints; under fang2025 accounting `best` is that study's number."""
+Methods: TypeAlias = "Iterable[Policy | type[Any] | str] | Policy | type[Any] | str"
 _PRICED = 0.6
 """Share of the time for pricing before annealing."""
 
@@ -49,10 +57,10 @@ METHODS: dict[str, Method] = {
 
 def solve(
     instance: Instance,
-    method: str | None = None,
+    method: Policy | type[Any] | str | None = None,
     *,
-    time_limit: float = 60.0,
-    gap: float | None = None,
+    time_limit: float | str = 60.0,
+    gap: float | str | None = None,
     seed: int = 0,
     start: Schedule | Residency | None = None,
     kernel: str | None = None,
@@ -65,12 +73,12 @@ def solve(
     Parameters
     ----------
     method
-        A name of METHODS or a policy; None takes `exact` where the model is small, else `pricing` and,
-        if that leaves a gap, `anneal`.
+        A name of METHODS, or a policy as `kvbound.simulate` takes it; None takes `exact` where the model
+        is small, else `pricing` and, if that leaves a gap, `anneal`.
     time_limit
-        Seconds of wall time.
+        Seconds of wall time, or text such as ``"5min"``.
     gap
-        Relative gap to stop at; None is the method's own.
+        Relative gap to stop at, or text such as ``"1%"``; None is the method's own.
     start
         A schedule to start from, for methods that can use one.
     record
@@ -83,23 +91,42 @@ def solve(
     UsageError
         The method is unknown or does not fit the instance or the options.
     """
+    limit, gap, seed = _seconds(time_limit), _share(gap), operator.index(seed)
     if method is None:
         return _default(
-            instance, time_limit, gap, start, seed=seed, kernel=kernel, record=record, progress=progress
+            instance, limit, gap, start, seed=seed, kernel=kernel, record=record, progress=progress
         )
     common = {name: value for name, value in (("start", start), ("gap", gap)) if value is not None}
-    if method == "best" or method in POLICIES:
-        _refuse(method, common, ())
+    if is_policy(method) or method in BOUNDS:
+        _refuse(str(method), common, ())
         return simulate(
             instance, method, seed=seed, kernel=kernel, record=record, progress=progress, **options
         )
+    assert isinstance(method, str)
     solver = _load(method)
     options |= common
     if "kernel" in inspect.signature(solver).parameters:
         options["kernel"] = kernel
     _refuse(method, options, inspect.signature(solver).parameters)
-    result: Result = solver(instance, time_limit=time_limit, seed=seed, progress=progress, **options)
+    result: Result = solver(instance, time_limit=limit, seed=seed, progress=progress, **options)
     return result
+
+
+def _seconds(limit: object) -> float:
+    """Read a time limit; an infinite one is none."""
+    given: Any = limit.item() if isinstance(limit, np.generic) else limit
+    try:
+        return math.inf if given == math.inf else parse_seconds(given)
+    except UnitError as error:
+        raise UsageError(f"time_limit: expected {error}") from None
+
+
+def _share(gap: object) -> float | None:
+    given: Any = gap.item() if isinstance(gap, np.generic) else gap
+    try:
+        return None if given is None else parse_share(given)
+    except UnitError as error:
+        raise UsageError(f"gap: expected {error}") from None
 
 
 def _refuse(method: str, options: Iterable[str], known: Container[str]) -> None:
@@ -110,9 +137,10 @@ def _refuse(method: str, options: Iterable[str], known: Container[str]) -> None:
 
 def _load(name: str) -> Callable[..., Result]:
     if name not in METHODS:
-        known = [*METHODS, "best", *POLICIES]
+        known = [*METHODS, "ideal", *POLICIES]
         hint = did_you_mean(name, known)
-        raise UsageError(f"unknown method {name!r}{hint} (known: {', '.join(known)})")
+        names = f"{', '.join(known)}; your own policy is FILE.py:Class"
+        raise UsageError(f"unknown method {name!r}{hint} (known: {names})")
     module, function = METHODS[name].home.split(":")
     found: Callable[..., Result] = getattr(importlib.import_module(f"kvbound.solvers.{module}"), function)
     return found
@@ -166,18 +194,57 @@ def default_methods(instance: Instance) -> list[str]:
 
 def run_all(
     instance: Instance,
-    methods: Sequence[str] | None = None,
+    methods: Methods | None = None,
     *,
-    time_limit: float = 60.0,
+    time_limit: float | str = 60.0,
     seed: int = 0,
     kernel: str | None = None,
     record: bool = False,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Run several methods and set the strongest bound any of them gave beside every result."""
+    """Run several methods and set the strongest bound any of them gave beside every result.
+
+    Parameters
+    ----------
+    methods
+        Names, ``FILE.py:Class``, and policies of your own, mixed; one alone, or text with commas, will do.
+        None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
+    """
     common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": record, "progress": progress}
-    names = default_methods(instance) if methods is None else methods
-    return share_bound([solve(instance, name, time_limit=time_limit, **common) for name in names])
+    chosen = choose(instance, methods)
+    return share_bound([solve(instance, each, time_limit=time_limit, **common) for each in chosen])
+
+
+def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:
+    """Return the methods to run, policies of the user's own made, names known.
+
+    Parameters
+    ----------
+    methods
+        As for `run_all`; ``"all"`` is every name there is.
+
+    Raises
+    ------
+    UsageError
+        One is not known, or no policy.
+    """
+    if methods is None:
+        return [*default_methods(instance)]
+    if methods == "all":
+        return [*POLICIES, "best", *METHODS]
+    if isinstance(methods, str):
+        methods = [name.strip() for name in methods.split(",")]
+    elif isinstance(methods, type) or not isinstance(methods, Iterable):
+        methods = [methods]
+    return [_known(method) for method in methods]
+
+
+def _known(method: Policy | type[Any] | str) -> Policy | str:
+    if not isinstance(method, str) or is_file(method):
+        return make_policy(method)
+    if not is_policy(method) and method not in BOUNDS:
+        _load(method)
+    return method
 
 
 def share_bound(results: Sequence[Result]) -> list[Result]:
@@ -191,36 +258,41 @@ def strongest(results: Sequence[Result]) -> Bound:
     return max((result.bound for result in results), key=lambda bound: bound.time_s or 0.0, default=Bound())
 
 
-def compare(instance: Instance, methods: Sequence[str] | None = None, **options: Any) -> pd.DataFrame:
+def compare(instance: Instance, methods: Methods | None = None, **options: Any) -> pd.DataFrame:
     """Run several methods and return one row each, fastest schedule first.
 
     Parameters
     ----------
     methods
-        Names; None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
+        As for `run_all`.
     options
         As for `run_all`.
-    """
-    import pandas as pd
 
-    results = run_all(instance, methods, **options)
-    fast = instance.memory.tiers[0].name
-    rows = [
-        {
-            "method": result.method,
-            "status": str(result.status),
-            "time_s": result.time_s,
-            "bound_s": result.bound.time_s,
-            "ratio": ratio(result),
-            "tokens_per_s": None if not result.time_s else instance.decode_steps / result.time_s,
-            "hit_rate": None if result.measures is None else result.measures.hit_rate[fast],
-            "moved_up_bytes": None if result.measures is None else result.measures.moved_bytes["up"],
-            "moved_down_bytes": None if result.measures is None else result.measures.moved_bytes["down"],
-            "wall_s": result.wall_s,
-        }
-        for result in results
-    ]
-    return pd.DataFrame(rows).sort_values("time_s", kind="stable", ignore_index=True)
+    Returns
+    -------
+    pandas.DataFrame
+        Columns in SI units; it prints whole, in units that fit.
+    """
+    from kvbound.solvers.frame import frame
+
+    return frame(instance, run_all(instance, methods, **options))
+
+
+def ranked(results: Iterable[Result]) -> list[Result]:
+    """Fastest schedule first, then methods that gave nothing, last the bounds, the strongest first."""
+
+    def key(result: Result) -> tuple[int, float]:
+        if result.status in (Status.OPTIMAL, Status.FEASIBLE):
+            return 0, result.time_s or 0.0
+        bound = result.bound.time_s if result.time_s is None else result.time_s
+        return (1, 0.0) if bound is None else (2, -bound)
+
+    return sorted(results, key=key)
+
+
+def title(result: Result) -> str:
+    """Return the method's name as people read it: `best` under physical accounting is the ideal."""
+    return "ideal" if result.method == "best" and result.bound.method == "ideal" else result.method
 
 
 def ratio(result: Result) -> float | None:

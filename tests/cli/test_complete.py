@@ -6,5 +6,6 @@ def test_names_that_begin_so() -> None:
     assert complete.memories("gb") == ["gb200"]
     assert complete.llms("gp") == ["gpt2"]
     assert complete.policies("b") == ["belady", "best"]
+    assert complete.policies("i") == ["ideal"]
     assert {"exact", "relax", "belady"} <= set(complete.methods(""))
     assert complete.methods("nothing") == []

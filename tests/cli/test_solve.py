@@ -8,8 +8,8 @@ from tests.cli.conftest import Run, contents, document
 VOLATILE = ("wall_s", "peak_rss_bytes", "kernel")
 FIELDS = {
     "schema", "kvbound_version", "instance", "method", "seed", "options", "status", "termination", "time_s",
-    "bound", "gap", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate", "hit_rate_with_weights",
-    "moved_bytes", "energy_j", "peak_bytes", "wall_s", "peak_rss_bytes", "kernel",
+    "bound", "gap", "share_of_bound", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate",
+    "hit_rate_with_weights", "moved_bytes", "energy_j", "peak_bytes", "wall_s", "peak_rss_bytes", "kernel",
 }  # fmt: skip
 
 

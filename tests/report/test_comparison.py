@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kvbound.report.comparison import compare_table, document, ranked, reference, verdict, write_csv
+from kvbound.report.comparison import compare_table, document, reference, verdict, write_csv
 from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status
+from kvbound.solvers import ranked
 
 CASE = InstanceId("case", "0" * 64, 2, 4, 10, 100)
 

@@ -1,0 +1,169 @@
+"""Policies of the user's own: objects, classes, and classes in files, written ``FILE.py:Class``."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvbound.errors import KvboundError, UsageError
+from kvbound.fields import did_you_mean
+from kvbound.instance import Instance
+from kvbound.policies.base import Scores, Slot, Unseen, Wish
+
+_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<cls>.*))?")
+_HERE = __name__.rpartition(".")[0] + "."
+
+
+def is_file(text: str) -> bool:
+    """Whether `text` names a file with a policy rather than one of ours."""
+    return _FILE.fullmatch(text) is not None
+
+
+def load_class(text: str) -> type[Any]:
+    """Return the class that ``FILE.py:Class`` names; the file runs as an import would run it.
+
+    Raises
+    ------
+    UsageError
+        There is no such file or class, or the file fails.
+    """
+    found = _FILE.fullmatch(text)
+    assert found is not None
+    path, name = Path(found["file"]), found["cls"]
+    if not path.is_file():
+        raise UsageError(f"policy {text}: there is no file {path}")
+    module = _run(text, path)
+    here = {key: each for key, each in vars(module).items() if _defined_in(each, module.__name__)}
+    if not name:
+        raise UsageError(f"policy {text}: expected FILE.py:Class{_among(here)}")
+    cls = getattr(module, name, None)
+    if cls is None:
+        raise UsageError(f"policy {text}: {path} has no {name}{did_you_mean(name, here) or _among(here)}")
+    if not isinstance(cls, type):
+        raise UsageError(f"policy {text}: {name} is no class{_among(here)}")
+    return cls
+
+
+def _run(text: str, path: Path) -> Any:
+    """Run the file as a module; what lies beside it can be imported, as by a script."""
+    name = f"kvbound_policy_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look there
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"policy {text}: {_told(error, path)}") from error
+    finally:
+        sys.path.remove(str(path.parent.resolve()))
+    return module
+
+
+def _defined_in(value: object, module: str) -> bool:
+    return isinstance(value, type) and value.__module__ == module
+
+
+def _among(classes: dict[str, Any]) -> str:
+    return f"; its classes are {', '.join(classes)}" if classes else ""
+
+
+def make(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
+    """Return an instance of a user's class.
+
+    Raises
+    ------
+    UsageError
+        It does not take these options, or fails.
+    """
+    try:
+        return cls(**options)
+    except KvboundError:
+        raise
+    except Exception as error:
+        raise UsageError(f"policy {name}: {cls.__name__}() {_told(error, _file_of(cls))}") from error
+
+
+def guarded(policy: Any) -> Any:
+    """Return a policy as the simulator takes it: ours as they are, a user's behind an `Own`.
+
+    Raises
+    ------
+    UsageError
+        It is no policy.
+    """
+    if isinstance(policy, Own) or type(policy).__module__.startswith(_HERE):
+        return policy
+    return Own(policy)
+
+
+class Own:
+    """A user's policy; what goes wrong inside it is told as its own mistake, in one sentence.
+
+    `name` defaults to the class's, `oracle` to False, and `start` to the default fill.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        cls = type(policy)
+        name = getattr(policy, "name", cls.__name__)
+        if not callable(getattr(policy, "step", None)):
+            raise UsageError(f"policy {_printable(name) or cls.__name__} has no method step(slot)")
+        if not _printable(name):
+            raise UsageError(f"policy {cls.__name__}: its name is a short text, not {name!r}")
+        self.name: str = name
+        self.oracle = bool(getattr(policy, "oracle", False))
+        self._policy, self._file = policy, _file_of(cls)
+
+    def start(self, instance: Instance, rng: np.random.Generator) -> Scores | None:
+        """Return its scores for the initial fill; None without a `start`."""
+        start = getattr(self._policy, "start", None)
+        return None if start is None else self._ask("start", start, instance, rng)
+
+    def step(self, slot: Slot) -> Scores | Wish:
+        """Return its scores or wish."""
+        return self._ask("step", self._policy.step, slot)
+
+    def _ask(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return method(*args)
+        except Unseen as error:
+            raise Unseen(f"policy {self.name}: {error}") from error
+        except (KvboundError, MemoryError):
+            raise
+        except Exception as error:
+            raise UsageError(f"policy {self.name}: {what} {_told(error, self._file)}") from error
+
+
+def _printable(name: object) -> str:
+    """The name if it can stand in a table and as a folder's name, else nothing."""
+    fine = isinstance(name, str) and 0 < len(name) <= 80 and name.isprintable() and name.strip(". ") == name
+    return str(name) if fine and not set(str(name)) & set('/\\:,"') else ""
+
+
+def _file_of(cls: type[Any]) -> Path | None:
+    try:
+        return Path(inspect.getfile(cls))
+    except (OSError, TypeError):  # made in an interactive session
+        return None
+
+
+def _told(error: BaseException, file: Path | None) -> str:
+    """``raised ValueError: message (mine.py, line 12)``; the line is the last one in the file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f" ({Path(error.filename).name}, line {error.lineno})"
+        return f"is not Python: {error.msg}{place}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [each.lineno for each in frames if file is not None and Path(each.filename).name == file.name]
+    place = f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
+    message = " ".join(str(error).split())
+    return f"raised {type(error).__name__}{': ' * bool(message)}{message}{place}"

@@ -1,0 +1,52 @@
+"""What binds an instance, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kvbound.binding import Binding
+from kvbound.instance import Instance
+from kvbound.report import numbers
+
+_NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
+_LITTLE = 1.05
+"""Up to this ratio between the worst placement and the ideal there is next to nothing to gain."""
+_NEGLIGIBLE = 0.005
+
+
+def sentences(instance: Instance, found: Binding) -> str:
+    """Return what the ideal time consists of, what binds it, and how much placement can matter."""
+    time = numbers.seconds(found.time_s)
+    text = f"If placement were no constraint, decoding would take {time}: {_shares(found.parts)}; "
+    times, little = _worst(found)
+    last = f"all KV in {instance.memory.tiers[-1].name} it takes {numbers.ratio(times)} that"
+    end = f"Even with {last}: there is next to nothing to gain from placement." if little else f"With {last}."
+    return f"{text}{_binds(found.resources)}. {end}"
+
+
+def summary(instance: Instance, found: Binding) -> str:
+    """Return the same for a table of facts."""
+    times, little = _worst(found)
+    last = f"{numbers.ratio(times)} with all KV in {instance.memory.tiers[-1].name}"
+    end = ": next to nothing to gain from placement" if little else ""
+    parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(found.resources)}"
+    return f"{parts}; {last}{end}"
+
+
+def _worst(found: Binding) -> tuple[float, bool]:
+    """How many times the ideal the worst placement takes, and whether that is next to nothing."""
+    times = found.slowest_s / found.time_s if found.time_s else 1.0
+    return times, times <= _LITTLE
+
+
+def _shares(parts: Mapping[str, float]) -> str:
+    known = sorted(((share, _NAMES[name]) for name, share in parts.items()), reverse=True)
+    return ", ".join(f"{name} {numbers.share(share)}" for share, name in known if share >= _NEGLIGIBLE)
+
+
+def _binds(resources: Mapping[str, float]) -> str:
+    known = sorted(((share, name) for name, share in resources.items()), reverse=True)
+    binding = [(name, share) for share, name in known if share >= _NEGLIGIBLE]
+    if len(binding) == 1:
+        return f"{binding[0][0]} binds"
+    return " and ".join(f"{name} ({numbers.share(share)})" for name, share in binding) + " bind"

@@ -1,0 +1,87 @@
+"""A comparison as a DataFrame that prints whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from kvbound.instance import Instance
+from kvbound.report import numbers
+from kvbound.result import Result
+from kvbound.solvers import ranked, ratio, title
+
+_HEADINGS: dict[str, tuple[str, str]] = {
+    "method": ("", "method"), "status": ("", "status"), "time_s": ("", "time"), "bound_s": ("", "bound"),
+    "ratio": ("times", "bound"), "share_of_bound": ("share of", "bound"), "tokens_per_s": ("tokens", "per s"),
+    "hit_rate": ("tier-0", "hits"), "moved_up_bytes": ("moved", "up"), "moved_down_bytes": ("moved", "down"),
+    "wall_s": ("", "wall"),
+}  # fmt: skip
+_PLAIN: dict[str, Callable[[float], str]] = {
+    "ratio": numbers.ratio,
+    "share_of_bound": numbers.share,
+    "tokens_per_s": numbers.rate,
+    "hit_rate": numbers.share,
+}
+_UNITS = {"_s": numbers.TIMES, "_bytes": numbers.SIZES}
+
+
+class Comparison(pd.DataFrame):
+    """A DataFrame in SI units whose text shows every column, in units that fit.
+
+    What is made from it, a selection or a product, is a plain DataFrame.
+    """
+
+    def __repr__(self) -> str:
+        """Return the whole table."""
+        return str(_shown(self).to_string(sparsify=False))
+
+    def _repr_html_(self) -> str:
+        """Return the whole table for a notebook."""
+        return str(_shown(self).to_html())
+
+
+def frame(instance: Instance, results: Sequence[Result]) -> pd.DataFrame:
+    """Return a row per result, fastest schedule first, bounds last."""
+    fast = instance.memory.tiers[0].name
+    return Comparison([_row(result, fast) for result in ranked(results)], columns=[*_HEADINGS])
+
+
+def _row(result: Result, fast: str) -> dict[str, Any]:
+    found = result.measures
+    return {
+        "method": title(result),
+        "status": str(result.status),
+        "time_s": result.time_s,
+        "bound_s": result.bound.time_s,
+        "ratio": ratio(result),
+        "share_of_bound": result.share_of_bound,
+        "tokens_per_s": None if not result.time_s else result.instance.decode_steps / result.time_s,
+        "hit_rate": None if found is None else found.hit_rate.get(fast),
+        "moved_up_bytes": None if found is None else found.moved_bytes["up"],
+        "moved_down_bytes": None if found is None else found.moved_bytes["down"],
+        "wall_s": result.wall_s,
+    }
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as text, each column in one unit, which stands in its heading."""
+    columns = [_column(str(name), table.iloc[:, n]) for n, name in enumerate(table.columns)]
+    shown = pd.DataFrame({n: cells for n, (_, cells) in enumerate(columns)}, index=table.index)
+    shown.columns = pd.MultiIndex.from_tuples([heading for heading, _ in columns])
+    return shown
+
+
+def _column(name: str, values: pd.Series[Any]) -> tuple[tuple[str, str], list[str]]:
+    top, heading = _HEADINGS.get(name, ("", name))
+    given = [None if pd.isna(value) else value for value in values]
+    known = next(
+        (_UNITS[end] for end in _UNITS if name in _HEADINGS and name not in _PLAIN and name.endswith(end)),
+        None,
+    )
+    if known is None:
+        show = _PLAIN.get(name, str)
+        return (top, heading), [numbers.UNKNOWN if value is None else show(value) for value in given]
+    unit = numbers.Unit.of(given, known)
+    return (top, f"{heading} {unit.name}"), [unit.show(value) for value in given]
