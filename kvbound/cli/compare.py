@@ -59,17 +59,17 @@ def compare(
         settings = {"time_limit": limit, "seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
         run.all(_chosen(case, methods), lenient=methods == "all")
-    results = share_bound(run.results)
+    results, bound = share_bound(run.results), binding(case)
     if out is not None:
-        _save(results, binding(case), out)
+        _save(results, bound, out)
     if as_json:
-        console.show_json(comparison.document(results, binding(case)))
+        console.show_json(comparison.document(results, bound))
     elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
         size = numbers.shape(case.layers, case.prefill_tokens, case.decode_steps)
-        console.show(f"{case.name}: {size}\n", comparison.compare_table(results))
-        console.show("\n" + comparison.verdict(results))
-        if (bound := binding(case)) is not None:
+        console.show(f"{case.name}: {size}")
+        if bound is not None:
             console.show(sentences(case, bound))
+        console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
     if run.interrupted:
         raise KeyboardInterrupt
     for result in results[:1]:

@@ -124,6 +124,8 @@ def verdict(results: Sequence[Result]) -> str:
         text = f"No schedule takes less than {bound_text(strongest(results))} or makes more than {rate} "
         text += f"tokens/s. {fastest.method} takes {first} that time lower bound"
         end = f"; the largest gap is {slowest.method}'s, {last}"
+        if last == first:
+            end = "; so does every other schedule"
     elif against[0] == "best":
         text = f"best is the study's own number, no schedule. {fastest.method} takes {first} that time"
         end = f"; the slowest is {slowest.method}, {last}"
