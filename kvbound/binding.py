@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.cost import ideal_bytes, ideal_latency
-from kvbound.instance import Instance
+from kvbound.instance import Instance, Timing
 from kvbound.slotcost import SlotCost
 
 
@@ -26,8 +26,9 @@ class Binding:
     parts
         Shares of it: weights, kv_reads, kv_writes, latency.
     resources
-        Share of it that each resource accounts for: 1 for the one that binds; where several are in
-        balance, or work one after the other, they divide it.
+        Share of it, latency left out, that each resource accounts for: 1 for the one that binds; where
+        several are in balance, or work one after the other, they divide it. A bandwidth higher by a per
+        cent saves at most its share of a per cent.
     slowest_s
         Time with all KV in the last tier, never moved: what the worst placement costs.
     """
@@ -46,47 +47,46 @@ def binding(instance: Instance) -> Binding | None:
     """Take the ideal time apart, without the trace; None under another accounting than physical.
 
     A slot's ideal time is a mix of its resources' busy times, with the weights theta of the linear
-    program's dual; so shares of what is read and written add up to it.
+    program's dual. So shares of what is read and written add up to it; and a resource with a weight is
+    busy all the time, so that its weight is its share.
     """
     if not instance.physical:
         return None
     cost, q = SlotCost.of(instance), ideal_bytes(instance)
-    rows, tiers = cost.ideal_rows, instance.tiers
-    used, bytes_by = np.zeros(3 * tiers), np.zeros((len(rows), 3 * tiers))
+    rows, theta, tiers = cost.ideal_rows, cost.ideal_weights, instance.tiers
+    used, moved, busy = np.zeros(3 * tiers), np.zeros(3 * tiers), np.zeros(theta.shape[1])
     for layer in range(instance.layers):  # slots times rows may be many
-        chosen = (q[:, layer] @ rows.T).argmax(axis=1)
+        times = q[:, layer] @ rows.T
+        chosen = times.argmax(axis=1)
         used += (q[:, layer] * rows[chosen]).sum(axis=0)
-        np.add.at(bytes_by, chosen, q[:, layer])
+        moved += q[:, layer].sum(axis=0)
+        busy += np.bincount(chosen, times.max(axis=1), len(rows)) @ theta
+    if instance.rules.timing is Timing.SERIAL:
+        busy = _busy(cost, moved)
     parts = {
         "weights": used[tiers : 2 * tiers].sum(),
         "kv_reads": used[:tiers].sum(),
         "kv_writes": used[2 * tiers :].sum(),
         "latency": ideal_latency(instance).sum() * instance.decode_steps,
     }
-    total = float(sum(parts.values()))
-    busy = sum((_busy(cost, n, bytes_by[n]) for n in range(len(rows))), np.zeros(cost.read_costs.shape[1]))
-    whole = float(busy.sum())
+    time_s, transfer = float(sum(parts.values())), float(busy.sum())
     return Binding(
-        time_s=total,
-        parts={name: float(part / total) if total else 0.0 for name, part in parts.items()},
+        time_s=time_s,
+        parts={name: float(part / time_s) if time_s else 0.0 for name, part in parts.items()},
         resources={
-            name: float(each / whole) if whole else 0.0
+            name: float(each / transfer) if transfer else 0.0
             for name, each in zip(instance.memory.resources, busy, strict=True)
         },
         slowest_s=_slowest(instance, cost),
     )
 
 
-def _busy(cost: SlotCost, row: int, moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds by resource, (R,), with each byte where it is cheapest at the row's prices."""
-    theta, tiers = cost.ideal_weights[row], cost.tiers
-    read, write = theta * cost.read_costs, theta * cost.write_costs
-    anywhere = read[read.sum(axis=1).argmin()], write[write.sum(axis=1).argmin()]
+def _busy(cost: SlotCost, moved: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Seconds by resource, (R,), if each byte is read and written where that takes least."""
+    read, write, tiers = cost.read_costs, cost.write_costs, cost.tiers
+    least = read[read.sum(axis=1).argmin()], write[write.sum(axis=1).argmin()]
     return np.asarray(
-        moved[0] * anywhere[0]
-        + moved[tiers] * read[0]
-        + moved[2 * tiers] * anywhere[1]
-        + moved[-1] * write[-1]
+        moved[0] * least[0] + moved[tiers] * read[0] + moved[2 * tiers] * least[1] + moved[-1] * write[-1]
     )
 
 

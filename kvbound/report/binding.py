@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 
 from kvbound.binding import Binding
-from kvbound.instance import Instance
+from kvbound.instance import Instance, Timing
 from kvbound.report import numbers
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
@@ -23,7 +23,7 @@ def sentences(instance: Instance, found: Binding) -> str:
     times, little = _worst(found)
     last = f"all KV in {instance.memory.tiers[-1].name} it takes {numbers.ratio(times)} that"
     end = f"Even with {last}: there is next to nothing to gain from placement." if little else f"With {last}."
-    whole = f"{text}{_binds(found.resources)}. {end}".replace(" %", "\xa0%")  # keeps numbers whole
+    whole = f"{text}{_binds(instance, found.resources)}. {end}".replace(" %", "\xa0%")  # keeps numbers whole
     return textwrap.fill(whole, _WIDTH).replace("\xa0", " ")
 
 
@@ -32,7 +32,7 @@ def summary(instance: Instance, found: Binding) -> str:
     times, little = _worst(found)
     last = f"{numbers.ratio(times)} with all KV in {instance.memory.tiers[-1].name}"
     end = ": next to nothing to gain from placement" if little else ""
-    parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(found.resources)}"
+    parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}"
     return f"{parts}; {last}{end}"
 
 
@@ -47,9 +47,10 @@ def _shares(parts: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {numbers.share(share)}" for share, name in known if share >= _NEGLIGIBLE)
 
 
-def _binds(resources: Mapping[str, float]) -> str:
+def _binds(instance: Instance, resources: Mapping[str, float]) -> str:
     known = sorted(((share, name) for name, share in resources.items()), reverse=True)
     binding = [(name, share) for share, name in known if share >= _NEGLIGIBLE]
+    together = " work one after the other" if instance.rules.timing is Timing.SERIAL else " bind"
     if len(binding) == 1:
         return f"{binding[0][0]} binds"
-    return " and ".join(f"{name} ({numbers.share(share)})" for name, share in binding) + " bind"
+    return " and ".join(f"{name} ({numbers.share(share)})" for name, share in binding) + together

@@ -80,3 +80,22 @@ def test_the_default_is_a_schedule_not_the_study_s_best(run: Run, published: Pat
     assert ran.json["status"] == "feasible"
     assert ran.json["method"] != "best"
     assert run("check", published, tmp_path / "o").code == 0
+
+
+def test_a_policy_from_a_file(run: Run, small: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Mine:\n    def __init__(self, keep=1, odd=None): self.keep = keep\n"
+        "    def step(self, slot): return [self.keep] * (slot.tokens + 1)\n"
+    )
+    ran = run("simulate", small, "--policy", f"{file}:Mine", "--set", "keep=1,2", "--set", "odd=x", "--json")
+    assert [each["options"] for each in ran.json["results"]] == [{"keep": k, "odd": "x"} for k in (1, 2)]
+    ran = run("compare", small, "--methods", f"lru,{file}:Mine,exact", "--out", tmp_path / "out", "--json")
+    assert [each["method"] for each in ran.json["results"]] == ["lru", "Mine", "exact"]
+    assert run("check", small, tmp_path / "out" / "Mine").code == 0
+    assert run("solve", small, "--method", f"{file}:Mine").out.startswith("small: Mine: feasible")
+    for wrong in (f"{file}:Mind", f"{file}:", "none.py:Mine"):
+        ran = run("compare", small, "--methods", wrong)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"kvbound: policy {wrong}: ")
+    assert run("compare", small, "--methods", f"lru,lru,{file}:Mine").code == 2
