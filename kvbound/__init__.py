@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from kvbound.solvers import solve as solve
     from kvbound.trace import Trace as Trace
     from kvbound.trace import read_trace as read_trace
+    from kvbound.verify import bound as bound
+    from kvbound.verify import check as check
 
 _HOME = {
     "Bound": "result",
@@ -31,6 +33,8 @@ _HOME = {
     "Rules": "instance",
     "Schedule": "schedule",
     "Trace": "trace",
+    "bound": "verify",
+    "check": "verify",
     "compare": "solvers",
     "evaluate": "cost",
     "ideal": "cost",

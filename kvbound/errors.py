@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 
 class KvboundError(Exception):
     """Base of every expected failure; the message is one clear sentence."""
@@ -60,4 +63,34 @@ class MissingPackageError(KvboundError):
     exit_code = 7
 
     def __init__(self, extra: str) -> None:
-        super().__init__(f"pip install 'kvbound[{extra}]'")
+        super().__init__(install_command(extra))
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that adds an extra to this installation, from where it came."""
+    import json
+    from importlib import metadata
+
+    try:
+        record = metadata.distribution("kvbound").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+        record = json.dumps({"url": Path(__file__).parents[1].as_uri()})
+    return f"pip install {_source(json.loads(record or '{}'), extra)}"
+
+
+def _source(origin: dict[str, Any], extra: str) -> str:
+    """What pip takes, from the record of PEP 610: a folder or file, a repository, an address, or an index."""
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    url = str(origin.get("url", ""))
+    if not url:
+        return f"'kvbound[{extra}]'"
+    if url.startswith("file:"):
+        path = Path(url2pathname(urlsplit(url).path))
+        editable = "-e " * bool(origin.get("dir_info", {}).get("editable"))
+        return f"{editable}'{path if path.exists() else '.'}[{extra}]'"
+    repository = origin.get("vcs_info", {})
+    if repository:
+        url = f"{repository['vcs']}+{url}@{repository['commit_id']}"
+    return f"'kvbound[{extra}] @ {url}'"

@@ -139,6 +139,11 @@ class Instance:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
 
+    def __repr__(self) -> str:
+        """Return name and sizes, in a line."""
+        tokens = f"{self.prefill_tokens:,} + {self.decode_steps:,} tokens"
+        return f"<Instance {self.name}: {self.layers} layers, {tokens}, {self.memory.name}, {self.llm.name}>"
+
     @property
     def layers(self) -> int:
         """Layers, L."""

@@ -46,6 +46,11 @@ class Residency:
         opened = self._opened = ExitStack()
         weakref.finalize(self, opened.close)
 
+    def __repr__(self) -> str:
+        """Return the sizes, in a line."""
+        layers, prefill = self.initial.shape
+        return f"<Residency: {layers} layers, {prefill:,} prompt tokens>"
+
     def put(self, layer: int, after: NDArray[np.uint8]) -> None:
         """Keep a layer's bits, (steps, bytes): of row j, the tokens in tier 0 after the layer's slot j."""
         file = tempfile.TemporaryFile(prefix="kvbound-")  # noqa: SIM115 - it has no name, and stays open

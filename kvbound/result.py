@@ -38,11 +38,15 @@ class BoundStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Bound:
-    """A time lower bound, in seconds: no schedule of the instance is faster."""
+    """A time lower bound, in seconds: no schedule of the instance is faster.
+
+    `kvbound.bound` leaves its proof in `certificate`; a result's own field has that of its bound.
+    """
 
     time_s: float | None = None
     status: BoundStatus = BoundStatus.NONE
     method: str | None = None
+    certificate: Certificate | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.time_s is None) != (self.status is BoundStatus.NONE):
@@ -168,6 +172,14 @@ class Result:
             return None
         time = self.measures.time_s
         return self.bound.time_s / time if time > 0 else 1.0
+
+    def __repr__(self) -> str:
+        """Return what was found, in a line."""
+        limits = (
+            "" if self.bound.time_s is None else f", bound {self.bound.time_s:.6g} s ({self.bound.status})"
+        )
+        time = "no schedule" if self.time_s is None else f"{self.time_s:.6g} s"
+        return f"<Result {self.instance.name}: {self.method}, {self.status}, {time}{limits}>"
 
     def with_bound(self, bound: Bound) -> Result:
         """Return the same result beside a stronger bound."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.files import atomic_write, read_npz
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = "kvbound.schedule/1"
 ANOTHERS = "the hash of this instance; the schedule is another's"
@@ -36,6 +39,10 @@ class LayerEvents:
     token: NDArray[np.int32]
     tier: NDArray[np.uint8]
 
+    def __repr__(self) -> str:
+        """Return how many there are."""
+        return f"<LayerEvents: {len(self.step):,}>"
+
     @classmethod
     def of(cls, step: object, token: object, tier: object) -> LayerEvents:
         """Take anything array-like, with the right types."""
@@ -56,6 +63,11 @@ class Schedule:
 
     initial: NDArray[np.uint8]
     events: tuple[LayerEvents, ...]
+
+    def __repr__(self) -> str:
+        """Return the sizes, in a line."""
+        events = sum(len(each.step) for each in self.events)
+        return f"<Schedule: {self.layers} layers, {self.prefill_tokens:,} prompt tokens, {events:,} events>"
 
     @property
     def layers(self) -> int:
@@ -80,6 +92,35 @@ class Schedule:
         tier = np.concatenate([e.tier for e in self.events])
         order = np.argsort(slot, kind="stable")
         return slot[order], item[order], tier[order]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the initial fill and every event, in order of time, one row each.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``step`` (-1 for the initial fill), ``layer``, ``token`` (of a block its first), ``tier`` from
+            after that slot on, and ``event``: "start", "birth", "up", "down", or "stay" for a move to
+            where the item is.
+        """
+        import pandas as pd
+
+        frames = []
+        for layer, (events, initial) in enumerate(zip(self.events, self.initial, strict=True)):
+            prompt = np.arange(self.prefill_tokens)
+            step = np.concatenate([np.full(self.prefill_tokens, -1), events.step])
+            token = np.concatenate([prompt, events.token]).astype(np.int64)
+            tier = np.concatenate([initial, events.tier]).astype(np.int64)
+            order = np.lexsort((np.arange(len(step)), token))  # each token's events in a row
+            before = np.empty_like(tier)
+            before[order[1:]] = tier[order[:-1]]
+            kinds = np.array(["up", "stay", "down"], "U5")[np.sign(tier - before) + 1]
+            kinds[token == step + self.prefill_tokens] = "birth"
+            kinds[: self.prefill_tokens] = "start"
+            columns = {"step": step, "layer": layer, "token": token, "tier": tier, "event": kinds}
+            frames.append(pd.DataFrame(columns))
+        whole = pd.concat(frames, ignore_index=True)
+        return whole.sort_values(["step", "layer"], kind="stable", ignore_index=True)
 
 
 def from_flat(

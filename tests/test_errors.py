@@ -1,5 +1,11 @@
 """Every error has its exit code and one sentence."""
 
+import json
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from kvbound import errors
@@ -24,4 +30,44 @@ def test_input_errors_name_file_and_field() -> None:
 
 
 def test_a_missing_package_comes_with_the_command_that_installs_it() -> None:
-    assert str(errors.MissingPackageError("plots")) == "pip install 'kvbound[plots]'"
+    command = str(errors.MissingPackageError("plots"))
+    assert command == errors.install_command("plots")
+    assert command.startswith("pip install ")
+    assert "[plots]" in command
+
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (None, "pip install 'kvbound[fast]'"),  # from an index
+        ({"url": HERE.as_uri(), "dir_info": {}}, f"pip install '{HERE}[fast]'"),
+        ({"url": HERE.as_uri(), "dir_info": {"editable": True}}, f"pip install -e '{HERE}[fast]'"),
+        ({"url": "file:///gone/kvbound", "dir_info": {}}, "pip install '.[fast]'"),
+        (
+            {"url": "https://example.org/kvbound.git", "vcs_info": {"vcs": "git", "commit_id": "0a1b"}},
+            "pip install 'kvbound[fast] @ git+https://example.org/kvbound.git@0a1b'",
+        ),
+        (
+            {"url": "https://example.org/kvbound.whl", "archive_info": {}},
+            "pip install 'kvbound[fast] @ https://example.org/kvbound.whl'",
+        ),
+    ],
+)
+def test_the_command_names_where_this_installation_came_from(
+    record: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = None if record is None else json.dumps(record)
+    installed = SimpleNamespace(read_text=lambda name: text)
+    monkeypatch.setattr(metadata, "distribution", lambda name: installed)
+    assert errors.install_command("fast") == command
+
+
+def test_a_checkout_that_is_not_installed_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    assert errors.install_command("fast") == f"pip install '{Path(errors.__file__).parents[1]}[fast]'"

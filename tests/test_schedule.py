@@ -202,3 +202,20 @@ def test_types_are_set_whatever_comes_in() -> None:
         "int32",
         "uint8",
     ]
+
+
+def test_as_a_frame() -> None:
+    """Token 1 leaves tier 0 in step 1 and comes back in step 2; 0 stays where it is."""
+    initial = np.array([[1, 0, 1], [0, 0, 0]], np.uint8)
+    busy = LayerEvents.of([0, 1, 1, 1, 2, 2], [3, 1, 0, 4, 1, 5], [0, 1, 1, 1, 0, 0])
+    idle = LayerEvents.of([0, 1, 2], [3, 4, 5], [0, 0, 0])
+    frame = Schedule(initial, (busy, idle)).to_frame()
+    assert list(frame.columns) == ["step", "layer", "token", "tier", "event"]
+    assert frame["step"].is_monotonic_increasing
+    assert (frame["event"] == "start").sum() == 6
+    assert (frame["event"] == "birth").sum() == 6
+    moves = frame[~frame["event"].isin(["start", "birth"])]
+    assert moves.to_numpy().tolist() == [
+        [1, 0, 1, 1, "down"], [1, 0, 0, 1, "stay"], [2, 0, 1, 0, "up"],
+    ]  # fmt: skip
+    assert frame[frame["layer"] == 0].tail(1).to_numpy().tolist() == [[2, 0, 5, 0, "birth"]]

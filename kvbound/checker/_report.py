@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,7 +42,7 @@ class Report:
     problems: tuple[str, ...]
     instance_sha256: str | None = None
     time_s: float | None = None
-    step_times_s: Floats | None = None
+    step_times_s: Floats | None = field(default=None, repr=False)
     hit_bytes: Floats | None = None
     peak_bytes: Floats | None = None
     moved_bytes: Mapping[str, float] | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvbound.cli import console, options, output
-from kvbound.errors import MissingPackageError, UsageError
+from kvbound.errors import MissingPackageError, UsageError, install_command
 from kvbound.fields import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _figures(wanted: bool | None, out: Path | None, *, quiet: bool) -> bool:
     if wanted and not study_plots.available():
         raise MissingPackageError("plots")
     if wanted is None and out is not None and not study_plots.available():
-        console.note("no figures without matplotlib: pip install 'kvbound[plots]'", quiet=quiet)
+        console.note(f"no figures without matplotlib: {install_command('plots')}", quiet=quiet)
     return out is not None and wanted is not False and study_plots.available()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +51,23 @@ def write_log(run: Run, instance_sha256: str, path: Path | str) -> None:
     ValueError
         The run was not recorded.
     """
+    arrays = log_arrays(run, instance_sha256)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def log_arrays(run: Run, instance_sha256: str) -> dict[str, Any]:
+    """Return what the npz file of a recorded run holds; raises as `write_log` does."""
     if run.log is None:
         raise ValueError(f"the run of {run.policy} was not recorded")
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file,
-            schema=SCHEMA,
-            instance_sha256=instance_sha256,
-            beta=run.beta.ravel().astype(np.uint8),
-            promoted=run.promoted.ravel(),
-            external=run.external.ravel(),
-            **vars(run.log),
-        )
+    return {
+        "schema": np.array(SCHEMA),
+        "instance_sha256": np.array(instance_sha256),
+        "beta": run.beta.ravel().astype(np.uint8),
+        "promoted": run.promoted.ravel(),
+        "external": run.external.ravel(),
+        **vars(run.log),
+    }
 
 
 def _items(words: bits.Words) -> Ints:

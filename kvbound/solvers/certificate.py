@@ -58,6 +58,10 @@ class Certificate:
     whole: NDArray[np.int64]
     theta: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        """Return what is proved, in a line."""
+        return f"<Certificate: no schedule takes less than {self.bound_s:.6g} s>"
+
     def arrays(self) -> dict[str, Any]:
         """Return what the file holds."""
         return {

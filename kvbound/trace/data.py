@@ -59,6 +59,10 @@ class Trace:
             each.setflags(write=False)
         object.__setattr__(self, "rows", rows)
 
+    def __repr__(self) -> str:
+        """Return the sizes, in a line."""
+        return f"<Trace: {self.layers} layers, {self.prefill_tokens:,} + {self.decode_steps:,} tokens>"
+
     @property
     def layers(self) -> int:
         """Layers L."""
@@ -169,6 +173,47 @@ class Trace:
             masses = [_layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
         return cls(prefill_tokens, builder.rows, tuple(builder.order), tuple(masses), source, licence)
 
+    @classmethod
+    def from_mask(
+        cls, mask: object, prefill_tokens: int, *, source: str = "", licence: str = "", file: object = "trace"
+    ) -> Trace:
+        """Make a trace from a mask of what is read.
+
+        Parameters
+        ----------
+        mask
+            Booleans (steps, layers, tokens): whether a slot reads a token; tokens are the prompt's and
+            those decoded, P + steps. Step j reads ids up to P + j, its own token included.
+        file
+            What the mask comes from, for messages.
+
+        Raises
+        ------
+        InputError
+            The mask has another type or shape, or reads tokens from the future.
+        """
+        read = np.asarray(mask)
+        prefill = _prefill(prefill_tokens, file)
+        if read.dtype != np.bool_ or read.ndim != 3:
+            expected = "booleans of shape (steps, layers, tokens)"
+            raise InputError(file, "mask", f"{expected}, not {read.dtype} of shape {read.shape}")
+        steps, layers, tokens = read.shape
+        if not (steps and layers and tokens == prefill + steps):
+            expected = f"prefill_tokens + steps = {prefill + steps:,} tokens, not {tokens:,}"
+            raise InputError(file, "mask", f"at least one step and layer, and {expected}")
+        if prefill + steps > MAX_TOKENS or layers > MAX_LAYERS:
+            raise InputError(file, "mask", f"at most {MAX_TOKENS:,} tokens and {MAX_LAYERS:,} layers")
+        rows = []
+        for layer in range(layers):
+            packed = np.zeros((steps, bits.row_bytes(tokens)), np.uint8)
+            packed[:, : -(-tokens // 8)] = np.packbits(read[:, layer], axis=1, bitorder="little")
+            step = bits.first_beyond(packed, prefill + 1)
+            if step is not None:
+                future = f"no token after {prefill + step}, which step {step} produces"
+                raise InputError(file, f"mask[{step}][{layer}]", future)
+            rows.append(packed)
+        return cls(prefill, tuple(rows), source=source, licence=licence)
+
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
         return np.stack([bits.count(rows) for rows in self.rows], axis=1)
@@ -215,12 +260,17 @@ def _check_shapes(trace: Trace) -> None:
             raise fail(f"mass[{layer}]", f"a flat float16 array, not {mass.dtype} {mass.shape}")
 
 
+def _prefill(tokens: object, file: object) -> int:
+    if isinstance(tokens, bool) or not isinstance(tokens, (int, np.integer)):
+        raise InputError(file, "prefill_tokens", f"an integer, not {tokens!r}")
+    if not 0 <= tokens <= MAX_TOKENS:
+        raise InputError(file, "prefill_tokens", f"0 to {MAX_TOKENS:,}, not {tokens}")
+    return int(tokens)
+
+
 def _ids(prefill_tokens: int, reads: Sequence[Sequence[Any]], file: object) -> list[list[NDArray[np.int64]]]:
     """The lists as arrays, after checking that there are steps x layers of them."""
-    if isinstance(prefill_tokens, bool) or not isinstance(prefill_tokens, (int, np.integer)):
-        raise InputError(file, "prefill_tokens", f"an integer, not {prefill_tokens!r}")
-    if not 0 <= prefill_tokens <= MAX_TOKENS:
-        raise InputError(file, "prefill_tokens", f"0 to {MAX_TOKENS:,}, not {prefill_tokens}")
+    _prefill(prefill_tokens, file)
     if not isinstance(reads, (Sequence, np.ndarray)) or len(reads) == 0:
         raise InputError(file, "reads", "a list of steps, at least one")
     lists = []

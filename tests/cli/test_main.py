@@ -13,7 +13,7 @@ import pytest
 import kvbound
 from kvbound import cli
 from kvbound.cli.output import uninterrupted
-from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPackageError
+from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPackageError, install_command
 from tests.cli.conftest import Run
 
 
@@ -59,7 +59,7 @@ def test_asked_for_nothing_it_explains_itself(argv: tuple[str, ...], run: Run) -
         (KvboundError("no"), 70, "kvbound: no\n"),
         (InfeasibleError("full"), 4, "kvbound: full\n"),
         (LimitError("late"), 5, "kvbound: late\n"),
-        (MissingPackageError("fast"), 7, "kvbound: pip install 'kvbound[fast]'\n"),
+        (MissingPackageError("fast"), 7, f"kvbound: {install_command('fast')}\n"),
         (KeyboardInterrupt(), 130, "kvbound: interrupted\n"),
         (PermissionError(13, "Permission denied", "/etc/x"), 2, "kvbound: /etc/x: Permission denied\n"),
         (MemoryError("1 TB"), 2, "kvbound: this needs more memory than there is: 1 TB\n"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kvbound.cli import reproduce
+from kvbound.errors import install_command
 from kvbound.report import study_plots
 from kvbound.studies import cells as runner
 from kvbound.studies.cells import run_cell
@@ -90,7 +91,7 @@ def test_figures(run: Run, tmp_path: Path) -> None:
 def test_without_matplotlib(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_plots, "available", lambda: False)
     ran = run("reproduce", "fang2025", *QUICK, "--out", tmp_path, "--figures")
-    assert (ran.code, ran.err) == (7, "kvbound: pip install 'kvbound[plots]'\n")
+    assert (ran.code, ran.err) == (7, f"kvbound: {install_command('plots')}\n")
     ran = run("reproduce", "fang2025", *QUICK, "--out", tmp_path)
     assert ran.code == 0
     assert "no figures without matplotlib" in ran.err

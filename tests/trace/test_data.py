@@ -132,3 +132,34 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     for change in wrong:
         with pytest.raises(InputError):
             dataclasses.replace(Trace(3, (rows,)), **({"order": (), "mass": ()} | change))
+
+
+@given(recorded())
+def test_a_mask_says_what_lists_say(given_lists: tuple[int, Lists]) -> None:
+    prefill, lists = given_lists
+    mask = np.zeros((len(lists), len(lists[0]), prefill + len(lists)), bool)
+    for step, row in enumerate(lists):
+        for layer, ids in enumerate(row):
+            mask[step, layer, ids] = True
+    trace = Trace.from_mask(mask, np.int64(prefill), source="a mask")  # type: ignore[arg-type]
+    ascending = Trace.from_lists(prefill, [[sorted(ids) for ids in row] for row in lists])
+    assert trace.row_hashes() == ascending.row_hashes()
+    assert trace.source == "a mask"
+
+
+@pytest.mark.parametrize(
+    ("mask", "prefill", "message"),
+    [
+        (np.zeros((2, 1, 5)), 3, r"booleans of shape \(steps, layers, tokens\), not float64"),
+        (np.zeros((2, 5), bool), 3, r"not bool of shape \(2, 5\)"),
+        (np.zeros((2, 1, 4), bool), 3, "prefill_tokens . steps = 5 tokens, not 4"),
+        (np.zeros((0, 1, 3), bool), 3, "at least one step"),
+        (np.zeros((2, 0, 5), bool), 3, "at least one step and layer"),
+        (np.ones((2, 1, 5), bool), 3, r"mask\[0\]\[0\]: expected no token after 3, which step 0 produces"),
+        (np.zeros((2, 1, 5), bool), 3.0, "prefill_tokens: expected an integer"),
+        (None, 3, "booleans"),
+    ],
+)
+def test_masks_that_are_none(mask: Any, prefill: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Trace.from_mask(mask, prefill)

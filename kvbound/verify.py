@@ -1,0 +1,108 @@
+"""Bounds and checks on objects: `kvbound.bound` and `kvbound.check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kvbound import checker, fang2025
+from kvbound.checker import Report
+from kvbound.errors import InfeasibleError, InputError, UsageError
+from kvbound.instance import Instance
+from kvbound.residency import Residency
+from kvbound.result import Bound, Result, Status
+from kvbound.schedule import Schedule, file_arrays
+from kvbound.solvers import solve
+from kvbound.solvers.certificate import Certificate
+
+
+def bound(instance: Instance, **options: Any) -> Bound:
+    """Prove a time lower bound, and have it checked.
+
+    Parameters
+    ----------
+    options
+        As for `kvbound.solve`: ``time_limit=60``, ``seed=0``, ``kernel``, and the dual's own, ``sample``
+        and ``resume``.
+
+    Returns
+    -------
+    Bound
+        Certified, with its `certificate`.
+
+    Raises
+    ------
+    InfeasibleError
+        The instance has no placement.
+    """
+    _ = instance.room  # says why nothing fits
+    found = solve(instance, "dual", **options)
+    if found.status is Status.INFEASIBLE:
+        raise InfeasibleError(f"{instance.name}: no placement satisfies its rules")
+    return Bound(found.bound.time_s, found.bound.status, found.bound.method, found.certificate)
+
+
+def check(
+    instance: Instance,
+    what: Schedule | Residency | Certificate | Bound | Result | str | os.PathLike[str],
+    *,
+    claimed_s: float | None = None,
+) -> Report:
+    """Have the independent checker replay a schedule, or recompute what a certificate proves.
+
+    Parameters
+    ----------
+    what
+        A schedule or certificate, a bound or result that has one, or the file of one. Of a result that has
+        both it is the schedule, against the result's own time.
+    claimed_s
+        A claimed decode time, or bound, in seconds.
+
+    Returns
+    -------
+    kvbound.checker.Report
+        ``ok``, ``problems``, and the checker's own numbers.
+
+    Raises
+    ------
+    UsageError
+        The bound or result has nothing to check.
+    InputError
+        There is no such file.
+    """
+    if isinstance(what, Result):
+        claimed_s = what.time_s if claimed_s is None else claimed_s
+        claimed_s = claimed_s if _schedule_of(what) is not None else None
+    file = Path(what) if isinstance(what, str | os.PathLike) else _arrays(instance, what)
+    if isinstance(file, Path) and not file.is_file():
+        raise InputError(file, "", "a schedule or certificate file (.npz)")
+    return checker.check(instance.expanded(), instance.trace.rows, file, claimed_s=claimed_s)
+
+
+def _schedule_of(result: Result) -> Schedule | Residency | fang2025.Run | None:
+    return result.schedule or result.residency or result.run
+
+
+def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
+    """Return what the file of `what` would hold."""
+    sha256 = instance.sha256
+    match what:
+        case Schedule():
+            return file_arrays(what, instance_sha256=sha256, decode_steps=instance.decode_steps)
+        case Residency():
+            return what.arrays(sha256)
+        case fang2025.Run():
+            return fang2025.log_arrays(what, sha256)
+        case Certificate():
+            return what.arrays()
+        case Result():
+            inside = _schedule_of(what) or what.certificate
+        case Bound():
+            inside = what.certificate
+        case _:
+            raise UsageError(f"a schedule, certificate, bound, result or file is checked, not {what!r:.60}")
+    if inside is None:
+        raise UsageError(f"this {type(what).__name__.lower()} has neither a schedule nor a certificate")
+    return _arrays(instance, inside)
