@@ -1,6 +1,5 @@
 """What prints is short: names and sizes, no arrays."""
 
-import numpy as np
 import pytest
 
 import kvbound as kv

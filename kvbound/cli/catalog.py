@@ -92,7 +92,8 @@ def _list(section: Section, as_json: bool) -> None:
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
         case Section.POLICY:
-            console.show(report.policy_table({name: _policy(name) for name in names}))
+            shown = {"ideal" if name == "best" else name: _policy(name) for name in names}
+            console.show(report.policy_table(shown))
         case Section.METHOD:
             console.show(table(("method", "what"), [(name, _method(name)) for name in names]))
             console.show("\nEvery policy is a method as well.")
@@ -134,7 +135,7 @@ def _plain(section: Section, name: str) -> Any:
 def _policy(name: str) -> tuple[str, bool, dict[str, Any]]:
     from kvbound.policies import describe
 
-    return _BEST if name == "best" else describe(name)
+    return _BEST if name in ("best", "ideal") else describe(name)
 
 
 def _method(name: str) -> str:

@@ -68,6 +68,7 @@ def make(
 
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.assemble(parts, name or out.stem)
+    source.warn_of_capacity(case, quiet)
     write_instance(case, out)
     console.note(f"wrote {out}", quiet=quiet)
 

@@ -44,7 +44,7 @@ def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -
     """
     parts = parts or Parts()
     instance = assemble(parts) if name is None else _changed(name, parts)
-    _warn_of_capacity(instance, quiet)
+    warn_of_capacity(instance, quiet)
     _warn_of_own_reads(instance, quiet)
     return instance
 
@@ -185,7 +185,7 @@ def _llm(name: str) -> Any:
     return from_config(name)
 
 
-def _warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
+def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
     """A card does not have more memory than it is sold with; say so once."""
     from kvbound import catalog
     from kvbound.units import format_bytes

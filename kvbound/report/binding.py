@@ -53,4 +53,5 @@ def _binds(instance: Instance, resources: Mapping[str, float]) -> str:
     together = " work one after the other" if instance.rules.timing is Timing.SERIAL else " bind"
     if len(binding) == 1:
         return f"{binding[0][0]} binds"
-    return " and ".join(f"{name} ({numbers.share(share)})" for name, share in binding) + together
+    *most, last = [f"{name} ({numbers.share(share)})" for name, share in binding]
+    return f"{', '.join(most)} and {last}{together}"

@@ -43,19 +43,20 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
     """
     results = ranked(results)
     against = reference(results)
+    bounded = against is not None and against[0] == "bound"
     time = numbers.Unit.of(map(_time, results), numbers.TIMES)
     size = numbers.Unit.of((_moved(each, way) for each in results for way in _WAYS), numbers.SIZES)
     columns = (
         "\nmethod", *(f">\n{name}" for name in options), "\nstatus", f">time\n{time.name}", ">tokens\n/s",
-        f">x\n{'bound' if against is None else against[0]}", ">% of\nbound", ">tier-0\nhits %",
+        f">x\n{'bound' if against is None else against[0]}", *[">% of\nbound"][: bounded], ">tier-0\nhits %",
         *(f">{way}\n{size.name}" for way in _WAYS),
     )  # fmt: skip
     rows = (
         (
             title(each), *(f"{each.options.get(name, '')}" for name in options), _status(each),
             _floor(each) + time.show(_time(each)), tokens_per_s(each),
-            numbers.ratio(_times(each, against)).rstrip("x"), _percent(each.share_of_bound), _hits(each),
-            *(size.show(_moved(each, way)) for way in _WAYS),
+            numbers.ratio(_times(each, against)).rstrip("x"), *[_percent(each.share_of_bound)][: bounded],
+            _hits(each), *(size.show(_moved(each, way)) for way in _WAYS),
         )
         for each in results
     )  # fmt: skip
