@@ -92,7 +92,7 @@ def _list(section: Section, as_json: bool) -> None:
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
         case Section.POLICY:
-            shown = {"ideal" if name == "best" else name: _policy(name) for name in names}
+            shown = {"ideal (best)" if name == "best" else name: _policy(name) for name in names}
             console.show(report.policy_table(shown))
         case Section.METHOD:
             console.show(table(("method", "what"), [(name, _method(name)) for name in names]))
