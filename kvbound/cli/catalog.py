@@ -12,7 +12,7 @@ from kvbound.cli import console, options
 from kvbound.errors import UsageError
 
 _BEST: tuple[str, bool, dict[str, Any]] = (
-    "The ideal, every read split as suits its slot: a time lower bound, no schedule",
+    "Also called ideal: placement is no constraint; a time lower bound, no schedule",
     True,
     {},
 )
@@ -92,8 +92,7 @@ def _list(section: Section, as_json: bool) -> None:
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
         case Section.POLICY:
-            shown = {"ideal (best)" if name == "best" else name: _policy(name) for name in names}
-            console.show(report.policy_table(shown))
+            console.show(report.policy_table({name: _policy(name) for name in names}))
         case Section.METHOD:
             console.show(table(("method", "what"), [(name, _method(name)) for name in names]))
             console.show("\nEvery policy is a method as well.")
