@@ -14,7 +14,6 @@ from kvbound.errors import UsageError
 
 if TYPE_CHECKING:
     import kvbound.instance
-    from kvbound.binding import Binding
     from kvbound.policies import Policy
     from kvbound.result import Result
 
@@ -59,15 +58,15 @@ def compare(
         settings = {"time_limit": limit, "seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
         run.all(_chosen(case, methods), lenient=methods == "all")
-    results, bound = share_bound(run.results), binding(case)
+    results = share_bound(run.results)
     if out is not None:
-        _save(results, bound, out)
+        _save(results, out)
     if as_json:
-        console.show_json(comparison.document(results, bound))
+        console.show_json(comparison.document(results))
     elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
         size = numbers.shape(case.layers, case.prefill_tokens, case.decode_steps)
         console.show(f"{case.name}: {size}")
-        if bound is not None:
+        if (bound := binding(case)) is not None:
             console.show(sentences(case, bound))
         console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
     if run.interrupted:
@@ -119,11 +118,11 @@ def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Polic
     return methods
 
 
-def _save(results: list[Result], bound: Binding | None, folder: Path) -> None:
+def _save(results: list[Result], folder: Path) -> None:
     from kvbound.instance_io import write_json
     from kvbound.report import comparison
 
     for result in results:
         output.save(result, folder / result.method)
     comparison.write_csv(results, folder / "compare.csv")
-    write_json(comparison.document(results, bound), folder / "compare.json")
+    write_json(comparison.document(results), folder / "compare.json")

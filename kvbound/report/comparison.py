@@ -17,8 +17,6 @@ from kvbound.solvers import ranked, strongest, title
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kvbound.binding import Binding
-
 SCHEMA = "kvbound.compare/1"
 _WAYS = ("up", "down")
 _CSV = (
@@ -27,10 +25,9 @@ _CSV = (
 )  # fmt: skip
 
 
-def document(results: Sequence[Result], binding: Binding | None = None) -> dict[str, Any]:
-    """Return the JSON document of several results, and of what binds their instance."""
-    ideal = None if binding is None else binding.to_mapping()
-    return {"schema": SCHEMA, "ideal": ideal, "results": [result.to_json() for result in results]}
+def document(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the JSON document of several results."""
+    return {"schema": SCHEMA, "results": [result.to_json() for result in results]}
 
 
 def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> Table:
