@@ -159,7 +159,7 @@ def make_instance(
     raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _entry("llm", llm, file)}
     file = file or name
     given = rules.to_mapping() if isinstance(rules, Rules) else rules
-    raw["rules"] = dict(given) if isinstance(given, Mapping) else {} if given is None else given
+    raw["rules"] = {} if given is None else _copy(given)
     changes = dict(_pairs({} if overrides is None else overrides, file))
     if isinstance(trace, Mapping) and "synthetic" in trace:
         raw["trace"] = _copy(trace)

@@ -89,6 +89,7 @@ def test_numpy_s_numbers_are_numbers() -> None:
     made = kv.make_instance("n", **parts, overrides=changes, capacity=np.int64(10**7))
     assert (made.memory.resources["pcie_down"], made.granularity) == (32e9, 2)
     assert made.memory.tiers[0].capacity == 1e7
+    assert kv.make_instance("n", **parts, rules={"granularity": np.int64(2)}).granularity == 2
 
 
 @pytest.mark.parametrize("capacity", [0.3, "0.3", "1e-3", np.float64(0.5)])

@@ -120,7 +120,7 @@ def verdict(results: Sequence[Result]) -> str:
     if against[0] == "bound":
         rate = numbers.rate(fastest.instance.decode_steps / against[1])
         text = f"No schedule takes less than {bound_text(strongest(results))} or makes more than {rate} "
-        text += f"tokens/s. {fastest.method} takes {first} that time lower bound"
+        text += f"tokens/s. {fastest.method} takes {first} that time lower bound{_busiest(fastest)}"
         end = f"; the largest gap is {slowest.method}'s, {last}"
         if last == first:
             end = "; so does every other schedule"
@@ -130,7 +130,7 @@ def verdict(results: Sequence[Result]) -> str:
     else:
         text = f"No method gave a bound. The fastest is {fastest.method}"
         end = f"; the slowest, {slowest.method}, takes {last} its time"
-    return f"{text}{'' if slowest is fastest else end}.{_busiest(fastest)}"
+    return f"{text}{'' if slowest is fastest else end}."
 
 
 def _busiest(result: Result) -> str:
@@ -138,7 +138,7 @@ def _busiest(result: Result) -> str:
     if not busy:
         return ""
     name = max(busy, key=busy.__getitem__)
-    return f" Its busiest resource is {name}, {numbers.share(busy[name])} of the time."
+    return f", {name} busy {numbers.share(busy[name])} of it"
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:

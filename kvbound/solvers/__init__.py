@@ -98,7 +98,7 @@ def solve(
         )
     common = {name: value for name, value in (("start", start), ("gap", gap)) if value is not None}
     if is_policy(method) or method in BOUNDS:
-        _refuse(str(method), common, ())
+        _refuse(method if isinstance(method, str) else make_policy(method).name, common, ())
         return simulate(
             instance, method, seed=seed, kernel=kernel, record=record, progress=progress, **options
         )

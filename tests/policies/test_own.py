@@ -74,6 +74,9 @@ def test_from_a_file(file: Path) -> None:
     assert (result.method, result.options) == ("Mine", {"keep": 3})
     assert_sound(toy(), result)
     assert kv.solve(toy(), f"{file}:Mine").time_s is not None
+    assert kv.solve(toy(), Least()).method == "Least"  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="method Least takes no gap"):
+        kv.solve(toy(), Least, gap="1%")
     with pytest.raises(UsageError, match=r"mine\.py:Mine takes keep, not 'kept'"):
         kv.simulate(toy(), f"{file}:Mine", kept=3)
 

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from kvbound.report.comparison import compare_table, document, reference, verdict, write_csv
+from kvbound.report.result import describe
 from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status
 from kvbound.solvers import ranked
 
@@ -52,6 +53,43 @@ def test_the_verdict_names_bound_and_gaps() -> None:
     said = verdict(RESULTS)
     assert "No schedule takes less than 10 ms (relax, claimed) or makes more than 1,000 tokens/s." in said
     assert said.endswith("lru takes 2.000x that time lower bound; the largest gap is static's, 5.000x.")
+
+
+def test_the_busiest_resource_of_the_fastest_is_named() -> None:
+    results = [schedule("lru", 0.02), bound("relax", 0.01)]
+    busy = {"hbm": 0.4, "link": 0.97}
+    object.__setattr__(results[0].measures, "utilisation", busy)
+    assert "lru takes 2.000x that time lower bound, link busy 97.0 % of it." in verdict(results)
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(describe(results[0]))
+    assert "hbm 40.0 %, link 97.0 %" in captured.get()
+
+
+def test_schedules_that_are_alike_are_said_to_be() -> None:
+    results = [schedule("lru", 0.01), schedule("static", 0.010000001), bound("relax", 0.01)]
+    assert verdict(results).endswith("lru takes 1.000x that time lower bound; so does every other schedule.")
+
+
+def test_bounds_stand_last_whatever_else_failed() -> None:
+    nothing = Result(CASE, "exact", Status.UNKNOWN)
+    study = Result(CASE, "best", Status.UNKNOWN, measures=measures(0.001))
+    order = [each.method for each in ranked([bound("relax", 0.01), nothing, study, *RESULTS])]
+    assert order[:3] == ["lru", "static", "exact"]
+    assert set(order[3:]) == {"relax", "ideal", "best"}
+
+
+def test_best_is_called_ideal() -> None:
+    best = Result(CASE, "best", Status.UNKNOWN, bound=Bound(0.01, BoundStatus.CLAIMED, "ideal"))
+    assert "ideal" in text(schedule("lru", 0.02), best)
+    assert best.to_json()["method"] == "best"
+
+
+def test_the_share_of_the_bound_has_a_column_where_there_is_a_bound() -> None:
+    (lru,) = (schedule("lru", 0.02, bound=Bound(0.01, BoundStatus.CLAIMED, "relax")),)
+    assert lru.share_of_bound == 0.5
+    assert " 50.0 " in text(lru)
+    assert "% of" not in text(schedule("lru", 0.02))
 
 
 def test_without_a_bound_the_fastest_is_the_measure() -> None:
