@@ -48,9 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     from kvbound.cli.app import build
+    from kvbound.cli.interrupts import interruptible
 
     args = list(sys.argv[1:] if argv is None else argv)
-    code = build()(args=args, prog_name="kvbound", standalone_mode=False)
+    with interruptible():
+        code = build()(args=args, prog_name="kvbound", standalone_mode=False)
     if code == INTERRUPTED:  # typer turns the interrupt into this
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0

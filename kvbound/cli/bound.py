@@ -43,12 +43,12 @@ def bound(
         result = solvers.solve(
             case, "dual", time_limit=limit, seed=seed, kernel=kernel, progress=bar, **extra
         )
-    if certificate is not None and result.certificate is not None:
-        with output.uninterrupted():
-            write_certificate(result.certificate, certificate)
+    place, proof, unsaved = None, result.certificate, None
+    if certificate is not None and proof is not None:
+        unsaved = output.attempt(lambda: write_certificate(proof, certificate))
+        place = None if unsaved else str(certificate)
     if as_json:
-        place = None if certificate is None else str(certificate)
         console.show_json(result.to_json() | {"certificate": place})
     else:
         output.show(result)
-    output.finish(case, result)
+    output.finish(case, result, unsaved)

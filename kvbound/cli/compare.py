@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,13 +53,13 @@ def compare(
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.load(instance, parts, quiet=quiet)
+    output.check_same(case, out.iterdir() if out and out.is_dir() else [])
     with console.Bar(quiet=quiet) as bar:
         settings = {"time_limit": limit, "seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
         run.all(_chosen(case, methods), lenient=methods == "all")
     results = share_bound(run.results)
-    if out is not None:
-        _save(results, out)
+    unsaved = output.save_all(results, out)
     if as_json:
         console.show_json(comparison.document(results))
     elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
@@ -69,6 +68,8 @@ def compare(
         if (bound := binding(case)) is not None:
             console.show(sentences(case, bound))
         console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
+    if unsaved is not None:
+        raise unsaved
     if run.interrupted:
         raise KeyboardInterrupt
     for result in results[:1]:
@@ -116,13 +117,3 @@ def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Polic
     if twice:
         raise UsageError(f"--methods: expected every name once, but {twice[0]!r} is there twice")
     return methods
-
-
-def _save(results: list[Result], folder: Path) -> None:
-    from kvbound.instance_io import write_json
-    from kvbound.report import comparison
-
-    for result in results:
-        output.save(result, folder / result.method)
-    comparison.write_csv(results, folder / "compare.csv")
-    write_json(comparison.document(results), folder / "compare.json")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvbound.cli import console, options, source
+from kvbound.cli import console, options, output, source
 
 
 class Format(StrEnum):
@@ -27,5 +27,7 @@ def export(
     """Write the integer program to a file."""
     from kvbound.solvers.export import export_model
 
+    output.check_file("--out", out, stream=True)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
-    console.note(f"wrote {out}: {export_model(case, out, form)}", quiet=quiet)
+    size = export_model(case, output.place(out), form)
+    console.note(f"wrote {out}: {size}", quiet=quiet)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvbound.cli import console, options, source
+from kvbound.cli import console, options, output, source
 
 
 def list_(as_json: options.Json = False) -> None:
@@ -66,6 +66,7 @@ def make(
     """
     from kvbound.instance_io import write_instance
 
+    output.check_file("--out", out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.assemble(parts, name or out.stem)
     source.warn_of_capacity(case, quiet)
@@ -85,6 +86,7 @@ def expand(
     """
     from kvbound.instance_io import write_expanded
 
+    output.check_file("--out", out)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     write_expanded(case, out)
     console.note(f"wrote {out} ({case.sha256})", quiet=quiet)

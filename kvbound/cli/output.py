@@ -1,75 +1,176 @@
-"""What solve, simulate and compare do with their results: save, print, set the exit code."""
+"""What commands do with their results: find out early where they go, save, print, set the exit code."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvbound.cli import console
+from kvbound.cli.interrupts import uninterrupted
 from kvbound.errors import InfeasibleError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
     from kvbound.instance import Instance
     from kvbound.result import Result
 
+RESULT, SCHEDULE, CERTIFICATE = FILES = ("result.json", "schedule.npz", "certificate.npz")
+"""What the folder of one result holds."""
+_STDOUT = Path("/dev/stdout")
 
-def check_folder(path: Path | None) -> None:
+
+def check_folder(path: Path | None, option: str = "--out") -> None:
     """Find out before the work that its results could not be written.
 
     Raises
     ------
     UsageError
-        Something other than a folder is there.
+        Something other than a folder is there, or standard output is asked for.
+    OSError
+        Nothing can be written there.
     """
-    if path is not None and path.exists() and not path.is_dir():
-        raise UsageError(f"--out: expected a folder, but {path} is a file")
+    from kvbound.files import check_writable
+
+    if path is None:
+        return
+    if str(path) == "-":
+        raise UsageError(f"{option}: expected a folder; several files do not fit standard output")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{option}: expected a folder, but {path} is a file")
+    check_writable(path)
 
 
-def check_file(option: str, path: Path | None) -> None:
+def check_file(option: str, path: Path | None, *, stream: bool = False) -> None:
     """Find out before the work that a file could not be written.
+
+    Parameters
+    ----------
+    stream
+        Whether it is all that the command writes, so that ``-`` may stand for standard output.
 
     Raises
     ------
     UsageError
-        A folder is there, or something else where its folder would be.
+        A folder is there, or something else where its folder would be, or standard output will not do.
+    OSError
+        Nothing can be written there.
     """
-    if path is None:
+    from kvbound.files import check_writable
+
+    if path is None or (stream and str(path) == "-"):
         return
+    if str(path) == "-":
+        raise UsageError(f"{option}: expected a file; this does not go to standard output")
     if path.is_dir():
         raise UsageError(f"{option}: expected a file, but {path} is a folder")
     if path.parent.exists() and not path.parent.is_dir():
         raise UsageError(f"{option}: expected a file in a folder, but {path.parent} is a file")
+    check_writable(path)
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off Ctrl-C until the block, which saves something, is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+def place(path: Path) -> Path:
+    """Return where to write what is all of a command's output: ``-`` stands for standard output."""
+    return _STDOUT if str(path) == "-" else path
+
+
+def check_same(instance: Instance, folders: Iterable[Path]) -> None:
+    """Refuse, before the work, to replace the result of another instance.
+
+    Raises
+    ------
+    UsageError
+        A folder holds one.
+    """
+    from kvbound.errors import InputError
+    from kvbound.instance_io import read_json
+
+    for place in (folder / RESULT for folder in folders):
+        if not place.is_file():
+            continue
+        try:
+            earlier = read_json(place)["instance"]
+            name, sha256 = earlier["name"], earlier["sha256"]
+        except (InputError, TypeError, KeyError):
+            continue  # nothing that is worth keeping
+        if sha256 is not None and sha256 != instance.sha256:
+            raise UsageError(
+                f"--out: {place} is the result of another instance, {name!r}; take another folder"
+            )
+
+
+def attempt(save: Callable[[], None]) -> OSError | None:
+    """Save something, put off signals meanwhile; return what failed, so that the result is printed first."""
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        raise KeyboardInterrupt
+        with uninterrupted():
+            save()
+    except OSError as error:
+        return error
+    return None
 
 
-@uninterrupted()
-def save(result: Result, folder: Path) -> None:
-    """Write result.json, and schedule.npz and certificate.npz where there are such."""
+def save(result: Result, folder: Path | None) -> OSError | None:
+    """Write a result's folder, where one is asked for; returns as `attempt`."""
+    from kvbound.files import atomic_dir
+
+    def write() -> None:
+        if folder is not None:
+            with atomic_dir(folder, ours=_of_a_result, last=RESULT) as new:
+                _write(result, new)
+
+    return attempt(write)
+
+
+def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
+    """Write a comparison's folder, with one in it for each method; returns as `attempt`."""
+    from kvbound.files import atomic_dir
+    from kvbound.instance_io import write_json
+    from kvbound.report import comparison
+
+    def write() -> None:
+        if folder is None:
+            return
+        with atomic_dir(folder, ours=_of_a_comparison, last="compare.json") as new:
+            for result in _each_with_proof(results):
+                _write(result, new / result.method)
+            comparison.write_csv(results, new / "compare.csv")
+            write_json(comparison.document(results), new / "compare.json")
+
+    return attempt(write)
+
+
+def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
+    """Give a result that has another method's certified bound the certificate that proves it."""
+    from kvbound.result import BoundStatus
+
+    proofs = [result.certificate for result in results if result.certificate is not None]
+    strongest = max(proofs, key=lambda proof: proof.bound_s, default=None)
+    for result in results:
+        own, bound = result.certificate, result.bound
+        proved = own is not None and own.bound_s >= (bound.time_s or 0.0)
+        other = bound.status is BoundStatus.CERTIFIED and not proved
+        yield dataclasses.replace(result, certificate=strongest) if other else result
+
+
+def _of_a_result(entry: Path) -> bool:
+    return entry.name in FILES and not entry.is_dir()
+
+
+def _of_a_comparison(entry: Path) -> bool:
+    if entry.is_dir() and not entry.is_symlink():
+        return (entry / RESULT).is_file() and all(map(_of_a_result, entry.iterdir()))
+    return entry.name in ("compare.csv", "compare.json")
+
+
+def _write(result: Result, folder: Path) -> None:
+    """Write result.json, and schedule.npz and certificate.npz where there are such, into a new folder."""
     from kvbound import fang2025
     from kvbound.instance_io import write_json
     from kvbound.schedule import write_schedule
     from kvbound.solvers.certificate import write_certificate
 
-    place, sha256 = folder / "schedule.npz", result.instance.sha256
+    place, sha256 = folder / SCHEDULE, result.instance.sha256
     if result.schedule is not None and sha256 is not None:
         steps = result.instance.decode_steps
         write_schedule(result.schedule, place, instance_sha256=sha256, decode_steps=steps)
@@ -77,14 +178,9 @@ def save(result: Result, folder: Path) -> None:
         result.residency.write(place, instance_sha256=sha256)
     elif result.run is not None and sha256 is not None:
         fang2025.write_log(result.run, sha256, place)
-    else:
-        place.unlink(missing_ok=True)  # an earlier run's would not belong to this result
-    proof = folder / "certificate.npz"
     if result.certificate is not None:
-        write_certificate(result.certificate, proof)
-    else:
-        proof.unlink(missing_ok=True)
-    write_json(result.to_json(), folder / "result.json")
+        write_certificate(result.certificate, folder / CERTIFICATE)
+    write_json(result.to_json(), folder / RESULT)
 
 
 def show(result: Result) -> None:
@@ -94,16 +190,20 @@ def show(result: Result) -> None:
     console.show(heading(result), describe(result))
 
 
-def finish(instance: Instance, result: Result) -> None:
+def finish(instance: Instance, result: Result, unsaved: OSError | None = None) -> None:
     """Turn the way a run ended into the exit code.
 
     Raises
     ------
+    OSError
+        What `save` returned.
     KeyboardInterrupt
         The run was interrupted; what it had found is printed and saved by now.
     InfeasibleError
         There is no placement.
     """
+    if unsaved is not None:
+        raise unsaved
     if result.termination.reason == "interrupted":
         raise KeyboardInterrupt
     if result.status == "infeasible":

@@ -51,13 +51,13 @@ def simulate(
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.load(instance, parts, quiet=quiet)
+    output.check_same(case, [out] if out else [])
     common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": out is not None}
     with console.Bar(quiet=quiet) as bar:
         results = [
             kvbound.simulate(case, policy, **common, progress=bar, **chosen) for chosen in combinations
         ]
-    if out is not None:
-        output.save(results[0], out)
+    unsaved = output.save(results[0], out)
     if as_json:
         one = len(results) == 1
         console.show_json(results[0].to_json() if one else comparison.document(results))
@@ -66,7 +66,7 @@ def simulate(
     else:
         swept = [name for name in combinations[0] if len({chosen[name] for chosen in combinations}) > 1]
         console.show(comparison.compare_table(results, options=swept))
-    output.finish(case, results[0])
+    output.finish(case, results[0], unsaved)
 
 
 def _combinations(policy: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:

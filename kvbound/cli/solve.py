@@ -58,14 +58,14 @@ def solve(
         raise UsageError("--require-gap needs --gap")
     output.check_folder(out)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    output.check_same(case, [out] if out else [])
     first = None if start is None else read_start(start, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(
             case, method, time_limit=limit, gap=wanted, seed=seed, start=first,
             kernel=kernel, record=out is not None, progress=bar,
         )  # fmt: skip
-    if out is not None:
-        output.save(result, out)
+    unsaved = output.save(result, out)
     if as_json:
         console.show_json(result.to_json())
     else:
@@ -73,7 +73,7 @@ def solve(
         bound = None if result.status is Status.INFEASIBLE else binding(case)
         if bound is not None:
             console.show("\n" + sentences(case, bound))
-    output.finish(case, result)
+    output.finish(case, result, unsaved)
     if require_gap:
         _require(result, wanted or 0.0)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvbound.cli import console, options, source
+from kvbound.cli import console, options, output, source
 from kvbound.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def synth(
     quiet: options.Quiet = False,
 ) -> None:
     """Make a synthetic trace."""
-    from kvbound.files import atomic_dir
-    from kvbound.trace.folder import check_target
+    from kvbound.trace.folder import new_folder
     from kvbound.workloads.make import write_folder
 
     fields: dict[str, Any] = {
@@ -71,8 +70,7 @@ def synth(
             raise UsageError(f"--set: {key} is given twice")
         fields[key] = source.literal(text)
     spec = _spec(fields)
-    check_target(out)
-    with console.Bar(quiet=quiet) as bar, atomic_dir(out) as folder:
+    with console.Bar(quiet=quiet) as bar, new_folder(out) as folder:
         write_folder(spec, folder, bar)
     _say(out, spec, quiet)
 
@@ -109,9 +107,10 @@ def export(
     """Write a trace as CSV (n,l,read_kv)."""
     from kvbound.trace import read_trace, write_csv
 
+    output.check_file("--out", out, stream=True)
     opened = read_trace(trace)
     with console.Bar(quiet=quiet) as bar:
-        write_csv(opened, out, progress=bar)
+        write_csv(opened, output.place(out), progress=bar)
     _say(out, opened, quiet)
 
 

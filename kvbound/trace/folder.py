@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Final
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError, UsageError
 from kvbound.fields import Fields
-from kvbound.files import atomic_dir
+from kvbound.files import atomic_dir, check_writable
 from kvbound.trace import bits
 from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order
 from kvbound.trace.check import check_layer
@@ -75,9 +76,7 @@ def write_trace(trace: Trace, path: Path | str) -> None:
     UsageError
         Something other than a trace folder stands at `path`.
     """
-    target = Path(path)
-    check_target(target)
-    with atomic_dir(target) as folder:
+    with new_folder(Path(path)) as folder:
         for layer in range(trace.layers):
             _save(folder / f"layer-{layer:03}.npy", trace.rows[layer])
             order, mass = trace.order[layer], trace.mass[layer]
@@ -92,9 +91,30 @@ def write_trace(trace: Trace, path: Path | str) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuse to replace anything but a trace folder."""
+    """Refuse to replace anything but a trace folder, and what cannot be written.
+
+    Raises
+    ------
+    UsageError
+        Something else stands at `path`, or it means standard output.
+    OSError
+        Nothing can be written there.
+    """
+    if str(path) == "-":
+        raise UsageError("a trace is a folder and does not go to standard output")
     if path.exists() and not (path / HEADER).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path} exists and is no trace folder")
+    check_writable(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which takes the place of an earlier trace at `path`; raises as `check_target`."""
+    check_target(path)
+    with atomic_dir(
+        path, ours=lambda entry: entry.name == HEADER or entry.suffix == ".npy", last=HEADER
+    ) as new:
+        yield new
 
 
 def write_header(

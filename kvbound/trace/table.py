@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.files import atomic_dir, atomic_write
+from kvbound.files import atomic_write
 from kvbound.progress import Progress, silent
 from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, RowBuilder, as_ids
 from kvbound.trace.data import Trace
-from kvbound.trace.folder import check_target, read_folder, write_header
+from kvbound.trace.folder import new_folder, read_folder, write_header
 
 COLUMNS: Final = "n,l,read_kv"
 _REPORT_ROWS: Final = 1024
@@ -74,8 +74,7 @@ def import_csv(
     UsageError
         Something other than a trace folder stands at `target`.
     """
-    check_target(Path(target))
-    with atomic_dir(target) as folder:
+    with new_folder(Path(target)) as folder:
         builder = read_table(Path(path), folder=folder, progress=progress)
         steps = len(builder.rows[0])
         write_header(folder, builder.layers, builder.prefill_tokens, steps, source, licence)

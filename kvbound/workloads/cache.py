@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ except ImportError:  # no such locks on Windows: there, open files cannot be rem
 DEFAULT_LIMIT: Final = "8GB"
 _OTHER_FOLDER: Final = "KVBOUND_CACHE names another folder"
 _STAMP: Final = "stamp.json"
-_LEFTOVER_SECONDS: Final = 24 * 3600
 
 
 def folder() -> Path:
@@ -96,9 +94,6 @@ def prune(place: Path, room: float) -> None:
     for entry in entries:
         if total > room and _remove(entry):
             total -= sizes[entry]
-    for leftover in place.glob(".*.trace.*"):  # of a run that was killed
-        if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _open(entry: Path) -> Trace | None:
