@@ -16,8 +16,12 @@ from kvbound.checker.certificate import check_certificate
 from kvbound.checker.fang2025 import check_fang2025
 from kvbound.checker.physical import check_schedule
 from kvbound.checker.residency import check_residency
+from kvbound.checker.result import Malformed, check_result
 
-__all__ = ["Report", "check", "check_certificate", "check_fang2025", "check_residency", "check_schedule"]
+__all__ = [
+    "Malformed", "Report", "check", "check_certificate", "check_fang2025", "check_residency", "check_result",
+    "check_schedule",
+]  # fmt: skip
 
 CHECKERS = {
     certificate.SCHEMA: check_certificate,

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
-from kvbound.checker._report import Ints, Refused, Report, compare, note
+from kvbound.checker._report import Floats, Ints, Refused, Report, compare, note
 
 SCHEMA = "kvbound.schedule-fang2025/1"
 PAST_END = 15  # tokens a page may reach past the last one
@@ -61,18 +61,9 @@ def check_fang2025(
     hits, reads, before = _replay(case, rows, log, problems)
     _check_charges(case, log, before, problems)
 
-    size, shape = case.item_bytes, (case.steps, case.layers)
+    size = case.item_bytes
     weights = np.tile(case.weight_reads, case.steps)
-    demand = weights + reads * size
-    served = np.divide(weights + hits * size, demand, out=np.ones_like(demand), where=demand > 0)
-    alpha = np.minimum(served, rates.hbm / (rates.hbm + rates.external))
-    near = (alpha * demand + (log.beta + log.promoted) * float(size)) / rates.hbm
-    far = ((1 - alpha) * demand + log.external * float(size)) / rates.external
-    if rates.read < rates.internal:
-        far = np.maximum(far, size / min(rates.write, rates.internal - rates.read))
-    else:
-        far = far + size / rates.internal
-    steps = np.maximum(near, far).reshape(shape).sum(axis=1)
+    alpha, steps = _cost(case, rates, reads, weights + hits * size, log.beta + log.promoted, log.external)
     time_s = float(steps.sum())
     compare(problems, claimed_s, time_s)
     return Report(
@@ -86,6 +77,56 @@ def check_fang2025(
         moved_bytes={"up": float(log.promoted.sum()) * size, "down": 0.0},
         mean_alpha=float(alpha.mean()),
     )
+
+
+def check_best(case: Case, rows: Rows) -> Report:
+    """Cost the study's ideal again: tier 0 is taken to be full of what each slot reads."""
+    try:
+        rates = _rates(case)
+    except Refused as refusal:
+        return Report(SCHEMA, tuple(map(str, refusal.args)), case.sha256)
+    slots = case.steps * case.layers
+    reads = np.stack([_counts(layer) for layer in rows], axis=1).ravel()
+    held = min(case.tokens * case.layers, _usable(case))
+    new = (_newborn(case) < held).astype(np.int64)
+    none = np.zeros(slots, np.int64)
+    served = np.full(slots, math.inf if case.capacity[0] is None else float(case.capacity[0]))
+    alpha, steps = _cost(case, rates, reads, served, new, none)
+    everything = case.layers * case.tokens * float(case.item_bytes)
+    return Report(
+        SCHEMA, (), case.sha256, float(steps.sum()), steps,
+        peak_bytes=np.array([case.weight_bytes + held * case.item_bytes, everything]),
+        moved_bytes={"up": 0.0, "down": 0.0}, mean_alpha=float(alpha.mean()),
+    )  # fmt: skip
+
+
+def _counts(layer: NDArray[np.uint8]) -> Ints:
+    return np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in layer])
+
+
+def _cost(
+    case: Case, rates: _Rates, reads: Ints, served: Floats, written: Ints, external: Ints
+) -> tuple[Floats, Floats]:
+    """Return alpha, the share of each slot's bytes that tier 0 serves, and the seconds of each step.
+
+    Parameters
+    ----------
+    reads, written, external
+        Items read, written to tier 0, and read from tier 1 to move; ``(slots,)``.
+    served
+        Bytes that tier 0 could serve, ``(slots,)``.
+    """
+    size = case.item_bytes
+    demand = np.tile(case.weight_reads, case.steps) + reads * size
+    share = np.divide(served, demand, out=np.ones_like(demand), where=demand > 0)
+    alpha = np.minimum(share, rates.hbm / (rates.hbm + rates.external))
+    near = (alpha * demand + written * float(size)) / rates.hbm
+    far = ((1 - alpha) * demand + external * float(size)) / rates.external
+    if rates.read < rates.internal:
+        far = np.maximum(far, size / min(rates.write, rates.internal - rates.read))
+    else:
+        far = far + size / rates.internal
+    return alpha, np.maximum(near, far).reshape(case.steps, case.layers).sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -200,9 +241,7 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
     note(problems, was_in == (sign > 0), tell)
     changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
     held = np.cumsum(np.concatenate([[log.initial.size], changes]))
-    room = math.inf
-    if math.isfinite(case.capacity[0]):
-        room = max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
+    room = _usable(case)
     if case.weight_bytes > case.capacity[0]:
         problems.append(f"the resident weights do not fit into {case.names[0]}")
 
@@ -212,6 +251,13 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
 
     note(problems, held > room, full)
     return int(held.max())
+
+
+def _usable(case: Case) -> float:
+    """Return how many items the pool ever holds at most."""
+    if not math.isfinite(case.capacity[0]):
+        return math.inf
+    return max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
 
 
 def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Ints, Ints, NDArray[np.bool_]]:

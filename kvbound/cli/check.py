@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvbound.cli import console, options, source
+from kvbound.cli import console, options, output, source
 from kvbound.errors import InputError, RejectedError
 
 if TYPE_CHECKING:
@@ -18,65 +17,103 @@ if TYPE_CHECKING:
 
 
 def check(
-    instance: options.Instance,
+    instance: Annotated[
+        str,
+        typer.Argument(
+            metavar="INSTANCE",
+            help="A file, a name from 'kvbound instance list', or a study.",
+            autocompletion=options.complete.instances,
+        ),
+    ],
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE",
-            help="A schedule, a certificate, or a folder of 'solve --out' with its claimed time.",
-        ),
+        typer.Argument(metavar="FILE", help="A schedule, a certificate, or a folder that --out wrote."),
     ],
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
-    """Have a schedule or a certificate checked independently.
+    """Have a schedule, a certificate or a folder of results checked independently.
 
     The checker replays a schedule with code of its own, verifies every rule and costs it again; of a
-    certificate it recomputes the bound. Where a folder has both, the schedule's JSON holds the certificate's.
+    certificate it recomputes the bound. Of a folder it also verifies every claim in result.json. Of a study's
+    folder (give the study as INSTANCE) every cell is verified so, and the tables are made again from them.
     """
-    from kvbound.checker import check as replay
+    from kvbound.studies import STUDIES
 
-    claims = _claims(file) if file.is_dir() else {file: None}
-    for path in claims:
-        if not path.is_file():
-            raise InputError(path, "", "a schedule or certificate file, but it is missing")
-        if not zipfile.is_zipfile(path):
-            expected = "a schedule or certificate file (.npz), but it is truncated or something else"
-            raise InputError(path, "", expected)
+    if instance in STUDIES:
+        _study(file, as_json=as_json)
+        return
     case = source.load(instance, source.Parts(overrides=override), quiet=True)
-    reports = {
-        path: replay(case.expanded(), case.trace.rows, path, claimed_s=claim)
-        for path, claim in claims.items()
-    }
+    reports = _folder(case, file) if file.is_dir() else {file: _replayed(case, file)}
     if as_json:
-        first, *others = (report.to_mapping() for report in reports.values())
-        console.show_json(first | ({"certificate": others[0]} if others else {}))
+        # the schedule's report (else the certificate's) holds the others, each under the name of its file
+        first, *others = reports.items()
+        ok = all(report.ok for report in reports.values())
+        further = {path.stem: each.to_mapping() for path, each in others}
+        console.show_json(first[1].to_mapping() | {"ok": ok} | further)
     else:
         for path, report in reports.items():
             _show(case, path, report)
     for path, report in reports.items():
         if not report.ok:
-            count = len(report.problems)
-            raise RejectedError(f"the checker rejects {path}: {count} problem{'s' * (count > 1)}")
+            raise _rejected(path, len(report.problems))
 
 
-def _claims(folder: Path) -> dict[Path, float | None]:
-    """What an output folder holds, a schedule first, and the time that its result claims for that.
+def _rejected(path: Path, count: int) -> RejectedError:
+    return RejectedError(f"the checker rejects {path}: {count} problem{'s' * (count > 1)}")
 
-    A certificate holds its own claim; the result's bound may be a stronger one of another method.
-    """
-    result, schedule, proof = (folder / name for name in ("result.json", "schedule.npz", "certificate.npz"))
+
+def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
+    """Have the checker replay a schedule or recompute a certificate."""
+    from kvbound.checker import check as replay
+
+    if not path.is_file():
+        raise InputError(path, "", "a schedule or certificate file, but it is missing")
+    if not zipfile.is_zipfile(path):
+        expected = "a schedule or certificate file (.npz), but it is truncated or something else"
+        raise InputError(path, "", expected)
+    return replay(case.expanded(), case.trace.rows, path)
+
+
+def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
+    """Check what an output folder holds: its schedule, its certificate, and what the result says of them."""
+    from kvbound.checker import Malformed, check_result
+    from kvbound.instance_io import read_json
+
+    result, schedule, proof = (folder / name for name in (output.RESULT, output.SCHEDULE, output.CERTIFICATE))
+    document = read_json(result)
+    reports = {path: _replayed(case, path) for path in (schedule, proof) if path.exists()}
+    beside = {"schedule": reports.get(schedule), "certificate": reports.get(proof)}
     try:
-        document: Any = json.loads(result.read_text(encoding="utf-8"))
-        time = document["time_s"]
-    except OSError as error:
-        raise InputError(result, "", f"a readable file: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise InputError(result, "time_s", "a result of 'kvbound solve --out'") from None
-    if time is not None and (isinstance(time, bool) or not isinstance(time, (int, float))):
-        raise InputError(result, "time_s", f"a number, not {time!r}")
-    claims: dict[Path, float | None] = {schedule: time, proof: None}
-    return {path: claim for path, claim in claims.items() if path.exists()} or {schedule: None}
+        claims = check_result(case.expanded(), case.trace.rows, document, **beside)
+    except Malformed as error:
+        raise InputError(result, error.field, error.expected) from None
+    if claims.ok and not reports and document["bound"]["status"] == "claimed" and document["time_s"] is None:
+        raise InputError(schedule, "", "a schedule or certificate file, without which nothing is proved")
+    return reports | {result: claims}
+
+
+def _study(folder: Path, *, as_json: bool) -> None:
+    """Verify the folder of 'kvbound reproduce --out'."""
+    from kvbound.studies.folder import check_folder, unproved
+
+    with console.Bar() as bar:
+        problems = check_folder(folder, bar)
+    if large := unproved(folder):
+        told = "are the solvers' own word: schedules of this size are not kept"
+        console.note(f"the times of pricing and anneal in {', '.join(large)} {told}")
+    if as_json:
+        found = {str(path): list(each) for path, each in problems.items()}
+        ok = not any(problems.values())
+        console.show_json({"schema": "kvbound.study-report/1", "ok": ok, "problems": found})
+    else:
+        for path, each in problems.items():
+            console.show(
+                f"{path}: {'rejected' if each else 'accepted'}", *(f"- {problem}" for problem in each)
+            )
+    for path, each in problems.items():
+        if each:
+            raise _rejected(path, len(each))
 
 
 def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> None:

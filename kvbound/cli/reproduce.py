@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +15,7 @@ from kvbound.errors import MissingPackageError, UsageError, install_command
 from kvbound.fields import did_you_mean
 
 if TYPE_CHECKING:
-    from kvbound.studies.cells import Record, Settings
-
-SCHEMA = "kvbound.study/1"
+    from kvbound.studies.record import Record, Settings
 
 
 class ScaleName(StrEnum):
@@ -50,10 +48,11 @@ def reproduce(
 ) -> None:
     """Reproduce a published study.
 
-    With --out a run that was stopped goes on where it was.
+    With --out a run that was stopped goes on where it was; what it left is verified first. 'kvbound check'
+    verifies the folder.
     """
     from kvbound.studies import STUDIES, fang2025
-    from kvbound.studies.cells import Settings
+    from kvbound.studies.record import Settings
 
     if study not in STUDIES:
         raise UsageError(
@@ -68,19 +67,16 @@ def reproduce(
     limit = size.time_limit if time_limit is None else options.seconds("--time-limit", time_limit)
     settings = Settings(size, seed, limit)
     records: dict[str, Record] = {}
-    interrupted = False
+    ended: KeyboardInterrupt | OSError | None = None
     try:
         _run(table, settings, out, records, quiet=quiet)
-    except KeyboardInterrupt:
-        interrupted = True
-    tables = {
-        name: [cell.name for cell in cells]
-        for name, cells in fang2025.TABLES.items()
-        if table in (None, name)
-    }
-    _report(tables, records, settings, out, drawn=drawn, as_json=as_json)
-    if interrupted:
-        raise KeyboardInterrupt
+    except (KeyboardInterrupt, OSError) as error:
+        ended = error
+    tables = [name for name in fang2025.TABLES if table in (None, name)]
+    unsaved = _report(tables, records, settings, out, drawn=drawn, as_json=as_json)
+    for failure in (ended, unsaved):
+        if failure is not None:
+            raise failure
 
 
 def _figures(wanted: bool | None, out: Path | None, *, quiet: bool) -> bool:
@@ -113,41 +109,27 @@ def _run(
 
 
 def _report(
-    tables: Mapping[str, list[str]], records: dict[str, Record], settings: Settings, out: Path | None,
+    tables: Iterable[str], records: dict[str, Record], settings: Settings, out: Path | None,
     *, drawn: bool, as_json: bool,
-) -> None:  # fmt: skip
-    from kvbound.instance_io import write_json
-    from kvbound.report import study, study_plots
-    from kvbound.studies import fang2025
+) -> OSError | None:  # fmt: skip
+    """Write and print what there is; return what could not be written."""
+    from kvbound.report import study_plots
+    from kvbound.studies import fang2025, folder
 
-    largest = fang2025.headline(records.values())
-    document: dict[str, Any] = {
-        "schema": SCHEMA, "study": "fang2025", "settings": settings.to_json(), "notes": _notes(settings),
-        "tables": tables, "cells": list(records.values()), "headline": largest,
-    }  # fmt: skip
-    title = f"{fang2025.TITLE}: --scale {settings.scale.name}"
-    text = study.markdown(title, _notes(settings), tables, records, largest)
-    if out is not None and records:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "tables.md").write_text(text, encoding="utf-8")
-        study.write_csv(records.values(), out / "cells.csv")
-        write_json(document, out / "study.json")
-    if drawn:
-        for name, cells in tables.items():
-            rows = [records[cell] for cell in cells if cell in records]
-            if rows and out is not None:
+    made = folder.report(tables, records, settings)
+
+    def write() -> None:
+        if out is None or not records:
+            return
+        folder.write_report(made, out)
+        for name, cells in fang2025.TABLES.items() if drawn else ():
+            rows = [records[cell.name] for cell in cells if name in tables and cell.name in records]
+            if rows:
                 study_plots.draw(name, rows, out / "figures")
+
+    unsaved = output.attempt(write)
     if as_json:
-        console.show_json(document)
+        console.show_json(made.document)
     else:
-        console.emit(text)
-
-
-def _notes(settings: Settings) -> list[str]:
-    """Return what a reader of the tables has to know."""
-    from kvbound.studies import fang2025
-
-    return [
-        *fang2025.notes(settings.scale),
-        f"Solvers of a cell had {settings.time_limit:g} s together, seed {settings.seed}.",
-    ]
+        console.emit(made.markdown)
+    return unsaved

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from kvbound.files import atomic_write
 from kvbound.report import numbers
 
 Record = Mapping[str, Any]
@@ -142,14 +141,15 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def write_csv(records: Iterable[Record], path: Path) -> None:
-    """Write one line per cell, SI units."""
+def as_csv(records: Iterable[Record]) -> str:
+    """Return one line per cell, SI units."""
     lines = [_flat(record) for record in records]
+    text = io.StringIO()
     names = dict.fromkeys(name for line in lines for name in line)
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(names), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _flat(record: Record) -> dict[str, Any]:

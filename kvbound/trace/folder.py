@@ -109,7 +109,7 @@ def check_target(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of an earlier trace at `path`; raises as `check_target`."""
+    """Yield a folder to fill, which takes the place of an earlier trace; raises as `check_target`."""
     check_target(path)
     with atomic_dir(
         path, ours=lambda entry: entry.name == HEADER or entry.suffix == ".npy", last=HEADER

@@ -54,7 +54,7 @@ def test_a_folder_has_its_certificate_checked_too(run: Run, small: Path, tmp_pat
     both, bound = tmp_path / "both", tmp_path / "bound"
     assert run("solve", small, "--method", "pricing", "--time-limit", "1", "--out", both).code == 0
     assert run("solve", small, "--method", "dual", "--time-limit", "1", "--out", bound).code == 0
-    assert run("check", small, both).out.count("accepted") == 2
+    assert run("check", small, both).out.count("accepted") == 3
     report = run("check", small, both, "--json").json
     assert report["checked"] == "kvbound.schedule/1"
     assert report["certificate"]["checked"] == run("check", small, bound, "--json").json["checked"]

@@ -12,7 +12,7 @@ import pytest
 
 import kvbound
 from kvbound import cli
-from kvbound.cli.output import uninterrupted
+from kvbound.cli.interrupts import uninterrupted
 from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPackageError, install_command
 from tests.cli.conftest import Run
 

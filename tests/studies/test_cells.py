@@ -9,8 +9,9 @@ from kvbound.errors import InputError, UsageError
 from kvbound.result import Termination
 from kvbound.solvers import solve
 from kvbound.studies import cells as runner
-from kvbound.studies.cells import RULES, SOLVERS, Settings, run_cell, run_cells
+from kvbound.studies.cells import run_cell, run_cells
 from kvbound.studies.fang2025 import PAPER, SCALES, Cell, Scale, cells
+from kvbound.studies.record import RULES, SOLVERS, Ran, Settings, beside
 
 TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)
@@ -18,7 +19,7 @@ SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)
 
 @pytest.fixture(scope="module")
 def record() -> dict[str, Any]:
-    return run_cell(PAPER, TINY)
+    return run_cell(PAPER, TINY).record
 
 
 def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
@@ -54,15 +55,15 @@ def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
 def test_published_seconds_stand_beside_ours_at_full_size() -> None:
     ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
     policies = {name: {"time_s": time} for name, time in ours.items()}
-    lines = runner._beside(PAPER, SCALES["full"], policies)
-    beside = {line["what"]: line["ours"] for line in lines}
-    assert {name: beside[name] for name in ours} == ours
-    assert beside["static / best"] is None
-    assert beside["sa-guided / best"] == 25.0 / 24.0
+    lines = beside(PAPER, SCALES["full"], policies)
+    found = {line["what"]: line["ours"] for line in lines}
+    assert {name: found[name] for name in ours} == ours
+    assert found["static / best"] is None
+    assert found["sa-guided / best"] == 25.0 / 24.0
 
 
 def test_what_the_accounting_refuses_has_its_reason() -> None:
-    found = run_cell(Cell(block=16), TINY)
+    found = run_cell(Cell(block=16), TINY).record
     assert {entry["time_s"] for entry in found["fang2025"].values()} == {None}
     assert "granularity" in found["fang2025"]["static"]["note"]
     assert found["gap"] is not None
@@ -76,7 +77,7 @@ def test_a_method_that_runs_out_of_memory_loses_only_its_own_number(monkeypatch:
         return solve(instance, method, **options)
 
     monkeypatch.setattr(runner, "solve", large)
-    found = run_cell(SMALL, TINY)
+    found = run_cell(SMALL, TINY).record
     assert found["physical"]["belady"] == {
         "time_s": None,
         "hit_rate": None,
@@ -102,7 +103,7 @@ def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: 
 
 def test_policies_whose_moves_would_fill_the_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvbound.residency.MOST", 0)
-    runs = run_cell(PAPER, TINY)["physical"]
+    runs = run_cell(PAPER, TINY).record["physical"]
     assert runs["belady"] == {"time_s": None, "hit_rate": None, "note": "its moves would fill the memory"}
     assert runs["static"]["time_s"] is not None
 
@@ -111,15 +112,15 @@ def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first = list(run_cells([SMALL], TINY, tmp_path))
     ran: list[str] = []
 
-    def count(cell: Cell, *rest: object) -> dict[str, Any]:
+    def count(cell: Cell, *rest: object) -> Ran:
         ran.append(cell.name)
-        return first[0] | {"cell": cell.name}
+        return run_cell(cell, TINY)
 
     monkeypatch.setattr(runner, "run_cell", count)
     again = list(run_cells([SMALL, SLOW], TINY, tmp_path))
     assert ran == [SLOW.name]
     assert again[0] == first[0]
-    assert list(run_cells([SLOW, SMALL], TINY, tmp_path))[1] == first[0]
+    assert list(run_cells([SLOW, SMALL], TINY, tmp_path)) == again[::-1]
     assert ran == [SLOW.name]
 
 
@@ -131,17 +132,6 @@ def test_cells_of_other_settings_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cells" / f"{SMALL.name}.json").write_text("{}")
     with pytest.raises(InputError, match="schema"):
         next(run_cells([SMALL], TINY, tmp_path))
-
-
-@pytest.mark.parametrize("field", ["fang2025", "physical", "bound_s", "gap", "published", "factors"])
-def test_a_cell_that_was_tampered_with_is_refused(tmp_path: Path, field: str) -> None:
-    list(run_cells([SMALL], TINY, tmp_path))
-    place = tmp_path / "cells" / f"{SMALL.name}.json"
-    record = json.loads(place.read_text())
-    for wrong in ({key: value for key, value in record.items() if key != field}, record | {field: "much"}):
-        place.write_text(json.dumps(wrong))
-        with pytest.raises(InputError, match="a cell as"):
-            next(run_cells([SMALL], TINY, tmp_path))
 
 
 def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +146,7 @@ def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     next(run)
     with pytest.raises(KeyboardInterrupt):
         next(run)
-    assert [path.stem for path in (tmp_path / "cells").iterdir()] == [SMALL.name]
+    assert [path.stem for path in (tmp_path / "cells").glob("*.json")] == [SMALL.name]
 
 
 @pytest.mark.slow

@@ -1,0 +1,198 @@
+"""What is kept of a study's cell: a record as JSON, beside it a certificate and schedules that prove it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from kvbound import __version__
+from kvbound.errors import InputError
+from kvbound.fields import Fields
+from kvbound.instance_io import read_json, write_json
+from kvbound.published import PUBLISHED as POLICIES
+from kvbound.studies.fang2025 import Cell, Scale, published
+
+SCHEMA: Final = "kvbound.study-cell/2"
+RULES: Final = ("static", "belady")
+SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
+"""Shares of a cell's time; pricing proves the bound too."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a record depends on beside its cell."""
+
+    scale: Scale
+    seed: int = 0
+    time_limit: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that a stored record has to agree on."""
+        return {
+            "scale": self.scale.name,
+            "seed": self.seed,
+            "time_limit_s": self.time_limit,
+            "kvbound_version": __version__,
+        }
+
+
+class Ran(NamedTuple):
+    """A cell that was run: its record, and by the file's name what writes each of its proofs."""
+
+    record: Record
+    proofs: Mapping[str, Callable[[Path], None]]
+
+
+def certificate_name(cell: str) -> str:
+    """Name of the file with the certificate of a cell's bound."""
+    return f"{cell}.certificate.npz"
+
+
+def schedule_name(cell: str, solver: str) -> str:
+    """Name of the file with a solver's schedule."""
+    return f"{cell}.{solver}.schedule.npz"
+
+
+def store(ran: Ran, place: Path) -> Record:
+    """Write a cell's proofs, and last the record at `place`, tied to them; return it as it was written."""
+    for name, write in ran.proofs.items():
+        write(place.parent / name)
+    record = ran.record | {"files": {name: _file_hash(place.parent / name) for name in ran.proofs}}
+    record["sha256"] = _digest(record)
+    write_json(record, place)
+    return record
+
+
+def read_record(place: Path) -> Record:
+    """Read a record that `store` wrote; whether what it claims is true is another matter.
+
+    Raises
+    ------
+    InputError
+        It has not the form of a record, or it or one of its files is not as it was written.
+    """
+    fields = Fields(read_json(place), place)
+    if fields.text("schema") != SCHEMA:
+        raise fields.error(
+            "schema", f"{SCHEMA!r}, not {fields.raw('schema')!r:.60}; delete it to run the cell"
+        )
+    if fields.text("cell") != place.stem:
+        raise fields.error("cell", f"the file's name, {place.stem!r}")
+    _settings(fields.child("settings"))
+    factors = fields.child("factors")
+    for field in dataclasses.fields(Cell):
+        _ = factors.text(field.name) if isinstance(field.default, str) else factors.integer(field.name)
+    factors.done()
+    shape = fields.child("instance")
+    for name in ("layers", "prefill_tokens", "decode_steps", "reads", "room_blocks"):
+        shape.integer(name)
+    shape.done()
+    for rules, names in (("fang2025", POLICIES), ("physical", (*RULES, *SOLVERS))):
+        entries = fields.child(rules)
+        for name in names:
+            _entry(entries.child(name))
+        entries.done()
+    for name in ("ideal_s", "bound_s", "gap", "static_over_best_found", "static_over_bound"):
+        _or_null(fields, name)
+    for name in ("bound_status", "best_found"):
+        if fields.raw(name) is not None:
+            fields.text(name)
+    for number, line in enumerate(fields.items("published")):
+        _published(Fields(line, place, f"published.{number}"))
+    _files(fields, place)
+    fields.done()
+    record: Record = read_json(place)
+    return record
+
+
+def _settings(fields: Fields) -> None:
+    (
+        fields.text("scale"),
+        fields.text("kvbound_version"),
+        fields.integer("seed"),
+        fields.number("time_limit_s", 0),
+    )
+    fields.done()
+
+
+def _entry(fields: Fields) -> None:
+    _or_null(fields, "time_s", 0)
+    _or_null(fields, "hit_rate", 0, 1)
+    note = fields.raw("note")
+    if not isinstance(note, str) or not note.isprintable():
+        raise fields.error("note", f"printable text, not {note!r:.60}")
+    fields.done()
+
+
+def _published(fields: Fields) -> None:
+    fields.text("what"), fields.number("published", 0)
+    _or_null(fields, "ours", 0)
+    _or_null(fields, "deviation")
+    fields.done()
+
+
+def _or_null(fields: Fields, name: str, *limits: float) -> None:
+    if fields.raw(name, "a number, or null") is not None:
+        fields.number(name, *limits)
+
+
+def _files(fields: Fields, place: Path) -> None:
+    """Verify that the record and its proofs are as they were written."""
+    cell, files = place.stem, fields.child("files")
+    for name in [certificate_name(cell), *(schedule_name(cell, solver) for solver in SOLVERS)]:
+        if not files.has(name):
+            continue
+        try:
+            found = _file_hash(place.parent / name)
+        except OSError as error:
+            raise InputError(place.parent / name, "", f"a readable file: {error.strerror}") from None
+        if found != files.text(name):
+            raise InputError(place.parent / name, "", f"the file that belongs to {place}; it is damaged")
+    files.done()
+    record = {name: fields.raw(name) for name in fields}
+    if fields.text("sha256") != _digest(record):
+        raise fields.error("sha256", "the hash of the fields; the file is damaged or edited")
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    body = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ratios(times: Mapping[str, float | None], bound: float | None) -> dict[str, Any]:
+    """Return the best found, its gap, and what static takes times either."""
+    known = {name: time for name, time in times.items() if time}
+    winner, static = min(known, key=known.__getitem__, default=None), known.get("static")
+    best = None if winner is None else known[winner]
+    return {
+        "best_found": winner,
+        "gap": None if best is None or bound is None else 1 - bound / best,
+        "static_over_best_found": None if static is None or best is None else static / best,
+        "static_over_bound": None if static is None or not bound else static / bound,
+    }
+
+
+def beside(cell: Cell, scale: Scale, policies: Record) -> list[dict[str, Any]]:
+    """Return published numbers and ours: ratios at any scale, seconds at full size."""
+    rows = []
+    for what, theirs in published(cell.name).items():
+        one, _, other = what.partition(" / ")
+        if not other and scale.tokens > 1:
+            continue
+        time, unit = policies[one]["time_s"], policies[other]["time_s"] if other else 1.0
+        own = None if time is None or not unit else time / unit
+        deviation = None if own is None else own / theirs - 1
+        rows.append({"what": what, "published": theirs, "ours": own, "deviation": deviation})
+    return rows
