@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -100,18 +101,21 @@ def check_writable(path: Path) -> None:
     OSError
         With the name of `path`.
     """
-    with _named(path):
-        if _stream(path) is not None:
-            if path.exists() and not os.access(path, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-            return
-        place = Path(os.path.realpath(path))
-        if not place.is_dir():
-            place = place.parent
-        while not place.exists():
-            place = place.parent
+    if _stream(path) is not None:
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
+    place = Path(os.path.realpath(path))
+    if not place.is_dir():
+        place = place.parent
+    while not place.exists():
+        place = place.parent
+    try:
         with tempfile.TemporaryFile(dir=place):
             pass
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def read_npz(path: Path | str, what: str) -> dict[str, NDArray[Any]]:
@@ -145,22 +149,30 @@ def open_npz(path: Path | str, what: str) -> Iterator[Mapping[str, NDArray[Any]]
 
 @contextmanager
 def _named(target: Path) -> Iterator[None]:
-    """Give an OSError that names no file, or a temporary one, the name of the target."""
+    """Give an OSError that names no file, or one of a temporary name, the name that it would have had."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or MARK in str(error.filename):
-            error.filename, error.filename2 = str(target), None
+        error.filename, error.filename2 = _final(error.filename, target), None
         raise
     except KvboundError:
         raise
     except Exception as error:  # such as zipfile's complaint that it cannot close what it could not write
-        context = error.__context__
-        while context is not None and not isinstance(context, OSError):
-            context = context.__context__
-        if context is None or context.filename is not None:
+        cause = error.__context__
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None or cause.filename is not None:
             raise
-        raise OSError(context.errno, context.strerror or str(context), str(target)) from error
+        raise OSError(cause.errno, cause.strerror or str(cause), str(target)) from error
+
+
+def _final(name: str | None, target: Path) -> str:
+    """Return the name that a file will have once its temporary folder or file is renamed to the target."""
+    if name is None:
+        return str(target)
+    parts = Path(name).parts
+    at = next((n for n, part in enumerate(parts) if part.startswith(MARK)), len(parts))
+    return str(target.joinpath(*parts[at + 1 :])) if at < len(parts) else name
 
 
 def _stream(path: Path) -> Path | int | None:

@@ -178,13 +178,17 @@ def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
         allowed = max(PROVED, wanted if _number(wanted) else 0.0)
         if bound_s is None or time_s - bound_s > allowed * time_s:
             yield f"status is 'optimal', but the time {time_s!r} s and the bound {bound_s!r} s do not meet"
-    unlimited = case.capacity[-1] is None or case.capacity[-1] == math.inf
-    if (
-        status == "infeasible"
-        and unlimited
-        and (case.capacity[0] is None or case.weight_bytes <= case.capacity[0])
-    ):
+    if status == "infeasible" and _fits_the_last(case):
         yield f"status is 'infeasible', but everything fits {case.names[-1]}, which has no limit"
+
+
+def _fits_the_last(case: Case) -> bool:
+    """Whether any instance of this form has a schedule; the study's rules may find none all the same."""
+    first, last = case.capacity[0], case.capacity[-1]
+    unlimited = last is None or last == math.inf
+    return (
+        case.rules["accounting"] == "physical" and unlimited and (first is None or case.weight_bytes <= first)
+    )
 
 
 def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
@@ -245,15 +249,16 @@ def _or_null(holds: _Test) -> _Test:
     return lambda value: value is None or holds(value)
 
 
-def _numbers(*keys: str) -> tuple[str, _Test]:
-    """A table of numbers of these names, or of any."""
-    names = f"a table of {', '.join(keys)}" if keys else "a table of numbers"
+def _table_of(holds: _Test, *keys: str) -> tuple[str, _Test]:
+    """A table of such values, of these names or of any."""
+    what = "integers >= 0" if holds is _count else "numbers >= 0"
+    names = f" ({', '.join(keys)})" if keys else ""
 
-    def holds(value: Any) -> bool:
+    def fits(value: Any) -> bool:
         known = isinstance(value, Mapping) and (not keys or set(value) == set(keys))
-        return known and all(map(_amount, value.values()))
+        return known and all(map(holds, value.values()))
 
-    return f"{names}, or null", _or_null(holds)
+    return f"a table of {what}{names}, or null", _or_null(fits)
 
 
 _TEXT = "text", lambda value: isinstance(value, str)
@@ -298,12 +303,12 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "share_of_bound": _NUMBER_OR_NULL,
     "tokens_per_s": _AMOUNT_OR_NULL,
     "tokens_per_s_bound": _AMOUNT_OR_NULL,
-    "tpot_s": _numbers(*_PERCENTILES),
-    "hit_rate": _numbers(),
+    "tpot_s": _table_of(_amount, *_PERCENTILES),
+    "hit_rate": _table_of(_amount),
     "hit_rate_with_weights": _AMOUNT_OR_NULL,
-    "moved_bytes": _numbers("up", "down"),
+    "moved_bytes": _table_of(_count, "up", "down"),
     "energy_j": ("a table of named fields, or null", _or_null(_TABLE[1])),
-    "peak_bytes": _numbers(),
+    "peak_bytes": _table_of(_count),
     "wall_s": _AMOUNT,
     "peak_rss_bytes": _COUNT,
     "kernel": _TEXT,

@@ -32,7 +32,7 @@ def check(
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
-    """Have a schedule, a certificate or a folder of results checked independently.
+    """Have a schedule or a certificate checked independently.
 
     The checker replays a schedule with code of its own, verifies every rule and costs it again; of a
     certificate it recomputes the bound. Of a folder it also verifies every claim in result.json. Of a study's

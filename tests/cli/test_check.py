@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, document
 
 
 @pytest.fixture
@@ -94,3 +94,68 @@ def test_a_schedule_too_large_for_events(run: Run, tmp_path: Path, monkeypatch: 
     other = run("solve", "swap-1x200-c30-b450", "--method", "anneal", *options)
     assert other.code == 3
     assert "instance_sha256" in other.err
+
+
+def edited(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_false_result_is_rejected(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("solve", small, "--method", "pricing", "--time-limit", "1", "--out", out).code == 0
+    instance = json.loads((out / "result.json").read_text())["instance"]
+    edited(out / "result.json", instance=instance | {"name": "another name", "sha256": "0" * 64})
+    ran = run("check", small, out)
+    assert ran.code == 6
+    assert "result.json: rejected\n- instance.sha256 is claimed to be '000" in ran.out
+    assert ran.out.count("\n- ") == 1
+    assert run("check", small, out, "--json").json["ok"] is False
+
+
+def test_an_input_that_failed_in_use(run: Run) -> None:
+    """Accurate files beside a result that claims a bound of 1e9 s, certified, for another instance."""
+    data = Path(__file__).parents[1] / "data" / "false-result"
+    ran = run("check", data / "base.json", data / "out")
+    assert ran.code == 6
+    assert "bound.time_s is claimed to be 1000000000.0, but the certificate proves only" in ran.out
+    assert "schedule.npz: accepted" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("{}", "schema"),
+        ("[]", ""),
+        ('{"schema": NaN}', "finite"),
+        ("", "JSON"),
+        ("\xff", ""),
+        ("9" * 5000, ""),
+    ],
+)
+def test_a_malformed_result(run: Run, small: Path, out: Path, text: str, field: str) -> None:
+    (out / "result.json").write_text(text, encoding="latin-1")
+    ran = run("check", small, out)
+    assert (ran.code, ran.out) == (3, "")
+    assert field in ran.err
+    edited_field = run("check", small, out / "none")
+    assert edited_field.code == 3
+
+
+def test_a_comparisons_folders_hold_what_proves_the_shared_bound(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run("compare", small, "--methods", "lru,pricing", "--time-limit", "1", "--out", out).code == 0
+    for method in ("lru", "pricing"):
+        assert json.loads((out / method / "result.json").read_text())["bound"]["status"] == "certified"
+        assert run("check", small, out / method).code == 0
+
+
+def test_the_published_ideal_is_computed_again(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    instance = tmp_path / "study.json"
+    instance.write_text(json.dumps(document(rules={"migration": "on-read", "accounting": "fang2025"})))
+    assert run("solve", instance, "--method", "best", "--out", out).code == 0
+    assert run("check", instance, out).code == 0
+    edited(out / "result.json", time_s=1.0, tokens_per_s=4.0)
+    assert run("check", instance, out).code == 6

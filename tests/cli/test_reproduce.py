@@ -11,7 +11,7 @@ from kvbound.report import study_plots
 from kvbound.studies import cells as runner
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import SCALES, TABLES, Cell, Scale
-from kvbound.studies.record import Ran
+from kvbound.studies.record import Ran, _digest
 from tests.cli.conftest import Run, contents
 
 QUICK = ("--time-limit", "0.2s", "--table", "layers")
@@ -121,3 +121,66 @@ def _must_not_run(cell: Cell, *rest: Any) -> dict[str, Any]:
 
 def test_scales_are_those_of_the_study() -> None:
     assert {str(name) for name in reproduce.ScaleName} == set(SCALES)
+
+
+@pytest.fixture
+def out(run: Run, tmp_path: Path) -> Path:
+    assert run("reproduce", "fang2025", *QUICK, "--out", tmp_path / "out", "--no-figures").code == 0
+    return tmp_path / "out"
+
+
+def test_its_folder_is_checked(run: Run, out: Path) -> None:
+    ran = run("check", "fang2025", out)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count("accepted\n") == 5
+    report = run("check", "fang2025", out, "--json").json
+    assert report["ok"] is True
+    assert not any(report["problems"].values())
+
+
+@pytest.mark.parametrize("name", ["tables.md", "cells.csv", "study.json"])
+def test_tables_that_do_not_follow_from_the_cells_are_rejected(run: Run, out: Path, name: str) -> None:
+    text = (out / name).read_text()
+    bound = json.loads((out / "cells" / "paper.json").read_text())["bound_s"]
+    (out / name).write_text(
+        text.replace("paper", "other", 1) if name == "tables.md" else text.replace(str(bound), "99")
+    )
+    ran = run("check", "fang2025", out)
+    assert ran.code == 6
+    assert f"{name}: rejected\n- it does not follow from the cells" in ran.out
+    assert run("check", "fang2025", out, "--json").json["ok"] is False
+    (out / name).unlink()
+    assert run("check", "fang2025", out).code == 3
+
+
+def test_a_forged_cell_is_never_printed(run: Run, out: Path) -> None:
+    place = out / "cells" / "paper.json"
+    record = json.loads(place.read_text())
+    record["physical"]["static"]["time_s"] *= 99
+    for forged in (record, record | {"sha256": _digest(record)}):
+        place.write_text(json.dumps(forged))
+        for argv in (("reproduce", "fang2025", *QUICK, "--out", out), ("check", "fang2025", out)):
+            ran = run(*argv)
+            assert ran.code in (3, 6)
+            assert "x the best" not in ran.out
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"schema": "kvbound.study/1", "tables": {"\\ud800": 1}}', "", "{"]
+)
+def test_what_is_no_study_is_malformed(run: Run, out: Path, text: str) -> None:
+    (out / "study.json").write_text(text)
+    assert run("check", "fang2025", out).code == 3
+    assert run("check", "fang2025", out / "none").code == 3
+
+
+def test_on_a_full_disk_it_prints_what_it_has(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "paper.json")
+
+    monkeypatch.setattr(runner, "store", full)
+    ran = run("reproduce", "fang2025", *QUICK, "--out", tmp_path, "-q")
+    assert (ran.code, ran.err) == (2, "kvbound: paper.json: No space left on device\n")
+    assert "| layers-12" in ran.out

@@ -1,0 +1,189 @@
+"""A result's claims hold or are named, one sentence each; what is no result is told from what is false."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kvbound.checker import Malformed, Report, check, check_result
+from kvbound.fang2025.record import write_log
+from kvbound.instance import Instance
+from kvbound.instance_io import read_instance
+from kvbound.result import Result
+from kvbound.schedule import file_arrays
+from kvbound.solvers import solve
+from tests.strategies import tiny_instance
+
+UNVERIFIED = {
+    "kvbound_version", "instance.name", "method", "seed", "options", "options.gap", "options.sample",
+    "termination", "termination.reason", "termination.limit", "bound.method", "energy_j", "wall_s",
+    "peak_rss_bytes", "kernel",
+}  # fmt: skip
+"""What follows from neither instance nor files."""
+WRONG = (
+    None,
+    True,
+    -1,
+    1.5,
+    10**400,
+    1e9,
+    "",
+    "text",
+    "0" * 64,
+    [],
+    [1],
+    {},
+    {"a": 1},
+    float("nan"),
+    "\ud800",
+)
+
+
+def reports(instance: Instance, result: Result) -> dict[str, Report | None]:
+    rows, found = instance.trace.rows, dict[str, Report | None]()
+    if result.schedule is not None:
+        how = {"instance_sha256": instance.sha256, "decode_steps": instance.decode_steps}
+        found["schedule"] = check(instance.expanded(), rows, file_arrays(result.schedule, **how))  # type: ignore[arg-type]
+    if result.certificate is not None:
+        found["certificate"] = check(instance.expanded(), rows, result.certificate.arrays())
+    return found
+
+
+def problems(instance: Instance, document: object, beside: dict[str, Report | None]) -> tuple[str, ...]:
+    return check_result(instance.expanded(), instance.trace.rows, document, **beside).problems
+
+
+@pytest.fixture(scope="module")
+def case() -> tuple[Instance, dict[str, Any], dict[str, Report | None]]:
+    instance = read_instance("tiny-on-read")
+    result = solve(instance, "pricing", time_limit=1)
+    return instance, json.loads(json.dumps(result.to_json())), reports(instance, result)
+
+
+@pytest.mark.parametrize("method", ["lru", "belady", "exact", "pricing", "dual", "relax", "anneal", "best"])
+def test_what_methods_say_is_accepted(method: str) -> None:
+    for seed in range(3):
+        instance = tiny_instance(np.random.default_rng(seed), granularity=1)
+        options: dict[str, Any] = {} if method in ("lru", "belady", "best") else {"time_limit": 0.5}
+        result = solve(instance, method, **options)
+        assert problems(instance, result.to_json(), reports(instance, result)) == ()
+
+
+@pytest.mark.parametrize("method", ["static", "reactive", "page", "lookahead-one", "sa-guided", "best"])
+def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any) -> None:
+    for name in ("tiny-on-read", "tiny-own-reads"):
+        instance = read_instance(name).with_rules(accounting="fang2025", granularity=1, migration="on-read")
+        result = solve(instance, method, record=True)
+        beside: dict[str, Report | None] = {}
+        if result.run is not None and result.run.log is not None:
+            write_log(result.run, instance.sha256, tmp_path / "log.npz")
+            beside["schedule"] = check(instance.expanded(), instance.trace.rows, tmp_path / "log.npz")
+        document = result.to_json()
+        assert problems(instance, document, beside) == ()
+        assert problems(instance, document | {"time_s": (document["time_s"] or 1.0) * 1.01}, beside)
+
+
+def paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, item in value.items():
+        yield (*above, key)
+        if isinstance(item, dict):
+            yield from paths(item, (*above, key))
+
+
+def mutated(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The document with another value there, or `...`: without it."""
+    copied = copy.deepcopy(document)
+    at = copied
+    for key in path[:-1]:
+        at = at[key]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return copied
+
+
+def test_a_field_of_any_other_value_is_malformed_or_false(case: Any) -> None:
+    instance, document, beside = case
+    assert problems(instance, document, beside) == ()
+    for path in paths(document):
+        for wrong in (*WRONG, ...):
+            changed = mutated(document, path, wrong)
+            if changed == document:
+                continue
+            try:
+                found = bool(problems(instance, changed, beside))
+            except Malformed as error:
+                found = error.field.startswith(path[0])
+            assert found or ".".join(path) in UNVERIFIED, (path, wrong)
+
+
+def test_what_is_no_table_is_malformed(case: Any) -> None:
+    instance, _, beside = case
+    for wrong in WRONG:
+        with pytest.raises(Malformed):
+            problems(instance, wrong, beside)
+
+
+def test_further_fields_are_none_of_its_business(case: Any) -> None:
+    instance, document, beside = case
+    assert problems(instance, document | {"utilisation": {"hbm": 0.5}, "new": None}, beside) == ()
+    share = document["bound"]["time_s"] / document["time_s"]
+    assert problems(instance, document | {"share_of_bound": share}, beside) == ()
+    assert problems(instance, document | {"share_of_bound": share / 2}, beside)
+
+
+@pytest.mark.parametrize("factor", [0.999, 1.001])
+def test_every_number_is_the_checkers(case: Any, factor: float) -> None:
+    instance, document, beside = case
+    for path in paths(document):
+        value: Any = document
+        for key in path:
+            value = value[key]
+        lowered = (
+            path == ("bound", "time_s") and factor < 1
+        )  # proved all the more, but the gap says otherwise
+        if isinstance(value, int | float) and value and ".".join(path) not in UNVERIFIED:
+            other = value * factor if isinstance(value, float) else value + 1
+            told = problems(instance, mutated(document, path, other), beside)
+            assert told
+            assert lowered or any(sentence.startswith((".".join(path), path[0])) for sentence in told)
+
+
+def test_a_certified_bound_needs_a_certificate_that_proves_it(case: Any) -> None:
+    instance, document, beside = case
+    assert "no certificate" in problems(instance, document, beside | {"certificate": None})[0]
+    weaker = dataclasses.replace(beside["certificate"], bound_s=document["bound"]["time_s"] / 2)
+    assert "proves only" in problems(instance, document, beside | {"certificate": weaker})[0]
+    stronger = dataclasses.replace(beside["certificate"], bound_s=document["bound"]["time_s"] * 1.001)
+    assert problems(instance, document, beside | {"certificate": stronger}) == ()
+
+
+def test_a_claimed_bound_is_not_above_the_schedule(case: Any) -> None:
+    instance, document, beside = case
+    high = mutated(document, ("bound",), {"time_s": 1e9, "status": "claimed", "method": "exact"})
+    assert any("above the schedule's time" in sentence for sentence in problems(instance, high, beside))
+
+
+def test_status_goes_with_what_there_is(case: Any) -> None:
+    instance, document, beside = case
+    for status in ("infeasible", "unknown"):
+        assert problems(instance, document | {"status": status}, beside)
+    far = mutated(document, ("bound", "time_s"), document["time_s"] / 2)
+    far |= {"gap": 0.5, "tokens_per_s_bound": 2 * document["tokens_per_s"], "options": {}}
+    assert problems(instance, far | {"status": "feasible"}, beside) == ()
+    assert "do not meet" in problems(instance, far | {"status": "optimal"}, beside)[0]
+    assert problems(instance, far | {"status": "optimal", "options": {"gap": 0.6}}, beside) == ()
+
+
+def test_infeasible_is_no_way_out() -> None:
+    instance = read_instance("tiny-on-read")
+    result = solve(instance, "best").to_json()
+    none = {"bound": {"time_s": None, "status": "none", "method": None}, "tokens_per_s_bound": None}
+    assert "no limit" in problems(instance, result | none | {"status": "infeasible"}, {})[0]
+    heavy = dataclasses.replace(instance, llm=dataclasses.replace(instance.llm, weight_bytes=2**50))
+    assert problems(heavy, solve(heavy, "lru").to_json(), {}) == ()
