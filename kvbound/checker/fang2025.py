@@ -87,10 +87,11 @@ def check_best(case: Case, rows: Rows) -> Report:
         return Report(SCHEMA, tuple(map(str, refusal.args)), case.sha256)
     slots = case.steps * case.layers
     reads = np.stack([_counts(layer) for layer in rows], axis=1).ravel()
-    held = min(case.tokens * case.layers, _usable(case))
+    capacity, held = case.capacity[0], case.tokens * case.layers
+    if math.isfinite(capacity):
+        held = min(held, max(int((capacity - case.weight_bytes) // case.item_bytes) - 1, 0))
     new = (_newborn(case) < held).astype(np.int64)
-    none = np.zeros(slots, np.int64)
-    served = np.full(slots, math.inf if case.capacity[0] is None else float(case.capacity[0]))
+    none, served = np.zeros(slots, np.int64), np.full(slots, capacity)
     alpha, steps = _cost(case, rates, reads, served, new, none)
     everything = case.layers * case.tokens * float(case.item_bytes)
     return Report(
@@ -241,7 +242,9 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
     note(problems, was_in == (sign > 0), tell)
     changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
     held = np.cumsum(np.concatenate([[log.initial.size], changes]))
-    room = _usable(case)
+    room = math.inf
+    if math.isfinite(case.capacity[0]):
+        room = max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
     if case.weight_bytes > case.capacity[0]:
         problems.append(f"the resident weights do not fit into {case.names[0]}")
 
@@ -251,13 +254,6 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
 
     note(problems, held > room, full)
     return int(held.max())
-
-
-def _usable(case: Case) -> float:
-    """Return how many items the pool ever holds at most."""
-    if not math.isfinite(case.capacity[0]):
-        return math.inf
-    return max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
 
 
 def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Ints, Ints, NDArray[np.bool_]]:

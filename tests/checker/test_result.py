@@ -24,7 +24,7 @@ UNVERIFIED = {
     "peak_rss_bytes", "kernel",
 }  # fmt: skip
 """What follows from neither instance nor files."""
-WRONG = (
+WRONG: tuple[Any, ...] = (
     None,
     True,
     -1,
