@@ -1,0 +1,132 @@
+"""The form of a result.json: its fields, and what each may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SCHEMA = "kvbound.result/1"
+PERCENTILES = ("mean", "p50", "p95", "p99", "max")
+_STATUS = ("optimal", "feasible", "infeasible", "unknown")
+_VOUCHED = ("certified", "claimed", "none")
+
+
+class Malformed(Exception):
+    """A field that is not what the schema says: its dotted path, and what was expected."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        super().__init__(field, expected)
+        self.field, self.expected = field, expected
+
+
+def read_result(document: object) -> Mapping[str, Any]:
+    """Return the document if every field has its type.
+
+    Raises
+    ------
+    Malformed
+        One has not.
+    """
+    if not isinstance(document, Mapping):
+        raise Malformed("", f"a table of named fields, not {document!r:.60}")
+    for path, (expected, holds) in _FORM.items():
+        at: Any = document
+        *tables, key = path.split(".")
+        for table in tables:
+            at = at[table]  # a table, as its own line says
+        if key not in at:
+            if path in _OPTIONAL:
+                continue
+            raise Malformed(path, f"{expected}, but the field is missing")
+        if not holds(at[key]):
+            raise Malformed(path, f"{expected}, not {at[key]!r:.60}")
+    return document
+
+
+_Test = Callable[[Any], bool]
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that arithmetic can bear."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _amount(value: Any) -> bool:
+    return is_number(value) and value >= 0
+
+
+def _or_null(holds: _Test) -> _Test:
+    return lambda value: value is None or holds(value)
+
+
+def _table_of(holds: _Test, *keys: str) -> tuple[str, _Test]:
+    """A table of such values, of these names or of any."""
+    what = "integers >= 0" if holds is _count else "numbers >= 0"
+    names = f" ({', '.join(keys)})" if keys else ""
+
+    def fits(value: Any) -> bool:
+        known = isinstance(value, Mapping) and (not keys or set(value) == set(keys))
+        return known and all(map(holds, value.values()))
+
+    return f"a table of {what}{names}, or null", _or_null(fits)
+
+
+_TEXT = "text", lambda value: isinstance(value, str)
+_TEXT_OR_NULL = "text or null", _or_null(_TEXT[1])
+_TABLE = "a table of named fields", lambda value: isinstance(value, Mapping)
+_COUNT = "an integer >= 0", _count
+_AMOUNT = "a finite number >= 0", _amount
+_AMOUNT_OR_NULL = "a finite number >= 0, or null", _or_null(_amount)
+_NUMBER_OR_NULL = "a finite number, or null", _or_null(is_number)
+
+
+def _one_of(*values: str) -> tuple[str, _Test]:
+    return f"one of {', '.join(map(repr, values))}", lambda value: isinstance(value, str) and value in values
+
+
+_FORM: Mapping[str, tuple[str, _Test]] = {
+    "schema": _one_of(SCHEMA),
+    "kvbound_version": _TEXT,
+    "instance": _TABLE,
+    "instance.name": _TEXT,
+    "instance.sha256": (
+        "64 hexadecimal digits, or null",
+        _or_null(lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))),
+    ),
+    "instance.layers": _COUNT,
+    "instance.prefill_tokens": _COUNT,
+    "instance.decode_steps": _COUNT,
+    "instance.reads": _COUNT,
+    "method": _TEXT,
+    "seed": _COUNT,
+    "options": _TABLE,
+    "status": _one_of(*_STATUS),
+    "termination": _TABLE,
+    "termination.reason": _TEXT,
+    "termination.limit": _TEXT_OR_NULL,
+    "time_s": _AMOUNT_OR_NULL,
+    "bound": _TABLE,
+    "bound.time_s": _AMOUNT_OR_NULL,
+    "bound.status": _one_of(*_VOUCHED),
+    "bound.method": _TEXT_OR_NULL,
+    "gap": _NUMBER_OR_NULL,
+    "share_of_bound": _NUMBER_OR_NULL,
+    "tokens_per_s": _AMOUNT_OR_NULL,
+    "tokens_per_s_bound": _AMOUNT_OR_NULL,
+    "tpot_s": _table_of(_amount, *PERCENTILES),
+    "hit_rate": _table_of(_amount),
+    "hit_rate_with_weights": _AMOUNT_OR_NULL,
+    "moved_bytes": _table_of(_count, "up", "down"),
+    "energy_j": ("a table of named fields, or null", _or_null(_TABLE[1])),
+    "peak_bytes": _table_of(_count),
+    "wall_s": _AMOUNT,
+    "peak_rss_bytes": _COUNT,
+    "kernel": _TEXT,
+}
+"""Every field by its dotted path, what is expected there, and whether a value is that."""
+_OPTIONAL = ("share_of_bound",)
