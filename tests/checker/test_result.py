@@ -119,7 +119,8 @@ def test_a_field_of_any_other_value_is_malformed_or_false(case: Any) -> None:
                 found = bool(problems(instance, changed, beside))
             except Malformed as error:
                 found = error.field.startswith(path[0])
-            assert found or ".".join(path) in UNVERIFIED, (path, wrong)
+            left_out = wrong is ... and path == ("share_of_bound",)  # results had none at first
+            assert found or left_out or ".".join(path) in UNVERIFIED, (path, wrong)
 
 
 def test_what_is_no_table_is_malformed(case: Any) -> None:
@@ -175,6 +176,7 @@ def test_status_goes_with_what_there_is(case: Any) -> None:
         assert problems(instance, document | {"status": status}, beside)
     far = mutated(document, ("bound", "time_s"), document["time_s"] / 2)
     far |= {"gap": 0.5, "tokens_per_s_bound": 2 * document["tokens_per_s"], "options": {}}
+    far |= {"share_of_bound": 0.5}
     assert problems(instance, far | {"status": "feasible"}, beside) == ()
     assert "do not meet" in problems(instance, far | {"status": "optimal"}, beside)[0]
     assert problems(instance, far | {"status": "optimal", "options": {"gap": 0.6}}, beside) == ()
