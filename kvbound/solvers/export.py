@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable
 from pathlib import Path
-
-import highspy
 
 from kvbound.errors import UsageError
 from kvbound.files import atomic_write
 from kvbound.instance import Instance
 from kvbound.models import columns, formulation
-from kvbound.solvers._highs import Quiet, program
-from kvbound.temporaries import temporary
+from kvbound.solvers._model_files import Named, lp_lines, mps_lines
 
 MOST_COLUMNS = 2_000_000
 """A file of more columns has gigabytes and is of no use to anyone."""
-_PLAIN = str.maketrans({"[": "_", ",": "_", "]": "", "-": "m"})
+_LINES = {"mps": mps_lines, "lp": lp_lines}
 
 
 def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str:
@@ -37,34 +32,14 @@ def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str
     ------
     UsageError
         The program would be too large, or the accounting has none.
-    OSError
-        It could not be written.
     """
     size = columns(instance)
     if size > MOST_COLUMNS:
         most = f"more than the {MOST_COLUMNS:,} that make sense"
         raise UsageError(f"{instance.name}: the program has up to {size:,} columns, {most}")
     model = formulation(instance)
-    highs, content = Quiet(), program(model.matrix, whole=True)
-    content.col_names_ = _plain(model.matrix.column_names())
-    content.row_names_ = _plain(model.matrix.row_names())
-    ok = highspy.HighsStatus.kOk
-    with atomic_write(path) as place, temporary(place.parent, suffix=f".{form}") as written:
-        # HiGHS goes by the name's ending
-        if highs.passModel(content) != ok or highs.writeModel(str(written)) != ok or not _whole(written):
-            raise OSError(errno.EIO, "the program was not written whole; is there room for it?", str(path))
-        written.replace(place)
+    unit = f"objective in units of {model.unit_s:.6g} s"
+    with atomic_write(path) as temporary, temporary.open("w", encoding="ascii") as out:
+        out.writelines(f"{line}\n" for line in _LINES[form](Named.of(model.matrix), unit))
     rows = len(model.matrix.row_lower)
-    return f"{model.matrix.columns:,} columns, {rows:,} rows, objective in units of {model.unit_s:.6g} s"
-
-
-def _plain(names: Iterable[str]) -> list[str]:
-    """x[0,-1] as x_0_m1, which every format takes."""
-    return [name.translate(_PLAIN) for name in names]
-
-
-def _whole(path: Path) -> bool:
-    """Whether the last line is there; HiGHS calls a file written that a full disk cut off."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 16))
-        return file.read().split()[-1:] in ([b"ENDATA"], [b"end"])
+    return f"{model.matrix.columns:,} columns, {rows:,} rows, {unit}"
