@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Formulation(Protocol):
     """A program and what its solutions mean."""
 
+    instance: Instance
     matrix: Matrix
 
     @property

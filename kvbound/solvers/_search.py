@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from kvbound.cost import evaluate
+from kvbound.errors import KvboundError
 from kvbound.models import Formulation
 from kvbound.models.matrix import Floats, Matrix
 from kvbound.models.stays import Stays
 from kvbound.progress import Progress
-from kvbound.result import Termination
+from kvbound.result import Measures, Termination
 from kvbound.schedule import Schedule
-from kvbound.solvers._highs import Answer, Relaxation, minimise
+from kvbound.solvers._highs import FAILED, TOLERANCE, Answer, Relaxation, minimise
 from kvbound.solvers._splits import as_rows, slots, split
 
 WHOLE = 1e-6
@@ -44,29 +46,47 @@ class Search:
 
     Attributes
     ----------
+    known
+        The best schedule and its measures: the start, until something better is found.
+    claims
+        Time lower bounds in the program's units: what is known from elsewhere, and what HiGHS says.
     values
         The best solution, shape (columns,); None while that is the start.
-    objective, bound
-        Its value, and what no solution is below, in the program's units.
     ended
         How it ended; by Ctrl-C too.
+    rejected
+        How many of HiGHS's answers were not to be trusted.
     """
 
     program: Formulation
+    known: tuple[Schedule, Measures]
     end: float
     gap: float
     seed: int
     threads: int
     progress: Progress
-    objective: float
+    claims: list[float] = field(default_factory=list)
     values: Floats | None = None
-    bound: float = -np.inf
     ended: Termination = field(default_factory=lambda: Termination("limit", "time"))
+    rejected: int = 0
 
-    def run(self, start: Schedule) -> None:
+    @property
+    def objective(self) -> float:
+        """What the best schedule takes, by the cost model, in the program's units."""
+        return self.known[1].time_s / self.program.unit_s
+
+    @property
+    def bound(self) -> float:
+        """The highest bound that no known schedule refutes."""
+        return max((claim for claim in self.claims if not self._refuted(claim)), default=-np.inf)
+
+    def _refuted(self, claim: float) -> bool:
+        return claim > self.objective * (1 + TOLERANCE)
+
+    def run(self) -> None:
         """Search until the gap is closed or the time is up."""
         matrix = self.program.matrix
-        self.columns, known = self.program.start(start)
+        self.columns, start = self.program.start(self.known[0])
         try:
             relaxation = Relaxation(matrix, seed=self.seed, threads=self.threads)
             point = self._relax(relaxation)
@@ -77,8 +97,8 @@ class Search:
                 self._look_around(self.program, matrix)
             if not self._done():
                 if self.values is not None:
-                    known = np.rint(self.values[self.columns])
-                self._prove(matrix, known)
+                    start = self.values[self.columns]
+                self._prove(matrix, start)
         except KeyboardInterrupt:
             self.ended = Termination("interrupted")
 
@@ -94,7 +114,8 @@ class Search:
     def _relax(self, relaxation: Relaxation) -> Floats | None:
         """Solve the relaxation as it is now; None if the time did not suffice."""
         answer = relaxation.solve(self._left(), self.progress)
-        self.bound = max(self.bound, answer.bound)
+        self.claims.append(answer.bound)
+        self.rejected += answer.rejected
         if answer.termination.reason == "interrupted":
             raise KeyboardInterrupt
         return answer.values if answer.termination.reason == "done" else None
@@ -111,11 +132,23 @@ class Search:
             progress=self.progress,
             **options,
         )
-        if answer.values is not None and answer.objective < self.objective:
-            self.values, self.objective = answer.values, answer.objective
+        self.rejected += answer.rejected
+        if answer.values is not None and (answer.failed or answer.objective < self.objective):
+            self._take(answer.values)
         if answer.termination.reason == "interrupted":
             raise KeyboardInterrupt
         return answer
+
+    def _take(self, values: Floats) -> None:
+        """Keep a solution if its schedule is better, whatever its columns say of the time."""
+        try:
+            schedule = self.program.schedule(values)
+            measures = evaluate(self.program.instance, schedule)
+        except KvboundError:  # columns that violate rows need not stand for a schedule
+            self.rejected += 1
+            return
+        if measures.time_s < self.known[1].time_s:
+            self.known, self.values = (schedule, measures), values
 
     def _fix(self, matrix: Matrix, point: Floats | None, share: float) -> None:
         """Fix what the relaxation has whole, and solve the rest."""
@@ -156,16 +189,19 @@ class Search:
             for free in program.stretches(FREE):
                 if self._done() or time.perf_counter() > until:
                     return
-                before, values = self.objective, np.rint(self.values[self.columns])
+                before, values = self.objective, self.values[self.columns]
                 fixed = ~np.isin(self.columns, free)
                 rest = matrix.with_fixed(self.columns[fixed], values[fixed])
                 share = min(1.0, STRETCH / self._left())
                 self._solve(rest, share, self.gap / 5, start=(self.columns, values))
                 better |= self.objective < before * (1 - self.gap / 100)
 
-    def _prove(self, matrix: Matrix, known: Floats) -> None:
+    def _prove(self, matrix: Matrix, start: Floats) -> None:
         """Solve the whole program from the best known."""
         near = self.objective - self.bound < NEAR * self.gap * self.objective
-        answer = self._solve(matrix, 1.0, self.gap, start=(self.columns, known), bound_only=near)
-        self.bound = max(self.bound, answer.bound)
+        answer = self._solve(matrix, 1.0, self.gap, start=(self.columns, start), bound_only=near)
+        self.claims.append(answer.bound)
         self.ended = answer.termination
+        if self._refuted(answer.bound):
+            self.rejected += 1
+            self.ended = FAILED

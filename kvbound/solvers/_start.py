@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from kvbound.checker import check
 from kvbound.cost import identify
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.instance import Instance
+from kvbound.instance import Instance, Migration
 from kvbound.residency import Residency
 from kvbound.result import Result, Status
 from kvbound.schedule import Schedule, file_arrays
@@ -51,3 +51,13 @@ def infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Re
         identity = identify(instance, with_trace=False)
         return Result(identity, status=Status.INFEASIBLE, wall_s=time.perf_counter() - begin, **about)
     return None
+
+
+def without_prefetch(instance: Instance) -> Instance | None:
+    """Return the instance if only reads promoted: what is a schedule of that is one with prefetch, too.
+
+    None where there is no prefetch.
+    """
+    if instance.rules.migration is not Migration.PREFETCH:
+        return None
+    return instance.with_rules(migration=Migration.ON_READ)

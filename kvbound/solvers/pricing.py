@@ -32,11 +32,11 @@ from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _respond as answers
 from kvbound.solvers._play import Found, Play, cost_of, kept
-from kvbound.solvers._start import examine, infeasible
+from kvbound.solvers._start import examine, infeasible, without_prefetch
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
 from kvbound.solvers.dual import Tuned, prove, tune
-from kvbound.solvers.exact import improve
+from kvbound.solvers.exact import ON_READ, REJECTED, improve
 
 _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
@@ -97,8 +97,16 @@ def solve_pricing(
     options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
     try:
         best.take_all(_candidates(instance, start, progress))
+        limit = time_limit
+        if plain := without_prefetch(instance):
+            limit = (1 - ON_READ) * time_limit
+            best.take_result(
+                solve_pricing(
+                    plain, time_limit=ON_READ * time_limit, gap=gap, sample=sample, threads=threads, **options
+                )
+            )
         until = math.inf if large(instance) else begin + time_limit
-        tuning = (1.0 if large(instance) else _BOUND) * time_limit
+        tuning = (1.0 if large(instance) else _BOUND) * limit
         with _beside(_eviction(instance, best), progress) as finish:
             tuned = tune(instance, time_limit=tuning, sample=sample, **options)
             proof = tuned.certificate
@@ -223,10 +231,11 @@ class _StoppedError(Exception):
 
 @dataclass(eq=False)
 class _Best:
-    """The best schedule so far."""
+    """The best schedule so far, and how many of the solver's answers were rejected."""
 
     measures: Measures | None = None
     schedule: Schedule | Residency | None = None
+    rejected: int = 0
 
     def take(self, found: Found) -> None:
         """Keep what is faster."""
@@ -237,6 +246,15 @@ class _Best:
         """Keep the fastest."""
         for found in candidates:
             self.take(found)
+
+    def take_result(self, result: Result) -> None:
+        """Keep what is faster; an interrupt of that run is one of this run."""
+        schedule = result.schedule or result.residency
+        if result.measures is not None and schedule is not None:
+            self.take((result.measures, schedule))
+        self.rejected += result.options.get(REJECTED, 0)
+        if result.termination.reason == "interrupted":
+            raise KeyboardInterrupt
 
     def within(self, gap: float, bound_s: float) -> bool:
         """Whether it is good enough."""
@@ -288,12 +306,13 @@ def _search(
         return Termination("limit", "time")
     if not isinstance(best.schedule, Schedule) or best.measures is None or columns(instance) > _PROGRAM:
         return Termination("limit", "size")
-    found, _, ended = improve(
+    search = improve(
         instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=bound.time_s or 0.0,
         seed=seed, threads=threads, progress=progress,
     )  # fmt: skip
-    best.take((found[1], found[0]))
-    return ended
+    best.take((search.known[1], search.known[0]))
+    best.rejected += search.rejected
+    return search.ended
 
 
 def _result(
@@ -309,6 +328,8 @@ def _result(
     if best.measures is not None and bound.time_s is not None:
         # rounding may leave the proof a hair above what it proves
         bound = Bound(min(bound.time_s, best.measures.time_s), bound.status, bound.method)
+    if best.rejected:
+        about["options"][REJECTED] = best.rejected
     return Result(
         identify(instance), status=status, measures=best.measures, bound=bound, termination=ended,
         wall_s=wall_s, certificate=certificate, **kept(best.schedule), **about,

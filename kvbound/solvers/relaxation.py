@@ -12,6 +12,7 @@ from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.solvers._highs import minimise
 from kvbound.solvers._start import infeasible
+from kvbound.solvers.exact import REJECTED
 
 
 def solve_relaxation(
@@ -44,6 +45,8 @@ def solve_relaxation(
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
     answer = minimise(program.matrix, whole=False, time_limit=left, seed=seed, progress=progress)
     least = ideal(instance)
+    if answer.rejected:
+        about["options"][REJECTED] = answer.rejected
     relaxed = answer.bound * program.unit_s
     bound = Bound(max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal")
     return Result(

@@ -39,7 +39,7 @@ def _printed(script: str, *arguments: object) -> str:
 
 def cbc(path: Path) -> float:
     """Ask CBC, as the package `pulp` ships it."""
-    command = [_printed(_PULP), path, "solve", "quit"]
+    command = [_printed(_PULP), str(path), "solve", "quit"]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert not re.search("does not appear|errors on input|bad image", said, re.IGNORECASE), said
     assert "Optimal solution found" in said
