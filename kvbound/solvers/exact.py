@@ -16,7 +16,7 @@ from kvbound.simulation import simulate
 from kvbound.solvers._search import Search
 from kvbound.solvers._start import events, infeasible, without_prefetch
 
-ON_READ = 0.5
+ON_READ = 0.7
 """Share of the time for the same instance without prefetch, whose schedules are valid with it."""
 REJECTED = "rejected_answers"
 """The option of a result that counts the solver's answers whose columns did not bear them out."""

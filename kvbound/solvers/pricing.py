@@ -94,36 +94,41 @@ def solve_pricing(
     if nothing := infeasible(instance, begin, about):
         return nothing
     best, bound, proof = _Best(), Bound(), None
+    # what moves nothing but reads is a schedule with prefetch, too, and easier to find
+    plain, fewer = without_prefetch(instance), _Best()
     options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
     try:
         best.take_all(_candidates(instance, start, progress))
-        limit = time_limit
-        if plain := without_prefetch(instance):
-            limit = (1 - ON_READ) * time_limit
-            best.take_result(
-                solve_pricing(
-                    plain, time_limit=ON_READ * time_limit, gap=gap, sample=sample, threads=threads, **options
-                )
-            )
+        if plain:
+            fewer.take_all(_candidates(plain, None, progress))
         until = math.inf if large(instance) else begin + time_limit
-        tuning = (1.0 if large(instance) else _BOUND) * limit
-        with _beside(_eviction(instance, best), progress) as finish:
+        tuning = (1.0 if large(instance) else _BOUND) * time_limit
+        with _beside(_eviction(plain or instance, best), progress) as finish:
             tuned = tune(instance, time_limit=tuning, sample=sample, **options)
             proof = tuned.certificate
             if tuned.termination.reason != "interrupted":
                 finish()
         proof, ended, fitting = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
+        if plain and ended.reason == "done" and not large(instance):
+            # the prices do for fewer moves, too; what they prove of those is of no use here
+            ended = _answered(plain, fewer, tuned, gap, threads=threads, end=until, **options)[1]
         with _beside(fitting, progress) as finish:
             bound = certify(instance, proof)
             finish()
         if bound.status is BoundStatus.CLAIMED:
             ended = Termination("interrupted")  # the check was
+        end = begin + time_limit
+        if ended.reason != "interrupted" and plain and not best.within(gap, bound.time_s or 0.0):
+            until = (1 - ON_READ) * time.perf_counter() + ON_READ * end
+            ended = _search(plain, fewer, bound, gap, until, seed, threads, progress)
+        best.take_best(fewer)
         if ended.reason != "interrupted":
-            ended = _search(instance, best, bound, gap, begin + time_limit, seed, threads, progress)
+            ended = _search(instance, best, bound, gap, end, seed, threads, progress)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
         if proof is not None and bound.time_s is None:
             bound = Bound(proof.bound_s, BoundStatus.CLAIMED, "dual")
+    best.take_best(fewer)
     return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
 
 
@@ -247,14 +252,11 @@ class _Best:
         for found in candidates:
             self.take(found)
 
-    def take_result(self, result: Result) -> None:
-        """Keep what is faster; an interrupt of that run is one of this run."""
-        schedule = result.schedule or result.residency
-        if result.measures is not None and schedule is not None:
-            self.take((result.measures, schedule))
-        self.rejected += result.options.get(REJECTED, 0)
-        if result.termination.reason == "interrupted":
-            raise KeyboardInterrupt
+    def take_best(self, other: _Best) -> None:
+        """Keep the faster schedule of the two."""
+        if other.measures is not None and other.schedule is not None:
+            self.take((other.measures, other.schedule))
+        self.rejected, other.rejected = self.rejected + other.rejected, 0
 
     def within(self, gap: float, bound_s: float) -> bool:
         """Whether it is good enough."""
