@@ -11,7 +11,6 @@ cheaper copy. The MIP, the relaxation, the dual and the annealer take their coef
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,7 +21,7 @@ from kvbound.instance import Copies, Instance, Rules, Timing
 from kvbound.memory import Memory
 
 Array = NDArray[np.float64]
-_SYSTEMS = 1 << 13  # solved at a time
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,18 +64,30 @@ class SlotCost:
     @cached_property
     def facets(self) -> Array:
         """Rows in s/byte, shape (V, 3K): T = max over rows of facet @ (n, e, z)."""
-        load, last = self.memory.read_load, self.tiers - 1
-        theta = self._prices([load[k] - load[last] for k in range(last)] if self.inclusive else [])
+        return self._facets[0]
+
+    @cached_property
+    def facet_weights(self) -> Array:
+        """Weights theta over the resources that price each facet, shape (V, R)."""
+        return self._facets[1]
+
+    @cached_property
+    def _facets(self) -> tuple[Array, Array]:
+        last = self.tiers - 1
+        load = self.memory.read_load
+        theta = self._weights(_split_rays(load) if self.inclusive else np.eye(load.shape[1]))
         held = theta @ self.read_costs.T
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
-        return _undominated(np.hstack([served, held, theta @ self.write_costs.T]))
+        rows = np.hstack([served, held, theta @ self.write_costs.T])
+        needed = _undominated(rows)
+        return rows[needed], theta[needed]
 
     @cached_property
     def ideal_weights(self) -> Array:
         """Weights theta over the resources, shape (V, R), one of which proves any slot's ideal time."""
-        pairs = itertools.combinations(self.memory.read_load, 2)
-        # any theta gives a bound; those where births change tier would add little for much work
-        return self._prices([a - b for a, b in pairs])
+        read, write = self.memory.read_load, self.memory.write_load
+        # with inclusive copies a birth goes to the last tier whatever the prices
+        return self._weights(_spread_rays(read) if self.inclusive else _spread_rays(read, write))
 
     @cached_property
     def ideal_rows(self) -> Array:
@@ -93,14 +104,13 @@ class SlotCost:
     @cached_property
     def ideal_facets(self) -> Array:
         """The rows among `ideal_rows` that are somewhere above the others."""
-        return _undominated(self.ideal_rows)
+        return self.ideal_rows[_undominated(self.ideal_rows)]
 
-    def _prices(self, cuts: Sequence[Array]) -> Array:
-        """Return the resource weights theta that can be optimal, shape (V, R)."""
-        bandwidths = self.memory.bandwidths
+    def _weights(self, rays: Array) -> Array:
+        """Turn prices per byte x, shape (V, R), into weights theta of sum 1; serial ones are all 1."""
         if self.rules.timing is Timing.SERIAL:
-            return np.ones((1, len(bandwidths)))
-        theta: Array = _rays(len(bandwidths), cuts) * bandwidths
+            return np.ones((1, rays.shape[1]))
+        theta = rays * self.memory.bandwidths
         return theta / theta.sum(axis=1, keepdims=True)
 
     def times(self, q: Array) -> Array:
@@ -134,34 +144,67 @@ class SlotCost:
         return best
 
 
-def _rays(dimensions: int, cuts: Sequence[Array]) -> Array:
-    """Return the extreme rays of the cells into which the hyperplanes cut @ x = 0 divide x >= 0.
+def _split_rays(load: Array) -> Array:
+    """Return the prices per byte x at which each read may be as dear at its tier as at the last one.
 
-    x is theta / bandwidths, a price per byte. A concave function that is linear on each cell takes
-    its maximum over any slice of x >= 0 at one of them. The entries of cuts are -1, 0 and 1, so that
-    determinants are whole numbers and no ratio of bandwidths, however extreme, hides a ray.
+    They are the extreme rays of the cells into which the hyperplanes (load[k] - load[-1]) @ x = 0 divide
+    x >= 0. A concave function that is linear on each cell is largest, on any slice, at one of them.
     """
-    signed = [cut * np.sign(cut[np.flatnonzero(cut)[0]]) for cut in cuts if cut.any()]
-    walls = np.unique(np.vstack([np.eye(dimensions), *signed]), axis=0)
-    tight = itertools.combinations(range(len(walls)), dimensions - 1)
-    found: list[Array] = []
-    while chosen := list(itertools.islice(tight, _SYSTEMS)):
-        shape = (len(chosen), dimensions - 1)
-        systems = np.concatenate(
-            [walls[np.array(chosen, np.intp).reshape(shape)], np.ones((len(chosen), 1, dimensions))], axis=1
-        )
-        systems = systems[np.abs(np.linalg.det(systems)) > 0.5]
-        rays = np.linalg.solve(systems, np.eye(dimensions)[:, -1:])[:, :, 0]
-        found.append(np.maximum(rays[rays.min(axis=1) > -1e-9], 0.0))
-    rays = np.vstack(found)
-    return rays[np.unique(np.round(rays, 12), axis=0, return_index=True)[1]]
+    flats = [np.eye(load.shape[1], dtype=np.int64)]
+    for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64):
+        if cut.any():
+            flats += [_on_plane(rays, cut) for rays in flats]
+    return _normalised(np.vstack(flats))
 
 
-def _undominated(rows: Array) -> Array:
-    """Drop rows that are nowhere above another."""
-    rows = np.unique(rows, axis=0)
+def _spread_rays(*loads: Array) -> Array:
+    """Return the same where bytes go to whichever tier is cheapest: rays of the cells of min_k load[k] @ x.
+
+    Slacks s_k >= 0 hold what tier k costs above the cheapest: load[k] @ x - s_k is the same for all k.
+    """
+    tiers, resources = loads[0].shape
+    rays = np.eye(resources + len(loads) * tiers, dtype=np.int64)
+    for n, load in enumerate(loads):
+        slack = np.zeros((tiers, len(rays[0]) - resources), np.int64)
+        slack[:, n * tiers : (n + 1) * tiers] = np.eye(tiers)
+        system = np.hstack([load.astype(np.int64), -slack])
+        for row in system[1:]:
+            rays = _on_plane(rays, row - system[0])
+    prices = rays[:, :resources]
+    return _normalised(prices[prices.any(axis=1)])
+
+
+def _on_plane(rays: Integers, cut: Integers) -> Integers:
+    """Return the extreme rays of a cone, given by its own, within the hyperplane cut @ x = 0.
+
+    The cone is x >= 0 within some hyperplanes. Besides the rays within the plane these are where it cuts
+    the faces that two rays span: those on whose coordinates no third ray lives (double description).
+    Everything is whole, so that no ratio of bandwidths, however extreme, hides a ray.
+    """
+    value, lives = rays @ cut, rays > 0
+    above, below = np.flatnonzero(value > 0), np.flatnonzero(value < 0)
+    found = [rays[value == 0]]
+    for n in above:
+        outside = ~(lives[n] | lives[below])
+        others = np.count_nonzero(~(outside @ lives.T), axis=1)
+        two = below[others == 2]
+        found.append(value[n] * rays[two] - value[two, None] * rays[n])
+    joined = np.vstack(found)
+    return joined // np.gcd.reduce(joined, axis=1, keepdims=True)
+
+
+def _normalised(rays: Integers) -> Array:
+    """Return different rays, each scaled to sum 1, sorted."""
+    return np.unique(rays / rays.sum(axis=1, keepdims=True), axis=0)
+
+
+def _undominated(rows: Array) -> NDArray[np.intp]:
+    """Return which rows are somewhere above the others, in ascending order of their entries."""
+    rows, first = np.unique(rows, axis=0, return_index=True)
     keep: list[int] = []
+    kept = np.empty_like(rows)
     for n in np.argsort(-rows.sum(axis=1), kind="stable"):
-        if not any(np.all(rows[n] <= rows[m] * (1 + 1e-12)) for m in keep):
+        if not np.all(rows[n] <= kept[: len(keep)], axis=1).any():
+            kept[len(keep)] = rows[n] * (1 + 1e-12)
             keep.append(int(n))
-    return rows[sorted(keep)]
+    return first[sorted(keep)]

@@ -1,22 +1,29 @@
-"""The least time of a slot, found by trying every vertex of the split between the copies.
+"""The least time of a slot, whatever part of its reads the last tier's copies serve.
 
-Inclusive reads may come from the item's tier or from the last one. With u_k bytes diverted from tier k,
-the time is the maximum of linear functions of u (parallel) or one such function (serial) over a box, so its
-minimum lies where some u_k stand at a bound and the free ones make resources equally busy. The same vertices
-suffice with latencies: a tier is left untouched exactly on the face u_k = all, whose minimum is among them.
+Inclusive reads may come from the item's tier or from the last one. Serial time is linear in the bytes
+diverted from each tier, so that all or none of them go. Parallel time is a small linear program. It is
+solved in exact fractions, as bandwidths may differ by many orders of magnitude; the basis it ends with
+then costs all slots for which it is optimal too: those where what it reaches equals what it proves. With
+latencies the least over the sets of tiers that are left alone is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, product
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 
 from kvbound.checker._inputs import Case
 from kvbound.checker._report import Floats
 
-MOST_TIERS = 6  # the vertices to try grow like 3 to the power of the tiers
+MOST_TIERS = 8
+"""The sets of tiers to leave alone double with each tier."""
+_EQUAL = 1e-12
+"""Relative: a time this near to what is proved is the least one."""
+
+Line = list[Fraction]
 
 
 def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floats:
@@ -36,38 +43,97 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
     tiers = len(case.names)
     loads, back = np.unique(np.hstack([read, extra, written]), axis=0, return_inverse=True)
     read, extra, written = loads[:, :tiers], loads[:, tiers : 2 * tiers], loads[:, 2 * tiers :]
-
-    def time(served: Floats) -> Floats:
-        share = ((served + extra) @ case.reads + written @ case.writes) / case.bandwidth
-        busy = share.max(axis=1) if case.rules["timing"] == "parallel" else share.sum(axis=1)
+    parallel = case.rules["timing"] == "parallel"
+    best = np.full(len(loads), np.inf)
+    for served in _served(case, read):
+        load = (served + extra) @ case.reads + written @ case.writes
+        busy = _balanced(case, load, served) if parallel else (load / case.bandwidth).sum(axis=1)
         touched = (served + extra + written) > 0
-        return np.asarray(busy + touched @ case.latency)
-
-    best = time(read)
-    if case.rules["copies"] == "inclusive":
-        for diverted in _vertices(case, read, extra @ case.reads + written @ case.writes):
-            kept = read[:, :-1] - diverted
-            best = np.minimum(best, time(np.column_stack([kept, read[:, -1] + diverted.sum(axis=1)])))
+        best = np.minimum(best, busy + touched @ case.latency)
     return np.asarray(best[back.ravel()])
 
 
-def _vertices(case: Case, read: Floats, fixed: Floats) -> Iterator[Floats]:
-    """Yield ``(slots, tiers - 1)`` diverted bytes: every place where the least time may be."""
+def _served(case: Case, read: Floats) -> Iterator[Floats]:
+    """Yield ``(slots, tiers)`` bytes read where some tiers are left alone, the last one standing in."""
+    may = np.zeros(read.shape[1] - 1, bool)
+    if case.rules["copies"] == "inclusive":
+        # where no latency is saved, a part may be diverted as well as all
+        may |= (case.latency[:-1] > 0) | (case.rules["timing"] == "serial")
+    for alone in product(*((0.0, 1.0) if free else (0.0,) for free in may)):
+        diverted = read[:, :-1] * alone
+        yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + diverted.sum(axis=1)])
+
+
+def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
+    """Return the seconds of the busiest resource, the reads split between both copies as suits best."""
+    if case.rules["copies"] == "exclusive":
+        return np.asarray((load / case.bandwidth).max(axis=1))
     slope = case.reads[-1] - case.reads[:-1]  # what one diverted byte adds to each resource
-    full = read[:, :-1]
-    scale = case.bandwidth / case.bandwidth.max()
-    for corner in product((0.0, 1.0), repeat=len(slope)):
-        yield full * corner
-    if case.rules["timing"] == "serial":
-        return  # one linear function: some corner is best
-    for bounds in product((0.0, 1.0, np.nan), repeat=len(slope)):
-        free = np.flatnonzero(np.isnan(bounds))
-        point = full * np.nan_to_num(bounds)
-        load = read @ case.reads + fixed + point @ slope
-        for busy in map(list, combinations(range(len(scale)), free.size + 1)):
-            # load_r + sum_k slope_kr u_k = T scale_r for each busy resource r, unknown u (free k) and T
-            matrix = np.column_stack([slope[free][:, busy].T, -scale[busy]])
-            if free.size and np.linalg.cond(matrix) < 1e12:
-                solved = point.copy()
-                solved[:, free] = (-load[:, busy] @ np.linalg.inv(matrix).T)[:, :-1]
-                yield np.clip(solved, 0, full)
+    asked = np.hstack([load, read[:, :-1]])
+    best, left = np.empty(len(load)), np.arange(len(load))
+    while left.size:
+        first, *rest = left.tolist()
+        best[first], basis = _optimum(case.bandwidth, slope, asked[first])
+        left = np.array(rest, np.intp)
+        solved = asked[left] @ basis.T
+        diverted = np.clip(solved[:, :-1], 0, read[left, :-1])
+        reached = ((load[left] + diverted @ slope) / case.bandwidth).max(axis=1)
+        done = reached <= solved[:, -1] * (1 + _EQUAL)
+        best[left[done]] = reached[done]
+        left = left[~done]
+    return best
+
+
+def _optimum(bandwidth: Floats, slope: Floats, asked: Floats) -> tuple[float, Floats]:
+    """Minimise T with load + slope.T @ u <= T bandwidth and 0 <= u <= full, by the simplex method.
+
+    Returns
+    -------
+    The least T, and the matrix that turns ``asked`` = (load, full) into (u, T) in the optimal basis: T is
+    then below any that is possible.
+    """
+    tiers, resources = slope.shape
+    # variables: u, T, then the slacks; a line says what one of them is, given those that are 0
+    zero = list(range(tiers + 1))
+    lines: dict[int, Line] = {}
+    for r in range(resources):
+        drawn = [Fraction(-step) for step in slope[:, r].tolist()]
+        lines[tiers + 1 + r] = [*drawn, Fraction(bandwidth[r]), Fraction(-asked[r])]
+    for k in range(tiers):
+        drawn = [Fraction(-(k == other)) for other in range(tiers)]
+        lines[tiers + 1 + resources + k] = [*drawn, Fraction(0), Fraction(asked[resources + k])]
+    # with nothing diverted T is that of the busiest resource
+    busiest = max(range(resources), key=lambda r: Fraction(asked[r]) / Fraction(bandwidth[r]))
+    leaving, column = tiers + 1 + busiest, tiers
+    while True:
+        _exchange(lines, zero, leaving, column)
+        # of several the first one each time, which never runs in circles (Bland's rule)
+        gains = [(zero[j], j) for j, gain in enumerate(lines[tiers][:-1]) if gain < 0]
+        if not gains:
+            break
+        column = min(gains)[1]
+        falling = [
+            (line[-1] / -line[column], n) for n, line in lines.items() if n != tiers and line[column] < 0
+        ]  # T stays, as nothing makes it less than 0
+        leaving = min(falling)[1]
+    basis = np.zeros((tiers + 1, resources + tiers))
+    for n in range(tiers + 1):
+        for j, slack in enumerate(zero if n in lines else ()):
+            if slack > tiers:
+                sign = 1 if slack <= tiers + resources else -1
+                basis[n, slack - tiers - 1] = sign * lines[n][j]
+    return float(lines[tiers][-1]), basis
+
+
+def _exchange(lines: dict[int, Line], zero: list[int], leaving: int, column: int) -> None:
+    """Let the variable of a column take the place of one that becomes 0."""
+    line = lines.pop(leaving)
+    entering, zero[column] = zero[column], leaving
+    pivot = line[column]
+    solved = [-value / pivot for value in line]
+    solved[column] = 1 / pivot
+    for n, other in lines.items():
+        if factor := other[column]:
+            other[column] = Fraction(0)
+            lines[n] = [value + factor * more for value, more in zip(other, solved, strict=True)]
+    lines[entering] = solved
