@@ -240,7 +240,15 @@ def measures(instance: Instance, times: NDArray[np.float64], counted: Loads, pea
         hit_rate_with_weights=float((hit_bytes[0] + weights) / (total + weights)) if total + weights else 0.0,
         moved_bytes={"up": int(counted.up.sum()), "down": int(counted.down.sum())},
         peak_bytes={tier.name: int(used) for tier, used in zip(tiers, peak_bytes, strict=True)},
+        utilisation=utilisation(instance, counted, float(times.sum())),
     )
+
+
+def utilisation(instance: Instance, counted: Loads, time_s: float) -> dict[str, float]:
+    """Return the share of a decode time that each resource is busy."""
+    busy = SlotCost.of(instance).busy(counted.q).sum(axis=(0, 1))
+    share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)
+    return dict(zip(instance.memory.resources, share.tolist(), strict=True))
 
 
 def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:

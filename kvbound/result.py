@@ -93,6 +93,8 @@ class Measures:
         up and down, without births and the initial fill.
     peak_bytes
         Per tier name, weights included.
+    utilisation
+        Per resource name: share of the decode time that it is busy; None under accountings that do not say.
     """
 
     time_s: float
@@ -102,6 +104,7 @@ class Measures:
     moved_bytes: Mapping[str, int]
     peak_bytes: Mapping[str, int]
     energy_j: Mapping[str, float] | None = None
+    utilisation: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.time_s) and self.time_s >= 0):
@@ -214,6 +217,9 @@ class Result:
             "hit_rate": None if measures is None else dict(measures.hit_rate),
             "hit_rate_with_weights": None if measures is None else measures.hit_rate_with_weights,
             "moved_bytes": None if measures is None else dict(measures.moved_bytes),
+            "utilisation": (
+                None if measures is None or measures.utilisation is None else dict(measures.utilisation)
+            ),
             "energy_j": None if measures is None or measures.energy_j is None else dict(measures.energy_j),
             "peak_bytes": None if measures is None else dict(measures.peak_bytes),
             "wall_s": self.wall_s,

@@ -11,6 +11,7 @@ cheaper copy. The MIP, the relaxation, the dual and the annealer take their coef
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,9 @@ from kvbound.memory import Memory
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_MOST = 1 << 27
+"""Bytes of slots times facets up to which all slots are costed at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,27 +125,83 @@ class SlotCost:
         q
             Bytes, shape (..., 3K).
         """
+        if q.ndim > 1 and len(q) > 1 and q.size * len(self.facets) > _MOST:
+            half = len(q) // 2
+            return np.concatenate([self.times(q[:half]), self.times(q[half:])])
         if not self.latency.any():
-            return np.asarray((q @ self.facets.T).max(axis=-1))
-        return self._times_with_latency(q)
-
-    def _times_with_latency(self, q: Array) -> Array:
-        """Take the best set of tiers to keep off, their hits served by the last tier."""
-        tiers, last = self.tiers, self.tiers - 1
+            return self._transfer(q)
         best = np.full(q.shape[:-1], np.inf)
-        optional = range(last) if self.inclusive else ()
-        for off in itertools.chain.from_iterable(
-            itertools.combinations(optional, size) for size in range(len(optional) + 1)
-        ):
-            diverted = q.copy()
-            for tier in off:
-                diverted[..., last] += diverted[..., tier]
-                diverted[..., tier] = 0
-            bytes_at = diverted.reshape(*q.shape[:-1], 3, tiers).sum(axis=-2)
-            touched = bytes_at > 0
-            time = (diverted @ self.facets.T).max(axis=-1) + touched @ self.latency
-            best = np.minimum(best, time)
+        for diverted in self._left_alone(q):
+            best = np.minimum(best, self._transfer(diverted) + self._touching(diverted))
         return best
+
+    def busy(self, q: Array) -> Array:
+        """Return the seconds each resource works in slots, shape (..., R), reads split in the least time.
+
+        Of the splits that take the least time it is the one of least total work with two tiers; with more
+        it is found tier by tier, the first one's part chosen for the least work that its own bytes cause.
+
+        Parameters
+        ----------
+        q
+            Bytes, shape (..., 3K).
+        """
+        if q.ndim > 1 and len(q) > 1 and q.size * len(self.facets) > _MOST:
+            half = len(q) // 2
+            return np.concatenate([self.busy(q[:half]), self.busy(q[half:])])
+        best, chosen = np.full(q.shape[:-1], np.inf), q
+        for diverted in self._left_alone(q):
+            time = self._transfer(diverted) + self._touching(diverted)
+            chosen = np.where((time < best)[..., None], diverted, chosen)
+            best = np.minimum(best, time)
+        settled = self._settled(chosen) if self.inclusive else chosen
+        held, forced, written = np.split(settled, 3, axis=-1)
+        return np.asarray((held + forced) @ self.read_costs + written @ self.write_costs)
+
+    def _settled(self, q: Array) -> Array:
+        """Return q with each tier's reads made into reads without choice, in the least time."""
+        last, q = self.tiers - 1, q.copy()
+        least = self._transfer(q)
+        for tier in range(last):
+            home, away = self.tiers + tier, self.tiers + last
+            held = q[..., tier].copy()
+            q[..., home] += held
+            q[..., tier] = 0
+            slack = least[..., None] - q @ self.facets.T
+            slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
+            # between these bounds any part may be diverted
+            if self.read_costs[last].sum() < self.read_costs[tier].sum():
+                rising = slope > 0
+                part = (slack[..., rising] / slope[rising]).min(axis=-1, initial=np.inf)
+            else:
+                falling = slope < 0
+                part = (slack[..., falling] / slope[falling]).max(axis=-1, initial=0.0)
+            part = np.clip(part, 0, held)
+            q[..., home] -= part
+            q[..., away] += part
+        return q
+
+    def _transfer(self, q: Array) -> Array:
+        """Seconds without latencies."""
+        return np.asarray((q @ self.facets.T).max(axis=-1))
+
+    def _touching(self, q: Array) -> Array:
+        """Latencies of the tiers that any byte is read from or written to."""
+        touched = q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2)
+        return np.asarray(touched @ self.latency)
+
+    def _left_alone(self, q: Array) -> Iterator[Array]:
+        """Yield q for each set of tiers to leave alone, their hits served by the last tier."""
+        last = self.tiers - 1
+        # where no latency is saved the split decides
+        optional = np.flatnonzero(self.latency[:last]) if self.inclusive else ()
+        for size in range(len(optional) + 1):
+            for off in itertools.combinations(optional, size):
+                diverted = q.copy() if off else q
+                for tier in off:
+                    diverted[..., last] += diverted[..., tier]
+                    diverted[..., tier] = 0
+                yield diverted
 
 
 def _split_rays(load: Array) -> Array:

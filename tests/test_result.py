@@ -18,7 +18,8 @@ ABOUT = InstanceId("toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, 
 FIELDS = {
     "schema", "kvbound_version", "instance", "method", "seed", "options", "status", "termination", "time_s",
     "bound", "gap", "share_of_bound", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate",
-    "hit_rate_with_weights", "moved_bytes", "energy_j", "peak_bytes", "wall_s", "peak_rss_bytes", "kernel",
+    "hit_rate_with_weights", "moved_bytes", "utilisation", "energy_j", "peak_bytes", "wall_s",
+    "peak_rss_bytes", "kernel",
 }  # fmt: skip
 
 

@@ -93,17 +93,18 @@ def _optimum(bandwidth: Floats, slope: Floats, asked: Floats) -> tuple[float, Fl
     then below any that is possible.
     """
     tiers, resources = slope.shape
+    rate, given = bandwidth.tolist(), asked.tolist()
     # variables: u, T, then the slacks; a line says what one of them is, given those that are 0
     zero = list(range(tiers + 1))
     lines: dict[int, Line] = {}
     for r in range(resources):
         drawn = [Fraction(-step) for step in slope[:, r].tolist()]
-        lines[tiers + 1 + r] = [*drawn, Fraction(bandwidth[r]), Fraction(-asked[r])]
+        lines[tiers + 1 + r] = [*drawn, Fraction(rate[r]), -Fraction(given[r])]
     for k in range(tiers):
         drawn = [Fraction(-(k == other)) for other in range(tiers)]
-        lines[tiers + 1 + resources + k] = [*drawn, Fraction(0), Fraction(asked[resources + k])]
+        lines[tiers + 1 + resources + k] = [*drawn, Fraction(0), Fraction(given[resources + k])]
     # with nothing diverted T is that of the busiest resource
-    busiest = max(range(resources), key=lambda r: Fraction(asked[r]) / Fraction(bandwidth[r]))
+    busiest = max(range(resources), key=lambda r: Fraction(given[r]) / Fraction(rate[r]))
     leaving, column = tiers + 1 + busiest, tiers
     while True:
         _exchange(lines, zero, leaving, column)

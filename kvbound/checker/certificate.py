@@ -103,7 +103,7 @@ def _total(case: Case, given: _Multipliers, rows: Rows) -> int:
 
 def _seconds(total: int, scale: int) -> float:
     """Return total * 2**-scale rounded down."""
-    exact = Fraction(total, 1 << scale)
+    exact = total / Fraction(2) ** scale
     nearest = float(exact)
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
@@ -124,7 +124,7 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
     bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
     share = case.rules["timing"] == "serial" or (bounded and bool((theta.sum(axis=1) <= FULL).all()))
     for expected, holds in {
-        "scale from 0 to 1000": 0 <= given.scale <= 1000,
+        "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
         "a tier of the memory": 0 <= given.tier < tiers,
         "prices of room >= 0": bool(given.capacity.min() >= 0),
         f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
@@ -138,13 +138,15 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
 def _longest(case: Case, given: _Multipliers) -> int:
     """Bound every number that can occur along an item's path: nothing in int64 overflows below 2**62."""
 
-    def most(values: Ints) -> int:
-        return max(abs(int(values.min())), abs(int(values.max())))
+    def most(values: Ints) -> Exact:
+        low, high = (end(axis=(0, 2)).astype(object) for end in (values.min, values.max))
+        return np.maximum(high, -low)  # in each step
 
     tiers = len(case.names)
     room = given.capacity.astype(object).sum(axis=1).max()
     read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
-    return int(room + (case.steps + 1) * case.granularity * (read + extra + 4 * write))
+    step = read + extra + 4 * write
+    return int(room + case.granularity * (step.sum() + step.max()))
 
 
 def _rooms(case: Case, given: _Multipliers) -> dict[int, int]:
@@ -169,13 +171,15 @@ def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
     """Sum what the layer's slots take at least beyond the prices paid to them, each rounded down."""
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
-    unit = common * FULL  # theta_r / bandwidth_r is whole in 1 / unit seconds; everything here is << scale
+    finer, coarser = max(given.scale, 0), max(-given.scale, 0)
+    # prices count 2**-scale seconds; theta_r / bandwidth_r is whole in 1 / unit of that
+    unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     past = (case.prefill + np.arange(case.steps)).astype(object)
     whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
     least: Exact | None = None
     for more, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
-        cost = [theta[rank(r)] * int(rate * common) << given.scale for r, rate in enumerate(inverse)]
+        cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
         fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, reads.astype(object), past)
         low, high = (np.maximum(whole + 1, 0), past) if more else (0 * past, np.minimum(whole, past))
         fixed = fixed + unit * _latency(case, given, layer, low > 0)
@@ -222,7 +226,7 @@ def _latency(case: Case, given: _Multipliers, layer: int, slow: NDArray[np.bool_
     `slow` says which slots read an item at the split tier; inclusive ones could read the other copy.
     """
     inclusive = case.rules["copies"] == "inclusive"
-    exact = [math.floor(Fraction(seconds) * (1 << given.scale)) for seconds in case.latency]
+    exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
     touched = {0} if case.weight_reads[layer] > 0 else set()
     touched |= {len(case.names) - 1} if inclusive else set()
     certain = touched if inclusive else touched | {given.tier}

@@ -1,7 +1,7 @@
 """What every form of the program is made from, in units that suit the solver.
 
-Bytes are in units of one token's KV, time in units of that over the bandwidth of tier 0: a slot's
-raw seconds would fall under the solver's tolerances.
+Bytes are in units of one token's KV, time in units of what the tier quickest to read takes for that: a
+slot's raw seconds would fall under the solver's tolerances.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Facts:
     def of(cls, instance: Instance) -> Facts:
         """Gather them."""
         cost = SlotCost.of(instance)
-        unit = instance.item_bytes * float(cost.read_costs[0].max())
+        unit = instance.item_bytes * float(cost.read_costs.max(axis=1).min())
         rules = instance.rules
         if cost.latency.any():
             # hits are diverted tier by tier, so the split is the program's own

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
 from kvbound.slotcost import SlotCost
 
 Floats = NDArray[np.float64]
@@ -66,7 +66,7 @@ class Rows:
         if instance.inclusive:
             beta[:, -1] = 0  # every slot's one write-through is in alpha
         needed = _needed(alpha, beta)
-        alpha, beta, facets = alpha[needed], beta[needed], facets[needed]
+        alpha, beta = alpha[needed], beta[needed]
         slow = tiers - 1
         slope = beta[:, slow]
         whole = _flat(alpha, slope, reads)
@@ -75,7 +75,7 @@ class Rows:
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
         if whole_counts:
             alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
-        return cls(alpha, beta, chord, whole, ends, _weights(cost, facets), slow)
+        return cls(alpha, beta, chord, whole, ends, cost.facet_weights[needed], slow)
 
     def part(self, steps: slice) -> Rows:
         """Return the rows of some steps."""
@@ -155,14 +155,3 @@ def ideal_theta(instance: Instance) -> Floats:
     base[..., -1 if instance.inclusive else 2 * tiers] = size
     best = (base @ cost.ideal_rows.T).argmax(axis=-1)
     return np.moveaxis(cost.ideal_weights[best], -1, 0)
-
-
-def _weights(cost: SlotCost, facets: Floats) -> Floats:
-    """Find resource weights theta >= 0 whose prices the facets are, (V, R)."""
-    from scipy.optimize import nnls
-
-    if cost.rules.timing is Timing.SERIAL:
-        return np.ones((1, cost.read_costs.shape[1]))
-    priced = np.vstack([cost.read_costs, cost.write_costs])
-    scale = priced.max()
-    return np.array([nnls(priced / scale, facet / scale)[0] for facet in facets[:, cost.tiers :]])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kvbound.cost import ideal
 from kvbound.instance import Instance, Timing
 from kvbound.solvers._dual_rows import Rows, ideal_theta, sure_latency
-from kvbound.solvers.certificate import FULL, Certificate
+from kvbound.solvers.certificate import FULL, MOST_SCALE, Certificate
 
 Floats = NDArray[np.float64]
 
@@ -20,7 +20,8 @@ _BITS = 54
 _PATH_BITS = 52
 """Prices along an item's path stay exact in float64."""
 _SLACK = 1e-12
-"""Relative; floating point errs far less, and the checker must find no less than is claimed."""
+"""Relative to what slots, items and room come to; floating point errs less, unless terms cancel."""
+_ROUNDING = 2.0**-53
 
 _RIDGE = 1e-9
 """Keeps rows apart that say the same."""
@@ -102,7 +103,7 @@ def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     fine = [_BITS - math.frexp(ideal(instance))[1]]
     if longest > 0:
         fine.append(_PATH_BITS - math.frexp(longest)[1])
-    return min(max(min(fine), 0), 1000)
+    return min(max(min(fine), -MOST_SCALE), MOST_SCALE)
 
 
 def _theta(rows: Rows, weights: Floats, end: NDArray[np.int64]) -> Floats:
@@ -121,17 +122,18 @@ def _whole_theta(instance: Instance, theta: Floats) -> NDArray[np.int64]:
     return np.floor(share * FULL * (1 - 1e-13)).astype(np.int64)
 
 
-def slot_bounds(instance: Instance, certificate: Certificate) -> Floats:
+def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
     """Return what every slot takes at least beyond the prices paid to it, in units, (steps, layers).
 
-    The same two linear minimisations as the checker's, in floating point.
+    The same two linear minimisations as the checker's, in floating point. Beside it stands what the terms
+    add up to without their signs, which says how far rounding can reach where they cancel.
     """
     memory, tiers, size = instance.memory, instance.tiers, instance.item_bytes
     order, unit = _sorted_resources(instance), 2.0**certificate.scale
     reads = instance.trace.past_counts().astype(np.float64)
     past = instance.prefill_tokens + np.arange(instance.decode_steps, dtype=np.float64)[:, None]
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
-    slow, least = certificate.tier, np.full(reads.shape, np.inf)
+    slow, least, mass = certificate.tier, np.full(reads.shape, np.inf), np.zeros(reads.shape)
     for more, theta in enumerate(certificate.theta):
         cost = theta * (unit / FULL / memory.bandwidths[order])[:, None, None]
         held = np.tensordot(memory.read_load[:, order], cost, 1)
@@ -152,16 +154,27 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> Floats:
         latency = np.where(low > 0, sure_latency(instance, slow), sure_latency(instance))
         value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
         least = np.where(high < low, least, np.minimum(least, value))
-    return least
+        terms = np.abs(paid) + size * np.stack([held, held, wrote])
+        asked = 3 * reads * terms[0].max(axis=0) + (past - reads) * terms[1].sum(axis=0)
+        asked += (past + 2) * terms[2].sum(axis=0)
+        mass = np.maximum(mass, asked + held[0] * instance.llm.weight_reads)
+    return least, mass
 
 
 def claim(instance: Instance, certificate: Certificate, items: float) -> Certificate:
-    """Add up the bound, given what the items' paths cost in units, and round it down."""
-    slots = slot_bounds(instance, certificate)
+    """Add up the bound, given what the items' paths cost in units, and round it down.
+
+    The checker finds no less: it rounds every slot and latency down by less than a unit, and floating
+    point errs by less than so many roundings of the terms.
+    """
+    slots, mass = slot_bounds(instance, certificate)
     room = math.fsum(
         float(prices.sum()) * (limit or 0)
         for limit, prices in zip(instance.room, certificate.capacity.astype(np.float64), strict=True)
     )
-    slack = _SLACK * (math.fsum(np.abs(slots).ravel()) + abs(items) + room) + slots.size
+    roundings = 16 + 2 * instance.tiers + len(instance.memory.resources)
+    slack = _SLACK * (math.fsum(np.abs(slots).ravel()) + abs(items) + room)
+    slack = max(slack, roundings * _ROUNDING * (math.fsum(mass.ravel()) + abs(items) + room))
+    slack += slots.size * (1 + sum(tier.latency > 0 for tier in instance.memory.tiers))
     total = max(0.0, math.fsum(slots.ravel()) + items - room - slack)
     return dataclasses.replace(certificate, bound_s=math.ldexp(total, -certificate.scale))

@@ -23,6 +23,9 @@ SCHEMA = "kvbound.certificate/1"
 FULL = 1 << 40
 """What a slot's resource weights add up to at most."""
 
+MOST_SCALE = 1000
+"""The unit of prices is 2**-1000 to 2**1000 seconds."""
+
 _DIMENSIONS = {"capacity": 2, "prices": 3, "whole": 2, "theta": 4}
 
 
@@ -124,5 +127,5 @@ def _check_fits(certificate: Certificate, instance: Instance, path: Path | str) 
         found = getattr(certificate, name).shape
         if found != shape:
             raise InputError(path, name, f"shape {shape}, found {found}")
-    if not 0 <= certificate.scale <= 1000:
-        raise InputError(path, "scale", f"0 to 1000, found {certificate.scale}")
+    if abs(certificate.scale) > MOST_SCALE:
+        raise InputError(path, "scale", f"{-MOST_SCALE} to {MOST_SCALE}, found {certificate.scale}")
