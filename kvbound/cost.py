@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.errors import KvboundError, UsageError
+from kvbound.errors import InputError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.result import InstanceId, Measures
@@ -20,6 +20,8 @@ from kvbound.schedule import Schedule
 from kvbound.slotcost import SlotCost
 
 Counts = NDArray[np.int64]
+MOST_SPREAD = 1e8
+"""Spread up to which the tolerances of linear programs and the whole ticks of annealing mean something."""
 _ROWS = 128
 
 
@@ -261,6 +263,30 @@ def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:
         "p99": float(p99),
         "max": float(step_times.max()),
     }
+
+
+def spread(instance: Instance) -> float:
+    """Return the longest of the tiers' latencies and times to read or write an item, over the shortest."""
+    cost, size = SlotCost.of(instance), instance.item_bytes
+    item = size * np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
+    times = np.concatenate([item, cost.latency[cost.latency > 0]])
+    return float(times.max() / times.min())
+
+
+def refuse_spread(instance: Instance, what: str) -> None:
+    """Refuse an instance whose times differ too much for a method.
+
+    Raises
+    ------
+    InputError
+        The spread is above `MOST_SPREAD`.
+    """
+    if (found := spread(instance)) > MOST_SPREAD:
+        raise InputError(
+            instance.name, "memory",
+            f"for {what} latencies and times per item that differ at most by a factor of {MOST_SPREAD:.0e}, "
+            f"not of {found:.1e}; policies, the methods pricing and dual, and the bound take any",
+        )  # fmt: skip
 
 
 def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.cost import evaluate, ideal, ideal_slot_times, identify, slot_times
+from kvbound.cost import evaluate, ideal, ideal_slot_times, identify, loads, slot_times, utilisation
 from kvbound.instance import Copies, Instance, Timing
 from kvbound.instance_io import make_instance
 from kvbound.schedule import LayerEvents, Schedule
@@ -33,6 +33,11 @@ def scaled(instance: Instance, factor: float) -> Instance:
     )
 
 
+def busy_shares(instance: Instance, schedule: Schedule) -> dict[str, float]:
+    """Utilisation, whether the schedule fits or not."""
+    return utilisation(instance, loads(instance, schedule), float(slot_times(instance, schedule).sum()))
+
+
 @given(seeds, st.sampled_from([0.125, 0.5, 2.0, 1024.0]))
 @settings(max_examples=40, deadline=None)
 def test_bandwidth_scales_time(seed: int, factor: float) -> None:
@@ -42,6 +47,30 @@ def test_bandwidth_scales_time(seed: int, factor: float) -> None:
     one, other = scaled(instance, 1.0), scaled(instance, factor)
     np.testing.assert_allclose(slot_times(one, schedule), factor * slot_times(other, schedule), rtol=1e-12)
     assert ideal(one) == pytest.approx(factor * ideal(other), rel=1e-12)
+
+
+@given(seeds, st.sampled_from([0.5, 2.0, 1024.0]))
+@settings(max_examples=40, deadline=None)
+def test_bandwidth_that_scales_keeps_the_utilisation(seed: int, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    instance = medium_instance(rng)
+    schedule = random_schedule(rng, instance)
+    one, other = (busy_shares(scaled(instance, by), schedule) for by in (1.0, factor))
+    assert one == pytest.approx(other, rel=1e-9)
+
+
+@given(seeds, st.sampled_from(Timing))
+@settings(max_examples=40, deadline=None)
+def test_utilisation_adds_up(seed: int, timing: Timing) -> None:
+    """Serial, resources share the time; parallel, one of them is busy at any time, and none for longer."""
+    rng = np.random.default_rng(seed)
+    instance = scaled(medium_instance(rng), 1.0).with_rules(timing=timing)
+    found = busy_shares(instance, random_schedule(rng, instance))
+    assert list(found) == list(instance.memory.resources)
+    shares = list(found.values())
+    assert min(shares) >= 0
+    assert max(shares) <= 1
+    assert sum(shares) == pytest.approx(1) if timing is Timing.SERIAL else sum(shares) >= 1 - 1e-12
 
 
 @given(seeds)

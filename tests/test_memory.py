@@ -184,3 +184,10 @@ def test_suggests_the_field_meant() -> None:
 def test_checked_when_made() -> None:
     with pytest.raises(InputError, match=r"memory 'm': tiers\.a\.capacity"):
         Memory("m", {"r": 1.0}, (Tier("a", None, ("r",), ("r",)), Tier("b", None, ("r",), ("r",))))
+
+
+def test_more_than_eight_tiers_are_refused() -> None:
+    tiers = tuple(Tier(f"t{k}", None if k == 8 else 1.0, ("bus",), ("bus",)) for k in range(9))
+    with pytest.raises(InputError, match="tiers: expected 2 to 8 tiers, fast to slow, not 9"):
+        Memory("tall", {"bus": 1.0}, tiers)
+    assert len(Memory("tall", {"bus": 1.0}, tiers[1:]).tiers) == 8

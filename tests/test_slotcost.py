@@ -33,6 +33,29 @@ def memory_without_latency(rng: np.random.Generator, tiers: int) -> Memory:
     return dataclasses.replace(memory, tiers=tuple(dataclasses.replace(t, latency=0.0) for t in memory.tiers))
 
 
+def shared_memory(rng: np.random.Generator, tiers: int, resources: int) -> Memory:
+    """Any tier may load any resource."""
+    names = [f"r{n}" for n in range(resources)]
+
+    def some() -> tuple[str, ...]:
+        drawn = tuple(name for name in names if rng.random() < 0.3)
+        return drawn or (names[int(rng.integers(resources))],)
+
+    rates = {name: float(rng.choice([1, 2, 3, 7, 64, 450, 4900])) for name in names}
+    made = (Tier(f"t{k}", None if k == tiers - 1 else 1e9, some(), some()) for k in range(tiers))
+    return Memory("shared", rates, tuple(made))
+
+
+def linked_memory(tiers: int) -> Memory:
+    """A bus for each tier and, but for the first one, a link with two directions."""
+    resources, made = {"bus0": 10.0}, [Tier("t0", 3.0, ("bus0",), ("bus0",))]
+    for k in range(1, tiers):
+        resources |= {f"bus{k}": 10 / (k + 1), f"down{k}": 5 / k, f"up{k}": 4 / k}
+        room = None if k == tiers - 1 else 3.0
+        made.append(Tier(f"t{k}", room, (f"bus{k}", f"down{k}"), (f"bus{k}", f"up{k}")))
+    return Memory("linked", resources, tuple(made))
+
+
 def draw_bytes(rng: np.random.Generator, tiers: int, size: int = 1) -> Floats:
     """Byte counts (size, 3K), many of them zero."""
     counts = rng.integers(0, 50, (size, 3 * tiers)) * (rng.random((size, 3 * tiers)) < 0.7)
@@ -67,6 +90,36 @@ def test_inclusive_time_is_the_best_split(seed: int, tiers: int) -> None:
     cost = SlotCost(memory, Rules(copies=Copies.INCLUSIVE))
     q = draw_bytes(rng, tiers, 4)
     assert cost.times(q) == pytest.approx([least_time(memory, one) for one in q], rel=1e-7, abs=1e-12)
+
+
+@given(seeds, st.integers(2, 8), st.integers(1, 14))
+@settings(max_examples=60, deadline=None)
+def test_so_it_is_for_many_tiers_over_shared_resources(seed: int, tiers: int, resources: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory, q = shared_memory(rng, tiers, resources), draw_bytes(rng, tiers, 4)
+    inclusive, exclusive = (SlotCost(memory, Rules(copies=copies)) for copies in Copies)
+    assert inclusive.times(q) == pytest.approx([least_time(memory, one) for one in q], rel=1e-7, abs=1e-12)
+    n, e, z = q.reshape(4, 3, tiers).swapaxes(0, 1)
+    np.testing.assert_allclose(exclusive.times(q), loads(memory, n + e, z).max(axis=1), rtol=1e-13)
+
+
+def test_eight_tiers_behind_links() -> None:
+    rng = np.random.default_rng(0)
+    memory, q = linked_memory(8), draw_bytes(rng, 8, 6)
+    cost = SlotCost(memory, Rules())
+    assert len(cost.facets) < 2500
+    assert cost.times(q) == pytest.approx([least_time(memory, one) for one in q], rel=1e-7)
+    np.testing.assert_array_equal(cost.times(np.tile(q, (6000, 1))), np.tile(cost.times(q), 6000))
+
+
+@given(seeds, st.integers(2, 6), st.sampled_from(Copies))
+def test_facets_are_prices_of_their_weights(seed: int, tiers: int, copies: Copies) -> None:
+    rng = np.random.default_rng(seed)
+    cost = SlotCost(shared_memory(rng, tiers, 6), Rules(copies=copies))
+    np.testing.assert_allclose(cost.facet_weights.sum(axis=1), 1, rtol=1e-12)
+    assert cost.facet_weights.min() >= 0
+    priced = cost.facet_weights @ np.vstack([cost.read_costs, cost.write_costs]).T
+    np.testing.assert_allclose(cost.facets[:, tiers:], priced, rtol=1e-12)
 
 
 @given(seeds, st.integers(2, 5))
@@ -180,6 +233,67 @@ def test_no_placement_beats_the_ideal(seed: int, tiers: int, copies: Copies, tim
     else:
         least[2 * tiers] = birth
     assert (cost.ideal_facets @ least).max() <= float(cost.times(q)) * (1 + 1e-12)
+
+
+@given(seeds, st.integers(2, 8), st.sampled_from(Copies))
+@settings(max_examples=60, deadline=None)
+def test_the_ideal_splits_reads_and_births_over_all_tiers(seed: int, tiers: int, copies: Copies) -> None:
+    rng = np.random.default_rng(seed)
+    memory = shared_memory(rng, tiers, int(rng.integers(1, 12)))
+    reads, weights, birth = (float(amount) for amount in rng.integers(1, 50, 3))
+    q = np.zeros(3 * tiers)
+    q[0], q[tiers] = reads, weights
+    q[-1 if copies is Copies.INCLUSIVE else 2 * tiers] = birth
+    # the primal: shares of the reads, and of an exclusive birth, by tier
+    read = memory.read_load * reads / memory.bandwidths[None]
+    write = memory.write_load * birth / memory.bandwidths[None]
+    fixed = memory.read_load[0] * weights / memory.bandwidths
+    if copies is Copies.INCLUSIVE:
+        fixed, write = fixed + write[-1], 0 * write
+    rows = np.hstack([read.T, write.T, -np.ones((len(fixed), 1))])
+    sums = np.zeros((2, 2 * tiers + 1))
+    sums[0, :tiers] = sums[1, tiers : 2 * tiers] = 1
+    found = linprog(np.eye(2 * tiers + 1)[-1], A_ub=rows, b_ub=-fixed, A_eq=sums, b_eq=[1, 1], method="highs")
+    assert found.fun is not None
+    cost = SlotCost(memory, Rules(copies=copies))
+    assert float((cost.ideal_facets @ q).max()) == pytest.approx(float(found.fun), rel=1e-7)
+
+
+@given(seeds, st.integers(2, 8), st.sampled_from(Copies), st.sampled_from(Timing))
+@settings(deadline=None)
+def test_resources_are_busy_for_the_time(seed: int, tiers: int, copies: Copies, timing: Timing) -> None:
+    """Parallel, the busiest all the time and none longer; serial, all of them together."""
+    rng = np.random.default_rng(seed)
+    cost = SlotCost(shared_memory(rng, tiers, 8), Rules(copies=copies, timing=timing))
+    q = draw_bytes(rng, tiers, 12).reshape(3, 4, 3 * tiers)
+    busy = cost.busy(q)
+    assert busy.shape == (3, 4, 8)
+    assert busy.min() >= 0
+    spent = busy.max(axis=-1) if timing is Timing.PARALLEL else busy.sum(axis=-1)
+    np.testing.assert_allclose(spent, cost.times(q), rtol=1e-12)
+
+
+@given(seeds)
+def test_between_two_tiers_the_least_work_is_done_that_takes_the_least_time(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory, q = shared_memory(rng, 2, 5), draw_bytes(rng, 2)[0]
+    cost = SlotCost(memory, Rules())
+    n, e, z = q.reshape(3, 2)
+    before, slope = loads(memory, n + e, z), (memory.read_load[1] - memory.read_load[0]) / memory.bandwidths
+    least, scale = float(cost.times(q)), before.max() or 1.0
+    room = (least * (1 + 1e-9) - before) / scale
+    found = linprog([slope.sum() / scale], A_ub=slope[:, None] / scale, b_ub=room, bounds=[(0, n[0])])
+    assert found.fun is not None
+    work = before.sum() + float(found.fun) * scale
+    assert float(cost.busy(q).sum()) == pytest.approx(work, rel=1e-6, abs=1e-12)
+
+
+def test_a_tier_that_is_left_alone_for_its_latency_is_not_busy() -> None:
+    tiers = (Tier("near", 1e9, ("near",), ("near",), 5.0), Tier("far", None, ("far",), ("far",)))
+    cost = SlotCost(Memory("m", {"near": 2.0, "far": 1.0}, tiers), Rules())
+    few, many = np.array([2.0, 0, 0, 0, 0, 1]), np.array([80.0, 0, 0, 0, 0, 1])
+    np.testing.assert_allclose(cost.busy(few), [0, 3])
+    np.testing.assert_allclose(cost.busy(many), [27, 27])
 
 
 @pytest.mark.parametrize("timing", Timing)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost import ideal_slot_times
+from kvbound.cost import ideal_slot_times, refuse_spread
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules
 from kvbound.models.matrix import Ints
 from kvbound.policies.base import prompt_first
@@ -50,7 +50,14 @@ class Facts:
 
     @classmethod
     def of(cls, instance: Instance) -> Facts:
-        """Gather them."""
+        """Gather them.
+
+        Raises
+        ------
+        InputError
+            The times differ too much for a solver's tolerances.
+        """
+        refuse_spread(instance, "a program")
         cost = SlotCost.of(instance)
         unit = instance.item_bytes * float(cost.read_costs.max(axis=1).min())
         rules = instance.rules

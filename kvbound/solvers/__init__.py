@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from kvbound.cost import MOST_SPREAD, spread
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
@@ -157,14 +158,14 @@ def _default(
         results = run_all(instance, time_limit=time_limit, **common)
         found = [result for result in results if result.status is Status.FEASIBLE]
         return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
-    if columns(instance) <= MOST_COLUMNS:
+    if _small(instance):
         return solve(instance, "exact", time_limit=time_limit, gap=gap, start=start, **common)
     end, wanted = time.perf_counter() + time_limit, GAP if gap is None else gap
     priced = solve(instance, "pricing", time_limit=_PRICED * time_limit, gap=wanted, start=start, **common)
     left = end - time.perf_counter()
     enough = priced.gap is None or priced.gap <= wanted or priced.termination.reason == "interrupted"
     schedule = priced.schedule or priced.residency
-    if enough or schedule is None or left < 1:
+    if enough or schedule is None or left < 1 or spread(instance) > MOST_SPREAD:
         return priced
     annealed = solve(
         instance,
@@ -189,7 +190,12 @@ def default_methods(instance: Instance) -> list[str]:
     """What `compare` runs unless told otherwise: every policy, the ideal, and the solver for the size."""
     if not instance.physical:
         return list(PUBLISHED)
-    return [*POLICIES, "best", "exact" if columns(instance) <= MOST_COLUMNS else "pricing"]
+    return [*POLICIES, "best", "exact" if _small(instance) else "pricing"]
+
+
+def _small(instance: Instance) -> bool:
+    """Whether the exact model is worth trying."""
+    return columns(instance) <= MOST_COLUMNS and spread(instance) <= MOST_SPREAD
 
 
 def run_all(

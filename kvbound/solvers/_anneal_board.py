@@ -29,6 +29,7 @@ CUT = 0.15
 UNLIMITED = 2**60
 """Room of a tier that holds whatever comes."""
 _FINE = 2.0**28  # ticks of a mean slot
+_MOST = 2.0**61  # ticks of the slowest schedule
 
 Ints = NDArray[np.int64]
 Tiers = NDArray[np.uint8]
@@ -144,8 +145,13 @@ def bare(instance: Instance) -> Board:
     last = instance.tiers - 1
     room = [UNLIMITED if r is None or (instance.inclusive and k == last) else r
             for k, r in enumerate(instance.room)]  # fmt: skip
-    unit = instance.item_bytes * float(SlotCost.of(instance).read_costs[0].max())
-    tick = max(ideal(instance) / instance.slots, unit) / _FINE
+    cost, size = SlotCost.of(instance), instance.item_bytes
+    unit = size * float(cost.read_costs.max(axis=1).min())
+    # if every item of every layer moved in every slot, ticks would still fit
+    item = size * float(cost.read_costs.max() + cost.write_costs.max())
+    slot = instance.tokens * 2 * item + float(instance.llm.weight_reads.max() * cost.read_costs[0].max())
+    worst = instance.slots * (slot + float(cost.latency.sum()))
+    tick = max(max(ideal(instance) / instance.slots, unit) / _FINE, worst / _MOST)
     rows, base, off, latency = _prices(instance, tick)
     up = list(Migration).index(instance.rules.migration)
     whole = up == 0 or (up == 1 and instance.inclusive and instance.tiers == 2)

@@ -119,7 +119,11 @@ def _whole_theta(instance: Instance, theta: Floats) -> NDArray[np.int64]:
     if instance.rules.timing is Timing.SERIAL:
         return np.full(theta.shape, FULL, np.int64)
     share = theta / np.maximum(theta.sum(axis=1, keepdims=True), 1.0)
-    return np.floor(share * FULL * (1 - 1e-13)).astype(np.int64)
+    whole = np.rint(share * FULL).astype(np.int64)
+    excess = np.maximum(whole.sum(axis=1, keepdims=True) - FULL, 0)
+    largest = whole.argmax(axis=1)[:, None]
+    np.put_along_axis(whole, largest, np.take_along_axis(whole, largest, 1) - excess, 1)
+    return whole
 
 
 def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:

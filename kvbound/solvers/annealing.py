@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.cost import evaluate, ideal, identify
+from kvbound.cost import evaluate, ideal, identify, refuse_spread
 from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
@@ -109,6 +109,7 @@ def solve_annealing(
     for name, value in (("chains", chains), ("moves", moves), ("cycles", cycles), ("threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
+    refuse_spread(instance, "annealing")
     about: dict[str, Any] = {"method": "anneal", "seed": seed, "kernel": pick(kernel)}
     if nothing := infeasible(instance, begin, about):
         return nothing
@@ -181,7 +182,8 @@ def _costed(instance: Instance, run: _Run) -> Found:
     """Return what the cost model says of the best schedule, and that."""
     best = schedule_of(run.board, run.annealer.best)
     measures = evaluate(instance, best)
-    if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE):
+    rounding = instance.slots * run.board.tick
+    if not math.isclose(measures.time_s, run.time_s, rel_tol=TOLERANCE, abs_tol=rounding):
         raise KvboundError(f"annealing says {run.time_s} s, the cost model {measures.time_s} s")
     return measures, best
 

@@ -19,7 +19,7 @@ from itertools import islice
 from threading import Event
 from typing import Any, TypeAlias
 
-from kvbound.cost import identify
+from kvbound.cost import MOST_SPREAD, identify, spread
 from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
 from kvbound.models import columns
@@ -306,6 +306,8 @@ def _search(
         return Termination()
     if time.perf_counter() >= end:
         return Termination("limit", "time")
+    if spread(instance) > MOST_SPREAD:
+        return Termination("limit", "spread")
     if not isinstance(best.schedule, Schedule) or best.measures is None or columns(instance) > _PROGRAM:
         return Termination("limit", "size")
     search = improve(

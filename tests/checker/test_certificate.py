@@ -247,7 +247,7 @@ def test_changed_multipliers_prove_less_than_was_claimed(proved: tuple[Instance,
         ("prices", (0, 0, 0), -(2**63)),
         ("capacity", (0, 0), 2**63 - 1),
         ("scale", (), 2000),
-        ("scale", (), -1),
+        ("scale", (), -1001),
         ("tier", (), 2),
         ("tier", (), -1),
     ],
@@ -268,10 +268,32 @@ def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> 
     theta = arrays["theta"].copy()
     theta[:, 0] += 2
     theta[:, 1] += FULL - theta.sum(axis=1)
-    report = checked(instance, arrays | {"theta": np.maximum(theta, 0)})
+    report = checked(instance, arrays | {"theta": np.maximum(theta, 0), "bound_s": np.float64(0)})
     assert report.ok == bool((np.maximum(theta, 0).sum(axis=1) <= FULL).all())
     theta[:, 2] = FULL
     assert not checked(instance, arrays | {"theta": theta}).ok
+
+
+def test_a_price_of_one_slot_may_be_high_for_a_path_pays_it_once(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    for step, fine in ((2**60, True), (2**61, False)):
+        prices = np.zeros_like(arrays["prices"])
+        prices[0, 3] = step
+        assert (checked(instance, arrays | {"prices": prices}).bound_s is not None) == fine
+
+
+def test_coarse_units_prove_a_little_less(proved: tuple[Instance, Arrays]) -> None:
+    """Units of 2**-scale seconds may be of any size, and nothing overflows."""
+    instance, arrays = proved
+    exact = checked(instance, arrays).bound_s
+    assert exact is not None
+    slower = {name: rate * 2.0**-80 for name, rate in instance.memory.resources.items()}
+    slow = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, resources=slower))
+    tied = {"instance_sha256": np.array(slow.sha256), "scale": arrays["scale"] - 80, "bound_s": np.float64(0)}
+    assert tied["scale"] < 0
+    found = checked(slow, arrays | tied)
+    assert found.ok
+    assert found.bound_s == exact * 2.0**80
 
 
 def test_rejects_another_instance(proved: tuple[Instance, Arrays]) -> None:

@@ -241,10 +241,11 @@ def test_any_other_number_gives_a_report_and_never_a_traceback(name: str, where:
 
 def test_many_tiers_are_refused_at_once() -> None:
     instance = one_slot([0], two_tiers())
-    tiers = tuple(Tier(f"t{k}", None if k == 7 else 9.0, ("fast",), ("fast",)) for k in range(8))
-    wide = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
-    schedule = Schedule(np.full((1, 4), 7, np.uint8), (LayerEvents.of([0], [4], [7]),))
-    assert checked(wide, schedule).problems == ("8 tiers are more than the 6 this checker can cost",)
+    expanded = instance.expanded()
+    expanded["memory"]["tiers"] = [expanded["memory"]["tiers"][0] | {"name": f"t{k}"} for k in range(9)]
+    schedule = Schedule(np.full((1, 4), 8, np.uint8), (LayerEvents.of([0], [4], [8]),))
+    report = check(expanded, instance.trace.rows, as_file(instance, schedule))
+    assert report.problems == ("9 tiers are more than the 8 this checker can cost",)
 
 
 def test_migration_none_forbids_every_move() -> None:

@@ -15,9 +15,9 @@ from kvbound.slotcost import SlotCost
 from tests.strategies import tiny_instance
 
 
-def random_case(rng: np.random.Generator, latencies: bool) -> tuple[Case, SlotCost]:
-    """Any tiers over any resources, two to four of them."""
-    tiers, resources = int(rng.integers(2, 5)), [f"r{n}" for n in range(int(rng.integers(1, 6)))]
+def random_case(rng: np.random.Generator, latencies: bool, most: int = 4) -> tuple[Case, SlotCost]:
+    """Any tiers over any resources, two to four of them or more."""
+    tiers, resources = int(rng.integers(2, most + 1)), [f"r{n}" for n in range(int(rng.integers(1, 6)))]
 
     def some() -> tuple[str, ...]:
         return tuple(str(name) for name in rng.permutation(resources)[: rng.integers(1, len(resources) + 1)])
@@ -27,7 +27,7 @@ def random_case(rng: np.random.Generator, latencies: bool) -> tuple[Case, SlotCo
     for k in range(tiers):
         latency = float(rng.choice([0, 0.1, 3])) if latencies else 0.0
         made.append(Tier(f"t{k}", None if k == tiers - 1 else 1e9, some(), some(), latency))
-    instance = tiny_instance(rng, tiers=tiers)
+    instance = tiny_instance(rng, tiers=min(tiers, 4))
     instance = dataclasses.replace(instance, memory=Memory("any", rates, tuple(made)))
     return read_case(instance.expanded(), instance.trace.rows), SlotCost.of(instance)
 
@@ -69,3 +69,25 @@ def test_primal_vertices_and_dual_facets_agree(seed: int, latencies: bool) -> No
     loads = random_loads(rng, len(case.names))
     expected = cost.times(loads.reshape(len(loads), -1))
     assert slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2]) == pytest.approx(expected, rel=1e-12)
+
+
+@given(seed=st.integers(0, 2**32 - 1), latencies=st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_they_agree_whatever_the_bandwidths(seed: int, latencies: bool) -> None:
+    """Up to 1e24 apart, with up to eight tiers."""
+    rng = np.random.default_rng(seed)
+    case, cost = random_case(rng, latencies, most=8 if not latencies else 5)
+    rates = 10.0 ** rng.uniform(-6, 18, len(case.resources))
+    case = dataclasses.replace(case, bandwidth=rates)
+    memory = dataclasses.replace(
+        cost.memory, resources=dict(zip(case.resources, rates.tolist(), strict=True))
+    )
+    loads = random_loads(rng, len(case.names)) * 10.0 ** rng.integers(0, 12)
+    expected = SlotCost(memory, cost.rules).times(loads.reshape(len(loads), -1))
+    assert slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2]) == pytest.approx(expected, rel=1e-11)
+
+
+def test_nothing_to_do_takes_no_time() -> None:
+    case, _ = random_case(np.random.default_rng(0), latencies=True)
+    nothing = np.zeros((2, len(case.names)))
+    assert slot_times(case, nothing, nothing, nothing).tolist() == [0, 0]
