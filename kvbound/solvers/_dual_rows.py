@@ -104,7 +104,8 @@ def _needed(alpha: Floats, beta: Floats) -> list[int]:
     """Facets that no other one is above at all counts in every slot."""
     keep: list[int] = []
     for n in np.argsort(-alpha.sum(axis=(1, 2)), kind="stable").tolist():
-        if not any(np.all(alpha[n] <= alpha[m]) and np.all(beta[n] <= beta[m]) for m in keep):
+        steeper = np.flatnonzero((beta[n] <= beta[keep]).all(axis=1))
+        if not any(np.all(alpha[n] <= alpha[keep[m]]) for m in steeper.tolist()):
             keep.append(n)
     return sorted(keep)
 
