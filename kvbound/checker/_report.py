@@ -34,6 +34,8 @@ class Report:
         Bytes of KV moved ``up`` and ``down``; births, the initial fill and free drops left out.
     mean_alpha
         fang2025 only: the mean share of reads (weights included) served by tier 0.
+    busy
+        Per resource ``(resources,)``: share of the decode time that it works, where that is certain.
     bound_s
         Certificates only: the time lower bound proved, in seconds, rounded down.
     """
@@ -48,6 +50,7 @@ class Report:
     moved_bytes: Mapping[str, float] | None = None
     mean_alpha: float | None = None
     bound_s: float | None = None
+    busy: Floats | None = None
 
     @property
     def ok(self) -> bool:

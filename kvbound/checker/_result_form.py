@@ -36,7 +36,7 @@ def read_result(document: object) -> Mapping[str, Any]:
         for table in tables:
             at = at[table]  # a table, as its own line says
         if key not in at:
-            if path in _OPTIONAL:
+            if path in OPTIONAL:
                 continue
             raise Malformed(path, f"{expected}, but the field is missing")
         if not holds(at[key]):
@@ -122,6 +122,7 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "hit_rate": _table_of(_amount),
     "hit_rate_with_weights": _AMOUNT_OR_NULL,
     "moved_bytes": _table_of(_count, "up", "down"),
+    "utilisation": _table_of(_amount),
     "energy_j": ("a table of named fields, or null", _or_null(_TABLE[1])),
     "peak_bytes": _table_of(_count),
     "wall_s": _AMOUNT,
@@ -129,4 +130,4 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "kernel": _TEXT,
 }
 """Every field by its dotted path, what is expected there, and whether a value is that."""
-_OPTIONAL = ("share_of_bound",)
+OPTIONAL = ("share_of_bound", "utilisation")

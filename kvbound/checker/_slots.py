@@ -20,6 +20,8 @@ from kvbound.checker._report import Floats
 
 MOST_TIERS = 8
 """The sets of tiers to leave alone double with each tier."""
+_NEAR = 1e5
+"""Ratio of bandwidths up to which the split between two copies is known to ten digits."""
 _EQUAL = 1e-12
 """Relative: a time this near to what is proved is the least one."""
 
@@ -51,6 +53,36 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
         touched = (served + extra + written) > 0
         best = np.minimum(best, busy + touched @ case.latency)
     return np.asarray(best[back.ravel()])
+
+
+def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: Floats) -> Floats | None:
+    """Return the seconds each resource works in all slots together, or None where that is not certain.
+
+    Of the splits of the least time that of the least work counts. It is certain with one copy, and between
+    two tiers without latencies whose bandwidths are not so far apart that rounding moves it.
+
+    Parameters
+    ----------
+    case, read, extra, written
+        As for `slot_times`.
+    times
+        ``(slots,)`` what that returned.
+    """
+    load = (read + extra) @ case.reads + written @ case.writes
+    if case.rules["copies"] == "inclusive":
+        far = case.bandwidth.max() > _NEAR * case.bandwidth.min()
+        if len(case.names) > 2 or case.latency.any() or far:
+            return None
+        near, last = (case.reads / case.bandwidth).sum(axis=1)
+        slope, full = case.reads[1] - case.reads[0], read[:, 0]
+        part = full if last < near else np.zeros_like(full)
+        if case.rules["timing"] == "parallel":
+            limits = slope > 0 if last < near else slope < 0
+            ends = (times[:, None] * case.bandwidth[limits] - load[:, limits]) / slope[limits]
+            ends = np.column_stack([ends, part])
+            part = np.clip(ends.min(axis=1) if last < near else ends.max(axis=1), 0, full)
+        load = load + part[:, None] * slope
+    return np.asarray((load / case.bandwidth).sum(axis=0))
 
 
 def _served(case: Case, read: Floats) -> Iterator[Floats]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
 from kvbound.checker._report import Floats, Ints, Refused, Report, compare, note
-from kvbound.checker._slots import MOST_TIERS, slot_times
+from kvbound.checker._slots import MOST_TIERS, busy_times, slot_times
 
 SCHEMA = "kvbound.schedule/1"
 
@@ -256,13 +256,18 @@ def conclude(
         for kind in ("read", "extra", "written")
     )  # (steps, layers, tiers) each
     extra[:, :, 0] += case.weight_reads
-    times = slot_times(case, *(part.reshape(-1, len(case.names)) for part in (read, extra, written)))
+    read, extra, written = (part.reshape(-1, len(case.names)) for part in (read, extra, written))
+    times = slot_times(case, read, extra, written)
+    busy = busy_times(case, read, extra, written, times)
     steps = times.reshape(case.steps, case.layers).sum(axis=1)
     time_s = float(steps.sum())
     compare(problems, claimed_s, time_s)
     up, down = case.item_bytes * np.sum([layer.moved for layer in layers], axis=0, dtype=float)
     moved = {"up": float(up), "down": float(down)}
-    return Report(schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=(0, 1)), peaks, moved)
+    return Report(
+        schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=0), peaks, moved,
+        busy=None if busy is None else busy / (time_s or 1.0),
+    )  # fmt: skip
 
 
 def _check_capacity(case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]) -> Floats:

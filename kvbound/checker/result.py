@@ -14,13 +14,13 @@ import numpy as np
 from kvbound.checker import fang2025
 from kvbound.checker._inputs import Case, Rows, read_case
 from kvbound.checker._report import Refused, Report
-from kvbound.checker._result_form import PERCENTILES, SCHEMA, is_number, read_result
+from kvbound.checker._result_form import OPTIONAL, PERCENTILES, SCHEMA, is_number, read_result
 
 SAME = 1e-9
 """Relative difference of numbers that are the same."""
 PROVED = 1e-6
 """Relative gap of what counts as proved to be optimal, unless the options allow more."""
-_OF_A_SCHEDULE = ("tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes")
+_OF_A_SCHEDULE = ("tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation")
 
 
 def check_result(
@@ -86,13 +86,16 @@ def _schedule(case: Case, claims: Mapping[str, Any], report: Report | None) -> I
         if claims["time_s"] is not None:
             yield f"time_s is {claims['time_s']!r}, but there is no schedule that takes it"
         yield from (
-            f"{key} is given, but there is no schedule" for key in _OF_A_SCHEDULE if claims[key] is not None
+            f"{key} is given, but there is no schedule"
+            for key in _OF_A_SCHEDULE
+            if claims.get(key) is not None
         )
     elif claims["time_s"] is None:
         yield "time_s is null, but there is a schedule"
     elif report.time_s is not None:
         for key, own in _own(case, report).items():
-            yield from _differences(key, claims[key], own)
+            if key in claims or key not in OPTIONAL:
+                yield from _differences(key, claims[key], own)
 
 
 def _own(case: Case, report: Report) -> dict[str, Any]:
@@ -124,6 +127,8 @@ def _own(case: Case, report: Report) -> dict[str, Any]:
         own["moved_bytes"] = dict(report.moved_bytes)
     if report.peak_bytes is not None:
         own["peak_bytes"] = dict(zip(case.names, map(float, report.peak_bytes), strict=True))
+    if report.busy is not None:
+        own["utilisation"] = dict(zip(case.resources, report.busy.tolist(), strict=True))
     return own
 
 
@@ -136,8 +141,13 @@ def _differences(field: str, claim: Any, own: Any) -> Iterator[str]:
         else:
             for key, value in own.items():
                 yield from _differences(f"{field}.{key}", claim[key], value)
-    elif not (_same(claim, own) or ("bytes" in field and abs(claim - own) < 1)):  # weights may be fractions
+    elif not (_same(claim, own) or abs(claim - own) < _near(field)):
         yield f"{field} is claimed to be {claim!r}, but the schedule's is {own!r}"
+
+
+def _near(field: str) -> float:
+    """How far a number may be off: weights may be fractions of a byte, busy shares are of the whole."""
+    return 1.0 if "bytes" in field else SAME if "utilisation" in field else 0.0
 
 
 def _bound(time_s: float | None, bound: Mapping[str, Any], certificate: Report | None) -> Iterator[str]:

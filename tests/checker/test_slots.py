@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from kvbound.checker._inputs import Case, read_case
-from kvbound.checker._slots import slot_times
+from kvbound.checker._slots import busy_times, slot_times
 from kvbound.memory import Memory, Tier
 from kvbound.slotcost import SlotCost
 from tests.strategies import tiny_instance
@@ -91,3 +91,18 @@ def test_nothing_to_do_takes_no_time() -> None:
     case, _ = random_case(np.random.default_rng(0), latencies=True)
     nothing = np.zeros((2, len(case.names)))
     assert slot_times(case, nothing, nothing, nothing).tolist() == [0, 0]
+
+
+@given(seed=st.integers(0, 2**32 - 1), latencies=st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_resources_are_as_busy_as_the_package_says(seed: int, latencies: bool) -> None:
+    rng = np.random.default_rng(seed)
+    case, cost = random_case(rng, latencies, most=3)
+    loads = random_loads(rng, len(case.names))
+    parts = loads[:, 0], loads[:, 1], loads[:, 2]
+    busy = busy_times(case, loads[:, 0], loads[:, 1], loads[:, 2], slot_times(case, *parts))
+    certain = not cost.inclusive or (cost.tiers == 2 and not cost.latency.any())
+    assert (busy is not None) == certain
+    if busy is not None:
+        expected = cost.busy(loads.reshape(len(loads), -1)).sum(axis=0)
+        np.testing.assert_allclose(busy, expected, rtol=1e-9, atol=1e-9)
