@@ -169,6 +169,8 @@ class SlotCost:
             q[..., tier] = 0
             slack = least[..., None] - q @ self.facets.T
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
+            # prices are whole but for a factor, so that they differ by much or only by rounding
+            slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
             # between these bounds any part may be diverted
             if self.read_costs[last].sum() < self.read_costs[tier].sum():
                 rising = slope > 0
