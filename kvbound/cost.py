@@ -27,15 +27,15 @@ _ROWS = 128
 
 @dataclass(frozen=True, eq=False)
 class Loads:
-    """What every slot moves, in bytes.
+    """What every slot moves.
 
     Attributes
     ----------
     q
-        Reads by holding tier, reads that cannot be split, writes; shape (steps, layers, 3K), see
+        Bytes read by holding tier, read without a choice, and written; shape (steps, layers, 3K), see
         `kvbound.slotcost`. Weights included.
     up, down
-        Bytes moved to faster and slower tiers, shape (steps, layers).
+        Tokens moved to faster and slower tiers, shape (steps, layers).
     blocks
         Change of each tier's blocks after each slot, shape (steps, layers, K).
     start
@@ -71,7 +71,7 @@ def loads(instance: Instance, schedule: Schedule, progress: Progress = silent) -
     for layer in range(layers):
         progress(layer, layers, "cost")
         counts = _Layer(instance, schedule, layer)
-        q[:, layer, :tiers] += counts.hits() * instance.item_bytes
+        q[:, layer, :tiers] += counts.hits() * float(instance.item_bytes)
         counts.charge(q[:, layer], up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
     if instance.inclusive:
@@ -116,10 +116,9 @@ class _Layer:
         self.block_step, self.block_tier = step, tier
         self.block_from = self._previous(step, token, tier)
         if size > 1:
-            tokens = token[:, None] + np.arange(size)
-            born = tokens < prefill + step[:, None]
-            each = born.sum(axis=1)
-            self.step, self.token = np.repeat(step, each), tokens[born]
+            each = np.minimum(size, prefill + step - token)  # those born by then
+            within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+            self.step, self.token = np.repeat(step, each), np.repeat(token, each) + within
             self.tier, self.source = np.repeat(tier, each), np.repeat(self.block_from, each)
         else:
             self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
@@ -181,9 +180,9 @@ class _Layer:
         np.add.at(forced, (self.step[unread], self.source[unread]), size)
         np.add.at(written, (self.step[moved], self.tier[moved]), size)
         rises = moved & (self.tier < self.source)
-        np.add.at(up, self.step[rises], size)
+        np.add.at(up, self.step[rises], 1)
         falls = moved & (self.tier > self.source)
-        np.add.at(down, self.step[falls], size)
+        np.add.at(down, self.step[falls], 1)
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""
@@ -233,15 +232,18 @@ def measures(instance: Instance, times: NDArray[np.float64], counted: Loads, pea
     hit_bytes = counted.q[:, :, : len(tiers)].sum(axis=(0, 1))
     weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
     total = hit_bytes.sum()
-    peak_bytes = peak * instance.block_bytes
+    peak_bytes = [instance.block_bytes * blocks for blocks in peak.tolist()]
     peak_bytes[0] += int(instance.llm.weight_bytes)
     return Measures(
         time_s=float(times.sum()),
         tpot_s=tpot(times.sum(axis=1)),
         hit_rate={t.name: float(h / total) if total else 0.0 for t, h in zip(tiers, hit_bytes, strict=True)},
         hit_rate_with_weights=float((hit_bytes[0] + weights) / (total + weights)) if total + weights else 0.0,
-        moved_bytes={"up": int(counted.up.sum()), "down": int(counted.down.sum())},
-        peak_bytes={tier.name: int(used) for tier, used in zip(tiers, peak_bytes, strict=True)},
+        moved_bytes={
+            "up": int(counted.up.sum()) * instance.item_bytes,
+            "down": int(counted.down.sum()) * instance.item_bytes,
+        },
+        peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
         utilisation=utilisation(instance, counted, float(times.sum())),
     )
 
@@ -310,7 +312,7 @@ def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
     """Bytes per slot as `SlotCost.ideal_rows` takes them, shape (steps, layers, 3K)."""
     tiers, size = instance.tiers, instance.item_bytes
     q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
-    q[:, :, 0] = instance.read_counts() * size
+    q[:, :, 0] = instance.read_counts() * float(size)
     q[:, :, tiers] = instance.llm.weight_reads
     q[:, :, -1 if instance.inclusive else 2 * tiers] = size
     return q

@@ -7,17 +7,29 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, TypeVar
 
 from kvbound.errors import InputError
-from kvbound.units import UnitError, parse_bandwidth, parse_bytes, parse_seconds, parse_share
+from kvbound.units import (
+    UnitError,
+    exact_share,
+    parse_bandwidth,
+    parse_bytes,
+    parse_seconds,
+    parse_share,
+    show,
+)
 
-MAX_BYTES = 2.0**60
+__all__ = ["MAX_BYTES", "Fields", "as_number", "did_you_mean", "join", "located", "show"]
+
+MAX_BYTES = 2**60
 MAX_BANDWIDTH = 1e18
 MIN_BANDWIDTH = 1e-6
 MAX_SECONDS = 1e9
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Number = TypeVar("Number", float, Fraction)
 _MISSING: Any = object()
 
 
@@ -118,8 +130,8 @@ class Fields:
         except ValueError:
             raise self.error(key, f"{expected}, not {show(value)}") from None
 
-    def bytes(self, key: str, default: Any = _MISSING) -> float:
-        """Bytes, from a number or from text with a unit."""
+    def bytes(self, key: str, default: Any = _MISSING) -> Fraction:
+        """Bytes, exactly, from a number or from text with a unit."""
         return self._quantity(key, parse_bytes, "a size", MAX_BYTES, default)
 
     def bandwidth(self, key: str, default: Any = _MISSING) -> float:
@@ -136,6 +148,10 @@ class Fields:
     def share(self, key: str, default: Any = _MISSING) -> float:
         """A fraction in [0, 1], from a number or from text with a percent sign."""
         return self._quantity(key, parse_share, "a share", 1.0, default)
+
+    def exact_share(self, key: str) -> Fraction:
+        """`share` without rounding."""
+        return self._quantity(key, exact_share, "a share", 1.0, _MISSING)
 
     def items(self, key: str, default: Any = _MISSING) -> Sequence[Any]:
         """A list as it stands."""
@@ -179,8 +195,8 @@ class Fields:
                 raise self.error(key, f"{expected}, not an unknown field{did_you_mean(key, self._asked)}")
 
     def _quantity(
-        self, key: str, parse: Callable[[Any], float], what: str, high: float, default: Any
-    ) -> float:
+        self, key: str, parse: Callable[[Any], Number], what: str, high: float, default: Any
+    ) -> Number:
         value = self.raw(key, what, default)
         if key not in self._mapping:
             return value
@@ -218,9 +234,3 @@ def as_number(value: object) -> float | None:
 def join(field: str, key: str) -> str:
     """Dotted path of `key` in `field`."""
     return f"{field}.{key}" if field and key else field or key
-
-
-def show(value: object) -> str:
-    """`value` in at most 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kvbound import workloads
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.fields import Fields, show
+from kvbound.fields import MAX_BYTES, Fields, show
 from kvbound.llm import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace
@@ -138,6 +138,8 @@ class Instance:
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
+        if (size := self.llm.kv_bytes(self.tokens)) > MAX_BYTES:  # so that no count of bytes overflows
+            raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
 
     def __repr__(self) -> str:
         """Return name and sizes, in a line."""
@@ -172,7 +174,7 @@ class Instance:
     @property
     def item_bytes(self) -> int:
         """Bytes of one token's KV in one layer, s."""
-        return self.llm.kv_bytes_per_token_layer
+        return int(self.llm.kv_bytes_per_token_layer)
 
     @property
     def granularity(self) -> int:
@@ -219,6 +221,8 @@ class Instance:
     def room(self) -> tuple[int | None, ...]:
         """How many blocks fit into each tier beside the resident weights; None is unlimited.
 
+        Computed in integers of any size: everything that has to fit is compared with these numbers.
+
         Raises
         ------
         InfeasibleError
@@ -229,13 +233,13 @@ class Instance:
             if tier.capacity is None:
                 rooms.append(None)
                 continue
-            free = tier.capacity - (self.llm.weight_bytes if k == 0 else 0)
+            free = int(tier.capacity) - (int(self.llm.weight_bytes) if k == 0 else 0)
             if free < 0:
                 raise InfeasibleError(
-                    f"{self.name}: the weights ({self.llm.weight_bytes:,.0f} B) do not fit into "
-                    f"{tier.name} ({tier.capacity:,.0f} B)"
+                    f"{self.name}: the weights ({self.llm.weight_bytes:,} B) do not fit into "
+                    f"{tier.name} ({tier.capacity:,} B)"
                 )
-            rooms.append(int(free // self.block_bytes))
+            rooms.append(free // self.block_bytes)
         total = self.layers * self.blocks
         holds = rooms[-1:] if self.inclusive else rooms
         if all(room is not None for room in holds) and sum(room or 0 for room in holds) < total:

@@ -20,7 +20,7 @@ from kvbound.llm import Llm
 from kvbound.memory import Memory
 from kvbound.overrides import apply
 from kvbound.trace import Trace, read_trace, write_trace
-from kvbound.units import is_bare_fraction
+from kvbound.units import Written, is_bare_fraction
 from kvbound.workloads import Synthetic
 
 LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
@@ -80,7 +80,7 @@ def read_json(path: Path) -> Any:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(path, "", f"at most {_MOST_BYTES:,} bytes; keep the trace in a folder")
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant, parse_float=Written)
     except OSError as error:
         raise InputError(path, "", f"a readable file: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.fields import MAX_BYTES, Fields, located, show
+from kvbound.units import UnitError, exact_share, whole_up
 
 MAX_LAYERS: Final = 4096
 MAX_KV_BYTES: Final = 2**40
@@ -30,7 +32,7 @@ class Llm:
     kv_bytes_per_token_layer
         Bytes of one token's KV entry in one layer (s).
     weight_bytes
-        Bytes of weights that stay in tier 0.
+        Bytes of weights that stay in tier 0. Rounded up to an int.
     weight_read_bytes_per_layer
         Bytes of weights read from tier 0 in every slot: one number for all layers, or one per layer.
     source
@@ -62,6 +64,10 @@ class Llm:
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
         self._require("kv_bytes_per_token_layer", self.kv_bytes_per_token_layer, 1, MAX_KV_BYTES)
+        try:
+            object.__setattr__(self, "weight_bytes", whole_up(self.weight_bytes))
+        except UnitError as error:
+            raise self._error("weight_bytes", str(error)) from None
         self._require("weight_bytes", self.weight_bytes, 0, MAX_BYTES)
         reads = self.weight_read_bytes_per_layer
         for value in reads if isinstance(reads, tuple) else (reads,):
@@ -77,8 +83,8 @@ class Llm:
 
     def _require(self, what: str, value: float, low: float, high: float) -> None:
         whole = what not in ("layers", "kv_bytes_per_token_layer") or isinstance(value, (int, np.integer))
-        if not (whole and math.isfinite(value) and low <= value <= high):
-            raise self._error(what, f"{low:,} to {high:,.0f}, not {show(value)}")
+        if not (whole and low <= value <= high):  # false for NaN, too
+            raise self._error(what, f"{low:,} to {high:,}, not {show(value)}")
 
     def _error(self, what: str, expected: str) -> InputError:
         return InputError(f"llm {self.name!r}", what, expected)
@@ -90,14 +96,14 @@ class Llm:
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
-        return self.layers * tokens * self.kv_bytes_per_token_layer
+        return int(self.layers) * int(tokens) * int(self.kv_bytes_per_token_layer)
 
-    def room_for_share(self, share: float, tokens: int) -> float:
+    def room_for_share(self, share: float | Fraction, tokens: int) -> int:
         """Capacity that holds the resident weights and a `share` of the KV of `tokens` tokens, bytes.
 
-        Whole bytes of KV, so that the share of a round number of entries loses none to rounding.
+        The share is taken exactly (0.3 is three tenths), its bytes to the nearest whole one.
         """
-        return self.weight_bytes + round(share * self.kv_bytes(tokens))
+        return int(self.weight_bytes) + round(exact_share(share) * self.kv_bytes(tokens))
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
@@ -123,7 +129,7 @@ class Llm:
             "name": fields.text("name"),
             "layers": fields.integer("layers", 1, MAX_LAYERS),
             "kv_bytes_per_token_layer": _whole_bytes(fields, "kv_bytes_per_token_layer"),
-            "weight_bytes": fields.bytes("weight_bytes"),
+            "weight_bytes": math.ceil(fields.bytes("weight_bytes")),
             "weight_read_bytes_per_layer": _weight_reads(fields),
             "source": fields.text("source", ""),
             "sources": {path: sources.text(path) for path in sources},
@@ -147,8 +153,9 @@ class Llm:
 
 def _whole_bytes(fields: Fields, key: str) -> int:
     size = fields.bytes(key)
-    if not (1 <= size <= MAX_KV_BYTES and size == int(size)):
-        raise fields.error(key, f"a whole number of bytes from 1 to {MAX_KV_BYTES:,}, not {size!r}")
+    if not (1 <= size <= MAX_KV_BYTES and size.denominator == 1):
+        found = show(fields.raw(key))
+        raise fields.error(key, f"a whole number of bytes from 1 to {MAX_KV_BYTES:,}, not {found}")
     return int(size)
 
 
@@ -156,8 +163,8 @@ def _weight_reads(fields: Fields) -> float | tuple[float, ...]:
     key = "weight_read_bytes_per_layer"
     value = fields.raw(key, "a size, or a list of one per layer")
     if not isinstance(value, (list, tuple)):
-        return fields.bytes(key)
-    return tuple(Fields({key: size}, fields.file, fields.field).bytes(key) for size in value)
+        return float(fields.bytes(key))
+    return tuple(float(Fields({key: size}, fields.file, fields.field).bytes(key)) for size in value)
 
 
 def _windows(fields: Fields) -> tuple[int | None, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
 
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.fields import Fields, located, show
-from kvbound.units import is_share
+from kvbound.fields import MAX_BYTES, Fields, located, show
+from kvbound.units import UnitError, is_share, whole_down
 
 MAX_TIERS: Final = 8
 """With links the facets of slot times triple with each tier: 2,000 of eight."""
@@ -32,7 +33,7 @@ class Tier:
     name
         Unique within its memory.
     capacity
-        Bytes, resident weights included; None is unlimited.
+        Bytes, resident weights included; None is unlimited. Rounded down to an int.
     reads, writes
         Names of the resources that a byte read from (written to) this tier loads.
     latency
@@ -44,6 +45,13 @@ class Tier:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     latency: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.capacity is not None:
+            try:
+                object.__setattr__(self, "capacity", whole_down(self.capacity))
+            except UnitError as error:
+                raise InputError(f"tier {self.name!r}", "capacity", str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,8 @@ class Memory:
             last = k == len(self.tiers) - 1
             self._require(last, f"{at}.capacity", "a size, as only the last tier may be unlimited")
         else:
-            fine = 0 <= tier.capacity < math.inf
-            self._require(fine, f"{at}.capacity", f"a finite size of at least 0, not {tier.capacity!r}")
+            fine = tier.capacity <= MAX_BYTES
+            self._require(fine, f"{at}.capacity", f"at most {MAX_BYTES:,} bytes, not {show(tier.capacity)}")
         fine = 0 <= tier.latency < math.inf
         self._require(fine, f"{at}.latency", f"a finite time of at least 0, not {tier.latency!r}")
 
@@ -138,7 +146,7 @@ class Memory:
         mapping: object,
         file: object = "memory",
         field: str = "",
-        share_of: Callable[[float], float] | None = None,
+        share_of: Callable[[Fraction], float] | None = None,
     ) -> Memory:
         """Read the form that instance files and the catalog have.
 
@@ -190,7 +198,7 @@ class Memory:
         }
 
 
-def _read_tier(fields: Fields, share_of: Callable[[float], float] | None) -> Tier:
+def _read_tier(fields: Fields, share_of: Callable[[Fraction], float] | None) -> Tier:
     tier = Tier(
         name=fields.text("name"),
         capacity=_read_capacity(fields, share_of),
@@ -202,15 +210,15 @@ def _read_tier(fields: Fields, share_of: Callable[[float], float] | None) -> Tie
     return tier
 
 
-def _read_capacity(fields: Fields, share_of: Callable[[float], float] | None) -> float | None:
+def _read_capacity(fields: Fields, share_of: Callable[[Fraction], float] | None) -> float | None:
     value = fields.raw("capacity", "a size, a share, or null for unlimited")
     if value is None or value == "unlimited":  # TOML has no null
         return None
     if not is_share(value):
-        return fields.bytes("capacity")
+        return math.floor(fields.bytes("capacity"))
     if share_of is None:
         raise fields.error("capacity", f"a size, as {value!r} of the KV needs an instance around it")
-    return share_of(fields.share("capacity"))
+    return share_of(fields.exact_share("capacity"))
 
 
 def _read_sources(fields: Fields) -> dict[str, str]:

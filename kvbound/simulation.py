@@ -230,7 +230,7 @@ class _Pool:
         of_layer = self.tier[layer]
         if self.instance.granularity == 1:
             return of_layer[..., :tokens].copy()
-        return np.repeat(of_layer, self.instance.granularity, axis=-1)[..., :tokens]
+        return of_layer[..., np.arange(tokens) // self.instance.granularity]
 
 
 def _play(

@@ -2,7 +2,8 @@
 
 SI prefixes are powers of 1,000 and binary ones (``GiB``) powers of 1,024. A capital B is a byte;
 a small b would be a bit and is refused, and so is a bare prefix such as ``24G``. Values are scaled
-in decimal arithmetic, so that ``10us`` is the double nearest to 1e-5.
+exactly: sizes stay fractions until they are rounded to whole bytes, and ``10us`` is the double nearest
+to 1e-5.
 """
 
 from __future__ import annotations
@@ -10,48 +11,86 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from fractions import Fraction
+from numbers import Integral, Real
 from typing import Final
 
-Quantity = str | int | float
+Quantity = str | int | float | Decimal | Fraction
 
 _SI: Final = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _BINARY: Final = {p + "i": 2 ** (10 * (n + 1)) for n, p in enumerate("KMGTP")}
-_BYTES: Final = {p + "B": Decimal(f) for p, f in (_SI | _BINARY).items()}
+_BYTES: Final = {p + "B": Fraction(f) for p, f in (_SI | _BINARY).items()}
 _BANDWIDTHS: Final = {f"{unit}/s": factor for unit, factor in _BYTES.items()}
 _SECONDS: Final = {
-    "ns": Decimal("1e-9"), "us": Decimal("1e-6"), "µs": Decimal("1e-6"), "μs": Decimal("1e-6"),
-    "ms": Decimal("1e-3"), "s": Decimal(1), "min": Decimal(60), "h": Decimal(3600),
+    "ns": Fraction("1e-9"), "us": Fraction("1e-6"), "µs": Fraction("1e-6"), "μs": Fraction("1e-6"),
+    "ms": Fraction("1e-3"), "s": Fraction(1), "min": Fraction(60), "h": Fraction(3600),
 }  # fmt: skip
-_SHARES: Final = {"%": Decimal("0.01")}
-_WRITTEN: Final = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(\S*)", re.ASCII)
+_SHARES: Final = {"%": Fraction("0.01")}
+_LONGEST: Final = 200
+# no two parts can take the same character, so that matching takes linear time
+_WRITTEN: Final = re.compile(
+    r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-zµμ%/]*)"
+)
+_SHOWN: Final = 60
 
 
 class UnitError(ValueError):
     """A quantity nobody can read; the message says what was expected and what was found."""
 
 
-def parse_bytes(value: Quantity) -> float:
-    """Bytes from a number or from text such as ``23GiB``, ``144 GB``, ``4096B``; never negative."""
+class Written(float):
+    """A float that keeps the digits it was written with.
+
+    It is the nearest double wherever a float is wanted; `parse_bytes` reads the digits.
+    """
+
+    text: str
+
+    def __new__(cls, text: str | float) -> Written:
+        """Read `text`; overflow gives infinity, which no reader accepts."""
+        number = super().__new__(cls, text)
+        number.text = str(text)
+        return number
+
+
+def parse_bytes(value: Quantity) -> Fraction:
+    """Bytes, exactly, from a number or from text such as ``23GiB``, ``144 GB``, ``4096B``; never negative."""
     return _parse(value, _BYTES, "a size such as 23GiB, 144GB or a number of bytes")
 
 
 def parse_bandwidth(value: Quantity) -> float:
     """Bytes per second from a number or from text such as ``450GB/s``; never negative."""
-    return _parse(value, _BANDWIDTHS, "a bandwidth such as 450GB/s or a number of bytes per second")
+    return float(_parse(value, _BANDWIDTHS, "a bandwidth such as 450GB/s or a number of bytes per second"))
 
 
 def parse_seconds(value: Quantity) -> float:
     """Seconds from a number or from text such as ``80ns``, ``10us``, ``30ms``; never negative."""
-    return _parse(value, _SECONDS, "a time such as 10us, 30ms or a number of seconds")
+    return float(_parse(value, _SECONDS, "a time such as 10us, 30ms or a number of seconds"))
 
 
 def parse_share(value: Quantity) -> float:
     """Fraction in [0, 1] from a number or from text such as ``60%``."""
+    return float(exact_share(value))
+
+
+def exact_share(value: Quantity) -> Fraction:
+    """`parse_share` without rounding; a float counts as the shortest decimal that names it."""
     expected = "a share such as 60% or a number from 0 to 1"
-    share = _parse(value, _SHARES, expected)
+    decimal = repr(float(value)) if isinstance(value, float) and not isinstance(value, Written) else value
+    share = _parse(decimal, _SHARES, expected)
     if share > 1:
-        raise UnitError(f"{expected}, not {value!r}")
+        raise UnitError(f"{expected}, not {show(value)}")
     return share
+
+
+def whole_down(size: Quantity) -> int:
+    """`size` bytes rounded down to whole ones: what fits into a capacity."""
+    return math.floor(parse_bytes(size))
+
+
+def whole_up(size: Quantity) -> int:
+    """`size` bytes rounded up to whole ones: what weights take up."""
+    return math.ceil(parse_bytes(size))
 
 
 def is_share(value: object) -> bool:
@@ -90,17 +129,40 @@ def format_share(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _parse(value: Quantity, units: dict[str, Decimal], expected: str) -> float:
-    number = math.nan
+def show(value: object) -> str:
+    """`value` in at most 60 characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        text = f"a value of type {type(value).__name__}, too long to print"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _parse(value: Quantity, units: dict[str, Fraction], expected: str) -> Fraction:
+    found = _exact(value, units)
+    # doubles are wanted of all but sizes, and fractions beyond them would not convert
+    if found is None or not 0 <= found < 10**300:
+        raise UnitError(f"{expected}, not {show(value)}")
+    return found
+
+
+def _exact(value: object, units: dict[str, Fraction]) -> Fraction | None:
+    """`value` as a fraction, or None where it is no number or its unit unknown."""
+    if isinstance(value, Written):
+        value = value.text
     if isinstance(value, str):
-        found = _WRITTEN.fullmatch(value.strip())
-        if found and (found[2] == "" or found[2] in units):
-            number = float(Decimal(found[1]) * units.get(found[2], Decimal(1)))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 1e300 else math.inf
-    if not (math.isfinite(number) and number >= 0):
-        raise UnitError(f"{expected}, not {value!r}")
-    return number
+        found = _WRITTEN.fullmatch(value.strip()) if len(value) <= _LONGEST else None
+        if found is None or (found[2] and found[2] not in units):
+            return None
+        return Fraction(found[1]) * units.get(found[2], 1)
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return None
+    if isinstance(value, Integral):
+        return Fraction(int(value))  # one of NumPy's would keep its width
+    try:
+        return Fraction(value if isinstance(value, Fraction | Decimal) else float(value))
+    except (ValueError, OverflowError):  # not a number, or infinite
+        return None
 
 
 def _format(value: float, units: dict[str, float]) -> str:

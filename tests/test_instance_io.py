@@ -1,6 +1,7 @@
 """Instance files: what comes back, what overrides reach, and every mistake in one sentence."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,39 @@ def test_unknown_names_get_a_hint(tmp_path: Path) -> None:
     for nothing in (tmp_path, "", "a\0b", "x" * 5000):
         with pytest.raises(InputError):
             read_instance(nothing)
+
+
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [
+        ("9007199254740993", 2**53 + 1),
+        ("9007199254740993.5", 2**53 + 1),
+        ("1152921504606846975.99999", 2**60 - 1),
+        ("39.999999999999999999999", 39),
+        ("4.1e1", 41),
+        ('"0.1GiB"', 107_374_182),
+        ('"40.9B"', 40),
+    ],
+)
+def test_no_digit_of_a_capacity_is_lost(written: str, whole: int, tmp_path: Path) -> None:
+    text = json.dumps(changed("memory/tiers/0/capacity", "HERE")).replace('"HERE"', written)
+    (tmp_path / "a.json").write_text(text)
+    instance = read_instance(tmp_path / "a.json")
+    assert instance.memory.tiers[0].capacity == whole
+    for write in (write_instance, write_expanded):
+        write(instance, tmp_path / "b.json")
+        again = read_instance(tmp_path / "b.json")
+        assert again.memory.tiers[0].capacity == whole
+        assert again.sha256 == instance.sha256
+
+
+def test_kv_beyond_all_memory_is_refused() -> None:
+    with pytest.raises(InputError, match=r"at most 1,152,921,504,606,846,976 bytes of KV in all"):
+        from_mapping(
+            changed("llm/kv_bytes_per_token_layer", 2**40)
+            | {
+                "trace": {
+                    "synthetic": RandomSwap(layers=1, prefill_tokens=2**20, decode_steps=1).to_mapping()
+                }
+            }
+        )

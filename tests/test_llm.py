@@ -1,8 +1,10 @@
 """Language models: per-layer weights, shares of the KV, refusals that name the field."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,3 +116,27 @@ def test_missing(field: str) -> None:
 def test_checked_when_made() -> None:
     with pytest.raises(InputError, match="llm 'x': weight_bytes"):
         Llm("x", 1, 1, math.nan, 0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "whole"),
+    [(0.3, 1), (2**54 + 1, 2**54 + 1), (np.float32(2.5), 3), (np.int64(5), 5), (16e9, 16 * 10**9)],
+)
+def test_weights_are_whole_bytes(weights: float, whole: int) -> None:
+    llm = Llm("x", 1, 1, weights, 0.5)
+    assert llm.weight_bytes == whole
+    assert type(llm.weight_bytes) is int
+
+
+@pytest.mark.parametrize("weights", [2**60 + 1, 10**400, math.inf, True])
+def test_impossible_weights(weights: float) -> None:
+    with pytest.raises(InputError, match="weight_bytes: expected"):
+        Llm("x", 1, 1, weights, 0)
+
+
+@given(st.integers(0, 1000), st.integers(1, 2**20), st.integers(1, 2**30))
+def test_shares_are_exact(thousandths: int, tokens: int, kv: int) -> None:
+    llm = Llm("x", 3, kv, 2**54 + 1, 0)
+    exact = round(Fraction(thousandths, 1000) * 3 * tokens * kv)
+    for share in (thousandths / 1000, Fraction(thousandths, 1000)):
+        assert llm.room_for_share(share, tokens) == 2**54 + 1 + exact

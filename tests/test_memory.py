@@ -91,7 +91,7 @@ def test_loads_say_what_the_tiers_list(memory: Memory) -> None:
 
 def test_capacity_as_a_share() -> None:
     mapping = changed("tiers/0/capacity", "30%")
-    memory = Memory.from_mapping(mapping, share_of=lambda share: 1000 * share)
+    memory = Memory.from_mapping(mapping, share_of=lambda share: float(1000 * share))
     assert memory.tiers[0].capacity == 300
     with pytest.raises(
         InputError, match=r"^x\.json: memory\.tiers\.hbm\.capacity: expected a size, as '30%'"
@@ -165,7 +165,7 @@ def test_sources_and_energy_are_kept_and_do_not_matter() -> None:
 )
 def test_malformed(path: str, value: object, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        Memory.from_mapping(changed(path, value), "x.json", "memory", share_of=lambda share: share)
+        Memory.from_mapping(changed(path, value), "x.json", "memory", share_of=float)
     assert caught.value.field == f"memory.{field}"
     assert str(caught.value).startswith(f"x.json: memory.{field}: expected ")
 
@@ -191,3 +191,26 @@ def test_more_than_eight_tiers_are_refused() -> None:
     with pytest.raises(InputError, match="tiers: expected 2 to 8 tiers, fast to slow, not 9"):
         Memory("tall", {"bus": 1.0}, tiers)
     assert len(Memory("tall", {"bus": 1.0}, tiers[1:]).tiers) == 8
+
+
+@pytest.mark.parametrize(
+    ("capacity", "whole"),
+    [
+        (2.3, 2),
+        (2**60, 2**60),
+        (2**54 + 1, 2**54 + 1),
+        (np.float64(7.9), 7),
+        (np.int32(7), 7),
+        (0.1 + 0.2, 0),
+    ],
+)
+def test_capacities_are_whole_bytes(capacity: float, whole: int) -> None:
+    tier = Tier("t", capacity, ("bus",), ("bus",))
+    assert tier.capacity == whole
+    assert type(tier.capacity) is int
+
+
+@pytest.mark.parametrize("capacity", [-1, math.nan, math.inf, True, 2**60 + 1, 10**400])
+def test_impossible_capacities(capacity: float) -> None:
+    with pytest.raises(InputError, match="capacity: expected"):
+        Memory("m", {"bus": 1.0}, tuple(Tier(name, capacity, ("bus",), ("bus",)) for name in "ab"))

@@ -1,8 +1,12 @@
 """Sizes, rates, times and shares: exact, round trips, refusals."""
 
+import copy
+import json
 import math
+from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,10 +26,10 @@ SECONDS = {
 
 
 @given(st.integers(0, 10**6), st.integers(0, 999), st.sampled_from(sorted(BYTES)), st.sampled_from(["", " "]))
-def test_sizes_are_the_nearest_double(whole: int, thousandths: int, unit: str, space: str) -> None:
+def test_sizes_are_exact(whole: int, thousandths: int, unit: str, space: str) -> None:
     exact = (whole + Fraction(thousandths, 1000)) * BYTES[unit]
     text = f"{whole}.{thousandths:03d}{space}{unit}"
-    assert units.parse_bytes(text) == float(exact)
+    assert units.parse_bytes(text) == exact
     assert units.parse_bandwidth(text + "/s") == float(exact)
 
 
@@ -42,7 +46,43 @@ def test_shares_are_the_nearest_double(tenths: int) -> None:
 @given(st.floats(0, 1e17))
 def test_numbers_are_taken_as_they_are(value: float) -> None:
     assert units.parse_bytes(value) == units.parse_bandwidth(value) == units.parse_seconds(value) == value
-    assert units.parse_bytes(repr(value)) == value
+    assert float(units.parse_bytes(repr(value))) == value
+
+
+@pytest.mark.parametrize(
+    ("size", "exact"),
+    [
+        (2.3, Fraction(2.3)),
+        (units.Written("2.3"), Fraction(23, 10)),
+        (units.Written("9007199254740993.25"), 2**53 + 1 + Fraction(1, 4)),
+        ("2.99999999999999999999B", 3 - Fraction(1, 10**20)),
+        ("4.1GiB", Fraction(41, 10) * 2**30),
+        (2**60 + 1, 2**60 + 1),
+        (np.int32(2**31 - 1), 2**31 - 1),
+        (np.float32(0.1), Fraction(float(np.float32(0.1)))),
+        (Decimal("0.1"), Fraction(1, 10)),
+        (Fraction(1, 3), Fraction(1, 3)),
+    ],
+)
+def test_sizes_keep_every_digit(size: units.Quantity, exact: Fraction) -> None:
+    assert units.parse_bytes(size) == exact
+    assert units.whole_down(size) == math.floor(exact)
+    assert units.whole_up(size) == math.ceil(exact)
+
+
+def test_written_numbers_are_floats_elsewhere() -> None:
+    written = units.Written("0.1")
+    assert written == 0.1
+    assert units.parse_seconds(written) == 0.1
+    assert copy.deepcopy(written).text == "0.1"
+    assert json.dumps(written) == "0.1"
+
+
+@given(st.integers(0, 10**6))
+def test_shares_of_floats_are_the_decimal_they_were_written_as(millionths: int) -> None:
+    share = Fraction(millionths, 10**6)
+    assert units.exact_share(millionths / 10**6) == share
+    assert units.exact_share(f"{millionths / 10**4:.4f}%") == share
 
 
 @given(st.floats(1, 9e17), st.booleans())
@@ -111,3 +151,8 @@ def test_is_share() -> None:
     assert units.is_share(" 60 % ")
     assert not units.is_share("60")
     assert not units.is_share(0.6)
+
+
+def test_numbers_too_long_to_print_are_refused_all_the_same() -> None:
+    with pytest.raises(units.UnitError, match="int, too long to print"):
+        units.parse_bytes(10**5000)

@@ -18,6 +18,9 @@ from kvbound.checker._report import Floats, Refused
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
 Source: TypeAlias = Mapping[str, Any] | Path | str
 
+_MOST = 1 << 60
+"""No single size may be larger."""
+
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
     "migration": ("none", "on-read", "prefetch"),
@@ -29,13 +32,16 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Case:
-    """The expanded instance as plain numbers: bytes, seconds, bytes per second."""
+    """The expanded instance as plain numbers: bytes, seconds, bytes per second.
+
+    What has to fit is counted in whole blocks, by integers of any size: floats would lose bytes.
+    """
 
     layers: int
     prefill: int
     steps: int
     item_bytes: int
-    weight_bytes: float
+    weight_bytes: int  # rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
     resources: tuple[str, ...]
@@ -43,7 +49,7 @@ class Case:
     reads: Floats  # (tiers, resources): 1 where a read at the tier loads the resource
     writes: Floats
     latency: Floats  # (tiers,)
-    capacity: Floats  # (tiers,), inf where unlimited
+    capacity: tuple[int | None, ...]  # of the tiers, rounded down; None where unlimited
     granularity: int
     rules: Mapping[str, str]
     sha256: str
@@ -52,6 +58,15 @@ class Case:
     def tokens(self) -> int:
         """Prompt and decoded tokens together."""
         return self.prefill + self.steps
+
+    @property
+    def rooms(self) -> tuple[int | None, ...]:
+        """Blocks that fit each tier beside the weights, below 0 where those do not fit; None: no limit."""
+        block, rooms = self.granularity * self.item_bytes, []
+        for tier, capacity in enumerate(self.capacity):
+            weights = 0 if tier else self.weight_bytes
+            rooms.append(None if capacity is None else (capacity - weights) // block)
+        return tuple(rooms)
 
 
 def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
@@ -83,24 +98,23 @@ def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
 
     case = Case(
         layers, trace["prefill_tokens"], trace["decode_steps"], llm["kv_bytes_per_token_layer"],
-        llm["weight_bytes"], np.array(llm["weight_read_bytes_per_layer"], float),
+        math.ceil(_size(llm["weight_bytes"])), np.array(llm["weight_read_bytes_per_layer"], float),
         tuple(tier["name"] for tier in tiers), names,
         np.array([memory["resources"][name] for name in names], float),
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
-        np.array([math.inf if tier["capacity"] is None else tier["capacity"] for tier in tiers], float),
+        tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         rules["granularity"], {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
     )  # fmt: skip
     sizes = (layers, case.steps, case.item_bytes, case.granularity)
-    whole = all(type(size) is int and size > 0 for size in sizes)
+    whole = all(type(size) is int and 0 < size <= _MOST for size in sizes)
     for expected, holds in {
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
         "whole positive layers, steps, bytes per item and granularity": whole,
-        "prefill_tokens >= 0": type(case.prefill) is int and case.prefill >= 0,
+        "prefill_tokens >= 0": type(case.prefill) is int and 0 <= case.prefill <= _MOST,
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
-        "finite weights >= 0": all(0 <= w < math.inf for w in (case.weight_bytes, *case.weight_reads)),
+        "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
         "finite bandwidths > 0": bool(np.all((case.bandwidth > 0) & (case.bandwidth < math.inf))),
         "finite latencies >= 0": bool(np.all((case.latency >= 0) & (case.latency < math.inf))),
-        "capacities >= 0": bool(np.all(case.capacity >= 0)),
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
         "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
@@ -108,6 +122,13 @@ def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
         if not holds:
             raise ValueError(f"expected {expected}")
     return case
+
+
+def _size(value: Any) -> int | float:
+    """Return a number of bytes, possibly fractional: a finite one >= 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"expected finite bytes >= 0, not {value!r:.60}")
+    return value
 
 
 def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:

@@ -28,8 +28,8 @@ class Report:
     time_s, step_times_s
         Decode time and its steps ``(steps,)``, in seconds.
     hit_bytes, peak_bytes
-        Per tier ``(tiers,)``: KV bytes read whose item was there when the slot began, and the most
-        bytes ever held, resident weights included.
+        Per tier: KV bytes read whose item was there when the slot began ``(tiers,)``, and the most
+        bytes ever held, resident weights included, as integers.
     moved_bytes
         Bytes of KV moved ``up`` and ``down``; births, the initial fill and free drops left out.
     mean_alpha
@@ -46,7 +46,7 @@ class Report:
     time_s: float | None = None
     step_times_s: Floats | None = field(default=None, repr=False)
     hit_bytes: Floats | None = None
-    peak_bytes: Floats | None = None
+    peak_bytes: tuple[int, ...] | None = None
     moved_bytes: Mapping[str, float] | None = None
     mean_alpha: float | None = None
     bound_s: float | None = None
@@ -72,7 +72,7 @@ class Report:
             "time_s": self.time_s, "bound_s": self.bound_s, "tpot_s": tpot, "hit_rate": shares,
             "hit_rate_with_weights": self.mean_alpha,
             "moved_bytes": None if self.moved_bytes is None else dict(self.moved_bytes),
-            "peak_bytes": None if peaks is None else peaks.tolist(),
+            "peak_bytes": None if peaks is None else list(peaks),
         }  # fmt: skip
 
 

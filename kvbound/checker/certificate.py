@@ -153,10 +153,10 @@ def _rooms(case: Case, given: _Multipliers) -> dict[int, int]:
     """Return how many blocks fit each tier whose room has a price."""
     rooms = {}
     for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
-        if math.isinf(case.capacity[k]) or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
+        room = case.rooms[k]
+        if room is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
             raise Refused(f"the certificate is malformed: room in {case.names[k]} has a price but no limit")
-        free = Fraction(case.capacity[k]) - (Fraction(case.weight_bytes) if k == 0 else 0)
-        rooms[k] = math.floor(free / (case.granularity * case.item_bytes))
+        rooms[k] = room
     return rooms
 
 

@@ -61,7 +61,7 @@ def check_fang2025(
     hits, reads, before = _replay(case, rows, log, problems)
     _check_charges(case, log, before, problems)
 
-    size = case.item_bytes
+    size = float(case.item_bytes)
     weights = np.tile(case.weight_reads, case.steps)
     alpha, steps = _cost(case, rates, reads, weights + hits * size, log.beta + log.promoted, log.external)
     time_s = float(steps.sum())
@@ -72,8 +72,11 @@ def check_fang2025(
         sha256,
         time_s,
         steps,
-        hit_bytes=np.array([hits.sum(), (reads - hits).sum()]) * float(size),
-        peak_bytes=np.array([case.weight_bytes + held * size, case.layers * case.tokens * float(size)]),
+        hit_bytes=np.array([hits.sum(), (reads - hits).sum()]) * size,
+        peak_bytes=(
+            case.weight_bytes + held * case.item_bytes,
+            case.layers * case.tokens * case.item_bytes,
+        ),
         moved_bytes={"up": float(log.promoted.sum()) * size, "down": 0.0},
         mean_alpha=float(alpha.mean()),
     )
@@ -88,15 +91,15 @@ def check_best(case: Case, rows: Rows) -> Report:
     slots = case.steps * case.layers
     reads = np.stack([_counts(layer) for layer in rows], axis=1).ravel()
     capacity, held = case.capacity[0], case.tokens * case.layers
-    if math.isfinite(capacity):
-        held = min(held, max(int((capacity - case.weight_bytes) // case.item_bytes) - 1, 0))
+    if (room := case.rooms[0]) is not None:
+        held = min(held, max(room - 1, 0))
     new = (_newborn(case) < held).astype(np.int64)
-    none, served = np.zeros(slots, np.int64), np.full(slots, capacity)
+    none, served = np.zeros(slots, np.int64), np.full(slots, math.inf if capacity is None else float(capacity))
     alpha, steps = _cost(case, rates, reads, served, new, none)
-    everything = case.layers * case.tokens * float(case.item_bytes)
+    everything = case.layers * case.tokens * case.item_bytes
     return Report(
         SCHEMA, (), case.sha256, float(steps.sum()), steps,
-        peak_bytes=np.array([case.weight_bytes + held * case.item_bytes, everything]),
+        peak_bytes=(case.weight_bytes + held * case.item_bytes, everything),
         moved_bytes={"up": 0.0, "down": 0.0}, mean_alpha=float(alpha.mean()),
     )  # fmt: skip
 
@@ -242,11 +245,11 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
     note(problems, was_in == (sign > 0), tell)
     changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
     held = np.cumsum(np.concatenate([[log.initial.size], changes]))
-    room = math.inf
-    if math.isfinite(case.capacity[0]):
-        room = max(math.floor((case.capacity[0] - case.weight_bytes) / case.item_bytes) - 1, 0)
-    if case.weight_bytes > case.capacity[0]:
-        problems.append(f"the resident weights do not fit into {case.names[0]}")
+    free, room = case.rooms[0], int(held.max())
+    if free is not None:
+        room = max(free - 1, 0)
+        if free < 0:
+            problems.append(f"the resident weights do not fit into {case.names[0]}")
 
     def full(k: int) -> str:
         when = f"after {_place(case, k - 1)}" if k else "at the start"

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
-from kvbound.checker._report import Floats, Ints, Refused, Report, compare, note
+from kvbound.checker._report import Ints, Refused, Report, compare, note
 from kvbound.checker._slots import MOST_TIERS, busy_times, slot_times
 
 SCHEMA = "kvbound.schedule/1"
+_STEPS = 64
+"""Steps whose moves are spelled out at once."""
 
 
 def check_schedule(
@@ -115,10 +117,10 @@ def _place(case: Case, slot: int) -> str:
 
 def prefill_first(case: Case) -> Ints:
     """Tier of each prompt token, (layers, prompt): token by token, layer by layer, fastest tier first."""
-    weights = np.array([case.weight_bytes] + [0.0] * (len(case.names) - 2))
-    room = np.floor((case.capacity[:-1] - weights) / (case.granularity * case.item_bytes))
+    most = case.layers * case.tokens  # more than there are blocks
+    room = [most if free is None else min(max(free, 0), most) for free in case.rooms[:-1]]
     rank = np.arange(case.prefill) // case.granularity * case.layers + np.arange(case.layers)[:, None]
-    return np.searchsorted(np.cumsum(np.maximum(room, 0)), rank, side="right")
+    return np.searchsorted(np.cumsum(room), rank, side="right")
 
 
 def check_initial(case: Case, initial: NDArray[np.uint8], problems: list[str]) -> None:
@@ -152,11 +154,11 @@ def _replay(
     before = _tiers_before(case, initial, block, events.tier)
     move = ~birth & (events.tier != before)
 
-    members = block[:, None] * size + np.arange(size)
-    there = members < born[:, None]  # born before this slot: only these travel
-    safe = np.minimum(members, case.tokens - 1)
-    used = there & (rows[events.step[:, None], safe >> 3] >> (safe & 7) & 1).astype(bool)
-    count, unread = there.sum(axis=1), (there & ~used).sum(axis=1)
+    # the tokens that travel: those of the block born before this slot, or the one being born
+    first = np.where(birth, events.token, block * size)
+    end = np.where(birth, events.token + 1, np.minimum(block * size + size, born))
+    count, unread = end - first, np.zeros_like(block)
+    unread[move] = count[move] - _reads_within(rows, events.step[move], first[move], end[move])
     up = move & (events.tier < before)
 
     def tell(what: str, k: int) -> str:
@@ -186,11 +188,9 @@ def _replay(
     if inclusive:
         held[:, last] = tally((founding, bottom, one))[:, last]
 
-    travel = np.where(birth[:, None], members == events.token[:, None], there & move[:, None])
-    event, _ = np.nonzero(travel)
-    old = np.where(birth, nowhere, before)[event]
-    travels = (events.step[event], members[travel], old, events.tier[event])
-    read = _serve(case, layer, rows, initial, travels, problems)
+    old, travels = np.where(birth, nowhere, before), np.flatnonzero(birth | move)
+    flips = _Flips(events.step, first, end, old, events.tier).take(travels)
+    read = _serve(case, layer, rows, initial, flips, problems)
     return Layer(read, extra, written, held, (int(count[paid & up].sum()), int(count[paid & ~up].sum())))
 
 
@@ -207,33 +207,77 @@ def _tiers_before(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Int
     return before
 
 
+def _reads_within(rows: NDArray[np.uint8], step: Ints, first: Ints, end: Ints) -> Ints:
+    """Count each event's reads of tokens first..end-1; events sorted by step."""
+    reads = np.zeros_like(step)
+    starts = np.flatnonzero(np.diff(step, prepend=-1))
+    for part in map(slice, starts, [*starts[1:], step.size]):
+        row = np.append(rows[step[part.start]], np.uint8(0))
+        before = np.cumsum(np.bitwise_count(row), dtype=np.int64) - np.bitwise_count(row)
+
+        def below(token: Ints, row: NDArray[np.uint8] = row, before: Ints = before) -> Ints:
+            byte = token >> 3
+            return before[byte] + np.bitwise_count(row[byte] & (1 << (token & 7)) - 1)
+
+        reads[part] = below(end[part]) - below(first[part])
+    return reads
+
+
+@dataclass(frozen=True)
+class _Flips:
+    """Ranges of tokens first..end-1 that go from one tier to another, sorted by step."""
+
+    step: Ints
+    first: Ints
+    end: Ints
+    old: Ints
+    new: Ints
+
+    def take(self, which: Ints | slice) -> _Flips:
+        """Return some of them."""
+        return _Flips(*(each[which] for each in (self.step, self.first, self.end, self.old, self.new)))
+
+    def masks(self, width: int) -> tuple[Ints, NDArray[np.uint8], Ints]:
+        """Return what to XOR into masks (tiers, width): places, bits, and the step of each, ascending.
+
+        By whole bytes: a block of many tokens takes an eighth of them.
+        """
+        low, high = self.first >> 3, self.end - 1 >> 3
+        each = high - low + 1
+        n = np.repeat(np.arange(each.size), each)
+        byte = np.arange(n.size) + (low - np.cumsum(each) + each)[n]
+        bits = np.where(byte == low[n], 255 << (self.first[n] & 7), 255)
+        bits &= np.where(byte == high[n], 255 >> (7 - (self.end[n] - 1 & 7)), 255)
+        places = np.column_stack([self.old[n] * width + byte, self.new[n] * width + byte]).ravel()
+        return places, np.repeat(bits.astype(np.uint8), 2), np.repeat(self.step[n], 2)
+
+
 def _serve(
     case: Case,
     layer: int,
     rows: NDArray[np.uint8],
     initial: NDArray[np.uint8],
-    travels: tuple[Ints, Ints, Ints, Ints],
+    flips: _Flips,
     problems: list[str],
 ) -> Ints:
     """Return ``(steps, tiers)`` tokens read in each tier, where they are when the slot begins.
 
-    `travels` are steps, tokens, old and new tiers, sorted by step; births come from the tier after the last.
+    Births come from the tier after the last.
     """
-    step, token, old, new = travels
     tiers, width = len(case.names), rows.shape[1]
     masks = np.zeros((tiers + 1, width), dtype=np.uint8)  # the last one takes what is not born yet
     prompt = initial == np.arange(tiers)[:, None]
     masks[:tiers, : -(-case.prefill // 8)] = np.packbits(prompt, axis=1, bitorder="little")
-    flips = np.column_stack([old * width + (token >> 3), new * width + (token >> 3)]).ravel()
-    bits = np.repeat(1 << (token & 7), 2).astype(np.uint8)
-    ends = 2 * np.searchsorted(step, np.arange(case.steps + 1))
     words, wide = np.ascontiguousarray(rows).view(np.uint64), masks[:tiers].view(np.uint64)
     read, listed = np.empty((case.steps, tiers), dtype=np.int64), np.empty(case.steps, dtype=np.int64)
-    for now in range(case.steps):
-        np.bitwise_count(words[now] & wide).sum(axis=1, out=read[now])
-        listed[now] = np.bitwise_count(words[now]).sum()
-        part = slice(ends[now], ends[now + 1])
-        np.bitwise_xor.at(masks.reshape(-1), flips[part], bits[part])
+    for first in range(0, case.steps, _STEPS):
+        steps = np.arange(first, min(first + _STEPS, case.steps) + 1)
+        places, bits, when = flips.take(slice(*np.searchsorted(flips.step, steps[[0, -1]]))).masks(width)
+        ends = np.searchsorted(when, steps)
+        for now, start, end in zip(steps[:-1], ends[:-1], ends[1:], strict=True):
+            np.bitwise_count(words[now] & wide).sum(axis=1, out=read[now])
+            listed[now] = np.bitwise_count(words[now]).sum()
+            np.bitwise_xor.at(masks.reshape(-1), places[start:end], bits[start:end])
     born = case.prefill + np.arange(case.steps)
     own = rows[np.arange(case.steps), born >> 3] >> (born & 7) & 1  # still on the chip: no read
     future = read.sum(axis=1) + own != listed
@@ -270,22 +314,25 @@ def conclude(
     )  # fmt: skip
 
 
-def _check_capacity(case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]) -> Floats:
-    """Verify every tier's capacity at the start and after every slot; return the peaks in bytes."""
-    tiers = len(case.names)
+def _check_capacity(
+    case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]
+) -> tuple[int, ...]:
+    """Verify every tier's room at the start and after every slot; return the peaks in bytes."""
+    tiers, size = len(case.names), case.granularity * case.item_bytes
     start = np.bincount(initial[:, :: case.granularity].ravel(), minlength=tiers)
     if case.rules["copies"] == "inclusive":
         start[-1] = start.sum()
     blocks = np.cumsum(np.vstack([start, held.reshape(-1, tiers)]), axis=0)
-    filled = blocks * float(case.granularity * case.item_bytes)
-    filled[:, 0] += case.weight_bytes
-    for tier, name in enumerate(case.names):
-        limit = case.capacity[tier]
+    weights = [case.weight_bytes] + [0] * (tiers - 1)
+    for tier, (name, room, limit) in enumerate(zip(case.names, case.rooms, case.capacity, strict=True)):
+        if room is None or limit is None:
+            continue
 
-        def tell(k: int, tier: int = tier, name: str = name, limit: float = limit) -> str:
+        def tell(k: int, tier: int = tier, name: str = name, limit: int = limit) -> str:
             when = f"after {_place(case, k - 1)}" if k else "at the start"
-            over = filled[k, tier] - limit
-            return f"{when}: tier {name} holds {filled[k, tier]:.0f} bytes, {over:.0f} over its capacity"
+            filled = int(blocks[k, tier]) * size + weights[tier]
+            return f"{when}: tier {name} holds {filled} bytes, {filled - limit} over its capacity"
 
-        note(problems, filled[:, tier] > limit, tell)
-    return np.asarray(filled.max(axis=0))
+        note(problems, blocks[:, tier] > room, tell)
+    peaks = blocks.max(axis=0).tolist()
+    return tuple(size * peak + fixed for peak, fixed in zip(peaks, weights, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +148,11 @@ def _capacity(text: str | None) -> str | None:
 
 def literal(text: str) -> Any:
     """JSON where it is some, else the text itself."""
+    from kvbound.units import Written
+
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_float=Written)
+    except (ValueError, RecursionError):
         return text
 
 
@@ -169,7 +172,7 @@ def _memory(name: str) -> Any:
     from kvbound.memory import Memory
 
     mapping = _read(name)
-    Memory.from_mapping(mapping, name, share_of=lambda share: share)  # complains about the file by its name
+    Memory.from_mapping(mapping, name, share_of=math.floor)  # complains about the file by its name
     return mapping
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InfeasibleError, InputError
+from kvbound.units import UnitError, whole_down, whole_up
 
 if TYPE_CHECKING:
     from kvbound.instance import Instance
@@ -29,9 +30,9 @@ class Setting:
     weight_reads
         W, weight bytes read per step, one per layer.
     weight_bytes
-        Weights resident in HBM.
+        Weights resident in HBM. Rounded up to an int.
     capacity
-        HBM bytes.
+        HBM bytes. Rounded down to an int.
     b_hbm, b_read, b_write, b_internal
         Bytes per second: HBM, the external link's two directions, the external memory itself.
     name
@@ -63,12 +64,14 @@ class Setting:
             raise InputError(self.name, "weight_reads", f"a number >= 0 per layer, not {self.weight_reads!r}")
         if self.b_read == self.b_internal:
             raise InputError(self.name, "b_read", _SAME_RATE)
-        for field in ("weight_bytes", "capacity"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise InputError(self.name, field, f"a finite number >= 0, not {getattr(self, field)!r}")
+        for field, whole in {"weight_bytes": whole_up, "capacity": whole_down}.items():
+            try:
+                object.__setattr__(self, field, whole(getattr(self, field)))
+            except UnitError as error:
+                raise InputError(self.name, field, str(error)) from None
         if self.capacity < self.weight_bytes:
             raise InfeasibleError(
-                f"{self.name}: {self.weight_bytes:.0f} bytes of weights do not fit HBM's {self.capacity:.0f}"
+                f"{self.name}: {self.weight_bytes} bytes of weights do not fit HBM's {self.capacity}"
             )
 
     @property
@@ -79,7 +82,7 @@ class Setting:
     @property
     def room(self) -> int:
         """M, how many items fit beside the weights; the rules use at most M - 1 of them."""
-        return math.floor((self.capacity - self.weight_bytes) / self.item_bytes)
+        return (int(self.capacity) - int(self.weight_bytes)) // self.item_bytes
 
     @property
     def usable(self) -> int:
@@ -120,10 +123,10 @@ class Setting:
                 raise InputError(instance.name, f"rules.{rule}", expected)
         hbm, read, write, internal = _bandwidths(instance.memory, instance.name)
         return cls(
-            item_bytes=instance.llm.kv_bytes_per_token_layer,
+            item_bytes=instance.item_bytes,
             weight_reads=tuple(float(w) for w in instance.llm.weight_reads),
             weight_bytes=instance.llm.weight_bytes,
-            capacity=float(instance.memory.tiers[0].capacity or 0),  # only the last tier may be unlimited
+            capacity=instance.memory.tiers[0].capacity or 0,  # only the last tier may be unlimited
             b_hbm=hbm, b_read=read, b_write=write, b_internal=internal, name=instance.name,
         )  # fmt: skip
 

@@ -204,11 +204,10 @@ class Indexed:
 
     def schedule(self, values: NDArray[np.float64]) -> Schedule:
         """Return the schedule that a whole solution stands for."""
-        instance, facts = self.instance, self.facts
+        instance = self.instance
         held = np.where(self.x == NONE, 0.0, values[self.x]) > 0.5
         tier = np.where(held.any(axis=3), held.argmax(axis=3), self._fast).astype(np.uint8)
-        begun = facts.prompt_blocks
-        initial = np.repeat(tier[0, :, :begun], instance.granularity, axis=1)[:, : instance.prefill_tokens]
+        initial = tier[0][:, np.arange(instance.prefill_tokens) // instance.granularity]
         return Schedule(initial, tuple(self._events(tier[:, layer]) for layer in range(instance.layers)))
 
     def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

@@ -95,7 +95,7 @@ class Play:
         return cls.of(instance, inside, after)
 
     def loads(self, instance: Instance) -> Loads:
-        """Return what every slot moves, in bytes."""
+        """Return what every slot moves."""
         size, counts = instance.item_bytes, self.counts
         reads = instance.trace.past_counts()
         up = counts[..., kernels.UP] - counts[..., kernels.BORN]
@@ -110,7 +110,7 @@ class Play:
         held = np.concatenate([self.start[None], counts[..., kernels.HELD]])
         blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        return Loads(q, up * size, np.zeros_like(up), blocks, first)
+        return Loads(q, up, np.zeros_like(up), blocks, first)
 
 
 def tally(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

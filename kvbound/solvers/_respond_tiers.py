@@ -143,7 +143,7 @@ class Tiers:
             for layer, wanted in enumerate(slots):
                 _play(instance, before[layer], wanted, plan[step : step + _AHEAD, layer], room, step, layer)
             before = slots
-        initial = np.repeat(first, instance.granularity, axis=1)[:, : instance.prefill_tokens]
+        initial = first[:, np.arange(instance.prefill_tokens) // instance.granularity]
         return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), instance.granularity)
 
 

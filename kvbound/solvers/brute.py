@@ -144,31 +144,29 @@ def _fits(instance: Instance, blocks: list[int]) -> NDArray[np.bool_]:
     """Which joint states respect every capacity; one axis per layer."""
     shape = [instance.tiers**count for count in blocks]
     fine = np.ones(shape, dtype=bool)
-    for k, tier in enumerate(instance.memory.tiers):
+    for k, room in enumerate(instance.room):
         held = np.zeros(shape, dtype=np.int64)
         for layer, count in enumerate(blocks):
             everything = instance.inclusive and k == instance.tiers - 1
             mine = (_tiers(instance, count) == k).sum(axis=1) if not everything else np.array([count])
             held += mine.reshape([-1 if axis == layer else 1 for axis in range(len(blocks))])
-        weights = instance.llm.weight_bytes if k == 0 else 0
-        if tier.capacity is not None:
-            fine &= held * instance.block_bytes + weights <= tier.capacity
+        if room is not None:
+            fine &= held <= room
     return fine
 
 
 def _prefill_first(instance: Instance) -> tuple[int, ...]:
     """State in which the prompt lies, filled token by token, layer by layer, fastest tier until full."""
-    free = [math.inf if tier.capacity is None else tier.capacity for tier in instance.memory.tiers]
-    free[0] -= instance.llm.weight_bytes
+    free = [math.inf if room is None else room for room in instance.room]
     if instance.inclusive:
         free[-1] = math.inf  # its copies have their place anyway; `_fits` sees to that
     state = [0] * instance.layers
     for token in range(0, instance.prefill_tokens, instance.granularity):
         for layer in range(instance.layers):
-            room = [k for k, left in enumerate(free) if left >= instance.block_bytes]
+            room = [k for k, left in enumerate(free) if left >= 1]
             if not room:
                 raise InfeasibleError(f"{instance.name}: the prompt does not fit into the tiers")
-            free[room[0]] -= instance.block_bytes
+            free[room[0]] -= 1
             state[layer] += room[0] * instance.tiers ** (token // instance.granularity)
     return tuple(state)
 

@@ -22,7 +22,7 @@ from kvbound.errors import InputError, UsageError
 from kvbound.files import atomic_dir
 from kvbound.trace import Trace
 from kvbound.trace.folder import read_folder
-from kvbound.units import UnitError, format_bytes, parse_bytes
+from kvbound.units import UnitError, format_bytes, whole_down
 from kvbound.workloads.synthetic import Synthetic
 
 try:
@@ -42,7 +42,7 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvbound"
 
 
-def limit() -> float:
+def limit() -> int:
     """Bytes the cache may hold.
 
     Raises
@@ -51,7 +51,7 @@ def limit() -> float:
         KVBOUND_CACHE_LIMIT is no size.
     """
     try:
-        return parse_bytes(os.environ.get("KVBOUND_CACHE_LIMIT") or DEFAULT_LIMIT)
+        return whole_down(os.environ.get("KVBOUND_CACHE_LIMIT") or DEFAULT_LIMIT)
     except UnitError as error:
         raise UsageError(f"KVBOUND_CACHE_LIMIT: expected {error}") from None
 

@@ -130,7 +130,7 @@ def test_a_hand_worked_log() -> None:
     assert report.mean_alpha == pytest.approx((0.8 + 0.6 + 0.8) / 3)
     assert report.moved_bytes == {"up": 10.0, "down": 0.0}
     assert report.peak_bytes is not None
-    assert report.peak_bytes.tolist() == [37, 60]
+    assert list(report.peak_bytes) == [37, 60]
 
 
 def put(name: str, *values: int) -> Callable[[Arrays], Arrays]:

@@ -80,3 +80,12 @@ def test_instances_of_another_form(made: Instance, field: str) -> None:
     with pytest.raises(InputError, match=rf"here: {field}: expected .*") as error:
         Setting.from_instance(made)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("weights", "capacity", "room"),
+    [(0.3, 2.3, 1), (2**54, 2**54 + 1, 1), (2**54, 2**54, 0), (2**54 - 1, float(2**54), 1)],
+)
+def test_room_is_counted_in_whole_bytes(weights: float, capacity: float, room: int) -> None:
+    setting = dataclasses.replace(SETTING, item_bytes=1, weight_bytes=weights, capacity=capacity)
+    assert setting.room == room

@@ -1,0 +1,252 @@
+"""How many blocks fit is one number: to the instance, to schedules and to certificates."""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kvbound.checker import Report, check
+from kvbound.instance import Instance
+from kvbound.instance_io import make_instance
+from kvbound.schedule import Schedule
+from kvbound.solvers.brute import find_optimum
+from kvbound.solvers.dual import solve_dual
+from kvbound.units import parse_bytes
+from tests.checker.test_certificate import any_multipliers
+from tests.cost_cases import checked
+from tests.strategies import rule_combinations, tiny_instance
+
+PROMPT = 6
+Size = int | float | str
+
+
+def keeping(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **rules: str) -> Instance:
+    """One layer, six tokens of prompt; four steps read the first two."""
+    return make_instance(
+        "keeping",
+        memory={
+            "name": "m",
+            "resources": {"fast": 1000, "slow": 1},
+            "tiers": [
+                {"name": "t0", "capacity": capacity, "reads": ["fast"], "writes": ["fast"]},
+                {"name": "t1", "capacity": None, "reads": ["slow"], "writes": ["fast"]},
+            ],
+        },
+        llm={
+            "name": "l", "layers": 1, "kv_bytes_per_token_layer": kv, "weight_bytes": weights,
+            "weight_read_bytes_per_layer": 0,
+        },
+        trace={"reads": [[[0, 1]]] * 4, "prefill_tokens": PROMPT},
+        rules={"granularity": size} | rules,
+    )  # fmt: skip
+
+
+def kept(instance: Instance, blocks: int, claim: str | None = None) -> Report:
+    """What the checker says of keeping the prompt's first blocks in tier 0."""
+    size, steps = instance.granularity, np.arange(4)
+    initial = (np.arange(PROMPT) // size >= blocks).astype(np.uint8)[None]
+    birth = (PROMPT + steps) // size
+    of_prompt = birth <= (PROMPT - 1) // size  # born into the block of earlier tokens
+    tier = np.where(of_prompt & (birth < blocks), 0, 1).astype(np.uint8)
+    file = {
+        "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array(claim or instance.sha256),
+        "initial": initial, "slot": steps, "item": PROMPT + steps, "tier": tier,
+    }  # fmt: skip
+    return check(instance.expanded(), instance.trace.rows, file)
+
+
+def room_of_certificates(instance: Instance, expanded: dict[str, Any], sha256: str) -> int:
+    """What is subtracted from a bound where nothing but tier 0's room at the start has a price."""
+    slots = (instance.decode_steps, instance.layers)
+    capacity = np.zeros((2, 1 + math.prod(slots)), np.int64)
+    capacity[0, 0] = 1
+    arrays = {
+        "schema": np.array("kvbound.certificate/1"), "instance_sha256": np.array(sha256),
+        "bound_s": np.float64(-np.inf), "scale": np.int64(0), "tier": np.int64(0), "capacity": capacity,
+        "prices": np.zeros((6, *slots), np.int64), "whole": np.zeros(slots, np.int64),
+        "theta": np.zeros((2, 2, *slots), np.int64),
+    }  # fmt: skip
+    bound = check(expanded, instance.trace.rows, arrays).bound_s
+    assert bound is not None
+    return -int(bound)
+
+
+sizes = st.one_of(
+    st.integers(0, 40).map(lambda tenths: tenths / 10),
+    st.integers(0, 400).map(lambda tenths: f"{tenths / 10}B"),
+    st.integers(2**53, 2**56),
+    st.integers(0, 5000).map(lambda n: f"{n / 1000}GiB"),
+)
+
+
+@given(sizes, sizes, st.sampled_from([1, 3, 2**20, 2**40]), st.sampled_from([1, 2, 3]))
+@example(0.3, 2.3, 1, 1)
+@example(2**54, 2**54, 1, 1)
+@example("0.1GiB", "4.1GiB", 2**30, 1)
+@settings(max_examples=200, deadline=None)
+def test_every_part_sees_the_same_room(weights: Size, more: Size, kv: int, size: int) -> None:
+    """Whole bytes, counted block by block in fractions."""
+    exact = parse_bytes(weights) + parse_bytes(more)
+    capacity = str(float(exact)) if exact.denominator > 1 else int(exact)
+    instance = keeping(weights, capacity, kv, size)
+    free = Fraction(math.floor(parse_bytes(capacity)) - math.ceil(parse_bytes(weights)))
+    if free < 0:
+        return
+    blocks = free // (kv * size)
+    assert instance.room == (blocks, None)
+    for n in range(PROMPT // size + 1):
+        assert kept(instance, n).ok == (n <= blocks)
+    if blocks < 2**53:  # the bound is a double
+        assert room_of_certificates(instance, instance.expanded(), instance.sha256) == blocks
+
+
+@given(st.floats(0, 9), st.floats(0, 9))
+@example(0.3, 2.3)
+@settings(deadline=None)
+def test_the_checker_rounds_by_itself(weights: float, capacity: float) -> None:
+    """A mapping made by hand may hold fractions: capacities lose them, weights fill them up."""
+    instance = keeping(0, 9)
+    expanded = instance.expanded()
+    expanded["llm"]["weight_bytes"] = weights
+    expanded["memory"]["tiers"][0]["capacity"] = capacity
+    room = math.floor(capacity) - math.ceil(weights)
+    file = {
+        "schema": np.array("kvbound.schedule/1"),
+        "instance_sha256": np.array("x"),
+        "initial": np.zeros(0),
+    }
+    sha256 = check(expanded, instance.trace.rows, file).instance_sha256
+    assert sha256 is not None
+    assert room_of_certificates(instance, expanded, sha256) == room
+    for n in range(PROMPT + 1):
+        found = [p for p in dataclasses.replace(_checked(instance, expanded, n)).problems if "capacity" in p]
+        assert bool(found) == (n > room)
+
+
+def _checked(instance: Instance, expanded: dict[str, Any], blocks: int) -> Report:
+    steps = np.arange(4)
+    file = {
+        "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array("x"),
+        "initial": (np.arange(PROMPT) >= blocks).astype(np.uint8)[None], "slot": steps,
+        "item": PROMPT + steps, "tier": np.ones(4, np.uint8),
+    }  # fmt: skip
+    return check(expanded, instance.trace.rows, file)
+
+
+@pytest.mark.parametrize(
+    ("weights", "capacity", "kv", "inside"),
+    [(0.3, 2.3, 1, 2), (2**54, 2**54, 1, 1), ("0.1GiB", "4.1GiB", "1GiB", 4)],
+)
+def test_no_accepted_schedule_is_faster_than_an_accepted_bound(
+    weights: Size, capacity: Size, kv: Size, inside: int
+) -> None:
+    """Inputs that failed in use: floats let in one block more than the bound reckoned with."""
+    instance = keeping(weights, capacity, kv)
+    bound = check(
+        instance.expanded(),
+        instance.trace.rows,
+        solve_dual(instance, iterations=50, kernel="numpy")[1].arrays(),
+    )
+    assert bound.ok
+    assert bound.bound_s is not None
+    for blocks in range(PROMPT + 1):
+        report = kept(instance, blocks)
+        assert report.time_s is not None
+        assert not report.ok or report.time_s >= bound.bound_s
+    assert not kept(instance, inside).ok or instance.room[0] == inside
+
+
+@pytest.mark.parametrize("capacity", [2**54 + 1, "18014398509481985B", "18014398509481985.9"])
+def test_prefill_first_fills_by_the_same_room(capacity: Size) -> None:
+    """One block beside the weights; 1 + 2**54 is 2**54 in doubles."""
+    instance = keeping(2**54, capacity, initial="prefill-first")
+    assert instance.room == (1, None)
+    assert kept(instance, 1).ok
+    assert not kept(instance, 0).ok
+    assert not kept(instance, 2).ok
+
+
+def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
+    """The same instance with weights and capacities that are no whole bytes, or huge, or shares."""
+    memory, llm = instance.memory.to_mapping(), instance.llm.to_mapping()
+    weights = Fraction(int(rng.integers(0, 50)), 10) + int(rng.choice([0, 2**53 + 1, 2**55 - 3]))
+    llm["weight_bytes"] = _written(rng, weights)
+    for k, (tier, room) in enumerate(zip(memory["tiers"], instance.room, strict=True)):
+        if room is not None:
+            spare = Fraction(int(rng.integers(0, 10 * instance.block_bytes)), 10)
+            base = math.ceil(weights) if k == 0 else 0
+            tier["capacity"] = _written(rng, base + room * instance.block_bytes + spare)
+    if rng.random() < 0.2:
+        memory["tiers"][0]["capacity"] = f"{rng.integers(0, 101)}%"
+    return make_instance("awkward", memory=memory, llm=llm, rules=instance.rules, trace=instance.trace)
+
+
+def _written(rng: np.random.Generator, size: Fraction) -> Size:
+    whole, tenth = divmod(size.numerator * 10 // size.denominator, 10)
+    text = f"{whole}.{tenth}"
+    forms: list[Size] = [text, f"{text} B"]
+    return forms[int(rng.integers(2))] if tenth or rng.random() < 0.5 else whole
+
+
+def roomier(instance: Instance) -> Instance:
+    """The same with a byte to a block more in every limited tier."""
+    tiers = tuple(
+        t if t.capacity is None else dataclasses.replace(t, capacity=t.capacity + instance.block_bytes)
+        for t in instance.memory.tiers
+    )
+    return dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
+
+
+def _sound(seed: int, rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng(seed)
+    instance = awkward(rng, tiny_instance(rng, **rules))
+    optimum, beyond = find_optimum(instance), find_optimum(roomier(instance))
+    times = [_accepted(instance, optimum.schedule), _accepted(instance, beyond.schedule)]
+    assert times[0] == pytest.approx(optimum.time_s, rel=1e-9)
+    for _ in range(4):
+        report = check(instance.expanded(), instance.trace.rows, any_multipliers(instance, rng))
+        assert report.bound_s is not None
+        assert all(report.bound_s <= time * (1 + 1e-12) for time in times)
+
+
+def _accepted(instance: Instance, schedule: Schedule) -> float:
+    report = checked(instance, schedule)
+    return report.time_s if report.ok and report.time_s is not None else math.inf
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=60, deadline=None)
+def test_bounds_stay_below_schedules_under_awkward_capacities(seed: int, rules: dict[str, Any]) -> None:
+    _sound(seed, rules)
+
+
+@pytest.mark.slow
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=2000, deadline=None)
+def test_bounds_stay_below_many_schedules(seed: int, rules: dict[str, Any]) -> None:
+    _sound(seed, rules)
+
+
+def test_peaks_are_exact() -> None:
+    instance = keeping(2**54 + 1, 2**54 + 3)
+    report = kept(instance, 2)
+    assert report.ok
+    assert report.peak_bytes == (2**54 + 3, PROMPT + 4)
+    assert report.to_mapping()["peak_bytes"][0] == 2**54 + 3
+
+
+@pytest.mark.parametrize("size", [2**61, 10**400])
+def test_sizes_beyond_all_memory_are_refused(size: int) -> None:
+    instance = keeping(0, 9)
+    for path in (("llm", "kv_bytes_per_token_layer"), ("rules", "granularity")):
+        expanded = instance.expanded()
+        expanded[path[0]][path[1]] = size
+        assert "malformed" in _checked(instance, expanded, 0).problems[0]
+    expanded = instance.expanded()
+    expanded["memory"]["tiers"][0]["capacity"] = size  # of any size, as long as it is finite
+    assert "malformed" not in _checked(instance, expanded, 0).problems[0]
