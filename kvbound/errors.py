@@ -36,7 +36,12 @@ class InputError(KvboundError):
     def __init__(self, file: object, field: str, expected: str) -> None:
         self.file, self.field, self.expected = str(file), field, expected
         place = f"{file}: {field}" if field else str(file)
-        super().__init__(f"{place}: expected {expected}")
+        super().__init__(_printable(f"{place}: expected {expected}"))
+
+
+def _printable(text: str) -> str:
+    """Escape what would end the line or drive the terminal: names in files can hold anything."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class InfeasibleError(KvboundError):

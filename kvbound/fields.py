@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypeVar
+from unicodedata import category
 
 from kvbound.errors import InputError
 from kvbound.units import (
@@ -58,6 +59,9 @@ class Fields:
         self.file, self.field = file, field
         if not isinstance(mapping, Mapping) or not all(isinstance(key, str) for key in mapping):
             raise InputError(file, field, f"a table of named fields, not {show(mapping)}")
+        for key in mapping:
+            if not _plain(key):
+                raise InputError(file, field, f"names without control characters, not {show(key)}")
         self._mapping: Mapping[str, Any] = mapping
         self._asked: dict[str, None] = {}
 
@@ -83,10 +87,19 @@ class Fields:
         return default
 
     def text(self, key: str, default: Any = _MISSING) -> str:
-        """Non-empty text; an empty one only where it is the default."""
+        """Non-empty text of any number of lines; an empty one only where it is the default."""
         value = self.raw(key, "text", default)
         if not isinstance(value, str) or (not value and value != default):
             raise self.error(key, f"text, not {show(value)}")
+        if not _plain(value.translate(dict.fromkeys(map(ord, "\t\r\n")))):
+            raise self.error(key, f"text without control characters, not {show(value)}")
+        return value
+
+    def name(self, key: str) -> str:
+        """Non-empty text of one line."""
+        value = self.text(key)
+        if not _plain(value):
+            raise self.error(key, f"a name of one line, not {show(value)}")
         return value
 
     def boolean(self, key: str, default: Any = _MISSING) -> bool:
@@ -163,7 +176,7 @@ class Fields:
     def names(self, key: str, default: Any = _MISSING) -> tuple[str, ...]:
         """A list of non-empty texts."""
         value = self.items(key, default)
-        if not all(isinstance(name, str) and name for name in value):
+        if not all(isinstance(name, str) and name and _plain(name) for name in value):
             raise self.error(key, f"a list of names, not {show(value)}")
         return tuple(value)
 
@@ -222,6 +235,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` if something known is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _plain(text: str) -> bool:
+    """Whether text has neither control characters nor halves of surrogate pairs, which no file can hold."""
+    return text.isprintable() or not any(category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
 
 
 def as_number(value: object) -> float | None:

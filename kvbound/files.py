@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all; read archives without trusting them."""
+"""Write files and folders whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kvbound.errors import InputError, KvboundError
+from kvbound.errors import KvboundError
 from kvbound.temporaries import MARK, remove, sweep, temporary
 
 _DESCRIPTOR = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
@@ -116,35 +112,6 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-def read_npz(path: Path | str, what: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an .npz archive; raises as `open_npz` does."""
-    with open_npz(path, what) as archive:
-        return dict(archive)
-
-
-@contextmanager
-def open_npz(path: Path | str, what: str) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Open an .npz archive, whose arrays are read when asked for; no pickles.
-
-    Raises
-    ------
-    InputError
-        There is no such file, or it is damaged or no such archive; `what` names what was expected.
-    """
-    try:
-        # np.load left alone with a path does not close what it cannot read
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            yield archive
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(path, "", f"{what}, found nothing there") from None
-    except IsADirectoryError:
-        raise InputError(path, "", f"{what} (.npz), found a folder") from None
-    except Exception:  # whatever a damaged file makes the zip and array readers raise
-        raise InputError(path, "", f"{what} (.npz), but it is damaged or something else") from None
 
 
 @contextmanager

@@ -19,12 +19,25 @@ from kvbound.instance import SCHEMA, Instance, Rules
 from kvbound.llm import Llm
 from kvbound.memory import Memory
 from kvbound.overrides import apply
+from kvbound.reading import read_json
 from kvbound.trace import Trace, read_trace, write_trace
-from kvbound.units import Written, is_bare_fraction
+from kvbound.units import is_bare_fraction
 from kvbound.workloads import Synthetic
 
+__all__ = [
+    "LIBRARY",
+    "document",
+    "from_mapping",
+    "library",
+    "make_instance",
+    "read_instance",
+    "read_json",
+    "write_expanded",
+    "write_instance",
+    "write_json",
+]
+
 LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
-_MOST_BYTES = 1 << 30
 
 
 def library() -> dict[str, Path]:
@@ -56,44 +69,6 @@ def read_instance(source: Path | str, *, overrides: Mapping[str, Any] | None = N
     return from_mapping(read_json(path), file=path, folder=path.parent, overrides=overrides)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON document.
-
-    Raises
-    ------
-    InputError
-        The file is missing, too large, not UTF-8, not JSON, or names a field twice.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in fields:
-                raise InputError(path, key, "every field once, found it twice")
-            fields[key] = value
-        return fields
-
-    def no_constant(text: str) -> Any:
-        raise InputError(path, "", f"finite numbers, found {text}")
-
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(path, "", f"at most {_MOST_BYTES:,} bytes; keep the trace in a folder")
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant, parse_float=Written)
-    except OSError as error:
-        raise InputError(path, "", f"a readable file: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(path, "", "UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise InputError(path, "", f"JSON, but {error.msg} at {place}") from None
-    except ValueError:
-        raise InputError(path, "", "numbers of at most a few thousand digits") from None
-    except RecursionError:
-        raise InputError(path, "", "JSON that is not nested thousands of levels deep") from None
-
-
 def from_mapping(
     mapping: object,
     *,
@@ -116,7 +91,7 @@ def from_mapping(
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
     changes = dict(_pairs(fields.raw("overrides", default={}), file)) | dict(overrides or {})
-    name = fields.text("name")
+    name = fields.name("name")
     fields.done()
     return make_instance(name, **parts, overrides=changes, file=file, folder=folder)
 

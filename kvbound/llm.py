@@ -126,7 +126,7 @@ class Llm:
         fields = Fields(mapping, file, field)
         sources, config = fields.child("sources", {}), fields.child("config", {})
         llm: dict[str, Any] = {
-            "name": fields.text("name"),
+            "name": fields.name("name"),
             "layers": fields.integer("layers", 1, MAX_LAYERS),
             "kv_bytes_per_token_layer": _whole_bytes(fields, "kv_bytes_per_token_layer"),
             "weight_bytes": math.ceil(fields.bytes("weight_bytes")),

@@ -16,6 +16,7 @@ from kvbound import llm_parts
 from kvbound.errors import InputError
 from kvbound.fields import Fields, join, located, show
 from kvbound.llm import MAX_LAYERS, Llm
+from kvbound.reading import read_bytes
 
 _DTYPE_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
 # these say that some layers keep no KV cache of the usual form
@@ -74,9 +75,7 @@ def from_config(config: Mapping[str, Any] | str | Path, name: str | None = None)
 
 def _load(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(path, "", f"a readable file ({error.strerror})") from None
+        return json.loads(read_bytes(path))
     except (ValueError, RecursionError):
         raise InputError(path, "", "a JSON object, as the config.json of a model has it") from None
 

@@ -169,7 +169,7 @@ class Memory:
         fields = Fields(mapping, file, field)
         rates = fields.child("resources")
         memory: dict[str, Any] = {
-            "name": fields.text("name"),
+            "name": fields.name("name"),
             "resources": {name: rates.bandwidth(name) for name in rates},
             "tiers": tuple(_read_tier(tier, share_of) for tier in fields.children("tiers")),
             "source": fields.text("source", ""),
@@ -200,7 +200,7 @@ class Memory:
 
 def _read_tier(fields: Fields, share_of: Callable[[Fraction], float] | None) -> Tier:
     tier = Tier(
-        name=fields.text("name"),
+        name=fields.name("name"),
         capacity=_read_capacity(fields, share_of),
         reads=fields.names("reads"),
         writes=fields.names("writes"),

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.files import atomic_write, open_npz
+from kvbound.files import atomic_write
 from kvbound.instance import Instance
+from kvbound.reading import open_npz
 from kvbound.schedule import ANOTHERS, LayerEvents, Schedule, read_schedule
 
 SCHEMA = "kvbound.residency/1"
@@ -89,24 +90,17 @@ def read_start(path: Path | str, instance: Instance) -> Schedule | Residency:
         The file is no schedule, or one of another instance.
     """
     layers, prefill, steps = instance.layers, instance.prefill_tokens, instance.decode_steps
-    with open_npz(path, "a schedule file") as arrays:
-        if str(arrays.get("schema")) != SCHEMA:
+    with open_npz(path, "a schedule file") as file:
+        if file.text("schema") != SCHEMA:
             return read_schedule(
                 path, instance_sha256=instance.sha256, layers=layers, prefill=prefill, steps=steps
             )
-        if str(arrays.get("instance_sha256")) != instance.sha256:
+        if file.text("instance_sha256") != instance.sha256:
             raise InputError(path, "instance_sha256", ANOTHERS)
-
-        def array(name: str, *shape: int) -> NDArray[np.uint8]:
-            found = arrays.get(name)
-            if found is None or found.dtype != np.uint8 or found.shape != shape:
-                raise InputError(path, name, f"an array of uint8, shape {shape}")
-            return found
-
         residency = Residency()
-        residency.initial = array("initial", layers, prefill)
+        residency.initial = file.array("initial", np.uint8, layers, prefill)
         for layer in range(layers):
-            residency.put(layer, array(f"after_{layer}", *instance.trace.rows[layer].shape))
+            residency.put(layer, file.array(f"after_{layer}", np.uint8, *instance.trace.rows[layer].shape))
         return residency
 
 

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.files import atomic_write, read_npz
+from kvbound.files import atomic_write
+from kvbound.reading import open_npz
+from kvbound.units import show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,18 +201,16 @@ def read_schedule(
     InputError
         The file is not a schedule, or one of another instance.
     """
-    arrays = read_npz(path, "a schedule file")
-    if str(arrays.get("schema")) != SCHEMA:
-        raise InputError(path, "schema", f"{SCHEMA!r}, found {arrays.get('schema')}")
-    if str(arrays.get("instance_sha256")) != instance_sha256:
-        raise InputError(path, "instance_sha256", ANOTHERS)
-    for name, dtype in {"initial": np.uint8, "slot": np.int64, "item": np.int64, "tier": np.uint8}.items():
-        if name not in arrays or arrays[name].dtype != dtype:
-            raise InputError(path, name, f"an array of {np.dtype(dtype)}")
-    initial, slot, item, tier = (arrays[name] for name in ("initial", "slot", "item", "tier"))
-    if initial.shape != (layers, prefill):
-        raise InputError(path, "initial", f"shape {(layers, prefill)}, found {initial.shape}")
-    if not slot.shape == item.shape == tier.shape or slot.ndim != 1:
+    with open_npz(path, "a schedule file") as file:
+        if (schema := file.text("schema")) != SCHEMA:
+            raise InputError(path, "schema", f"{SCHEMA!r}, found {show(schema)}")
+        if file.text("instance_sha256") != instance_sha256:
+            raise InputError(path, "instance_sha256", ANOTHERS)
+        initial = file.array("initial", np.uint8, layers, prefill)
+        most = steps * layers * (prefill + steps)  # no item has two events in a slot
+        slot, item = (file.array(name, np.int64, -1, most=most) for name in ("slot", "item"))
+        tier = file.array("tier", np.uint8, -1, most=most)
+    if not slot.size == item.size == tier.size:
         raise InputError(path, "slot", "one event per entry of slot, item and tier")
     if slot.size and (slot.min() < 0 or slot.max() >= steps * layers or np.any(np.diff(slot) < 0)):
         raise InputError(path, "slot", f"ascending slots from 0 to {steps * layers - 1}")

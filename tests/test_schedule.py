@@ -135,7 +135,7 @@ def changed(name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> dict[s
         (changed("slot", lambda a: a[::-1].copy()), "slot"),
         (changed("slot", lambda a: a - 1), "slot"),
         (changed("slot", lambda a: a + 1), "slot"),
-        (changed("item", lambda a: a[:, None]), "slot"),
+        (changed("item", lambda a: a[:, None]), "item"),
         (changed("item", lambda a: a + 7), "item"),
         (changed("item", lambda a: a - 7), "item"),
         (changed("item", lambda a: a // 7 * 7 + 6), "item"),

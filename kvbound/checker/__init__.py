@@ -53,5 +53,5 @@ def check(expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: f
         if schema not in CHECKERS:
             raise Refused(f"schema is {schema!r}, expected one of {', '.join(CHECKERS)}")
     except Refused as refusal:
-        return Report("unknown", tuple(map(str, refusal.args)))
+        return Report.refused("unknown", refusal, [], None)
     return CHECKERS[schema](expanded, rows, arrays, claimed_s=claimed_s)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
+import os
+import stat
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._report import Floats, Refused
+from kvbound.checker._report import Floats, Refused, Unreadable
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
 Source: TypeAlias = Mapping[str, Any] | Path | str
+_Taken = TypeVar("_Taken")
 
 _MOST = 1 << 60
 """No single size may be larger."""
+
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""How to open a file: a pipe is opened at once, too, and then refused."""
+
+_HEADER = 10_000
+"""Bytes that the header of an array, or a text, may have at most."""
 
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
@@ -155,27 +166,41 @@ def load(source: Source) -> Mapping[str, Any]:
 
 
 class _File(Mapping[str, Any]):
-    """Arrays of an npz file: a schedule at the published size would fill the memory."""
+    """Arrays of an npz file: a schedule at the published size would fill the memory.
+
+    So would a file of a few megabytes, if nobody looked at the sizes it claims before unpacking.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._names = self._open(lambda file: tuple(file))
+        names = self._open(lambda file: file.namelist())
+        self._names = tuple(name.removesuffix(".npy") for name in names)
 
-    def _open(self, take: Callable[[Mapping[str, Any]], Any]) -> Any:
+    def _open(self, take: Callable[[zipfile.ZipFile], _Taken]) -> _Taken:
         try:
-            with open(self._path, "rb") as stream:
-                file = np.load(stream, allow_pickle=False)
-                if not isinstance(file, Mapping):
-                    raise ValueError("it holds a single array")
-                return take(file)
+            # a pipe is opened at once, too, and then refused
+            handle = os.open(
+                self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            )
+            with os.fdopen(handle, "rb") as stream:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    raise ValueError("it is no regular file")
+                with zipfile.ZipFile(stream) as file:
+                    return take(file)
+        except Refused:
+            raise
         except Exception as error:  # whatever a damaged file makes the zip and array readers raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Refused(f"{self._path} is no readable npz file: {reason}") from None
+            raise Unreadable(f"{self._path} is no readable npz file: {reason}") from None
+
+    def read(self, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]) -> NDArray[Any]:
+        """Return an array after `verify` has seen its type and shape."""
+        return self._open(lambda file: _unpack(file, f"{name}.npy", verify))
 
     def __getitem__(self, name: str) -> Any:
         if name not in self:
             raise KeyError(name)
-        return self._open(lambda file: file[name])
+        return self.read(name, lambda dtype, shape: None)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -187,23 +212,68 @@ class _File(Mapping[str, Any]):
         return len(self._names)
 
 
+def _unpack(
+    file: zipfile.ZipFile, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]
+) -> NDArray[Any]:
+    info = file.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("it is neither stored nor deflated")
+    with file.open(info) as stream:
+        start = io.BytesIO(stream.read(_HEADER))
+        first = np.lib.format.read_magic(start)[0] == 1
+        header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = header(start)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or info.file_size != start.tell() + size:
+            raise ValueError("its data are objects, or not as many as it says")
+        verify(dtype, shape)
+        data, at, part = np.empty(size, np.uint8), 0, start.read()
+        while part:
+            data[at : at + len(part)] = np.frombuffer(part, np.uint8)
+            at, part = at + len(part), stream.read(1 << 20)
+        if at != size:
+            raise ValueError("it is cut off")
+    values = data.view(dtype)
+    return values.reshape(shape[::-1]).T if by_column else values.reshape(shape)
+
+
 def text(arrays: Mapping[str, Any], name: str) -> str:
-    """Return a string stored in the file."""
-    value = np.asarray(arrays.get(name, 0))
-    if value.dtype.kind != "U" or value.ndim:
-        raise Refused(f"the file has no text {name!r}")
+    """Return a short string stored in the file."""
+
+    def verify(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        if dtype.kind != "U" or shape or not 0 < dtype.itemsize <= _HEADER:
+            raise Unreadable(f"the file has no text {name!r}")
+
+    value = _verified(arrays, name, verify) if name in arrays else np.asarray(0)
+    verify(value.dtype, value.shape)
     return str(value)
 
 
-def array(arrays: Mapping[str, Any], name: str, dtype: str, *shape: int) -> NDArray[Any]:
-    """Return an array of exactly this type and shape; -1 stands for any length."""
+def array(
+    arrays: Mapping[str, Any], name: str, dtype: str, *shape: int, most: int | None = None
+) -> NDArray[Any]:
+    """Return an array of exactly this type and shape; -1 stands for any length, if at most `most`."""
+
+    def verify(found: np.dtype[Any], sizes: tuple[int, ...]) -> None:
+        fits = len(shape) == len(sizes) and all(w in (-1, n) for w, n in zip(shape, sizes, strict=True))
+        if found != np.dtype(dtype) or not fits:
+            wanted = ", ".join("any" if size < 0 else str(size) for size in shape) + "," * (len(shape) == 1)
+            raise Unreadable(f"{name} is {found!s:.40} {sizes!s:.60}, expected {dtype} ({wanted})")
+        if most is not None and math.prod(sizes) > most:
+            raise Unreadable(f"{name} has {math.prod(sizes)} entries, expected at most {most}")
+
     if name not in arrays:
-        raise Refused(f"the file has no array {name!r}")
+        raise Unreadable(f"the file has no array {name!r}")
+    return _verified(arrays, name, verify)
+
+
+def _verified(
+    arrays: Mapping[str, Any], name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]
+) -> NDArray[Any]:
+    if isinstance(arrays, _File):
+        return arrays.read(name, verify)
     value = np.asarray(arrays[name])
-    fits = len(shape) == value.ndim and all(w in (-1, n) for w, n in zip(shape, value.shape, strict=True))
-    if value.dtype != np.dtype(dtype) or not fits:
-        sizes = ", ".join("any" if size < 0 else str(size) for size in shape) + "," * (len(shape) == 1)
-        raise Refused(f"{name} is {value.dtype} {value.shape}, expected {dtype} ({sizes})")
+    verify(value.dtype, value.shape)
     return value
 
 

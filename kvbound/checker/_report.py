@@ -17,6 +17,10 @@ class Refused(Exception):
     """A problem after which nothing can be replayed; the arguments are the sentences."""
 
 
+class Unreadable(Refused):
+    """The file is damaged, or too small or too large for what it says it is."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What the checker found; the numbers are its own and None where nothing could be replayed.
@@ -38,6 +42,8 @@ class Report:
         Per resource ``(resources,)``: share of the decode time that it works, where that is certain.
     bound_s
         Certificates only: the time lower bound proved, in seconds, rounded down.
+    unreadable
+        Nothing was checked, as the file is damaged.
     """
 
     schema: str
@@ -51,6 +57,13 @@ class Report:
     mean_alpha: float | None = None
     bound_s: float | None = None
     busy: Floats | None = None
+    unreadable: bool = False
+
+    @classmethod
+    def refused(cls, schema: str, refusal: Refused, problems: list[str], sha256: str | None) -> Report:
+        """Report a refusal after other problems; unreadable only if nothing else explains it."""
+        damaged = isinstance(refusal, Unreadable) and not problems
+        return cls(schema, (*problems, *map(str, refusal.args)), sha256, unreadable=damaged)
 
     @property
     def ok(self) -> bool:

@@ -75,7 +75,7 @@ def check_certificate(
         given = _take_apart(case, arrays)
         rooms = _rooms(case, given)
     except Refused as refusal:
-        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
+        return Report.refused(SCHEMA, refusal, problems, sha256)
     total = _total(case, given, rows) - sum(
         room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items()
     )

@@ -56,7 +56,7 @@ def check_fang2025(
         problems = tie(arrays, case, SCHEMA, "fang2025")
         log = _take_apart(case, arrays)
     except Refused as refusal:
-        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
+        return Report.refused(SCHEMA, refusal, problems, sha256)
     held = _check_pool(case, log, problems)
     hits, reads, before = _replay(case, rows, log, problems)
     _check_charges(case, log, before, problems)
@@ -185,7 +185,8 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Log:
     problems: list[str] = []
 
     def events(kind: str) -> Ints:
-        slot, item = (array(arrays, f"{kind}_{part}", "int64", -1) for part in ("slot", "item"))
+        most = slots * items  # each once in a slot
+        slot, item = (array(arrays, f"{kind}_{part}", "int64", -1, most=most) for part in ("slot", "item"))
         if slot.size != item.size:
             raise Refused(f"{kind}_slot and {kind}_item differ in length")
         outside = (slot < 0) | (slot >= slots) | (item < 0) | (item >= items)
@@ -199,7 +200,7 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Log:
         )
         return keys
 
-    initial = np.sort(array(arrays, "initial", "int64", -1))
+    initial = np.sort(array(arrays, "initial", "int64", -1, most=items))
     note(problems, (initial < 0) | (initial >= items), lambda _: "initial names an item outside the trace")
     note(problems, np.diff(initial) == 0, lambda k: f"initial names {_what(case, initial[k])} twice")
     adds, removes = events("add"), events("remove")

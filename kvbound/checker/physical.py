@@ -44,7 +44,7 @@ def check_schedule(
         problems = tie(arrays, case, SCHEMA, "physical")
         initial, events = _take_apart(case, arrays)
     except Refused as refusal:
-        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
+        return Report.refused(SCHEMA, refusal, problems, sha256)
     check_initial(case, initial, problems)
     layers = [
         _replay(case, number, rows[number], initial[number], events[number], problems)
@@ -76,8 +76,9 @@ class Layer:
 def _take_apart(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[_Events]]:
     """Return the initial tiers and each layer's events; refuse what cannot be replayed at all."""
     initial = array(arrays, "initial", "uint8", case.layers, case.prefill)
-    slot, item = (array(arrays, name, "int64", -1) for name in ("slot", "item"))
-    tier = array(arrays, "tier", "uint8", -1).astype(np.int64)
+    most = case.steps * case.layers * case.tokens  # no item has two events in a slot
+    slot, item = (array(arrays, name, "int64", -1, most=most) for name in ("slot", "item"))
+    tier = array(arrays, "tier", "uint8", -1, most=most).astype(np.int64)
     if not slot.size == item.size == tier.size:
         raise Refused("slot, item and tier differ in length")
     (step, layer), (owner, token) = np.divmod(slot, case.layers), np.divmod(item, case.tokens)

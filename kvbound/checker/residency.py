@@ -42,7 +42,7 @@ def check_residency(
             after = array(arrays, f"after_{layer}", "uint8", *rows[layer].shape)
             layers.append(_replay(case, layer, rows[layer], initial[layer], after, problems))
     except Refused as refusal:
-        return Report(SCHEMA, (*problems, *map(str, refusal.args)), sha256)
+        return Report.refused(SCHEMA, refusal, problems, sha256)
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
 
 

@@ -72,7 +72,10 @@ def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
     if not zipfile.is_zipfile(path):
         expected = "a schedule or certificate file (.npz), but it is truncated or something else"
         raise InputError(path, "", expected)
-    return replay(case.expanded(), case.trace.rows, path)
+    report = replay(case.expanded(), case.trace.rows, path)
+    if report.unreadable:
+        raise InputError(path, "", f"a schedule or certificate of this instance; {report.problems[0]}")
+    return report
 
 
 def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:

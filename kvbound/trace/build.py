@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,23 @@ from kvbound.trace import bits
 
 MAX_LAYERS: Final = 4096
 MAX_TOKENS: Final = 2**27
+MAX_SLOTS: Final = 2**24
+MAX_ITEMS: Final = 2**27
+_FREE: Final = 2**28
+_PER_READ, _PER_ITEM = 64, 32
+"""What lists may take in memory, about: so many bytes in any case, and more for every read."""
+
+
+def too_large(layers: int, prefill_tokens: int, decode_steps: int) -> str | None:
+    """What was expected of a trace's shape, if it is too large for any array over slots or items."""
+    for what, found, most in (
+        ("tokens in all", prefill_tokens + decode_steps, MAX_TOKENS),
+        ("steps times layers", decode_steps * layers, MAX_SLOTS),
+        ("tokens times layers", (prefill_tokens + decode_steps) * layers, MAX_ITEMS),
+    ):
+        if found > most:
+            return f"at most {most:,} {what}, not {found:,}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +72,7 @@ class RowBuilder:
         self.prefill_tokens, self.file, self._folder = prefill_tokens, file, folder
         steps, layers = counts.shape
         width = bits.row_bytes(prefill_tokens + steps)
+        self._refuse_large(layers, steps, width, int(counts.sum()))
         self._offsets = np.concatenate([np.zeros((1, layers), np.int64), np.cumsum(counts, axis=0)])
         self.rows = tuple(
             self._array(f"layer-{layer:03}", (steps, width), np.uint8) for layer in range(layers)
@@ -61,6 +80,20 @@ class RowBuilder:
         self.order: list[Order | None] = [None] * layers
         self._mask = np.zeros(8 * width, np.uint8)
         self._filled = np.zeros(counts.shape, np.bool_)
+
+    def _refuse_large(self, layers: int, steps: int, width: int, reads: int) -> None:
+        """Refuse what would fill the memory, or the disk, though next to nothing is in the lists."""
+        tokens = self.prefill_tokens + steps
+        if excess := too_large(layers, self.prefill_tokens, steps):
+            raise InputError(self.file, "", excess)
+        needed = layers * steps * width
+        if self._folder is None:
+            room, needed = _FREE + _PER_READ * reads, needed + _PER_ITEM * layers * tokens
+        else:
+            room = shutil.disk_usage(self._folder).free
+        if needed > room:
+            shape = f"{layers:,} layers, {steps:,} steps and {tokens:,} tokens with {reads:,} reads"
+            raise InputError(self.file, "", f"a trace of at most {room:,} bytes; {shape} take {needed:,}")
 
     @property
     def layers(self) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, RowBuilder, as_ids
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, RowBuilder, as_ids, too_large
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +243,8 @@ def _check_shapes(trace: Trace) -> None:
         raise fail("prefill_tokens", f"0 to {MAX_TOKENS:,} tokens, not {trace.prefill_tokens:,}")
     if trace.decode_steps < 1:
         raise fail("decode_steps", "at least 1 step")
+    if excess := too_large(trace.layers, trace.prefill_tokens, trace.decode_steps):
+        raise fail("layers", excess)
     shape = (trace.decode_steps, bits.row_bytes(trace.tokens))
     if len(trace.order) != trace.layers or len(trace.mass) != trace.layers:
         raise fail("order", "one entry per layer in order and mass")

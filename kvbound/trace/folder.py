@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError, UsageError
 from kvbound.fields import Fields
 from kvbound.files import atomic_dir, check_writable
+from kvbound.reading import open_file, read_json
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, too_large
 from kvbound.trace.check import check_layer
 from kvbound.trace.data import Trace
 
@@ -48,8 +49,8 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     layers, prefill, steps = (header.integer(k, low, high) for k, low, high in _SIZES)
     hashes = header.child("sha256")
     files = {name: hashes.text(name) for name in hashes}
-    if prefill + steps > MAX_TOKENS:
-        raise header.error("prefill_tokens", f"at most {MAX_TOKENS:,} tokens in all")
+    if excess := too_large(layers, prefill, steps):
+        raise header.error("decode_steps", excess)
     shape = (steps, bits.row_bytes(prefill + steps))
     rows, order, mass = [], [], []
     for layer in range(layers):
@@ -149,13 +150,9 @@ _SIZES: Final = (
 
 def _read_header(path: Path) -> Fields:
     file = path / HEADER
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(path, HEADER, "a trace folder with this file in it") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(file, "", f"JSON ({error})") from None
-    header = Fields(content, file)
+    if not file.exists():
+        raise InputError(path, HEADER, "a trace folder with this file in it")
+    header = Fields(read_json(file), file)
     if header.text("schema") != SCHEMA:
         raise header.error("schema", f"{SCHEMA!r}, not {header.text('schema')!r}")
     return header
@@ -170,10 +167,11 @@ def _open(
     """
     if name not in files:
         raise InputError(path / HEADER, f"sha256.{name}", "the hash of this file, but it is missing")
+    if not (path / name).exists():
+        raise InputError(path, name, "this file, but it is missing")
+    open_file(path / name).close()  # NumPy would wait at a pipe
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path / name, mode="r")
-    except FileNotFoundError:
-        raise InputError(path, name, "this file, but it is missing") from None
     except (ValueError, OSError, EOFError, OverflowError, TokenError):  # all that numpy's reader raises
         raise InputError(
             path / name, "", "a whole .npy file of numbers, but it is truncated or damaged"

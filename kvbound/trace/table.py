@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError
 from kvbound.files import atomic_write
 from kvbound.progress import Progress, silent
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, RowBuilder, as_ids
+from kvbound.reading import open_file
+from kvbound.trace.build import MAX_LAYERS, MAX_SLOTS, MAX_TOKENS, RowBuilder, as_ids
 from kvbound.trace.data import Trace
 from kvbound.trace.folder import new_folder, read_folder, write_header
 
 COLUMNS: Final = "n,l,read_kv"
 _REPORT_ROWS: Final = 1024
+_LONGEST: Final = 1 << 26
+"""Bytes of a line: a compressed file can hold one without an end."""
 
 
 def read_table(path: Path, *, folder: Path | None = None, progress: Progress | None = None) -> RowBuilder:
@@ -98,11 +101,13 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
 
 def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
     """Length of every list (steps, layers), and the smallest n; checks that every row is there once."""
-    columns: tuple[array[int], ...] = (array("q"), array("q"), array("q"))
+    columns: tuple[array[int], ...] = (array("i"), array("h"), array("i"))
     for place, line in _lines(path):
         n, layer, text = _split(path, place, line)
         for column, value in zip(columns, (n, layer, text.count(b",") + 1 if text else 0), strict=True):
             column.append(value)
+        if len(columns[0]) > MAX_SLOTS:
+            raise InputError(path, place, f"at most {MAX_SLOTS:,} rows")
     steps, layers, sizes = (np.array(column, np.int64) for column in columns)
     if not len(steps):
         raise InputError(path, "", "at least one row below the header")
@@ -151,19 +156,21 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
             header = file.readline(1000).removeprefix(b"\xef\xbb\xbf").translate(None, b'" \r\n')
             if header != COLUMNS.encode():
                 raise InputError(path, "line 1", f"the header {COLUMNS}")
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=2):
+                if len(line) == _LONGEST:
+                    raise InputError(path, f"line {number}", f"at most {_LONGEST:,} bytes")
                 if not line.isspace():
                     yield f"line {number}", line
-    except FileNotFoundError:
-        raise InputError(path, "", "a file, but it is missing") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, "", f"a readable CSV file ({error})") from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    with open_file(path, "a readable CSV file") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")  # type: ignore[return-value]
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if compressed else file  # type: ignore[misc]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError, UsageError
-from kvbound.files import read_npz
+from kvbound.reading import open_npz
 from kvbound.trace import Trace
 
 Probabilities = NDArray[np.float32]
@@ -165,9 +165,11 @@ def _from_triangles(path: Path | str, triangles: NDArray[Any]) -> Iterator[Proba
 
 
 def _load(path: Path | str) -> dict[str, NDArray[Any]]:
-    arrays = read_npz(path, "a recording")
-    arrays = {name: arrays[name] for name in ("q", "k", "p") if name in arrays}
+    with open_npz(path, "a recording") as file:
+        arrays: dict[str, NDArray[Any]] = {
+            name: file.numbers(name, "f") for name in ("q", "k", "p") if name in file.names
+        }
     for name, array in arrays.items():
-        if array.dtype.kind != "f" or array.ndim < 3 or not bool(np.isfinite(array).all()):
+        if array.ndim < 3 or not bool(np.isfinite(array).all()):
             raise InputError(path, name, "finite numbers")
     return arrays

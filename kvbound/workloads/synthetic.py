@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kvbound.fields import Fields, located
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS
+from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, too_large
 
 
 class CountRule(StrEnum):
@@ -85,8 +85,9 @@ class Synthetic(ABC):
             "sparsity": fields.share("sparsity"),
             "seed": fields.integer("seed"),
         }
-        if values["prefill_tokens"] + values["decode_steps"] > MAX_TOKENS:
-            raise fields.error("decode_steps", f"at most {MAX_TOKENS:,} tokens with the prompt's")
+        shape = (int(values[name]) for name in ("layers", "prefill_tokens", "decode_steps"))
+        if excess := too_large(*shape):
+            raise fields.error("decode_steps", excess)
         return values
 
     @classmethod
