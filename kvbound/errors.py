@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 200
+"""Characters of a field's path that a message shows: files can name anything."""
+
 
 class KvboundError(Exception):
     """Base of every expected failure; the message is one clear sentence."""
@@ -35,7 +38,8 @@ class InputError(KvboundError):
 
     def __init__(self, file: object, field: str, expected: str) -> None:
         self.file, self.field, self.expected = str(file), field, expected
-        place = f"{file}: {field}" if field else str(file)
+        shown = field if len(field) <= _LONGEST else f"{field[:_LONGEST]}..."
+        place = f"{file}: {shown}" if field else str(file)
         super().__init__(_printable(f"{place}: expected {expected}"))
 
 

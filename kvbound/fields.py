@@ -29,6 +29,8 @@ MAX_BANDWIDTH = 1e18
 MIN_BANDWIDTH = 1e-6
 MAX_SECONDS = 1e9
 
+_LONGEST = 200
+
 Choice = TypeVar("Choice", bound=StrEnum)
 Number = TypeVar("Number", float, Fraction)
 _MISSING: Any = object()
@@ -98,8 +100,8 @@ class Fields:
     def name(self, key: str) -> str:
         """Non-empty text of one line."""
         value = self.text(key)
-        if not _plain(value):
-            raise self.error(key, f"a name of one line, not {show(value)}")
+        if not _plain(value) or len(value) > _LONGEST:
+            raise self.error(key, f"a name of one line and {_LONGEST} characters at most, not {show(value)}")
         return value
 
     def boolean(self, key: str, default: Any = _MISSING) -> bool:

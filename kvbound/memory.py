@@ -18,6 +18,7 @@ from kvbound.units import UnitError, is_share, whole_down
 
 MAX_TIERS: Final = 8
 """With links the facets of slot times triple with each tier: 2,000 of eight."""
+MAX_RESOURCES: Final = 128
 ENERGY_LEVELS: Final = ("device", "system")
 ENERGY_POINTS: Final = ("low", "mid", "high")
 
@@ -94,6 +95,8 @@ class Memory:
             self._require(
                 0 < rate < math.inf, f"resources.{name}", f"a finite bandwidth above 0, not {rate!r}"
             )
+        rates = len(self.resources)
+        self._require(rates <= MAX_RESOURCES, "resources", f"at most {MAX_RESOURCES} resources, not {rates}")
         count = len(self.tiers)
         self._require(2 <= count <= MAX_TIERS, "tiers", f"2 to {MAX_TIERS} tiers, fast to slow, not {count}")
         for k, tier in enumerate(self.tiers):

@@ -132,7 +132,7 @@ def format_share(share: float) -> str:
 def show(value: object) -> str:
     """`value` in at most 60 characters."""
     try:
-        text = repr(value)
+        text = value.text if isinstance(value, Written) else repr(value)
     except (ValueError, RecursionError):  # thousands of digits, or of levels
         text = f"a value of type {type(value).__name__}, too long to print"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -5,6 +5,7 @@ Every failure ends in `main`: one sentence on stderr and the exit code scripts r
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,9 @@ def _run(argv: Sequence[str] | None) -> int:
     from kvbound.cli.app import build
     from kvbound.cli.interrupts import interruptible
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, terminals may lack letters
+            stream.reconfigure(errors="backslashreplace")
     args = list(sys.argv[1:] if argv is None else argv)
     with interruptible():
         code = build()(args=args, prog_name="kvbound", standalone_mode=False)

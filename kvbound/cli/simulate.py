@@ -10,6 +10,9 @@ import typer
 
 from kvbound.cli import complete, console, options, output, source
 from kvbound.errors import UsageError
+from kvbound.units import show
+
+_MOST = 2**53
 
 
 def simulate(
@@ -102,8 +105,11 @@ def _value(name: str, text: str, default: object) -> Any:
             from kvbound.units import is_share, parse_share
 
             return parse_share(text) if is_share(text) else float(text)
-        return kind(text)
+        value = kind(text)
+        if kind is int and abs(value) > _MOST:
+            raise ValueError
+        return value
     except (KeyError, ValueError):
         words = {"bool": "true or false", "int": "an integer", "float": "a number"}
         expected = words.get(kind.__name__, kind.__name__)
-        raise UsageError(f"--set {name}: expected {expected}, not {text!r}") from None
+        raise UsageError(f"--set {name}: expected {expected}, not {show(text)}") from None

@@ -122,7 +122,10 @@ def _overrides(parts: Parts) -> dict[str, Any]:
 def _rules(texts: Sequence[str]) -> dict[str, Any]:
     from kvbound.instance import Rules
 
-    rules = {key: int(text) if text.isdecimal() else text for key, text in pairs("--rule", texts)}
+    rules = {
+        key: int(text) if text.isdecimal() and len(text) < 20 else text
+        for key, text in pairs("--rule", texts)
+    }
     try:
         Rules.from_mapping(rules, "--rule")
         return rules

@@ -118,8 +118,8 @@ def count_bits(words: NDArray[np.uint64]) -> Ints:
 
 
 def _span(instance: Instance) -> int:
-    """Tokens of a unit."""
-    return math.lcm(instance.granularity, 64)
+    """Tokens of a unit: whole blocks and whole words, but no more than a row has."""
+    return min(math.lcm(instance.granularity, 64), 64 * -(-instance.tokens // 64))
 
 
 def count_units(instance: Instance) -> int:

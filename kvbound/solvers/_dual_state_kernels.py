@@ -80,7 +80,7 @@ def backward(
                     births[layer, lane] = np.argmin(after)
                     total[layer, lane] = after.min()
                     continue
-                read = _count(row, lane * size, size)
+                read = _count(row, lane * size, older)
                 for old in range(tiers):
                     best, to = after[old], old
                     for new in range(0 if migration == PREFETCH or read > 0 else old, tiers):
@@ -155,7 +155,7 @@ def tally(
                 old, new = np.int64(before[lane]), np.int64(plan[step, layer, lane])
                 older = min(token - blocks[layer, lane] * size, size)
                 if old < tiers:
-                    read = _count(row, lane * size, size)
+                    read = _count(row, lane * size, older)
                     mine[old] += read
                     if new != old and not (inclusive and new == tiers - 1):
                         mine[tiers + old] += older - read

@@ -271,8 +271,7 @@ def _tally(instance: Instance, lanes: Lanes, first: Bytes, plan: Bytes, used: In
 def _step(instance: Instance, lanes: Lanes, step: int) -> _Step:
     size, token = instance.granularity, instance.prefill_tokens + step
     bits = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little")
-    shape = lanes.blocks.shape
-    read = bits[:, : shape[1] * size].reshape(*shape, size).sum(axis=2, dtype=np.int64)
+    read = np.add.reduceat(bits, np.arange(0, bits.shape[1], size), axis=1, dtype=np.int64)
     first = lanes.blocks * size
     born = np.clip(token - first, 0, size)
     return _Step(read, born, lanes.born == step, (first < token) & (token < first + size))

@@ -19,8 +19,8 @@ MAX_TOKENS: Final = 2**27
 MAX_SLOTS: Final = 2**24
 MAX_ITEMS: Final = 2**27
 _FREE: Final = 2**28
-_PER_READ, _PER_ITEM = 64, 32
-"""What lists may take in memory, about: so many bytes in any case, and more for every read."""
+_PER_READ, _PER_ITEM = 256, 32
+"""Bytes that lists may take unpacked: some in any case, and more for every read; and what an item takes."""
 
 
 def too_large(layers: int, prefill_tokens: int, decode_steps: int) -> str | None:
@@ -86,11 +86,11 @@ class RowBuilder:
         tokens = self.prefill_tokens + steps
         if excess := too_large(layers, self.prefill_tokens, steps):
             raise InputError(self.file, "", excess)
-        needed = layers * steps * width
+        needed, room = layers * steps * width, _FREE + _PER_READ * reads
         if self._folder is None:
-            room, needed = _FREE + _PER_READ * reads, needed + _PER_ITEM * layers * tokens
+            needed += _PER_ITEM * layers * tokens
         else:
-            room = shutil.disk_usage(self._folder).free
+            room = min(room, shutil.disk_usage(self._folder).free)  # a memory map on a full disk is fatal
         if needed > room:
             shape = f"{layers:,} layers, {steps:,} steps and {tokens:,} tokens with {reads:,} reads"
             raise InputError(self.file, "", f"a trace of at most {room:,} bytes; {shape} take {needed:,}")

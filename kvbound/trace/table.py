@@ -102,12 +102,16 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
 def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
     """Length of every list (steps, layers), and the smallest n; checks that every row is there once."""
     columns: tuple[array[int], ...] = (array("i"), array("h"), array("i"))
+    low, high, width = MAX_TOKENS, 0, 0
     for place, line in _lines(path):
         n, layer, text = _split(path, place, line)
         for column, value in zip(columns, (n, layer, text.count(b",") + 1 if text else 0), strict=True):
             column.append(value)
+        low, high, width = min(low, n), max(high, n), max(width, layer + 1)
         if len(columns[0]) > MAX_SLOTS:
             raise InputError(path, place, f"at most {MAX_SLOTS:,} rows")
+        if len(columns[0]) > (high - low + 1) * width:
+            break  # some row stands there twice
     steps, layers, sizes = (np.array(column, np.int64) for column in columns)
     if not len(steps):
         raise InputError(path, "", "at least one row below the header")

@@ -1,5 +1,6 @@
 """Best paths: the fast way between two tiers, the general one and both kernels agree; slopes are slopes."""
 
+import dataclasses
 from typing import Any
 from unittest.mock import Mock
 
@@ -165,3 +166,30 @@ def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
         held.append(asked.held)
     assert np.mean(values) == pytest.approx(value)
     assert np.mean(held, axis=0) == pytest.approx(demand.held)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 60, 100, 2**20 - 1])
+@pytest.mark.parametrize("copies", ["inclusive", "exclusive"])
+def test_blocks_of_any_size_take_no_more_room_than_the_trace(size: int, copies: str) -> None:
+    """They need not fill whole words, and may reach beyond the last token."""
+    rng = np.random.default_rng(size)
+    base = tiny_instance(rng, tiers=3, copies=copies, migration="prefetch", granularity=1)
+    reads = RandomSwap(layers=base.layers, prefill_tokens=70, decode_steps=12, variation=0.3)
+    roomy = tuple(
+        dataclasses.replace(t, capacity=None if k == 2 else size * 10**4)
+        for k, t in enumerate(base.memory.tiers)
+    )
+    memory = dataclasses.replace(base.memory, tiers=roomy)
+    instance = dataclasses.replace(base, workload=reads, memory=memory).with_rules(granularity=size)
+    made = lanes(instance)
+    assert made.rows.shape[-1] == instance.trace.words(0).shape[1]
+    prices, capacity = any_prices(instance, rng)
+    capacity[-1] = 0
+    plain, compiled = (ManyTiers(instance, made, kernel) for kernel in ("numpy", "numba"))
+    (value, demand), (found, used) = (each.evaluate(prices, capacity) for each in (plain, compiled))
+    assert found == pytest.approx(value, rel=1e-12)
+    assert demand is not None
+    assert used is not None
+    np.testing.assert_allclose(used.used, demand.used)
+    np.testing.assert_allclose(used.held, demand.held)
+    assert demand.used[: instance.tiers].sum() == instance.trace.past_counts().sum()
