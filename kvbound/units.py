@@ -102,7 +102,7 @@ def is_bare_fraction(value: object) -> bool:
     """Whether `value` is a number above 0 and below 1, or text of one, without a unit."""
     try:
         return 0 < float(value) < 1  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

@@ -110,7 +110,7 @@ def test_mistakes_are_named(tmp_path: Path, path: str, value: object, field: str
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["nothing.trace", "nothing.csv", "x" * 5000, "a\0b"])
+@pytest.mark.parametrize("path", ["nothing.trace", "nothing.csv", "x" * 5000])
 def test_a_trace_that_is_not_there(tmp_path: Path, path: str) -> None:
     (tmp_path / "x.json").write_text(json.dumps(changed("trace", {"path": path})))
     with pytest.raises(InputError, match="nothing is there") as error:

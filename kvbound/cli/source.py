@@ -138,7 +138,7 @@ def _capacity(text: str | None) -> str | None:
 
     if text is not None:
         try:
-            size = parse_share(text) if is_share(text) else parse_bytes(text)
+            size = parse_share(text) if is_share(text) else float(parse_bytes(text))
         except UnitError as error:
             raise UsageError(f"--capacity: expected {error} (or a share such as 30%)") from None
         if is_bare_fraction(text):

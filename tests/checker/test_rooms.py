@@ -92,7 +92,7 @@ sizes = st.one_of(
 def test_every_part_sees_the_same_room(weights: Size, more: Size, kv: int, size: int) -> None:
     """Whole bytes, counted block by block in fractions."""
     exact = parse_bytes(weights) + parse_bytes(more)
-    capacity = str(float(exact)) if exact.denominator > 1 else int(exact)
+    capacity = f"{float(exact)}B" if exact.denominator > 1 else int(exact)
     instance = keeping(weights, capacity, kv, size)
     free = Fraction(math.floor(parse_bytes(capacity)) - math.ceil(parse_bytes(weights)))
     if free < 0:
@@ -189,7 +189,7 @@ def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
 def _written(rng: np.random.Generator, size: Fraction) -> Size:
     whole, tenth = divmod(size.numerator * 10 // size.denominator, 10)
     text = f"{whole}.{tenth}"
-    forms: list[Size] = [text, f"{text} B"]
+    forms: list[Size] = [f"{text}B", f"{text} B"]
     return forms[int(rng.integers(2))] if tenth or rng.random() < 0.5 else whole
 
 
