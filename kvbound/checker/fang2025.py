@@ -94,7 +94,8 @@ def check_best(case: Case, rows: Rows) -> Report:
     if (room := case.rooms[0]) is not None:
         held = min(held, max(room - 1, 0))
     new = (_newborn(case) < held).astype(np.int64)
-    none, served = np.zeros(slots, np.int64), np.full(slots, math.inf if capacity is None else float(capacity))
+    none = np.zeros(slots, np.int64)
+    served = np.full(slots, math.inf if capacity is None else float(capacity))
     alpha, steps = _cost(case, rates, reads, served, new, none)
     everything = case.layers * case.tokens * case.item_bytes
     return Report(
@@ -120,12 +121,12 @@ def _cost(
     served
         Bytes that tier 0 could serve, ``(slots,)``.
     """
-    size = case.item_bytes
+    size = float(case.item_bytes)
     demand = np.tile(case.weight_reads, case.steps) + reads * size
     share = np.divide(served, demand, out=np.ones_like(demand), where=demand > 0)
     alpha = np.minimum(share, rates.hbm / (rates.hbm + rates.external))
-    near = (alpha * demand + written * float(size)) / rates.hbm
-    far = ((1 - alpha) * demand + external * float(size)) / rates.external
+    near = (alpha * demand + written * size) / rates.hbm
+    far = ((1 - alpha) * demand + external * size) / rates.external
     if rates.read < rates.internal:
         far = np.maximum(far, size / min(rates.write, rates.internal - rates.read))
     else:

@@ -126,7 +126,7 @@ def _own(case: Case, report: Report) -> dict[str, Any]:
     if report.moved_bytes is not None:
         own["moved_bytes"] = dict(report.moved_bytes)
     if report.peak_bytes is not None:
-        own["peak_bytes"] = dict(zip(case.names, map(float, report.peak_bytes), strict=True))
+        own["peak_bytes"] = dict(zip(case.names, report.peak_bytes, strict=True))
     if report.busy is not None:
         own["utilisation"] = dict(zip(case.resources, report.busy.tolist(), strict=True))
     return own
