@@ -15,7 +15,7 @@ from kvbound.cost import evaluate, ideal, identify
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fields import show
 from kvbound.instance import Initial, Instance, Migration
-from kvbound.kernels import pick
+from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
 from kvbound.policies.base import (
     NOBODY,
@@ -81,7 +81,8 @@ def simulate(
         rule = make_policy(policy, **options)
         name = rule.name
     about: dict[str, Any] = {"method": name, "seed": operator.index(seed), "options": options}
-    pick(kernel)  # a wrong name is refused even where one kernel does it all
+    if named(kernel) == "numba":  # what cannot be had is refused even where one kernel does it all
+        pick(kernel)
     try:
         _ = instance.room
         if not instance.physical:

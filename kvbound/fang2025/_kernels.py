@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.kernels import compiled
 
-@nb.njit(cache=True)  # type: ignore[untyped-decorator]
+
+@compiled()
 def _count(words: NDArray[np.uint16]) -> int:
     """Bits set in all words."""
     total = 0
@@ -19,7 +20,7 @@ def _count(words: NDArray[np.uint16]) -> int:
     return total
 
 
-@nb.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _next_head(pages: NDArray[np.uint16], start: int) -> int:
     """See `kvbound.fang2025.pages`."""
     while start < pages.shape[1] and not pages[0, start] & 1:
@@ -27,7 +28,7 @@ def _next_head(pages: NDArray[np.uint16], start: int) -> int:
     return start
 
 
-@nb.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled()
 def swap_pages(
     pages: NDArray[np.uint16],
     layer: int,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.kernels import compiled
 from kvbound.solvers._anneal_board import UNBORN, Board, Ints
 from kvbound.solvers._anneal_kernels import _charge, _margins, _ticks
 from kvbound.solvers._anneal_moves import PICKY, VICTIMS
@@ -59,7 +59,7 @@ class Bits(NamedTuple):
     margin: Ints
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _there(bits: Bits, layer: int, token: int, state: int) -> bool:
     """Whether an item is in tier 0 in a state: 0 the start, i after the slot of step i - 1."""
     if state == 0:
@@ -68,7 +68,7 @@ def _there(bits: Bits, layer: int, token: int, state: int) -> bool:
     return (bits.after[layer, n >> 6, token] >> np.uint64(n & 63)) & _ONE != 0
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _run(board: Board, bits: Bits, layer: int, token: int, state: int) -> Run:
     """States around one, within its stay, in which the item is in the same tier."""
     inside = _there(bits, layer, token, state)
@@ -82,13 +82,13 @@ def _run(board: Board, bits: Bits, layer: int, token: int, state: int) -> Run:
     return layer, token, first, last
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _read(bits: Bits, layer: int, token: int, step: int) -> bool:
     """Whether a step reads an item."""
     return (bits.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _put(board: Board, bits: Bits, run: Run, inside: bool) -> None:
     """Put a run into tier 0, or out of it."""
     layer, token, first, last = run
@@ -107,7 +107,7 @@ def _put(board: Board, bits: Bits, run: Run, inside: bool) -> None:
         bits.held[t] += change
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _move(board: Board, bits: Bits, run: Run, inside: bool, touched: Ints, kept: Ints, number: int) -> int:
     """Put a run into the other tier and count that; return how many slots are touched by now."""
     layer, token, first, last = run
@@ -134,7 +134,7 @@ def _move(board: Board, bits: Bits, run: Run, inside: bool, touched: Ints, kept:
     return number
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _overfull(board: Board, bits: Bits, run: Run) -> int:
     """First moment of a run at which tier 0 holds more than it can, -1 if none."""
     layer, _, first, last = run
@@ -145,7 +145,7 @@ def _overfull(board: Board, bits: Bits, run: Run) -> int:
     return -1
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _propose(board: Board, bits: Bits, draws: Floats, m: int) -> tuple[bool, bool, Run]:
     """Whether there is a move, whether it goes to tier 0, and what moves."""
     layer, state = int(draws[m, 0] * board.layers), 1 + int(draws[m, 1] * board.steps)
@@ -176,7 +176,7 @@ def _propose(board: Board, bits: Bits, draws: Floats, m: int) -> tuple[bool, boo
     return fine, not inside, (layer, token, first, last)
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, number: int) -> Run:
     """Run of whoever makes way at a moment; token -1 if nobody was found."""
     layer = int(draws[m, 5 + 2 * number] * board.layers)
@@ -202,7 +202,7 @@ def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, n
     return _run(board, bits, layer, found, state)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def anneal(board: Board, bits: Bits, draws: Floats) -> None:
     """Try moves by rows of uniform numbers, (moves, DRAWS), and keep those that add no ticks."""
     most = 2 * (VICTIMS + 1)
@@ -244,7 +244,7 @@ def anneal(board: Board, bits: Bits, draws: Floats) -> None:
             _margins(board, bits.counts, touched[n], then[n], bits.margin)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def turn_back(turned: Words, rows: Words) -> None:
     """Turn bits over time, (chunks, tokens), into rows of tokens, (steps, words)."""
     steps = len(rows)

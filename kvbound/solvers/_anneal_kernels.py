@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.kernels import compiled
 from kvbound.solvers._anneal_board import UNBORN, UNLIMITED, Board, Ints, Tiers
 from kvbound.solvers._anneal_moves import LONGEST, LOOK, PICKY, PROBES, ROW, STRIDE, VICTIMS
 
@@ -19,7 +19,7 @@ _NEVER = np.int64(np.iinfo(np.int64).max)
 _FREE = np.int64(0)
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _ticks(board: Board, counts: Ints, slot: int) -> np.int64:
     """Ticks of a slot with these counts; see `_anneal_state.slot_ticks`."""
     rows, tiers, layer = board.rows, len(board.room), slot % board.layers
@@ -45,7 +45,7 @@ def _ticks(board: Board, counts: Ints, slot: int) -> np.int64:
     return np.int64(np.rint(best))
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _charge(
     counts: Ints, slot: int, tiers: int, inclusive: bool, read: int, past: int, newborn: bool, before: int,
     after: int, sign: int,
@@ -64,7 +64,7 @@ def _charge(
             counts[slot, 2 * tiers + last] += sign
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _count(
     board: Board, tier: Tiers, counts: Ints, paint: Paint, touched: Ints, kept: Ints, number: int
 ) -> int:
@@ -107,7 +107,7 @@ def _count(
     return number
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _swap(board: Board, tier: Tiers, held: Held, paint: Paint, olds: Tiers, done: int, back: bool) -> None:
     """Paint, and keep what was there before; or put that back."""
     block, low, high, new = paint
@@ -133,7 +133,7 @@ def _swap(board: Board, tier: Tiers, held: Held, paint: Paint, olds: Tiers, done
                     held[new, t] += 1
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _legal(board: Board, tier: Tiers, block: int, step: int) -> bool:
     """Whether a block may pass from the state before a step's slot to the one after it."""
     if step < 0 or step >= board.steps:
@@ -146,7 +146,7 @@ def _legal(board: Board, tier: Tiers, block: int, step: int) -> bool:
     return after > before or before == UNBORN or board.up == 2 or board.reads[block, step] > 0
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _overfull(board: Board, held: Held, full: int, block: int, low: int, high: int) -> int:
     """First moment of a block's states at which a tier holds more than it can, -1 if none."""
     layers, layer, room = board.layers, np.int64(board.layer[block]), board.room[full]
@@ -159,7 +159,7 @@ def _overfull(board: Board, held: Held, full: int, block: int, low: int, high: i
     return -1
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _margins(board: Board, counts: Ints, slot: int, now: int, margin: Ints) -> None:
     """See `_anneal_state.margins`."""
     last = len(board.room) - 1
@@ -175,7 +175,7 @@ def _margins(board: Board, counts: Ints, slot: int, now: int, margin: Ints) -> N
             counts[slot, target] -= 1
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _propose(board: Board, tier: Tiers, margin: Ints, draws: Floats, m: int) -> Paint:
     """Block, first and last state and new tier of a move."""
     stays, steps = len(board.block), board.steps
@@ -201,7 +201,7 @@ def _propose(board: Board, tier: Tiers, margin: Ints, draws: Floats, m: int) -> 
     return block, low, high, np.uint8((tier[block, high] + turn) % len(board.room))
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _victim(
     board: Board, tier: Tiers, margin: Ints, t: int, full: int, first: int, start: int, picky: bool
 ) -> tuple[int, int]:
@@ -229,7 +229,7 @@ def _victim(
     return found, found_state
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _undo(
     board: Board, tier: Tiers, counts: Ints, held: Held, spots: Ints, olds: Tiers, done: int, touched: Ints,
     kept: Ints, number: int,
@@ -243,7 +243,7 @@ def _undo(
             counts[touched[n], c] = kept[n, c]
 
 
-@nb.njit(cache=True, nogil=True, forceinline=True)  # type: ignore[untyped-decorator]
+@compiled(forceinline=True)
 def _make(
     board: Board, tier: Tiers, counts: Ints, held: Held, margin: Ints, draws: Floats, m: int, spots: Ints,
     olds: Tiers, touched: Ints, kept: Ints,
@@ -281,7 +281,7 @@ def _make(
     return False, VICTIMS + 1, number
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def anneal(
     board: Board,
     tier: Tiers,

@@ -63,7 +63,7 @@ class State(NamedTuple):
     """What the layers share; see SIZE, ROOM and LAST."""
 
 
-@compiled
+@compiled()
 def begin(state: State, layer: int, inside: Bools) -> None:
     """Put a layer's prompt where it starts, (prompt tokens,)."""
     for token in range(len(inside)):
@@ -78,7 +78,7 @@ def begin(state: State, layer: int, inside: Bools) -> None:
             _leave(state, layer, token)
 
 
-@compiled
+@compiled()
 def _join(state: State, layer: int, token: int, kind: int) -> None:
     at = state.when[layer, token]
     state.below[layer, token], state.kept[kind, layer, at] = state.kept[kind, layer, at], token
@@ -88,7 +88,7 @@ def _join(state: State, layer: int, token: int, kind: int) -> None:
     state.pool[LAST + kind] = max(state.pool[LAST + kind], at)
 
 
-@compiled
+@compiled()
 def _pop(state: State, layer: int, at: int, kind: int) -> int:
     """Take an item out of the top of a stack."""
     token = state.kept[kind, layer, at]
@@ -98,14 +98,14 @@ def _pop(state: State, layer: int, at: int, kind: int) -> int:
     return int(token)
 
 
-@compiled
+@compiled()
 def _leave(state: State, layer: int, token: int) -> None:
     at = state.when[layer, token]
     state.below[layer, token], state.left[layer, at] = state.left[layer, at], token
     state.inside[layer, token] = False
 
 
-@compiled
+@compiled()
 def _needs(state: State, layer: int, at: int) -> bool:
     """Whether a slot needs one more hit, beside those of items still to have an event and of spare ones."""
     if at == state.target.shape[1] - 1:
@@ -118,7 +118,7 @@ def _needs(state: State, layer: int, at: int) -> bool:
     return False
 
 
-@compiled
+@compiled()
 def _stay(state: State, layer: int, token: int) -> None:
     """Let an item that was hit stay if its next slot needs it or can use it, in place of a spare one."""
     at = state.when[layer, token]
@@ -134,7 +134,7 @@ def _stay(state: State, layer: int, token: int) -> None:
         _leave(state, layer, token)
 
 
-@compiled
+@compiled()
 def _last(state: State, kind: int) -> int:
     """Layer of an item of a kind that is read last; none if -1."""
     while state.pool[LAST + kind] >= 0:
@@ -145,7 +145,7 @@ def _last(state: State, kind: int) -> int:
     return -1
 
 
-@compiled
+@compiled()
 def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
     """Let an item in, in place of a spare one or one read later if need be; return whether that worked."""
     if state.pool[SIZE] >= state.pool[ROOM]:
@@ -168,12 +168,12 @@ def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool
     return True
 
 
-@compiled
+@compiled()
 def _flip(rows: Words, step: int, token: int) -> None:
     rows[step, token >> 6] ^= np.uint64(1) << np.uint64(token & 63)
 
 
-@compiled
+@compiled()
 def play(state: State, layer: int, words: Words, step: int, prefill: int, spare: int, evict: bool) -> None:
     """Play one slot.
 
@@ -216,7 +216,7 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
     _prefetch(state, step, layer, spare - (count - hits))
 
 
-@compiled
+@compiled()
 def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
     """Bring in what the layer's next slots could make use of, as far as that costs nothing."""
     at = step + 1
@@ -232,7 +232,7 @@ def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
         budget -= int(state.seen[layer, token] != step)
 
 
-@compiled
+@compiled()
 def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes) -> Bools:
     """Keep only what is there when it is read, from its event or since it was fetched, and count.
 

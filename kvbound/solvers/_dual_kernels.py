@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from kvbound.kernels import compiled
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
@@ -16,7 +17,7 @@ _ONE = np.uint64(1)
 _NONE = np.uint64(0)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _bear(
     step: int, born: NDArray[np.int32], hold: float, birth: float, d: Floats, gain: Floats
 ) -> np.uint64:
@@ -32,7 +33,7 @@ def _bear(
     return chosen
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _pass(
     bits: np.uint64, hold: float, miss: float, up: float, unread: float, drop: float, d: Floats, gain: Floats
 ) -> tuple[np.uint64, np.uint64]:
@@ -49,7 +50,7 @@ def _pass(
     return pulled, kept
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def backward(
     rows: Words,
     born: NDArray[np.int32],
@@ -86,7 +87,7 @@ def backward(
                     keep[step, layer, w] = kept
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def ones(word: np.uint64) -> np.int64:
     """Bits set in a word."""
     word = word - ((word >> _ONE) & np.uint64(0x5555555555555555))
@@ -95,7 +96,7 @@ def ones(word: np.uint64) -> np.int64:
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def forward(
     rows: Words,
     pull: Words,

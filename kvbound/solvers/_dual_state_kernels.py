@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.kernels import compiled
 from kvbound.solvers._dual_items import NOBODY
 from kvbound.solvers._dual_kernels import ones
 from kvbound.solvers._dual_states import CHUNK
@@ -19,7 +19,7 @@ FIXED, ON_READ, PREFETCH = range(3)
 """Who may move: nobody, up what is read, anybody."""
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _count(row: Words, begin: int, size: int) -> np.int64:
     """Count the bits that are set among `size` of them."""
     count, word, shift = np.int64(0), begin >> 6, begin & 63
@@ -34,7 +34,7 @@ def _count(row: Words, begin: int, size: int) -> np.int64:
     return count
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def backward(
     rows: Words,
     blocks: Ints,
@@ -96,7 +96,7 @@ def backward(
                         choices[step, old, layer, lane] = to
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def follow(
     born: NDArray[np.int32],
     births: Bytes,
@@ -129,7 +129,7 @@ def follow(
                 state[layer, lane] = plan[step, layer, lane] = now
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def tally(
     rows: Words,
     blocks: Ints,

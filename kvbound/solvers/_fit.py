@@ -70,7 +70,7 @@ def _held(after: Words) -> Ints:
     return np.stack([np.bitwise_count(bits).sum(axis=1, dtype=np.int64) for bits in after], axis=1)
 
 
-@compiled
+@compiled()
 def _trim(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, room: int) -> None:
     layers, steps, _ = after.shape
     size = inside.sum()
@@ -87,7 +87,7 @@ def _trim(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, ro
             now[layer] = held[step, layer]
 
 
-@compiled
+@compiled()
 def _expel_first(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, many: int) -> None:
     """Keep those who are read last from starting in tier 0."""
     steps, count = after.shape[1], inside.sum()
@@ -105,7 +105,7 @@ def _expel_first(reads: Words, inside: Bools, after: Words, held: Ints, spare: I
         _leave(after[layer], held[:, layer], spare[:, layer], token, 0, at[n])
 
 
-@compiled
+@compiled()
 def _expel(reads: Words, after: Words, held: Ints, spare: Ints, step: int, many: int) -> None:
     """Let items of a layer go in its slot: first whose miss costs nothing, then who is read last."""
     steps, count = len(after), 0
@@ -127,7 +127,7 @@ def _expel(reads: Words, after: Words, held: Ints, spare: Ints, step: int, many:
                 many -= 1
 
 
-@compiled
+@compiled()
 def _leave(after: Words, held: Ints, spare: Ints, token: int, step: int, at: int) -> None:
     """Take an item out from a slot on until it is read or leaves anyway."""
     bit = np.uint64(1) << np.uint64(token & 63)
@@ -140,7 +140,7 @@ def _leave(after: Words, held: Ints, spare: Ints, token: int, step: int, at: int
         spare[at] -= 1
 
 
-@compiled
+@compiled()
 def _release(
     turned: Words, read: Words, inside: Bools, after: Words, spare: Ints, left: Ints, layer: int, layers: int,
     step: int, prompt: int, forced: bool,
@@ -178,7 +178,7 @@ def _release(
         spare[step] -= 1
 
 
-@compiled
+@compiled()
 def _fill(
     turned: Words, read: Words, inside: Bools, after: Words, spare: Ints, left: Ints, layer: int, layers: int,
     step: int, prompt: int, most: int,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.kernels import compiled
 from kvbound.solvers._balance_kernels import HELD, HITS, UNREAD, UP
 from kvbound.solvers._dual_kernels import ones
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@compiled(error_model="numpy")
 def price_around(
     alpha: Floats,
     beta: Floats,
@@ -61,7 +61,7 @@ def price_around(
         _charge(beta, chord, tier, moved, slope, prices, step)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _says(
     alpha: Floats,
     beta: Floats,
@@ -88,7 +88,7 @@ def _says(
                 says[row, layer] += chord[step, layer] * slow
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def _charge(
     beta: Floats, chord: Floats, tier: int, weights: Floats, slope: Floats, prices: Floats, step: int
 ) -> None:
@@ -107,7 +107,7 @@ def _charge(
         prices[kind, step] = slope
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@compiled(error_model="numpy")
 def _onto_simplex(points: Floats, level: Floats) -> None:
     """Project every column, leaving out again and again what falls below zero (Michelot, 1986)."""
     rows, columns = points.shape
@@ -125,7 +125,7 @@ def _onto_simplex(points: Floats, level: Floats) -> None:
             points[row, n] = max(points[row, n] - level[n], 0.0)
 
 
-@nb.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled()
 def exchange(
     rows: Words,
     mine: Words,

@@ -30,7 +30,7 @@ def by_token(instance: Instance) -> Words:
     return turned
 
 
-@compiled
+@compiled()
 def turn(rows: Words, prefill: int, turned: Words) -> None:
     """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
 
@@ -43,7 +43,7 @@ def turn(rows: Words, prefill: int, turned: Words) -> None:
             turned[step >> 6, now[n]] |= bit
 
 
-@compiled
+@compiled()
 def decode(words: Words, before: int, now: Ints) -> int:
     """List the tokens that are set in a row and below `before`; return how many."""
     count = 0
@@ -58,7 +58,7 @@ def decode(words: Words, before: int, now: Ints) -> int:
     return count
 
 
-@compiled
+@compiled()
 def next_read(turned: Words, token: int, step: int, steps: int) -> int:
     """First step from `step` on that reads a token, or `steps`."""
     chunk = step >> 6
@@ -74,7 +74,7 @@ def next_read(turned: Words, token: int, step: int, steps: int) -> int:
     return step + lowest(bits)
 
 
-@compiled
+@compiled()
 def lowest(bits: np.uint64) -> int:
     """Position of the lowest bit that is set."""
     at = 0
@@ -85,7 +85,7 @@ def lowest(bits: np.uint64) -> int:
     return at
 
 
-@compiled
+@compiled()
 def last_read(turned: Words, token: int, step: int) -> int:
     """Last step before `step` that reads a token, or -1."""
     step -= 1
@@ -106,7 +106,7 @@ def last_read(turned: Words, token: int, step: int) -> int:
     return step
 
 
-@compiled
+@compiled()
 def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
     """First step that reads each token of the prompt, or `steps`."""
     first = np.empty(prefill, np.int64)

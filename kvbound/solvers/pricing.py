@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 from kvbound.cost import MOST_SPREAD, identify, spread
 from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
+from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, large
@@ -93,6 +94,7 @@ def solve_pricing(
         raise UsageError("method pricing needs accounting 'physical'")
     if nothing := infeasible(instance, begin, about):
         return nothing
+    about["kernel"] = pick(kernel)
     best, bound, proof = _Best(), Bound(), None
     # what moves nothing but reads is a schedule with prefetch, too, and easier to find
     plain, fewer = without_prefetch(instance), _Best()

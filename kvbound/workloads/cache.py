@@ -1,20 +1,23 @@
 """Traces made from a specification are kept on disk, up to a limit; the least recently used leave first.
 
-The folder is KVBOUND_CACHE, or ``kvbound`` in XDG_CACHE_HOME or ~/.cache; the limit is
-KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held by whoever looks
-at or changes it, and ``KEY.use``, shared by the traces that are open.
+The folder is KVBOUND_CACHE, or ``kvbound`` in XDG_CACHE_HOME or ~/.cache, or where that cannot be
+written a folder of the user's among the temporary ones; what a read-only folder holds is served from
+there. The limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held by
+whoever looks at or changes it, and ``KEY.use``, shared by the traces that are open.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
+import stat
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +39,47 @@ _STAMP: Final = "stamp.json"
 
 
 def folder() -> Path:
-    """Where made traces are kept."""
+    """Where made traces are kept.
+
+    Raises
+    ------
+    UsageError
+        No folder can be written.
+    """
+    place = _usual()
+    if place is not None and (os.environ.get("KVBOUND_CACHE") or _writable(place)):
+        return place
+    return _temporary()
+
+
+def _usual() -> Path | None:
+    """Where traces belong, whether it can be written or not; None for a user without a home."""
     if chosen := os.environ.get("KVBOUND_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvbound"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvbound"
+    except RuntimeError:
+        return None
+
+
+def _writable(place: Path) -> bool:
+    """Whether a folder can be written, or made where there is none."""
+    nearest = next(path for path in (place, *place.parents) if os.path.exists(path) or path == path.parent)
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
+def _temporary() -> Path:
+    """Return a folder among the temporary ones that is the user's own: nobody else may put traces there."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    try:
+        place = Path(tempfile.gettempdir()) / ("kvbound" if user is None else f"kvbound-{user}")
+        place.mkdir(mode=0o700, exist_ok=True)
+        about = place.lstat()
+    except OSError as error:
+        raise UsageError(f"made traces cannot be kept anywhere ({error.strerror}); {_OTHER_FOLDER}") from None
+    if not stat.S_ISDIR(about.st_mode) or user not in (None, about.st_uid):
+        raise UsageError(f"{place} belongs to somebody else; {_OTHER_FOLDER}")
+    return place
 
 
 def limit() -> int:
@@ -70,6 +110,9 @@ def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
     UsageError
         The trace is larger than the cache or the disk, or the folder cannot be written.
     """
+    usual = _usual()
+    if usual is not None and not _writable(usual) and (found := _served(usual, spec)) is not None:
+        return found
     place = folder()
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -81,6 +124,20 @@ def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
         entry = place / f"{key(spec)}.trace"
         trace = _open(entry) or _create(entry, spec, write)
         use = _lock(place / f"{key(spec)}.use", exclusive=False)
+    return _keep(trace, use)
+
+
+def _served(place: Path, spec: Synthetic) -> Trace | None:
+    """What a folder that cannot be written holds of a specification."""
+    use = _lock(place / f"{key(spec)}.use", exclusive=False)
+    trace = _open(place / f"{key(spec)}.trace")
+    if trace is None and use is not None:
+        os.close(use)
+    return None if trace is None else _keep(trace, use)
+
+
+def _keep(trace: Trace, use: int | None) -> Trace:
+    """Hold a lock as long as a trace is open."""
     if use is not None:
         weakref.finalize(trace, os.close, use)
     return trace
@@ -98,9 +155,10 @@ def prune(place: Path, room: float) -> None:
 
 def _open(entry: Path) -> Trace | None:
     """The entry's trace; a damaged entry is removed."""
-    if not entry.exists():
+    if not os.path.exists(entry):  # or nobody may look
         return None
-    os.utime(entry)
+    with contextlib.suppress(OSError):  # the folder may be read-only
+        os.utime(entry)
     try:
         stamp = json.loads((entry / _STAMP).read_text())
         if stamp["files"] == _files(entry):
@@ -129,7 +187,8 @@ def _create(entry: Path, spec: Synthetic, write: Callable[[Path], None]) -> Trac
 def _stamp(entry: Path, trace: Trace) -> Trace:
     """Note what was verified, so that opening it again need not."""
     hashes = trace.row_hashes()
-    (entry / _STAMP).write_text(json.dumps({"files": _files(entry), "rows": hashes}))
+    with contextlib.suppress(OSError):
+        (entry / _STAMP).write_text(json.dumps({"files": _files(entry), "rows": hashes}))
     return dataclasses.replace(trace, known_hashes=tuple(hashes))
 
 
@@ -150,7 +209,7 @@ def _remove(entry: Path) -> bool:
         return mine and unused and not entry.exists()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
     """Hold a lock; yields False if somebody else has it and `wait` is off."""
     try:
@@ -166,10 +225,19 @@ def _locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]
 
 
 def _lock(path: Path, *, exclusive: bool, wait: bool = True) -> int | None:
-    """Open handle that holds the lock until it is closed; None where there are no locks."""
+    """Open handle that holds the lock until it is closed; None where there are no locks.
+
+    A lock need not be written: where that is impossible it is shared with those who can.
+    """
     if fcntl is None:
         return None
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None
     try:
         fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
