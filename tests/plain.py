@@ -1,10 +1,11 @@
 """Modules as they are where numba is not installed."""
 
 import importlib.util
-import sys
 from types import ModuleType
 
 import pytest
+
+from kvbound import kernels
 
 
 def without_numba(module: ModuleType) -> ModuleType:
@@ -15,7 +16,7 @@ def without_numba(module: ModuleType) -> ModuleType:
     assert spec.loader is not None
     plain = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "numba", None)
+        patch.setattr(kernels, "_trouble", lambda: "it is not there")
         spec.loader.exec_module(plain)
     assert not any(hasattr(thing, "py_func") for name, thing in vars(plain).items() if owned(plain, name))
     return plain

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -32,48 +33,57 @@ def _as_nobody() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Iterator[Path]:
+def place() -> Iterator[Path]:
+    """A temporary folder that others may look into: pytest keeps its own to its user."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def package(place: Path) -> Iterator[Path]:
     """A copy of the package that cannot be written, with nothing compiled in it."""
     if shutil.which("setpriv") is None and os.geteuid() == 0:
         pytest.skip("no setpriv")
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
     skipped = shutil.ignore_patterns("__pycache__", "real", "small")
-    shutil.copytree(Path(kvbound.__file__).parent, tmp_path / "site" / "kvbound", ignore=skipped)
-    folders = [tmp_path / "site", *(path for path in (tmp_path / "site").rglob("*") if path.is_dir())]
+    shutil.copytree(Path(kvbound.__file__).parent, place / "site" / "kvbound", ignore=skipped)
+    folders = [place / "site", *(path for path in (place / "site").rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
-    yield tmp_path / "site"
+    yield place / "site"
     for folder in folders:
         folder.chmod(0o755)
 
 
 def run(package: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run kvbound as nobody with nothing but this in the environment."""
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(package), **environment}
+    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(package), "KVBOUND_DEBUG": "1", **environment}
     command = [*_as_nobody(), sys.executable, "-B", "-W", "error", "-m", "kvbound", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, cwd="/")
 
 
 @pytest.mark.parametrize("home", [{}, {"HOME": "/nonexistent"}])
-def test_versions(package: Path, home: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "tmp").chmod(0o1777)
-    done = run(package, "--version", "-v", TMPDIR=str(tmp_path / "tmp"), **home)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert str(tmp_path / "tmp" / "kvbound-") in done.stdout
+def test_versions(package: Path, home: dict[str, str], place: Path) -> None:
+    (place / "tmp").mkdir()
+    (place / "tmp").chmod(0o1777)
+    done = run(package, "--version", "-v", TMPDIR=str(place / "tmp"), **home)
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert str(place / "tmp" / "kvbound-") in done.stdout
     assert f"kernel  {'numba' if find_spec('numba') else 'numpy'}" in done.stdout
 
 
 def test_nothing_is_left_to_write(package: Path) -> None:
     done = run(package, "bound", "tiny-on-read", "--time-limit", "1", "--kernel", "numpy", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
+    assert done.returncode == 0
     assert json.loads(done.stdout)["kernel"] == "numpy"
 
 
 def test_without_compilation(package: Path) -> None:
     done = run(package, "bound", "tiny-on-read", "--time-limit", "1", "--json", NUMBA_DISABLE_JIT="1")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stderr == ""
+    assert done.returncode == 0
     assert json.loads(done.stdout)["kernel"] == "numpy"
 
 
@@ -85,7 +95,8 @@ def test_compiled_code_that_cannot_be_kept(package: Path) -> None:
             package, "solve", "tiny-on-read", "--method", method, "--time-limit", "1", "--json",
             HOME="/nonexistent",
         )  # fmt: skip
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stderr == ""
+        assert done.returncode == 0
         assert json.loads(done.stdout)["kernel"] == "numba"
 
 
@@ -96,9 +107,9 @@ print(trace.row_hashes())
 """
 
 
-def test_traces_without_a_place_of_ones_own(package: Path, tmp_path: Path) -> None:
+def test_traces_without_a_place_of_ones_own(package: Path, place: Path) -> None:
     """They are made in a temporary folder, once, unless a folder that cannot be written has them."""
-    temporary, kept = tmp_path / "tmp", tmp_path / "kept"
+    temporary, kept = place / "tmp", place / "kept"
     for folder in (temporary, kept):
         folder.mkdir()
         folder.chmod(0o1777)
