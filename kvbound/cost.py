@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import combine
 from kvbound.errors import InputError, KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
@@ -304,8 +305,8 @@ def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
         The instance has another accounting.
     """
     _need_physical(instance)
-    transfer = ideal_bytes(instance) @ SlotCost.of(instance).ideal_facets.T
-    return np.asarray(transfer.max(axis=-1) + ideal_latency(instance))
+    transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(ideal_bytes(instance), -1, 0))
+    return np.asarray(transfer.max(axis=0) + ideal_latency(instance))
 
 
 def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
@@ -324,7 +325,7 @@ def ideal_latency(instance: Instance) -> NDArray[np.float64]:
     touched = np.zeros((instance.layers, instance.tiers))
     touched[:, 0], touched[:, -1] = instance.llm.weight_reads > 0, instance.inclusive
     # every slot touches some tier, as it bears a token
-    return np.maximum(touched @ latency, latency.min())
+    return np.maximum(combine(latency[None], touched.T)[0], latency.min())
 
 
 def ideal(instance: Instance) -> float:

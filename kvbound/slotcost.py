@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import combine
 from kvbound.instance import Copies, Instance, Rules, Timing
 from kvbound.memory import Memory
 
@@ -80,9 +81,9 @@ class SlotCost:
         last = self.tiers - 1
         load = self.memory.read_load
         theta = self._weights(_split_rays(load) if self.inclusive else np.eye(load.shape[1]))
-        held = theta @ self.read_costs.T
+        held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
-        rows = np.hstack([served, held, theta @ self.write_costs.T])
+        rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
         needed = _undominated(rows)
         return rows[needed], theta[needed]
 
@@ -101,7 +102,7 @@ class SlotCost:
         (write-through) are meaningful: the relaxation in which placement is no constraint at all.
         """
         theta = self.ideal_weights
-        held, written = theta @ self.read_costs.T, theta @ self.write_costs.T
+        held, written = combine(theta, self.read_costs.T), combine(theta, self.write_costs.T)
         read = np.broadcast_to(held.min(axis=1, keepdims=True), held.shape)
         return np.hstack([read, held, written.min(axis=1, keepdims=True), written[:, 1:]])
 
@@ -156,7 +157,8 @@ class SlotCost:
             best = np.minimum(best, time)
         settled = self._settled(chosen) if self.inclusive else chosen
         held, forced, written = np.split(settled, 3, axis=-1)
-        return np.asarray((held + forced) @ self.read_costs + written @ self.write_costs)
+        read = combine(self.read_costs.T, np.moveaxis(held + forced, -1, 0))
+        return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
     def _settled(self, q: Array) -> Array:
         """Return q with each tier's reads made into reads without choice, in the least time."""
@@ -167,7 +169,7 @@ class SlotCost:
             held = q[..., tier].copy()
             q[..., home] += held
             q[..., tier] = 0
-            slack = least[..., None] - q @ self.facets.T
+            slack = least[..., None] - np.moveaxis(combine(self.facets, np.moveaxis(q, -1, 0)), 0, -1)
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
             # prices are whole but for a factor, so that they differ by much or only by rounding
             slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
@@ -185,12 +187,12 @@ class SlotCost:
 
     def _transfer(self, q: Array) -> Array:
         """Seconds without latencies."""
-        return np.asarray((q @ self.facets.T).max(axis=-1))
+        return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
 
     def _touching(self, q: Array) -> Array:
         """Latencies of the tiers that any byte is read from or written to."""
-        touched = q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2)
-        return np.asarray(touched @ self.latency)
+        touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
+        return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
 
     def _left_alone(self, q: Array) -> Iterator[Array]:
         """Yield q for each set of tiers to leave alone, their hits served by the last tier."""

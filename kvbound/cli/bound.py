@@ -23,7 +23,8 @@ def bound(
         Path | None, typer.Option(metavar="FILE", help="Go on from this certificate of the instance.")
     ] = None,
     override: options.Overrides = None,
-    time_limit: options.TimeLimit = "60",
+    time_limit: options.TimeLimit = None,
+    work: options.Work = None,
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
     as_json: options.Json = False,
@@ -34,15 +35,13 @@ def bound(
     from kvbound.solvers.certificate import read_certificate, write_certificate
 
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
-    limit = options.seconds("--time-limit", time_limit)
+    extra |= options.limits(time_limit, work)
     output.check_file("--certificate", certificate)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     if resume is not None:
         extra["resume"] = read_certificate(resume, case)
     with console.Bar(quiet=quiet) as bar:
-        result = solvers.solve(
-            case, "dual", time_limit=limit, seed=seed, kernel=kernel, progress=bar, **extra
-        )
+        result = solvers.solve(case, "dual", seed=seed, kernel=kernel, progress=bar, **extra)
     place, proof, unsaved = None, result.certificate, None
     if certificate is not None and proof is not None:
         unsaved = output.attempt(lambda: write_certificate(proof, certificate))

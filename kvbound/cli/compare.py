@@ -32,7 +32,8 @@ def compare(
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
     override: options.Overrides = None,
-    time_limit: options.TimeLimit = "60",
+    time_limit: options.TimeLimit = None,
+    work: options.Work = None,
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
     out: options.OutDir = None,
@@ -49,13 +50,13 @@ def compare(
     from kvbound.result import Status
     from kvbound.solvers import share_bound
 
-    limit = options.seconds("--time-limit", time_limit)
+    limits = options.limits(time_limit, work)
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override)
     case = source.load(instance, parts, quiet=quiet)
     output.check_same(case, out.iterdir() if out and out.is_dir() else [])
     with console.Bar(quiet=quiet) as bar:
-        settings = {"time_limit": limit, "seed": seed, "kernel": kernel, "record": out is not None}
+        settings = limits | {"seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
         run.all(_chosen(case, methods), lenient=methods == "all")
     results = share_bound(run.results)

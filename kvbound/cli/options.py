@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,6 +33,19 @@ def seconds(option: str, text: str) -> float:
         return parse_seconds(text)
     except UnitError as error:
         raise UsageError(f"{option}: expected {error}") from None
+
+
+def limits(time_limit: str | None, work: int | None) -> dict[str, Any]:
+    """Read what limits a solver: a time, or a count instead of it.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or the time is none.
+    """
+    if time_limit is not None and work is not None:
+        raise UsageError("--work takes the place of --time-limit: give one of them")
+    return {"work": work, "time_limit": seconds("--time-limit", time_limit or "60")}
 
 
 def share(option: str, text: str) -> float:
@@ -66,8 +79,19 @@ MaybeInstance = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same input: same result.")]
-TimeLimit = Annotated[str, typer.Option(metavar="S", help="For each solver: 60, 90s, 5min.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="For random choices.")]
+TimeLimit = Annotated[
+    str | None, typer.Option(metavar="S", help="For each solver: 60 (unless told otherwise), 90s, 5min.")
+]
+Work = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="A count instead of a time limit, for the same result on any machine and kernel: steps of the "
+        "ascent (bound, pricing), moves per stay (anneal), nodes (exact).",
+    ),
+]
 Kernel = Annotated[
     KernelName | None, typer.Option(help="Hot loops in NumPy or numba; by default the faster at hand.")
 ]

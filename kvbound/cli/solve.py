@@ -24,7 +24,8 @@ def solve(
             autocompletion=complete.methods,
         ),
     ] = None,
-    time_limit: options.TimeLimit = "60",
+    time_limit: options.TimeLimit = None,
+    work: options.Work = None,
     gap: Annotated[
         str | None, typer.Option(metavar="G", help="Stop at this relative gap, such as 1%.")
     ] = None,
@@ -50,10 +51,7 @@ def solve(
     from kvbound.residency import read_start
     from kvbound.result import Status
 
-    wanted, limit = (
-        None if gap is None else options.share("--gap", gap),
-        options.seconds("--time-limit", time_limit),
-    )
+    wanted, limits = None if gap is None else options.share("--gap", gap), options.limits(time_limit, work)
     if require_gap and wanted is None:
         raise UsageError("--require-gap needs --gap")
     output.check_folder(out)
@@ -62,8 +60,8 @@ def solve(
     first = None if start is None else read_start(start, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(
-            case, method, time_limit=limit, gap=wanted, seed=seed, start=first,
-            kernel=kernel, record=out is not None, progress=bar,
+            case, method, gap=wanted, seed=seed, start=first,
+            kernel=kernel, record=out is not None, progress=bar, **limits,
         )  # fmt: skip
     unsaved = output.save(result, out)
     if as_json:

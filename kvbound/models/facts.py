@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import combine
 from kvbound.cost import ideal_slot_times, refuse_spread
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules
 from kvbound.models.matrix import Ints
@@ -143,4 +144,4 @@ def _times(facts: Facts, layer: int, reads: int, misses: NDArray[np.float64]) ->
     q[:, 0], q[:, 1], q[:, 2] = reads - misses, misses, facts.weights[layer]
     if facts.instance.inclusive:
         q[:, 5] = 1
-    return (q @ facts.facets.T).max(axis=1)
+    return combine(facts.facets, q.T).max(axis=0)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from kvbound.arithmetic import combine
 from kvbound.models.matrix import Floats
 
 Hull = Callable[[int, int, int], Floats]
@@ -78,7 +79,7 @@ def whole_hull(rows: Floats, misses: int, entries: int) -> Floats:
     found = np.unique(np.round(slopes / most, 12), axis=0) * most
     found = found[found.any(axis=1)]
     # as high as every whole point allows
-    offset = (time[:, None] - points @ found.T).min(axis=0)
+    offset = (time - combine(found, points.T)).min(axis=1)
     return np.column_stack([offset, found])
 
 
@@ -103,5 +104,5 @@ def _vertices(rows: Floats, misses: int, entries: int) -> Floats:
 
 
 def _times(rows: Floats, points: Floats) -> Floats:
-    times: Floats = (rows[:, 0] + points @ rows[:, 1:].T).max(axis=1)
+    times: Floats = (combine(rows[:, 1:], points.T) + rows[:, :1]).max(axis=0)
     return times

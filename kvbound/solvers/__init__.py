@@ -64,6 +64,7 @@ def solve(
     gap: float | str | None = None,
     seed: int = 0,
     start: Schedule | Residency | None = None,
+    work: int | None = None,
     kernel: str | None = None,
     record: bool = False,
     progress: Progress = silent,
@@ -82,6 +83,12 @@ def solve(
         Relative gap to stop at, or text such as ``"1%"``; None is the method's own.
     start
         A schedule to start from, for methods that can use one.
+    work
+        How much to do, instead of a time limit: steps of the ascent for `dual` and `pricing`, moves per stay
+        for `anneal` (evaluations under fang2025 accounting), nodes of the search for `exact`, thousands of
+        simplex iterations for `relax`. The result is then the same to the last bit whatever the kernel, the
+        processor and the number of threads; of `exact` and `relax` for the same build of HiGHS. Policies and
+        `brute` need no limit.
     record
         As for `kvbound.simulate`.
     options
@@ -93,10 +100,13 @@ def solve(
         The method is unknown or does not fit the instance or the options.
     """
     limit, gap, seed = _seconds(time_limit), _share(gap), operator.index(seed)
+    if work is not None and work < 1:
+        raise UsageError(f"work is a count of at least 1, not {work}")
     if method is None:
         return _default(
-            instance, limit, gap, start, seed=seed, kernel=kernel, record=record, progress=progress
-        )
+            instance, limit, gap, start,
+            work=work, seed=seed, kernel=kernel, record=record, progress=progress,
+        )  # fmt: skip
     common = {name: value for name, value in (("start", start), ("gap", gap)) if value is not None}
     if is_policy(method) or method in BOUNDS:
         _refuse(method if isinstance(method, str) else make_policy(method).name, common, ())
@@ -106,6 +116,8 @@ def solve(
     assert isinstance(method, str)
     solver = _load(method)
     options |= common
+    if work is not None and "work" in inspect.signature(solver).parameters:
+        options["work"] = work
     if "kernel" in inspect.signature(solver).parameters:
         options["kernel"] = kernel
     _refuse(method, options, inspect.signature(solver).parameters)
@@ -152,8 +164,10 @@ def _default(
     time_limit: float,
     gap: float | None,
     start: Schedule | Residency | None,
+    work: int | None,
     **common: Any,
 ) -> Result:
+    common["work"] = work
     if not instance.physical:
         results = run_all(instance, time_limit=time_limit, **common)
         found = [result for result in results if result.status is Status.FEASIBLE]
@@ -165,7 +179,8 @@ def _default(
     left = end - time.perf_counter()
     enough = priced.gap is None or priced.gap <= wanted or priced.termination.reason == "interrupted"
     schedule = priced.schedule or priced.residency
-    if enough or schedule is None or left < 1 or spread(instance) > MOST_SPREAD:
+    late = work is None and left < 1
+    if enough or schedule is None or late or spread(instance) > MOST_SPREAD:
         return priced
     annealed = solve(
         instance,
@@ -203,6 +218,7 @@ def run_all(
     methods: Methods | None = None,
     *,
     time_limit: float | str = 60.0,
+    work: int | None = None,
     seed: int = 0,
     kernel: str | None = None,
     record: bool = False,
@@ -216,7 +232,9 @@ def run_all(
         Names, ``FILE.py:Class``, and policies of your own, mixed; one alone, or text with commas, will do.
         None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
     """
-    common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": record, "progress": progress}
+    common: dict[str, Any] = {
+        "work": work, "seed": seed, "kernel": kernel, "record": record, "progress": progress,
+    }  # fmt: skip
     chosen = choose(instance, methods)
     return share_bound([solve(instance, each, time_limit=time_limit, **common) for each in chosen])
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import log, power
 from kvbound.kernels import Kernel
 from kvbound.solvers._anneal_board import Board, Ints, Tiers
 from kvbound.solvers._anneal_moves import DRAWS, anneal
@@ -53,7 +54,7 @@ class Annealer:
 
     def __post_init__(self) -> None:
         self.best, self.ticks = self.chains.tier[0].copy(), int(self.chains.totals[0])
-        self._hot = typical(self.chains) / np.log(1 / HOT)
+        self._hot = typical(self.chains) / -float(log(np.array(HOT)))
         self._keep()
 
     def cycle(self, number: int, moves: int, look: Callable[[], bool]) -> bool:
@@ -75,12 +76,12 @@ class Annealer:
         """
         self._gather()
         count = self.chains.count
-        ladder = SPREAD ** np.linspace(0, 1, count) if count > 1 else np.ones(1)
+        ladder = np.array([power(SPREAD, n / max(count - 1, 1)) for n in range(count)])
         hot = self._hot * REHEAT ** (number % REHEATS)
         for batch in range(BATCHES):
             share = batch / BATCHES
             frozen = share >= 1 - FROZEN
-            heat = np.zeros(count) if frozen else hot * COLD ** (share / (1 - FROZEN)) * ladder
+            heat = np.zeros(count) if frozen else hot * power(COLD, share / (1 - FROZEN)) * ladder
             done = moves * batch // BATCHES
             if not self._batch(moves * (batch + 1) // BATCHES - done, heat, look):
                 return False
@@ -103,14 +104,14 @@ class Annealer:
         going = True
         for first in range(0, moves, chunk):
             draws = self.rng.random((min(chunk, moves - first), chains, DRAWS + 1))
-            limits = np.floor(-heat * np.log(1 - draws[:, :, -1])).astype(np.int64)
+            limits = np.floor(heat * np.maximum(-log(1 - draws[:, :, -1]), 0)).astype(np.int64)
             anneal(self.board, self.chains, draws, limits, self.kernel, self.threads)
             self.moves += limits.size
             going = look()
             if not going:
                 break
         self._keep()
-        return going
+        return going and look()  # what was kept may be enough
 
     def _keep(self) -> None:
         """Remember the best schedule."""
@@ -129,7 +130,7 @@ class Annealer:
         """Replica exchange: neighbours in temperature swap theirs, by Metropolis' rule."""
         ladder, totals = ladder.copy(), self.chains.totals
         order = np.argsort(-heat, kind="stable")
-        luck = np.log(1 - self.rng.random(len(order)))
+        luck = log(1 - self.rng.random(len(order)))
         for n in range(len(order) - 1):
             hotter, colder = order[n], order[n + 1]
             gain = (1 / heat[colder] - 1 / heat[hotter]) * (totals[colder] - totals[hotter])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kvbound.arithmetic import exp
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress
@@ -67,7 +68,7 @@ def solve_published(
             if known[state].status is Status.INFEASIBLE:
                 break
             worse = _ns(known[state]) - _ns(known[current])
-            current = state if worse < 0 or luck < np.exp(-worse / heat) else current
+            current = state if worse < 0 or luck < float(exp(np.array(-worse / heat))) else current
             heat *= COOL
             best = min(known.values(), key=_ns)
             progress(n + 1, evaluations, f"best {best.time_s:.6g} s")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import combine
 from kvbound.instance import Instance
 from kvbound.slotcost import SlotCost
 
@@ -60,7 +61,7 @@ class Rows:
         if instance.inclusive:
             base[..., -1] = size
         facets = cost.facets
-        alpha = np.moveaxis(base @ facets.T + sure_latency(instance)[:, None], -1, 0)
+        alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance)
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
@@ -85,17 +86,23 @@ class Rows:
     def prices(self, weights: Floats) -> Floats:
         """Return what counts are charged (3K, steps, layers) under row weights (rows, steps, layers)."""
         facets = len(self.beta)
-        prices = np.tensordot(self.beta.T, weights[:facets], 1)
+        prices = combine(self.beta.T, weights[:facets])
         for weight in weights[facets:]:
             prices[self.tier] += weight * self.chord
             prices[len(prices) // 3 + self.tier] += weight * self.chord
         return prices
 
-    def at(self, used: Floats) -> Floats:
-        """Return what every row says at given counts (3K, steps, layers): (rows, steps, layers)."""
+    def at(self, used: Floats, missing: Floats | None = None) -> Floats:
+        """Return what every row says at given counts (3K, steps, layers): (rows, steps, layers).
+
+        Parameters
+        ----------
+        missing
+            Share of each slot's items whose counts are not among them, (steps, layers).
+        """
         facets = len(self.beta)
-        values = self.alpha.copy()
-        values[:facets] += np.tensordot(self.beta, used, 1)
+        values = self.alpha.copy() if missing is None else (1 - missing) * self.alpha
+        combine(self.beta, used, values[:facets])
         values[facets:] += self.chord * (used[self.tier] + used[len(used) // 3 + self.tier])
         return values
 
@@ -143,7 +150,7 @@ def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
         touched[:, -1] = True
     elif reads_at is not None:
         touched[:, reads_at] = True
-    return np.where(touched.any(axis=1), touched @ latency, latency.min())
+    return np.where(touched.any(axis=1), combine(latency[None], touched.T)[0], latency.min())
 
 
 def ideal_theta(instance: Instance) -> Floats:
@@ -154,5 +161,5 @@ def ideal_theta(instance: Instance) -> Floats:
     base[..., 0] = reads * size
     base[..., tiers] = instance.llm.weight_reads
     base[..., -1 if instance.inclusive else 2 * tiers] = size
-    best = (base @ cost.ideal_rows.T).argmax(axis=-1)
+    best = combine(cost.ideal_rows, np.moveaxis(base, -1, 0)).argmax(axis=0)
     return np.moveaxis(cost.ideal_weights[best], -1, 0)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import combine, solve
 from kvbound.cost import ideal
 from kvbound.instance import Instance, Timing
 from kvbound.solvers._dual_rows import Rows, ideal_theta, sure_latency
@@ -69,9 +70,10 @@ def unseal(instance: Instance, rows: Rows, certificate: Certificate) -> tuple[Fl
     if len(rows.alpha) > facets:
         row[..., -1, [rows.tier, tiers + rows.tier]] = rows.chord[..., None] / dear
         row[..., -1, 3 * tiers : -1] = np.concatenate([*rows.theta[rows.ends]], axis=-1)
-    square = row @ np.swapaxes(row, -1, -2) + _RIDGE * np.eye(len(rows.alpha))
-    weights = np.linalg.solve(square, row @ says[..., None])[..., 0]
-    weights = np.maximum(np.moveaxis(weights, -1, 0), 0) + _RIDGE
+    each = np.moveaxis(row, -2, 0)
+    square = np.array([[(one * other).sum(axis=-1) for other in each] for one in each])
+    square[np.diag_indices(len(each))] += _RIDGE
+    weights = np.maximum(solve(square, np.array([(one * says).sum(axis=-1) for one in each])), 0) + _RIDGE
     return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
 
 
@@ -111,7 +113,7 @@ def _theta(rows: Rows, weights: Floats, end: NDArray[np.int64]) -> Floats:
     facets = weights[: len(rows.beta)].copy()
     for weight in weights[len(rows.beta) :]:
         np.put_along_axis(facets, end[None], np.take_along_axis(facets, end[None], 0) + weight, 0)
-    return np.tensordot(rows.theta.T, facets, 1)
+    return combine(rows.theta.T, facets)
 
 
 def _whole_theta(instance: Instance, theta: Floats) -> NDArray[np.int64]:
@@ -140,8 +142,8 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     slow, least, mass = certificate.tier, np.full(reads.shape, np.inf), np.zeros(reads.shape)
     for more, theta in enumerate(certificate.theta):
         cost = theta * (unit / FULL / memory.bandwidths[order])[:, None, None]
-        held = np.tensordot(memory.read_load[:, order], cost, 1)
-        wrote = np.tensordot(memory.write_load[:, order], cost, 1)
+        held = combine(memory.read_load[:, order], cost)
+        wrote = combine(memory.write_load[:, order], cost)
         read = size * (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
         extra, write = size * held - paid[1], size * wrote - paid[2]
         other = np.delete(read, slow, axis=0).min(axis=0)

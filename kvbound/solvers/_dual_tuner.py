@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import exp, log
 from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.solvers._dual_items import Items, limited
@@ -40,7 +40,8 @@ class _Adam:
 
     value: Floats
     rate: float
-    count: int = 0
+    left: tuple[float, float] = (1.0, 1.0)
+    """What the memory still holds of its beginnings, zeros: the powers of both betas."""
     mean: Floats = field(init=False)
     square: Floats = field(init=False)
 
@@ -49,12 +50,12 @@ class _Adam:
 
     def ascend(self, slope: Floats, share: float) -> None:
         """Step along the slope, at a share of the full rate."""
-        self.count += 1
         first, second = _BETAS
+        self.left = self.left[0] * first, self.left[1] * second
         self.mean += (1 - first) * (slope - self.mean)
         self.square += (1 - second) * (slope**2 - self.square)
-        spread = np.sqrt(self.square / (1 - second**self.count)) + 1e-12
-        self.value += (share * self.rate / (1 - first**self.count)) * self.mean / spread
+        spread = np.sqrt(self.square / (1 - self.left[1])) + 1e-12
+        self.value += (share * self.rate / (1 - self.left[0])) * self.mean / spread
 
 
 class _Part(NamedTuple):
@@ -120,7 +121,7 @@ class Tuner:
         shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.stay = _first_logits(rows), _Adam(np.full(shape, 0.1), _RATES[1])
         if start is not None:
-            np.log(np.maximum(start.weights, math.exp(-_DEEPEST)), out=self.logits)
+            self.logits[:] = np.maximum(log(start.weights), -_DEEPEST)
             self.stay.value[:] = start.capacity[self.limited] * (instance.layers / self.unit)
         steps = [slice(n, n + _PART) for n in range(0, instance.decode_steps, _PART)]
         self.parts = [_Part(part, rows.part(part), _Adam(self.logits[:, part], _RATES[0])) for part in steps]
@@ -148,7 +149,7 @@ class Tuner:
             done = max(self.count / iterations, (passed - _LATE) / (1 - _LATE))
             if done >= 1:
                 return done
-            self._step((1 - done) ** 2 if self.sampled else 1 - done)  # luck takes longer to average out
+            self._step((1 - done) * (1 - done) if self.sampled else 1 - done)  # luck takes time
             progress(done, 1, f"tuned to {self.level_s:.6g} s")
         return 1.0 if self.count >= iterations else self.count / iterations
 
@@ -190,7 +191,7 @@ class Tuner:
 
 
 def _softmax(logits: Floats) -> Floats:
-    weights = np.exp(logits - logits.max(axis=0))
+    weights = exp(logits - logits.max(axis=0))
     weights /= weights.sum(axis=0)
     return weights
 
@@ -202,4 +203,4 @@ def _first_logits(rows: Rows) -> Floats:
     np.put_along_axis(weights, rows.alpha[:count].argmax(axis=0)[None], 0.45, 0)
     weights[rows.beta[:, rows.tier].argmax()] += 0.45
     weights[count:] = 0.1
-    return np.log(weights)
+    return log(weights)

@@ -28,6 +28,8 @@ _ENDED = {
     "kOptimal": Termination("done"),
     "kObjectiveTarget": Termination("done"),
     "kTimeLimit": Termination("limit", "time"),
+    "kSolutionLimit": Termination("limit", "work"),  # of nodes
+    "kIterationLimit": Termination("limit", "work"),
     "kInterrupt": Termination("interrupted"),
     "kHighsInterrupt": Termination("interrupted"),
     "kInfeasible": Termination("infeasible"),
@@ -87,15 +89,20 @@ class Relaxation:
         The program; which of its columns are whole is left out.
     seed, threads
         As HiGHS takes them.
+    iterations
+        Of the simplex method, after which it ends; None lets the size decide when another method goes on.
     """
 
-    def __init__(self, matrix: Matrix, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self, matrix: Matrix, *, seed: int = 0, threads: int = 1, iterations: int | None = None
+    ) -> None:
         self._matrix, self._seed = matrix, seed
         self._highs = _load(matrix, whole=False, seed=seed, threads=threads)
         self._highs.setOptionValue("solver", "simplex")
         rows = matrix.rows.shape[0]
-        if rows > MANY_ROWS:
-            self._highs.setOptionValue("simplex_iteration_limit", rows)
+        self._counted = iterations is not None
+        if iterations is not None or rows > MANY_ROWS:
+            self._highs.setOptionValue("simplex_iteration_limit", iterations or rows)
 
     def solve(self, time_limit: float, progress: Progress = silent) -> Answer:
         """Solve it as it is now."""
@@ -110,7 +117,8 @@ class Relaxation:
 
     def _solve(self, end: float, progress: Progress) -> Answer:
         ran = self._run(end, progress)
-        if self._highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit:
+        late = self._highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit
+        if late and not self._counted:
             self._highs.clearSolver()
             self._highs.setOptionValue("solver", "ipm")
             ran = self._run(end, progress)
@@ -140,6 +148,7 @@ def minimise(
     *,
     whole: bool = True,
     time_limit: float = 60.0,
+    work: int | None = None,
     gap: float = 1e-4,
     target: float = -np.inf,
     seed: int = 0,
@@ -150,13 +159,15 @@ def minimise(
 ) -> Answer:
     """Solve a program, or its relaxation if not `whole`.
 
+    `work` limits the nodes of the search, or the iterations of a relaxation.
+
     Ctrl-C ends the search and returns the best so far, with termination "interrupted". A solution at
     or below the `target` ends it too. With `bound_only` HiGHS does not look for better solutions than
     the start, and has all the time for its bound. An answer that is not to be trusted has no bound; there
     is a second try in the time left, and the better solution of the two counts.
     """
     if not whole:
-        return Relaxation(matrix, seed=seed, threads=threads).solve(time_limit, progress)
+        return Relaxation(matrix, seed=seed, threads=threads, iterations=work).solve(time_limit, progress)
     end = time.perf_counter() + time_limit
     options: _Options = {
         "mip_rel_gap": gap,
@@ -164,6 +175,8 @@ def minimise(
         "objective_target": target,
         "time_limit": float(time_limit),
     }
+    if work is not None:
+        options["mip_max_nodes"] = work
     effort: _Options = {"mip_heuristic_effort": 0.0, **dict.fromkeys(_HEURISTICS, False)}
     highs = _load(matrix, whole=True, seed=seed, threads=threads)
     _set(highs, options | (effort if bound_only else {}))
@@ -249,7 +262,8 @@ def _run(highs: highspy.Highs, time_limit: float, progress: Progress) -> bool:
             ended, status = highs.wait(0.1)
             if ended:
                 return bool(status != highspy.HighsStatus.kError)
-            progress(min(time.perf_counter() - begin, time_limit), time_limit, "HiGHS")
+            if time_limit < np.inf:
+                progress(min(time.perf_counter() - begin, time_limit), time_limit, "HiGHS")
         except KeyboardInterrupt:
             highs.cancelSolve()
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.arithmetic import power
 from kvbound.instance import Instance, Migration
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
@@ -41,7 +42,7 @@ _MOST = 2e9
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
 SWEEPS = 9
-"""How often everybody answers again."""
+"""How often everybody answers again, unless told otherwise."""
 _WORTH = 2e6
 """Items that answer, times steps, from which threads save more than it takes to start them."""
 _PART = 256
@@ -85,6 +86,7 @@ def respond(
     seed: int = 0,
     kernel: str | None = None,
     threads: int = 1,
+    sweeps: int = SWEEPS,
     end: float = math.inf,
     progress: Progress = silent,
 ) -> Answer:
@@ -92,6 +94,8 @@ def respond(
 
     Parameters
     ----------
+    sweeps
+        How often everybody answers again.
     end
         `time.perf_counter` when to stop.
 
@@ -104,7 +108,7 @@ def respond(
     stride = min(count_units(instance), round(1 / _GROUP))
     share = min(1.0, max(_GROUP * stride, instance.granularity / 64))  # some of a word at least
     sweep = round(stride / share)
-    steps = stride + SWEEPS * sweep
+    steps = stride + sweeps * sweep
     if instance.slots * instance.blocks / stride < _WORTH:
         threads = 1
     state = (Bits if _dual_paths.applies(instance) else Tiers).of(instance, stride, chosen, threads)
@@ -205,7 +209,7 @@ class _Prices:
 
     def learn(self, state: _State, done: float) -> None:
         """Move the multipliers themselves; `done` is the share of the sweeps that is."""
-        fade = _FADE ** max(2 * done - 1, 0.0)
+        fade = power(_FADE, max(2 * done - 1, 0.0))
         self.pull = self.most[0] * fade, self.most[1] * fade
         for part, rows in self.parts:
             self.weights[:, part] = self._weights(state, part, rows, _LEARN[0])
@@ -213,8 +217,8 @@ class _Prices:
 
     def _weights(self, state: _State, part: slice, rows: Rows, share: float) -> Floats:
         """Row weights of some steps, moved by what the rows say of those asked so far."""
-        says = (rows.at(state.used(part)) - self._missing(state, part) * rows.alpha) / self.unit
-        return _onto_simplex(self.weights[:, part] + share * self.pull[0] * (says - says.max(axis=0)))
+        says, pull = rows.at(state.used(part), self._missing(state, part)), share * self.pull[0] / self.unit
+        return _onto_simplex(self.weights[:, part] + pull * (says - says.max(axis=0)))
 
     def _missing(self, state: _State, part: slice) -> Floats:
         """Share of the reads of some steps whose items were not asked so far."""
@@ -233,9 +237,11 @@ class _Prices:
 
 
 def _onto_simplex(points: Floats) -> Floats:
-    """Project columns of (rows, ...) onto weights >= 0 that add up to 1 (Held, Wolfe and Crowder, 1974)."""
-    falling = -np.sort(-points, axis=0)
-    rank = np.arange(1, len(points) + 1).reshape(-1, *(1,) * (points.ndim - 1))
-    level = (np.cumsum(falling, axis=0) - 1) / rank
-    last = (falling > level).sum(axis=0) - 1
-    return np.maximum(points - np.take_along_axis(level, last[None], 0), 0)
+    """Project columns of (rows, ...) onto weights >= 0 that add up to 1, as the compiled twin does."""
+    level = np.full(points.shape[1:], -np.inf)
+    for _ in points:
+        over, total = points > level, np.full(level.shape, -1.0)
+        for row, counts in zip(points, over, strict=True):
+            total += np.where(counts, row, 0.0)
+        level = total / over.sum(axis=0)
+    return np.maximum(points - level, 0)

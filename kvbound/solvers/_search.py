@@ -52,6 +52,8 @@ class Search:
         Time lower bounds in the program's units: what is known from elsewhere, and what HiGHS says.
     values
         The best solution, shape (columns,); None while that is the start.
+    work
+        Nodes of each search by HiGHS, where `end` is never.
     ended
         How it ended; by Ctrl-C too.
     rejected
@@ -67,6 +69,7 @@ class Search:
     progress: Progress
     claims: list[float] = field(default_factory=list)
     values: Floats | None = None
+    work: int | None = None
     ended: Termination = field(default_factory=lambda: Termination("limit", "time"))
     rejected: int = 0
 
@@ -122,9 +125,11 @@ class Search:
 
     def _solve(self, matrix: Matrix, share: float, gap: float, **options: Any) -> Answer:
         """Solve a whole program and keep what is better."""
+        left = self._left()
         answer = minimise(
             matrix,
-            time_limit=share * self._left(),
+            time_limit=share * left if left < np.inf else left,
+            work=self.work,
             gap=gap,
             target=self.bound / (1 - self.gap) if self.gap < 1 else np.inf,
             seed=self.seed,

@@ -36,7 +36,7 @@ class Cut:
 
     def violation(self, point: Floats) -> float:
         """Return by how much a point violates it."""
-        return self.lower - float(self.values @ point[self.columns])
+        return self.lower - float((self.values * point[self.columns]).sum())
 
 
 def as_rows(cuts: Sequence[Cut]) -> tuple[list[Ints], list[Floats], Floats]:
@@ -142,10 +142,12 @@ class _Program:
 
     def dual(self, stay: Floats) -> tuple[float, Floats]:
         """Solve it at `stay`; return a, b with optimum >= a + b @ stay everywhere, equal at `stay`."""
-        price = np.maximum(prices(self.cost, self.rows, self.constant + self.linear @ stay), 0.0)
+        price = np.maximum(
+            prices(self.cost, self.rows, self.constant + (self.linear * stay).sum(axis=1)), 0.0
+        )
         # a price that rounding left too high costs at most what x can be
-        over = np.maximum(price @ self.rows - self.cost, 0.0) @ self.most
-        return float(price @ self.constant - over), price @ self.linear
+        over = (np.maximum(price @ self.rows - self.cost, 0.0) * self.most).sum()
+        return float((price * self.constant).sum() - over), (price[:, None] * self.linear).sum(axis=0)
 
 
 def _mixture(slot: Slot, few: float, begins: NDArray[np.bool_], group: Ints, total: Floats) -> _Program:

@@ -57,6 +57,7 @@ def solve_annealing(
     moves: int | None = None,
     cycles: int | None = None,
     evaluations: int = EVALUATIONS,
+    work: int | None = None,
     threads: int = 1,
     kernel: str | None = None,
     progress: Progress = silent,
@@ -84,6 +85,9 @@ def solve_annealing(
         End after so many coolings; None goes on until nothing better is found for long.
     evaluations
         Under fang2025 accounting: simulations of ``sa-guided``, as the study counts them.
+    work
+        Moves per stay of all chains together, instead of a time limit, or evaluations under fang2025
+        accounting; one chain then unless told otherwise. See `kvbound.solvers.solve`.
     threads
         Threads for the chains, with the compiled kernel; the result does not depend on it.
 
@@ -105,8 +109,16 @@ def solve_annealing(
     if not instance.physical:
         if start is not None or bound_s is not None:
             raise UsageError("annealing under fang2025 accounting takes neither a start nor a bound")
+        if work is not None:
+            evaluations, time_limit = work, math.inf
         return solve_published(instance, evaluations, time_limit, seed, kernel, progress)
-    for name, value in (("chains", chains), ("moves", moves), ("cycles", cycles), ("threads", threads)):
+    for name, value in (
+        ("chains", chains),
+        ("moves", moves),
+        ("cycles", cycles),
+        ("work", work),
+        ("threads", threads),
+    ):
         if value is not None and value < 1:
             raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
     refuse_spread(instance, "annealing")
@@ -115,24 +127,27 @@ def solve_annealing(
         return nothing
     lowest = max(ideal(instance), bound_s or 0.0)
     enough = lowest / (1 - gap) * (1 + ROUNDING) if gap < 1 else math.inf
-    clock = _Clock(begin, time_limit, enough, progress)
+    clock = _Clock(begin, time_limit if work is None else math.inf, enough, progress)
     rng = np.random.default_rng(seed)
-    options: dict[str, Any] = {"gap": gap}
+    options: dict[str, Any] = {"gap": gap} | ({} if work is None else {"work": work})
     if too_large(instance) and applies(instance) and about["kernel"] == "numba":
         if chains is not None or cycles is not None:
             raise UsageError("annealing an instance this large takes neither chains nor cycles")
+        if work is not None:
+            moves = work * (int(instance.read_counts().sum()) + instance.layers * instance.blocks)
         (measures, schedule), tried, ended = _packed(instance, start, rng, moves, clock)
         options |= {"moves": tried}
     else:
         setting = board(instance)
         first, interrupted = (events(instance, start), False) if start else _first(instance)
-        count = chains or _chains(setting, about["kernel"])
+        count = chains or (_chains(setting, about["kernel"]) if work is None else 1)
         states = Chains.of(instance, setting, [first] * count)
         run = _Run(setting, Annealer(setting, states, rng, about["kernel"], threads), clock)
         if interrupted:
             ended = Termination("interrupted")
         else:
-            ended = run.search(moves or max(FEWEST, SWEEPS * len(setting.block)), cycles)
+            first_cycle = moves or max(FEWEST, SWEEPS * len(setting.block))
+            ended = run.search(first_cycle, cycles, None if work is None else work * len(setting.block))
         measures, schedule = _costed(instance, run)
         options |= {"chains": count, "moves": run.annealer.moves}
     voucher = "ideal" if bound_s is None else "given"
@@ -165,8 +180,9 @@ def _packed(
     annealer.warm_up()
     clock, ended = replace(clock, begin=time.perf_counter()), Termination()
     try:
-        annealer.run(lambda: annealer.moves < (moves or math.inf) and clock.look(annealer.time_s))
-        if annealer.time_s > clock.enough and annealer.moves < (moves or math.inf):
+        most = moves or math.inf
+        annealer.run(lambda: annealer.moves < most and clock.look(annealer.time_s, annealer.moves / most))
+        if annealer.time_s > clock.enough and annealer.moves < most:
             ended = Termination("limit", "time")
     except KeyboardInterrupt:
         ended = Termination("interrupted")
@@ -210,9 +226,18 @@ class _Clock:
         """Seconds left."""
         return self.begin + self.limit - time.perf_counter()
 
-    def look(self, time_s: float) -> bool:
-        """Report the best decode time so far; say whether to go on."""
-        self.progress(min(self.limit - self.left, self.limit), self.limit, f"best {time_s:.6g} s")
+    def look(self, time_s: float, done: float) -> bool:
+        """Report the best decode time so far; say whether to go on.
+
+        Parameters
+        ----------
+        done
+            Share of the work that is done, where no time limits it.
+        """
+        total = 1.0
+        if self.limit < math.inf:
+            done, total = min(self.limit - self.left, self.limit), self.limit
+        self.progress(done, total, f"best {time_s:.6g} s")
         return self.left > 0 and time_s > self.enough
 
 
@@ -223,38 +248,62 @@ class _Run:
     board: Board
     annealer: Annealer
     clock: _Clock
+    work: int | None = None
+    pace: float = 0.0
+    start: float = 0.0
 
     @property
     def time_s(self) -> float:
         """Decode time of the best schedule so far."""
         return self.annealer.ticks * self.board.tick
 
-    def search(self, moves: int, cycles: int | None) -> Termination:
-        """Cool again and again, twice as long each time, the last one in the time that is left."""
+    def search(self, moves: int, cycles: int | None, work: int | None) -> Termination:
+        """Cool again and again, twice as long each time, the last one as long as time or work is left.
+
+        Parameters
+        ----------
+        moves
+            Of each chain in the first cycle.
+        work
+            Moves of all chains together; None where time limits them.
+        """
         if not len(self.board.block):  # nothing may ever move
             return Termination()
         waited = number = 0
+        self.work = work
         try:
-            begin = time.perf_counter()
-            self.annealer.pace(1)  # compiles: the first time that takes seconds
-            self.clock = replace(self.clock, begin=self.clock.begin + time.perf_counter() - begin)
-            pace, start = self.annealer.pace(TRIAL), time.perf_counter()
+            if work is None:
+                self._set_out()
             while waited < PATIENCE and number != cycles and self._look():
-                if self.annealer.moves:
-                    pace = self.annealer.chains.count * (time.perf_counter() - start) / self.annealer.moves
-                left, before = int(self.clock.left / pace), self.annealer.ticks
-                if number and left < FEWEST:
+                left, before = self._left(), self.annealer.ticks
+                if left < (FEWEST if number and work is None else 1):
                     break
                 self.annealer.cycle(number, moves if 3 * moves <= left else left, self._look)
                 waited = waited + 1 if self.annealer.ticks == before else 0
                 moves, number = 2 * moves, number + 1
         except KeyboardInterrupt:
             return Termination("interrupted")
-        late = waited < PATIENCE and number != cycles and self.time_s > self.clock.enough
-        return Termination("limit", "time") if late else Termination()
+        short = waited < PATIENCE and number != cycles and self.time_s > self.clock.enough
+        return Termination("limit", "time" if work is None else "work") if short else Termination()
+
+    def _set_out(self) -> None:
+        """Start the clock, and find out how long a move takes."""
+        begin = time.perf_counter()
+        self.annealer.pace(1)  # compiles: the first time that takes seconds
+        self.clock = replace(self.clock, begin=self.clock.begin + time.perf_counter() - begin)
+        self.pace, self.start = self.annealer.pace(TRIAL), time.perf_counter()
+
+    def _left(self) -> int:
+        """Moves of each chain for which there is time or work left."""
+        chains, moves = self.annealer.chains.count, self.annealer.moves
+        if self.work is not None:
+            return (self.work - moves) // chains
+        if moves:
+            self.pace = chains * (time.perf_counter() - self.start) / moves
+        return int(self.clock.left / self.pace)
 
     def _look(self) -> bool:
-        return self.clock.look(self.time_s)
+        return self.clock.look(self.time_s, self.annealer.moves / (self.work or math.inf))
 
 
 def _first(instance: Instance) -> tuple[Schedule, bool]:

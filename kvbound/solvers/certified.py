@@ -24,6 +24,7 @@ def solve_certified(
     seed: int = 0,
     sample: float | None = None,
     resume: Certificate | None = None,
+    work: int | None = None,
     kernel: str | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -38,6 +39,8 @@ def solve_certified(
         Share of the items to tune on; None lets the size decide.
     resume
         A certificate of the instance to go on from; what comes out proves no less.
+    work
+        Steps of the ascent, instead of a time limit; see `kvbound.solvers.solve`.
 
     Returns
     -------
@@ -54,11 +57,12 @@ def solve_certified(
         The checker rejects the certificate: a defect.
     """
     begin = time.perf_counter()
-    about: dict[str, Any] = {"method": "dual", "seed": seed, "options": {"sample": sample}}
+    options = {"sample": sample} | ({} if work is None else {"work": work})
+    about: dict[str, Any] = {"method": "dual", "seed": seed, "options": options}
     if nothing := infeasible(instance, begin, about):
         return nothing
     tuned = tune(
-        instance, time_limit=time_limit, seed=seed, sample=sample, resume=resume, kernel=kernel,
+        instance, time_limit=time_limit, seed=seed, sample=sample, resume=resume, work=work, kernel=kernel,
         progress=progress,
     )  # fmt: skip
     best = tuned.certificate

@@ -82,6 +82,7 @@ def tune(
     gap: float = 0.0,
     incumbent_s: float = math.inf,
     iterations: int | None = None,
+    work: int | None = None,
     seed: int = 0,
     sample: float | None = None,
     whole_counts: bool = True,
@@ -100,6 +101,9 @@ def tune(
         Stop tuning when the bound is within `gap` of this decode time of a schedule.
     iterations
         Steps of the ascent; by default 3000, of large instances fewer, 250 at least.
+    work
+        The same without a time limit, and with the sample of the fast kernel whichever runs: the outcome is
+        the same, to the last bit, on any machine.
     sample
         Share of the items to ask in every step; by default all of a small instance, 1 % of the largest.
     whole_counts
@@ -122,7 +126,9 @@ def tune(
         raise UsageError("a bound needs accounting 'physical'")
     best, chosen, ended, tuner = seal_ideal(instance), pick(kernel), Termination(), None
     try:
-        stride = _stride(instance, sample, chosen)
+        stride = _stride(instance, sample, chosen if work is None else "numba")
+        if work is not None:
+            iterations, time_limit = work, math.inf
         workers = threads or (_processors() if stride > 1 else 1)
         _warm_up(instance, chosen)
         price = partial(evaluate, instance, kernel=chosen, threads=workers, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ def solve_exact(
     gap: float = 1e-4,
     seed: int = 0,
     threads: int = 2,
+    work: int | None = None,
     start: Schedule | Residency | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -42,6 +44,8 @@ def solve_exact(
         Seconds, model building included.
     gap
         Relative gap at which a schedule counts as optimal.
+    work
+        Nodes of each search by HiGHS, in one thread, instead of a time limit; see `kvbound.solvers.solve`.
     start
         A schedule to start from; by default that of the `belady` policy.
 
@@ -58,13 +62,19 @@ def solve_exact(
         The start does not keep the rules.
     """
     begin = time.perf_counter()
-    about: dict[str, Any] = {"method": "exact", "seed": seed, "options": {"gap": gap}}
+    chosen = {"gap": gap} | ({} if work is None else {"work": work})
+    about: dict[str, Any] = {"method": "exact", "seed": seed, "options": chosen}
     if nothing := infeasible(instance, begin, about):
         return nothing
     first = events(instance, start) if start else simulate(instance, "belady").schedule
     assert first is not None
     known = first, evaluate(instance, first)
-    common: dict[str, Any] = {"gap": gap, "seed": seed, "threads": threads, "progress": progress}
+    end = begin + time_limit
+    if work is not None:
+        end, threads = math.inf, 1
+    common: dict[str, Any] = {
+        "gap": gap, "work": work, "seed": seed, "threads": threads, "progress": progress,
+    }  # fmt: skip
     rejected, ended = 0, Termination()
     if plain := without_prefetch(instance):
         found = solve_exact(plain, time_limit=ON_READ * time_limit, **common)
@@ -75,7 +85,7 @@ def solve_exact(
     if ended.reason == "interrupted":
         search = Improved(known, 0.0, ended)
     else:
-        search = improve(instance, known, end=begin + time_limit, **common)
+        search = improve(instance, known, end=end, **common)
     if count := rejected + search.rejected:
         about["options"][REJECTED] = count
     best, measures = search.known
@@ -112,6 +122,7 @@ def improve(
     end: float,
     gap: float,
     bound_s: float = 0.0,
+    work: int | None = None,
     seed: int = 0,
     threads: int = 2,
     progress: Progress = silent,
@@ -124,6 +135,8 @@ def improve(
         `time.perf_counter` at which to stop.
     gap, bound_s
         Stop within this relative gap of the bound found here or a time lower bound known before.
+    work
+        Nodes of each search by HiGHS; None has none counted.
 
     Returns
     -------
@@ -135,6 +148,6 @@ def improve(
     except KeyboardInterrupt:
         return Improved(known, bound_s, Termination("interrupted"))
     unit = program.unit_s
-    search = Search(program, known, end, gap, seed, threads, progress, [bound_s / unit])
+    search = Search(program, known, end, gap, seed, threads, progress, [bound_s / unit], work=work)
     search.run()
     return Improved(search.known, search.bound * unit, search.ended, search.rejected)

@@ -43,6 +43,8 @@ _PROGRAM = 1_000_000
 """Columns up to which the program is worth building."""
 _ROUNDS = 5
 """How often prices are answered where the program is larger."""
+_STEPS = 50
+"""Steps of the dual's ascent to a sweep of answers, where a count and no clock limits the work."""
 _BOUND = 0.6
 """Share of the time for the bound where a search may follow."""
 
@@ -55,6 +57,7 @@ def solve_pricing(
     seed: int = 0,
     start: Schedule | Residency | None = None,
     sample: float | None = None,
+    work: int | None = None,
     kernel: str | None = None,
     threads: int = 2,
     progress: Progress = silent,
@@ -72,6 +75,10 @@ def solve_pricing(
         A schedule to start from, beside the method's own.
     sample
         Share of the items to tune the bound on; None lets the size decide.
+    work
+        Steps of the dual's ascent, instead of a time limit. For every 50 of them all items are asked once
+        again, up to nine times in each of five rounds, and nothing is searched by HiGHS, which differs
+        between versions. See `kvbound.solvers.solve`.
 
     Returns
     -------
@@ -89,7 +96,8 @@ def solve_pricing(
         The checker rejects what was found: a defect.
     """
     begin = time.perf_counter()
-    about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": {"gap": gap, "sample": sample}}
+    chosen = {"gap": gap, "sample": sample} | ({} if work is None else {"work": work})
+    about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": chosen}
     if not instance.physical:
         raise UsageError("method pricing needs accounting 'physical'")
     if nothing := infeasible(instance, begin, about):
@@ -103,28 +111,33 @@ def solve_pricing(
         best.take_all(_candidates(instance, start, progress))
         if plain:
             fewer.take_all(_candidates(plain, None, progress))
-        until = math.inf if large(instance) else begin + time_limit
+        until = begin + time_limit if work is None and not large(instance) else math.inf
         tuning = (1.0 if large(instance) else _BOUND) * time_limit
         with _beside(_eviction(plain or instance, best), progress) as finish:
-            tuned = tune(instance, time_limit=tuning, sample=sample, **options)
+            tuned = tune(instance, time_limit=tuning, sample=sample, work=work, **options)
             proof = tuned.certificate
             if tuned.termination.reason != "interrupted":
                 finish()
-        proof, ended, fitting = _answered(instance, best, tuned, gap, threads=threads, end=until, **options)
+        rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
+        proof, ended, fitting = _answered(instance, best, tuned, gap, rounds, **options)
         if plain and ended.reason == "done" and not large(instance):
             # the prices do for fewer moves, too; what they prove of those is of no use here
-            ended = _answered(plain, fewer, tuned, gap, threads=threads, end=until, **options)[1]
+            ended = _answered(plain, fewer, tuned, gap, rounds, **options)[1]
         with _beside(fitting, progress) as finish:
             bound = certify(instance, proof)
             finish()
         if bound.status is BoundStatus.CLAIMED:
             ended = Termination("interrupted")  # the check was
         end = begin + time_limit
-        if ended.reason != "interrupted" and plain and not best.within(gap, bound.time_s or 0.0):
+        search = work is None and ended.reason != "interrupted"
+        if search and plain and not best.within(gap, bound.time_s or 0.0):
             until = (1 - ON_READ) * time.perf_counter() + ON_READ * end
             ended = _search(plain, fewer, bound, gap, until, seed, threads, progress)
         best.take_best(fewer)
-        if ended.reason != "interrupted":
+        if work is not None and ended.reason != "interrupted":
+            near = best.within(gap, bound.time_s or 0.0)
+            ended = Termination() if near else Termination("limit", "work")
+        elif ended.reason != "interrupted":
             ended = _search(instance, best, bound, gap, end, seed, threads, progress)
     except KeyboardInterrupt:
         ended = Termination("interrupted")
@@ -142,6 +155,7 @@ def _answered(
     best: _Best,
     tuned: Tuned,
     gap: float,
+    rounds: list[int],
     *,
     seed: int,
     end: float,
@@ -149,6 +163,11 @@ def _answered(
     **how: Any,
 ) -> tuple[Certificate, Termination, _Job | None]:
     """Make schedules of the dual's prices if there is need.
+
+    Parameters
+    ----------
+    rounds
+        How often items answer again in each round.
 
     Returns
     -------
@@ -160,9 +179,9 @@ def _answered(
         return proof, ended, None
     multipliers, ended, fitting = tuned.multipliers, Termination(), None
     try:
-        for number in range(_rounds(instance)):
+        for number, sweeps in enumerate(rounds):
             answer = answers.respond(
-                instance, multipliers, seed=seed + number, end=end, progress=progress, **how
+                instance, multipliers, seed=seed + number, sweeps=sweeps, end=end, progress=progress, **how
             )
             multipliers, ended = answer.multipliers, answer.termination
             if large(instance):
@@ -185,9 +204,15 @@ def _settle(instance: Instance, best: _Best, answer: answers.Answer, progress: P
         best.take(cost_of(instance, schedule))
 
 
-def _rounds(instance: Instance) -> int:
-    """How often items may answer anew, by other luck: once where that takes minutes, or a search follows."""
-    return 1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS
+def _sweeps(instance: Instance, work: int | None) -> list[int]:
+    """How often items answer again in each round, anew and by other luck.
+
+    There is one round where that takes minutes, or a search follows.
+    """
+    if work is None:
+        return [answers.SWEEPS] * (1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS)
+    rounds, sweeps = 1 if large(instance) else _ROUNDS, -(-work // _STEPS)
+    return [min(answers.SWEEPS, sweeps - n) for n in range(0, sweeps, answers.SWEEPS)][:rounds]
 
 
 def _eviction(instance: Instance, best: _Best) -> _Job | None:

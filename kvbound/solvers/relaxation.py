@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -21,6 +22,7 @@ def solve_relaxation(
     time_limit: float = 60.0,
     seed: int = 0,
     cuts: bool = True,
+    work: int | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Bound the decode time from below by letting items be placed in fractions.
@@ -31,6 +33,8 @@ def solve_relaxation(
         Seconds; the relaxation is worth nothing until solved, so the ideal is what remains.
     cuts
         Add the count cuts: a miss is a whole item.
+    work
+        Thousands of simplex iterations, instead of a time limit; see `kvbound.solvers.solve`.
 
     Raises
     ------
@@ -38,12 +42,18 @@ def solve_relaxation(
         The accounting is not physical.
     """
     begin = time.perf_counter()
-    about: dict[str, Any] = {"method": "relax", "seed": seed, "options": {"cuts": cuts}}
+    chosen = {"cuts": cuts} | ({} if work is None else {"work": work})
+    about: dict[str, Any] = {"method": "relax", "seed": seed, "options": chosen}
     if nothing := infeasible(instance, begin, about):
         return nothing
     program = formulation(instance, cuts=cuts)
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
-    answer = minimise(program.matrix, whole=False, time_limit=left, seed=seed, progress=progress)
+    iterations = None
+    if work is not None:
+        left, iterations = math.inf, 1000 * work
+    answer = minimise(
+        program.matrix, whole=False, time_limit=left, work=iterations, seed=seed, progress=progress
+    )
     least = ideal(instance)
     if answer.rejected:
         about["options"][REJECTED] = answer.rejected
