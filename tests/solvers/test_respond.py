@@ -178,15 +178,15 @@ def test_made_to_fit(instance: Instance, seed: int) -> None:
 @pytest.mark.parametrize("migration", ["on-read", "prefetch"])
 def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Giving up useless hits and filling what is free is better than only leaving out what is over."""
-    monkeypatch.setattr(_respond, "SWEEPS", 3)  # more of them leave nothing to give up here
     case = Cell("actual-like", migration=migration).instance(Scale("small", 32, 16, 0.0))
     instance = case.with_rules(accounting="physical")
     tuned = tune(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
-    times = {"fit": cost(instance, respond(instance, tuned.multipliers).schedule())}
+    # more sweeps leave nothing to give up here
+    times = {"fit": cost(instance, respond(instance, tuned.multipliers, sweeps=3).schedule())}
     for name in ("_fill", "_release"):
         monkeypatch.setattr(_fit, name, lambda *_: None)
-        times[name] = cost(instance, respond(instance, tuned.multipliers).schedule())
+        times[name] = cost(instance, respond(instance, tuned.multipliers, sweeps=3).schedule())
     assert times["fit"] < times["_fill"] < times["_release"]
 
 
