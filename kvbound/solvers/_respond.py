@@ -86,7 +86,7 @@ def respond(
     seed: int = 0,
     kernel: str | None = None,
     threads: int = 1,
-    sweeps: int = SWEEPS,
+    sweeps: int | None = None,
     end: float = math.inf,
     progress: Progress = silent,
 ) -> Answer:
@@ -95,7 +95,7 @@ def respond(
     Parameters
     ----------
     sweeps
-        How often everybody answers again.
+        How often everybody answers again; None takes SWEEPS.
     end
         `time.perf_counter` when to stop.
 
@@ -108,7 +108,7 @@ def respond(
     stride = min(count_units(instance), round(1 / _GROUP))
     share = min(1.0, max(_GROUP * stride, instance.granularity / 64))  # some of a word at least
     sweep = round(stride / share)
-    steps = stride + sweeps * sweep
+    steps = stride + (SWEEPS if sweeps is None else sweeps) * sweep
     if instance.slots * instance.blocks / stride < _WORTH:
         threads = 1
     state = (Bits if _dual_paths.applies(instance) else Tiers).of(instance, stride, chosen, threads)
