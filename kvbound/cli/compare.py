@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvbound.cli import console, options, output, source
-from kvbound.errors import UsageError
+from kvbound.errors import InputError, KvboundError, UsageError
 
 if TYPE_CHECKING:
     import kvbound.instance
@@ -59,6 +59,8 @@ def compare(
         settings = limits | {"seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
         run.all(_chosen(case, methods), lenient=methods == "all")
+    if run.failed is not None and not run.results:
+        raise run.failed
     results = share_bound(run.results)
     unsaved = output.save_all(results, out)
     if as_json:
@@ -73,32 +75,38 @@ def compare(
         raise unsaved
     if run.interrupted:
         raise KeyboardInterrupt
+    if run.failed is not None:
+        raise run.failed
     for result in results[:1]:
         output.finish(case, result)
 
 
 @dataclass
 class _Run:
-    """Methods one after the other; an interrupt ends the run and keeps what there is."""
+    """Methods one after the other; one that fails is left out, and an interrupt keeps what there is."""
 
     instance: kvbound.instance.Instance
     settings: dict[str, Any]
     quiet: bool
     results: list[Result] = field(default_factory=list)
     interrupted: bool = False
+    failed: KvboundError | None = None
 
     def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
-        """Run them; `lenient` leaves out those that do not fit the instance."""
+        """Run them; a `lenient` run does not mind those that do not fit the instance."""
         from kvbound.solvers import solve
 
         try:
             for method in methods:
                 try:
                     result = solve(self.instance, method, **self.settings)
-                except UsageError as error:
-                    if not lenient:
-                        raise
-                    console.note(f"{method} is left out: {error}", quiet=self.quiet)
+                except KvboundError as error:
+                    unfit = lenient and isinstance(error, UsageError | InputError)
+                    if not unfit and self.failed is None:
+                        self.failed = error  # raised when the others are told
+                        continue
+                    name = method if isinstance(method, str) else method.name
+                    console.note(f"{name} is left out: {error}", quiet=self.quiet)
                     continue
                 self.results.append(result)
                 if result.termination.reason == "interrupted":

@@ -134,7 +134,7 @@ def verdict(results: Sequence[Result]) -> str:
 
 
 def _busiest(result: Result) -> str:
-    busy = getattr(result.measures, "utilisation", None)
+    busy = None if result.measures is None else result.measures.utilisation
     if not busy:
         return ""
     name = max(busy, key=busy.__getitem__)

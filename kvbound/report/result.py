@@ -38,7 +38,7 @@ def describe(result: Result) -> Table:
             ("with weights", f"{numbers.share(found.hit_rate_with_weights)} in the fastest tier"),
             ("moved", _sizes(found.moved_bytes)),
             ("peak", _sizes(found.peak_bytes)),
-            ("busy", _shares(getattr(found, "utilisation", None) or {})),
+            ("busy", _shares(found.utilisation or {})),
         ]
     pairs.append(("time lower bound", bound_text(result.bound)))
     if result.gap is not None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from kvbound.cost import MOST_SPREAD, spread
-from kvbound.errors import UsageError
+from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
 from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
@@ -182,15 +182,18 @@ def _default(
     late = work is None and left < 1
     if enough or schedule is None or late or spread(instance) > MOST_SPREAD:
         return priced
-    annealed = solve(
-        instance,
-        "anneal",
-        time_limit=left,
-        gap=wanted,
-        start=schedule,
-        bound_s=priced.bound.time_s,
-        **common,
-    )
+    try:
+        annealed = solve(
+            instance,
+            "anneal",
+            time_limit=left,
+            gap=wanted,
+            start=schedule,
+            bound_s=priced.bound.time_s,
+            **common,
+        )
+    except KvboundError as error:  # nothing that goes wrong here may cost the schedule in hand
+        return dataclasses.replace(priced, options={**priced.options, "anneal": str(error)})
     return dataclasses.replace(annealed, bound=priced.bound, certificate=priced.certificate)
 
 

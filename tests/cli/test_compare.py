@@ -62,6 +62,18 @@ def test_all_leaves_out_what_does_not_fit(run: Run) -> None:
     assert "kvbound: brute is left out" in ran.err
 
 
+def test_a_method_that_fails_costs_no_other_row(run: Run, small: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "class Mine:\n    name = 'mine'\n    def step(self, slot):\n        raise ValueError('no')\n"
+    )
+    ran = run("compare", small, "--methods", f"lru,{mine}:Mine,static", "--json", "--out", tmp_path / "out")
+    assert ran.code == 2
+    assert "policy mine: step raised ValueError: no" in ran.err
+    assert [row["method"] for row in ran.json["results"]] == ["lru", "static"]
+    assert (tmp_path / "out/lru/result.json").is_file()
+
+
 def test_from_parts_as_from_a_file(run: Run, small: Path, tmp_path: Path) -> None:
     content = document()
     names = {name: tmp_path / f"{name}.json" for name in ("memory", "llm", "trace")}
