@@ -113,7 +113,8 @@ def make_instance(
     Parameters
     ----------
     memory, llm
-        Catalog names, or tables as in an instance file.
+        Catalog names, or tables as in an instance file; an llm also as the path of a JSON file, such as a
+        model's ``config.json``.
     trace
         A path, a `Trace`, or a table: ``{"path"}``, ``{"reads", "prefill_tokens"}`` or ``{"synthetic"}``.
     overrides
@@ -131,7 +132,7 @@ def make_instance(
     UsageError
         No such catalog name, when the parts do not come from a file.
     """
-    raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _entry("llm", llm, file)}
+    raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _llm(llm, file, folder)}
     file = file or name
     given = rules.to_mapping() if isinstance(rules, Rules) else rules
     raw["rules"] = {} if given is None else _copy(given)
@@ -187,6 +188,15 @@ def _refuse_fractions(memory: object, file: object) -> None:
         if is_bare_fraction(size):
             field = f"memory.tiers.{tier.get('name', n)}.capacity"
             raise InputError(file, field, f"a share such as 30% or a size such as 0.3GB, not {show(size)}")
+
+
+def _llm(value: object, file: object, folder: Path | None) -> Any:
+    """Return a language model's table, from a JSON file too: an llm's, or a model's config.json."""
+    if not isinstance(value, Path) and not (isinstance(value, str) and value.endswith(".json")):
+        return _entry("llm", value, file)
+    from kvbound.llm_config import read_llm
+
+    return read_llm((folder or Path()) / value).to_mapping()
 
 
 def _pairs(overrides: object, file: object) -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,8 @@ from kvbound.units import UnitError, exact_share, whole_up
 
 MAX_LAYERS: Final = 4096
 MAX_KV_BYTES: Final = 2**40
+# follow from the other fields, or describe the model
+_DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers", "parameters")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Llm:
         mapping
             ``name``, ``layers``, ``kv_bytes_per_token_layer``, ``weight_bytes`` and
             ``weight_read_bytes_per_layer`` (a number or a list of one per layer); optionally ``source``,
-            ``sources``, ``windows``, ``config``. Numbers are bytes; text carries a unit.
+            ``sources``, ``windows``, ``config``, and what `kvbound.llm_config.Architecture.to_mapping`
+            adds. Numbers are bytes; text carries a unit.
         file, field
             Where `mapping` stands, for messages.
 
@@ -136,6 +139,8 @@ class Llm:
             "windows": _windows(fields),
             "config": {key: config.raw(key) for key in config},
         }
+        for key in _DERIVED:
+            fields.has(key)
         fields.done()
         with located(file, field):
             return cls(**llm)

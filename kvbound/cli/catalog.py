@@ -37,6 +37,8 @@ def catalog(
         Path | None,
         typer.Option(metavar="FILE", help="With llm: read a Hugging Face config.json."),
     ] = None,
+    kv_dtype: options.KvDtype = None,
+    weight_dtype: options.WeightDtype = None,
     as_json: options.Json = False,
 ) -> None:
     """List memories, llms, policies, methods.
@@ -46,7 +48,9 @@ def catalog(
     if from_config is not None:
         if section is not Section.LLM or name is not None:
             raise UsageError("--from-config goes with 'kvbound catalog llm' and no name")
-        _from_config(from_config, as_json)
+        _from_config(from_config, kv_dtype, weight_dtype, as_json)
+    elif kv_dtype or weight_dtype:
+        raise UsageError("--kv-dtype and --weight-dtype go with --from-config")
     elif section is None:
         _overview(as_json)
     elif name is None:
@@ -146,13 +150,16 @@ def _method(name: str) -> str:
     return METHODS[name].summary
 
 
-def _from_config(path: Path, as_json: bool) -> None:
-    from kvbound.llm_config import from_config
-    from kvbound.report.catalog import llm_details
+def _from_config(path: Path, kv_dtype: str | None, weight_dtype: str | None, as_json: bool) -> None:
+    from kvbound.llm_config import read_config
+    from kvbound.report.catalog import architecture_details
 
-    llm = from_config(path)
+    architecture = read_config(
+        path,
+        kv_dtype=options.number_format("--kv-dtype", kv_dtype),
+        weight_dtype=options.number_format("--weight-dtype", weight_dtype),
+    )
     if as_json:
-        windows = {"windows": list(llm.windows)} if any(llm.windows) else {}
-        console.show_json(llm.to_mapping() | windows | {"source": llm.source, "sources": dict(llm.sources)})
+        console.show_json(architecture.to_mapping())
     else:
-        console.show(*llm_details(llm))
+        console.show(*architecture_details(architecture))

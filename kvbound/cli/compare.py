@@ -32,6 +32,8 @@ def compare(
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
     override: options.Overrides = None,
+    kv_dtype: options.KvDtype = None,
+    weight_dtype: options.WeightDtype = None,
     time_limit: options.TimeLimit = None,
     work: options.Work = None,
     seed: options.Seed = 0,
@@ -52,7 +54,7 @@ def compare(
 
     limits = options.limits(time_limit, work)
     output.check_folder(out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
     case = source.load(instance, parts, quiet=quiet)
     output.check_same(case, out.iterdir() if out and out.is_dir() else [])
     with console.Bar(quiet=quiet) as bar:

@@ -57,6 +57,8 @@ def make(
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
     override: options.Overrides = None,
+    kv_dtype: options.KvDtype = None,
+    weight_dtype: options.WeightDtype = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="By default that of the file.")] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -67,7 +69,7 @@ def make(
     from kvbound.instance_io import write_instance
 
     output.check_file("--out", out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
     case = source.assemble(parts, name or out.stem)
     source.warn_of_capacity(case, quiet)
     write_instance(case, out)

@@ -64,6 +64,21 @@ def share(option: str, text: str) -> float:
         raise UsageError(f"{option}: expected {error}") from None
 
 
+def number_format(option: str, name: str | None) -> str | None:
+    """Check the name of a number format.
+
+    Raises
+    ------
+    UsageError
+        There is none of that name.
+    """
+    from kvbound.llm_config.bits import FORMATS
+
+    if name is not None and name not in FORMATS:
+        raise UsageError(f"{option}: expected one of {', '.join(FORMATS)}, not {name!r}")
+    return name
+
+
 _INSTANCE_HELP = "A file, or a name from 'kvbound instance list'."
 
 Instance = Annotated[
@@ -110,6 +125,14 @@ Llm = Annotated[
         help="Catalog name, or a JSON file: an llm or a model's config.json.",
         autocompletion=complete.llms,
     ),
+]
+KvDtype = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="With a config.json: count the cache in fp8, bfloat16, ..."),
+]
+WeightDtype = Annotated[
+    str | None,
+    typer.Option(metavar="FORMAT", help="With a config.json: count all weights in int4, fp8, bfloat16, ..."),
 ]
 Trace = Annotated[
     str | None,

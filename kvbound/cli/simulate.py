@@ -35,6 +35,8 @@ def simulate(
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
     override: options.Overrides = None,
+    kv_dtype: options.KvDtype = None,
+    weight_dtype: options.WeightDtype = None,
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
     out: options.OutDir = None,
@@ -52,7 +54,7 @@ def simulate(
     if out is not None and len(combinations) > 1:
         raise UsageError("--out holds one result, not those of a sweep")
     output.check_folder(out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
     case = source.load(instance, parts, quiet=quiet)
     output.check_same(case, [out] if out else [])
     common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": out is not None}

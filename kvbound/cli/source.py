@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvbound.cli import console
+from kvbound.cli import console, options
 from kvbound.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ class Parts:
     capacity: str | None = None
     rules: Sequence[str] | None = None
     overrides: Sequence[str] | None = None
+    kv_dtype: str | None = None
+    weight_dtype: str | None = None
 
     @property
     def given(self) -> bool:
         """Whether any of them is there."""
-        return any((self.memory, self.llm, self.trace, self.capacity, self.rules, self.overrides))
+        given = (self.memory, self.llm, self.trace, self.capacity, self.rules, self.overrides)
+        return any((*given, self.kv_dtype, self.weight_dtype))
 
 
 def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -> kvbound.instance.Instance:
@@ -83,7 +86,7 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
         return make_instance(
             name,
             memory=_memory(parts.memory),
-            llm=_llm(parts.llm),
+            llm=_llm(parts),
             trace=_read(parts.trace) if _is_json(parts.trace) else parts.trace,
             rules=_rules(parts.rules or ()),
             overrides=_overrides(parts),
@@ -179,16 +182,19 @@ def _memory(name: str) -> Any:
     return mapping
 
 
-def _llm(name: str) -> Any:
-    if not _is_json(name):
-        return name
-    from kvbound.llm import Llm
-    from kvbound.llm_config import from_config
+def _llm(parts: Parts) -> Any:
+    name = parts.llm or ""
+    formats = {
+        "kv_dtype": options.number_format("--kv-dtype", parts.kv_dtype),
+        "weight_dtype": options.number_format("--weight-dtype", parts.weight_dtype),
+    }
+    if _is_json(name):
+        from kvbound.llm_config import read_llm
 
-    mapping = _read(name)
-    if isinstance(mapping, dict) and "kv_bytes_per_token_layer" in mapping:
-        return Llm.from_mapping(mapping, name)
-    return from_config(name)
+        return read_llm(Path(name), **formats)
+    if any(formats.values()):
+        raise UsageError(f"--kv-dtype and --weight-dtype go with a config.json, not with --llm {name}")
+    return name
 
 
 def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:

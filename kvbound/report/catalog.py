@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kvbound.llm import Llm
+    from kvbound.llm_config import Architecture
     from kvbound.memory import Memory
 
 
@@ -106,6 +108,32 @@ def llm_details(llm: Llm) -> list[Table | str]:
         ("sliding windows", _windows(llm.windows)),
     ]
     return [*parts, "", facts(extra)]
+
+
+def architecture_details(model: Architecture) -> list[Table | str]:
+    """Return the numbers of a model read from its config.json; layers may differ."""
+    kept = Counter(model.kv_bytes_per_token)
+    reads = sorted(set(model.weight_read_bytes))
+    values = {
+        "layers": numbers.count(model.layers),
+        "kv_bytes_per_token_layer": "\n".join(
+            f"{size:,} B" + (f" in {number} layers" if len(kept) > 1 else "") for size, number in kept.items()
+        ),
+        "weight_bytes": units.format_bytes(model.weight_bytes),
+        "weight_read_bytes_per_layer": " to ".join(
+            units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)]
+        ),
+    }
+    rows = ((name, value, model.sources.get(name, "")) for name, value in values.items())
+    remarks = [(name, text) for name, text in model.sources.items() if name not in values]
+    extra = [
+        ("parameters", numbers.count(model.parameters)),
+        ("KV per token", units.format_bytes(sum(model.kv_bytes_per_token))),
+        ("sliding windows", _windows(model.windows)),
+        *remarks,
+    ]
+    title = f"{model.name}: {model.source}\n"
+    return [title, table(("field", ">value", "how"), rows), "", facts(extra)]
 
 
 def _windows(windows: Sequence[int | None]) -> str:

@@ -1,6 +1,9 @@
 """config.json to Llm: published parameter counts, cache bytes, windows, refusals."""
 
+import codecs
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbound.errors import InputError
-from kvbound.llm_config import from_config
+from kvbound.llm_config import from_config, read_config, read_llm
 
 TINY: dict[str, Any] = {
     "model_type": "llama",
@@ -28,8 +31,9 @@ LATENT: dict[str, Any] = TINY | {
     "qk_nope_head_dim": 8,
     "v_head_dim": 8,
     "q_lora_rank": None,
+    "n_routed_experts": 0,
 }
-EXPERTS = TINY | {"num_local_experts": 8, "num_experts_per_tok": 2}
+EXPERTS = TINY | {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
 
 
 def test_attention_forms() -> None:
@@ -39,14 +43,22 @@ def test_attention_forms() -> None:
     assert kv(TINY | {"num_key_value_heads": None}) == 2 * 8 * 8 * 2  # one KV head per query head
     assert kv(TINY) == 2 * 2 * 8 * 2
     assert kv(TINY | {"num_key_value_heads": 1}) == 2 * 8 * 2
-    assert kv(TINY | {"multi_query": True, "num_kv_heads": 8}) == 2 * 8 * 2  # Falcon's first generation
     assert kv(TINY | {"head_dim": 32}) == 2 * 2 * 32 * 2
     assert kv(TINY | {"torch_dtype": "float32"}) == 2 * 2 * 8 * 4
     assert kv(LATENT) == (16 + 4) * 2
+    falcon = TINY | {"model_type": "falcon", "num_key_value_heads": None}
+    assert kv(falcon | {"multi_query": True, "num_kv_heads": 8}) == 2 * 8 * 2  # the first generation
+    assert kv(falcon | {"new_decoder_architecture": True, "num_kv_heads": 4}) == 2 * 4 * 8 * 2
+    assert kv(falcon | {"multi_query": False}) == 2 * 8 * 8 * 2
+    glm = {key: value for key, value in TINY.items() if key != "num_key_value_heads"}
+    glm |= {"model_type": "chatglm", "kv_channels": 16}
+    assert kv(glm | {"multi_query_attention": True, "multi_query_group_num": 2}) == 2 * 2 * 16 * 2
+    assert kv(glm | {"multi_query_attention": False, "multi_query_group_num": 1}) == 2 * 8 * 16 * 2
 
 
 dense = st.builds(
     lambda layers, heads, groups, width, inner, vocabulary: {
+        "model_type": "llama",
         "num_hidden_layers": layers,
         "num_attention_heads": heads * groups,
         "num_key_value_heads": heads,
@@ -59,7 +71,7 @@ dense = st.builds(
 
 
 @given(dense)
-def test_counts_of_dense_models(config: dict[str, int]) -> None:
+def test_counts_of_dense_models(config: dict[str, Any]) -> None:
     llm = from_config(config)
     d, kv = (
         config["hidden_size"],
@@ -72,56 +84,19 @@ def test_counts_of_dense_models(config: dict[str, int]) -> None:
 
 
 @given(dense)
-def test_gpt2_names_mean_the_same(config: dict[str, int]) -> None:
+def test_gpt2_names_mean_the_same(config: dict[str, Any]) -> None:
+    plain = {key: value for key, value in config.items() if key != "num_key_value_heads"}
+    plain |= {"model_type": "gpt2", "max_position_embeddings": 100}
     renamed = {
+        "model_type": "gpt2",
         "n_layer": config["num_hidden_layers"],
         "n_head": config["num_attention_heads"],
         "n_embd": config["hidden_size"],
         "n_inner": config["intermediate_size"],
+        "n_positions": 100,
         "vocab_size": config["vocab_size"],
     }
-    plain = {key: value for key, value in config.items() if key != "num_key_value_heads"}
     assert from_config(renamed, "x") == from_config(plain, "x")
-
-
-@given(st.integers(1, 16), st.data())
-def test_a_token_reads_its_experts_and_memory_holds_all(experts: int, data: st.DataObject) -> None:
-    active = data.draw(st.integers(1, experts))
-    llm = from_config(EXPERTS | {"num_local_experts": experts, "num_experts_per_tok": active})
-    one = from_config(EXPERTS | {"num_local_experts": experts, "num_experts_per_tok": 1})
-    expert = 2 * 3 * 64 * 96
-    assert llm.weight_reads[0] == one.weight_reads[0] + (active - 1) * expert
-    assert llm.weight_bytes == one.weight_bytes
-    assert llm.weight_bytes >= 6 * (llm.weight_reads[0] + (experts - active) * expert)
-
-
-def test_dense_layers_among_experts() -> None:
-    def kinds(**more: Any) -> list[bool]:
-        reads = from_config(EXPERTS | {"moe_intermediate_size": 8} | more).weight_reads
-        return [bool(read == max(reads)) for read in reads]  # a dense layer reads more here
-
-    assert kinds(first_k_dense_replace=2) == [True, True, False, False, False, False]
-    assert kinds(moe_layer_freq=3) == [False, True, True, False, True, True]
-    assert kinds(decoder_sparse_step=2) == [True, False, True, False, True, False]
-    assert kinds(mlp_only_layers=[5]) == [False] * 5 + [True]
-
-
-def test_windows() -> None:
-    def windows(**more: Any) -> tuple[int | None, ...]:
-        return from_config(TINY | more).windows
-
-    half = (4, None, 4, None, 4, None)
-    assert windows() == (None,) * 6
-    assert windows(sliding_window=None) == (None,) * 6
-    assert windows(model_type="mistral", sliding_window=4) == (4,) * 6
-    assert windows(model_type="qwen2", sliding_window=4, use_sliding_window=False) == (None,) * 6
-    qwen = windows(model_type="qwen2", sliding_window=4, use_sliding_window=True, max_window_layers=4)
-    assert qwen == (None, None, None, None, 4, 4)
-    assert windows(model_type="gemma2", sliding_window=4) == half
-    assert windows(model_type="gemma3_text", sliding_window=4) == (4, 4, 4, 4, 4, None)
-    assert windows(sliding_window=4, sliding_window_pattern=3) == (4, 4, None, 4, 4, None)
-    types = ["sliding_attention", "full_attention"] * 3
-    assert windows(sliding_window=4, layer_types=types, sliding_window_pattern=3) == half
 
 
 # parameters of published checkpoints, by their own index files
@@ -167,25 +142,21 @@ def test_published_parameter_counts(name: str) -> None:
 
 
 def test_breakdown_states_each_number() -> None:
-    llm = from_config(EXPERTS | {"first_k_dense_replace": 2})
+    latent = LATENT | {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+                       "n_shared_experts": 1, "first_k_dense_replace": 2}  # fmt: skip
+    llm = from_config(latent)
     assert set(llm.sources) == {
-        "layers",
-        "kv_bytes_per_token_layer",
-        "weight_bytes",
-        "weight_read_bytes_per_layer",
-    }
-    assert llm.sources["kv_bytes_per_token_layer"] == "2 (K and V) x 2 heads x 8 x 2 B (bfloat16)"
+        "layers", "kv_bytes_per_token_layer", "weight_bytes", "weight_read_bytes_per_layer",
+    }  # fmt: skip
+    assert llm.sources["kv_bytes_per_token_layer"] == "(16 latent + 4 rotary) x 2 B (bfloat16)"
     how = llm.sources["weight_read_bytes_per_layer"]
-    assert how.startswith(
-        "layers 0 to 1: (attention 2 x 64 x 64 + 2 x 64 x 16 + FFN 3 x 64 x 96); layers 2 to 5: "
-    )
-    assert "2 of 8 experts of 3 x 64 x 96" in how
-    assert (
-        "before any quantization"
-        in from_config(TINY | {"quantization_config": {}}).sources["kv_bytes_per_token_layer"]
-    )
+    assert how.startswith("layers 0 to 1: (attention Q 6,144 + latent KV ")
+    assert "FFN 3 x 64 x 96); layers 2 to 5: " in how
+    assert "2 of 8 experts of 3 x 64 x 8 + shared 3 x 64 x 8" in how
     plain = {key: value for key, value in TINY.items() if key != "torch_dtype"}
-    assert "no torch_dtype given" in from_config(plain).sources["kv_bytes_per_token_layer"]
+    assert from_config(plain).sources["kv_bytes_per_token_layer"] == (
+        "2 (K and V) x 2 heads x 8 x 2 B (no torch_dtype given)"
+    )
 
 
 def test_reads_files_and_nested_configs(tmp_path: Path) -> None:
@@ -198,6 +169,28 @@ def test_reads_files_and_nested_configs(tmp_path: Path) -> None:
     assert llm == from_config(TINY, "some-model")
     assert from_config(str(path), "other").name == "other"
     assert from_config(TINY).name == "llama"
+
+
+def test_reads_llm_files(tmp_path: Path) -> None:
+    model, own = tmp_path / "config.json", tmp_path / "llm.json"
+    model.write_bytes(codecs.BOM_UTF8 + json.dumps(TINY).encode())
+    own.write_text(json.dumps(read_config(TINY).to_mapping()))
+    assert read_llm(model) == from_config(TINY)
+    assert read_llm(own).to_mapping() == from_config(TINY).to_mapping()
+    assert read_llm(model, kv_dtype="fp8").kv_bytes_per_token_layer == 32
+    with pytest.raises(InputError, match="number formats do not go with"):
+        read_llm(own, kv_dtype="fp8")
+
+
+def test_layers_that_differ_are_shown_but_make_no_instance() -> None:
+    model = replace(read_config(TINY), kv_bytes_per_token=(64, 64, 0, 64, 64, 0))
+    assert (model.layers, model.kv_layers) == (6, 4)
+    shown = model.to_mapping()
+    assert shown["kv_bytes_per_token_layer"] == [64, 64, 0, 64, 64, 0]
+    assert shown["kv_bytes_per_token"] == 256
+    with pytest.raises(InputError, match=r"one KV size for all layers.*not 64 B in 4 of 6 layers"):
+        model.to_llm()
+    assert read_config(TINY).to_mapping()["kv_bytes_per_token_layer"] == 64
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"x"', "[" * 100_000, "\udcff"])
@@ -229,34 +222,64 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"intermediate_size": None}, "intermediate_size"),
         ({"vocab_size": None}, "vocab_size"),
         ({"vocab_size": True}, "vocab_size"),
-        ({"torch_dtype": "int4"}, "torch_dtype"),
+        ({"torch_dtype": "int7"}, "torch_dtype"),
         ({"torch_dtype": 16}, "torch_dtype"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-        ({"num_local_experts": 8}, "num_experts_per_tok"),
-        ({"num_local_experts": 8, "num_experts_per_tok": 9}, "num_experts_per_tok"),
-        ({"num_local_experts": 8, "num_experts_per_tok": 2, "decoder_sparse_step": 0}, "decoder_sparse_step"),
-        ({"kv_lora_rank": 16}, "qk_rope_head_dim"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
-        ({"mamba_d_state": 16}, "mamba_d_state"),
-        ({"sliding_window": -1}, "sliding_window"),
-        ({"layer_types": ["full_attention"]}, "layer_types"),
-        ({"layer_types": ["linear_attention"] * 6}, "layer_types.0"),
-        ({"layer_types": ["sliding_attention"] * 6}, "sliding_window"),
-        ({"sliding_window": 4, "sliding_window_pattern": 0}, "sliding_window_pattern"),
         ({"model_type": ["llama"]}, "model_type"),
+        ({"model_type": None}, "model_type"),
+        ({"model_type": "unheard-of"}, "model_type"),
+        # keys this type is not known to have
+        ({"num_local_experts": 8}, "num_local_experts"),
+        ({"mamba_d_state": 16}, "mamba_d_state"),
+        ({"kv_lora_rank": 16}, "kv_lora_rank"),
+        ({"layer_types": ["full_attention"] * 6}, "layer_types"),
+        ({"num_kv_shared_layers": 2}, "num_kv_shared_layers"),
+        ({"num_attention_groups": 2}, "num_attention_groups"),
+        ({"multi_query_group_num": 2}, "multi_query_group_num"),
+        ({"use_cla": True, "cla_share_factor": 2}, "use_cla"),
+        ({"attn_type_list": [0, 1] * 3}, "attn_type_list"),
+        ({"block_configs": [{}] * 6}, "block_configs"),
+        ({"index_head_dim": 16}, "index_head_dim"),
+        ({"sliding_window": 16}, "sliding_window"),
+        ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 9}, "num_experts_per_tok"),
+        ({"model_type": "qwen3_moe", "decoder_sparse_step": 0}, "decoder_sparse_step"),
+        ({"model_type": "deepseek_v2", "num_experts_per_tok": None}, "num_experts_per_tok"),
+        ({"model_type": "mistral", "sliding_window": -1}, "sliding_window"),
+        ({"model_type": "qwen2", "layer_types": ["full_attention"]}, "layer_types"),
+        ({"model_type": "qwen2", "layer_types": ["linear_attention"] * 6}, "layer_types.0"),
+        ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 6, "use_sliding_window": True,
+          "sliding_window": None}, "sliding_window"),
+        ({"model_type": "gemma3_text", "sliding_window_pattern": 0}, "sliding_window_pattern"),
+        ({"model_type": "llama4_text", "no_rope_layers": [1, 0]}, "no_rope_layers"),
+        ({"model_type": "cohere2", "order_of_interleaved_layers": "global_attn_first"},
+         "order_of_interleaved_layers"),
+        ({"model_type": "mpt", "no_bias": False}, "no_bias"),
         (
             {
-                "vocab_size": 2**24,
-                "hidden_size": 2**24,
-                "num_hidden_layers": 4096,
+                "vocab_size": 2**24, "hidden_size": 2**24, "num_hidden_layers": 4096,
                 "intermediate_size": 2**24,
             },
             "weight_bytes",
         ),
     ],
-)
-def test_refused(more: dict[str, Any], field: str) -> None:
+)  # fmt: skip
+def test_refused(more: dict[str, Any], field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError) as caught:
         from_config(TINY | more)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"config.json: {field}: expected ")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"use_cla": False, "attn_type_list": None, "mlp_only_layers": []},  # say that there is none
+        {"attention_dropout": 0.1, "layer_norm_eps": 1e-5, "use_cache": True, "rope_local_base_freq": 1e4},
+        {"router_aux_loss_coef": 0.1, "pretraining_tp": 1, "_attn_implementation_autoset": True},
+        {"initializer_range": 0.02, "image_token_index": 5, "transformers_version": "4.0"},
+    ],
+)
+def test_keys_that_change_neither_cache_nor_sizes(more: dict[str, Any]) -> None:
+    assert from_config(TINY | more) == from_config(TINY)

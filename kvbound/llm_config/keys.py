@@ -1,0 +1,128 @@
+"""The fields of a ``config.json`` under one spelling, with the model class's defaults for absent ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from kvbound.errors import InputError
+from kvbound.fields import Fields
+
+MAX_SIZE: Final = 2**24
+_MISSING: Any = object()
+
+# a key that none of the readers knows is refused if its name speaks of what decides cache or weights
+_TELLING: Final = re.compile(
+    r"layer|head|expert|moe|shar(e|ing)|window|cache|kv|group|att(n|ention)|cla(_|$)|block|ssm|mamba|linear"
+    r"|recurr|rank|latent|index|conv|state|sliding|local|lru|rwkv|per_token|pattern|interleav|sparse|chunk"
+)
+_HARMLESS: Final = re.compile(
+    r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|aux_loss|router_(z_loss|jitter)|_token_(id|index)$"
+    r"|attn_implementation|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)"
+    r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|torch_dtype|dtype|pretraining_tp"
+    r"|pruned_heads|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"
+    r"|attn_logit_softcapping|quantization_config|compression_config|kv_cache_dtype|_name_or_path|auto_map)$"
+)
+
+
+class Keys:
+    """Read a model's fields by their common names.
+
+    Null is a value: it overrides the class default, as it does for the model class.
+
+    Parameters
+    ----------
+    fields
+        The language model's part of the file.
+    spellings
+        Common name to the other names it goes by.
+    defaults
+        What the model class takes for keys that are absent, under any of those names.
+
+    Raises
+    ------
+    InputError
+        From every method, for a field that is missing or not as expected.
+    """
+
+    def __init__(
+        self, fields: Fields, spellings: Mapping[str, tuple[str, ...]], defaults: Mapping[str, Any]
+    ) -> None:
+        self._fields, self._spellings, self._defaults = fields, spellings, defaults
+        self.assumed: dict[str, int] = {}
+
+    def has(self, key: str) -> bool:
+        """Whether the file or the model class gives `key` a value."""
+        return self._find(key)[1] is not None
+
+    def stated(self, key: str) -> bool:
+        """Whether the file itself gives `key` a value."""
+        return any(self._fields.raw(name, default=None) is not None for name in self._names(key))
+
+    def integer(self, key: str, low: int = 1, high: int = MAX_SIZE, default: Any = _MISSING) -> int:
+        """An integer in [low, high]; what comes from the model class is noted in `assumed`."""
+        name, value = self._find(key)
+        if value is None:
+            return Fields({}, self._fields.file, self._fields.field).integer(name, low, high, **_or(default))
+        if not self.stated(key):
+            self.assumed[name] = value
+        return self._holding(name, value).integer(name, low, high)
+
+    def boolean(self, key: str, default: bool = False) -> bool:
+        """True or false."""
+        name, value = self._find(key)
+        return default if value is None else self._holding(name, value).boolean(name)
+
+    def text(self, key: str, default: str = "") -> str:
+        """Text."""
+        name, value = self._find(key)
+        return default if value is None else self._holding(name, value).text(name, default)
+
+    def items(self, key: str) -> list[Any] | None:
+        """A list as it stands, None where there is none."""
+        name, value = self._find(key)
+        return None if value is None else list(self._holding(name, value).items(name))
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        """A table of fields, empty where there is none."""
+        name, value = self._find(key)
+        child = self._holding(name, {} if value is None else value).child(name)
+        return {inner: child.raw(inner) for inner in child}
+
+    def error(self, key: str, expected: str) -> InputError:
+        """The complaint about `key`, under the name the file has for it."""
+        return self._fields.error(self._find(key)[0], expected)
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        return (key, *self._spellings.get(key, ()))
+
+    def _holding(self, name: str, value: object) -> Fields:
+        return Fields({name: value}, self._fields.file, self._fields.field)
+
+    def _find(self, key: str) -> tuple[str, Any]:
+        """The name that counts, and its value."""
+        names = self._names(key)
+        present = [name for name in names if self._fields.has(name)]
+        for name in present:
+            if (value := self._fields.raw(name)) is not None:
+                return name, value
+        if present:
+            return present[0], None
+        for name in names:
+            if self._defaults.get(name) is not None:
+                return name, self._defaults[name]
+        return names[0], None
+
+
+def _or(default: Any) -> dict[str, Any]:
+    return {} if default is _MISSING else {"default": default}
+
+
+def unknown(fields: Fields, known: Collection[str]) -> list[str]:
+    """Keys outside `known` that may decide cache or weights; null, false and empty ones decide nothing."""
+    return [
+        key for key in fields
+        if key not in known and _TELLING.search(key) and not _HARMLESS.search(key)
+        and fields.raw(key) not in (None, False, [], {})
+    ]  # fmt: skip

@@ -1,0 +1,79 @@
+"""A language model as its parameters and cache values, before number formats."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+_MOST_RUNS: Final = 8
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, in parameters and cache values.
+
+    Parameters
+    ----------
+    kv_values
+        Values a token leaves in this layer's cache; 0 where there is none or it is another layer's.
+    window
+        Sliding window in tokens; None is full attention.
+    attention, ffn, experts, router
+        Parameters of the matrices: of attention, of the feed-forward part that every token passes,
+        of all routed experts, and of what selects those.
+    active
+        Parameters of the routed experts one token passes.
+    vectors
+        Norms, biases and the like: held, not counted as read.
+    how, kv_how
+        How these came about.
+    """
+
+    kv_values: int
+    window: int | None = None
+    attention: int = 0
+    ffn: int = 0
+    experts: int = 0
+    active: int = 0
+    router: int = 0
+    vectors: int = 0
+    how: str = ""
+    kv_how: str = ""
+
+    @property
+    def held(self) -> int:
+        """All parameters of the layer."""
+        return self.attention + self.ffn + self.experts + self.router + self.vectors
+
+
+@dataclass(frozen=True)
+class Model:
+    """All layers, and the parameters outside them."""
+
+    layers: tuple[Layer, ...]
+    outside: int
+    outside_how: str
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the whole model."""
+        return self.outside + sum(layer.held for layer in self.layers)
+
+
+def per_layer(hows: list[str]) -> str:
+    """One text where all are the same, else one for each run of layers, or for each kind of many runs."""
+    runs = [(how, len(list(run))) for how, run in groupby(hows)]
+    if len(runs) == 1:
+        return runs[0][0]
+    if len(runs) > _MOST_RUNS:
+        return "; ".join(f"{number} layers: {how}" for how, number in Counter(hows).items())
+    texts, start = [], 0
+    for how, length in runs:
+        where = f"layers {start} to {start + length - 1}" if length > 1 else f"layer {start}"
+        texts.append(f"{where}: {how}")
+        start += length
+    return "; ".join(texts)
