@@ -116,6 +116,8 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
         raise InputError(
             outer.file, "", f"fields as transformers takes them for {name!r} ({_first_line(error)})"
         ) from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise outer.error("model_type", f"a decoder-only model, and {name!r} has an encoder")
     sources = _sources(type(text))
     strange = [key for key in unknown(fields, _declared(type(text))) if not _reads(sources, key)]
     if not strange and type(config) is not type(text) and fields is outer:

@@ -107,4 +107,4 @@ def test_refused(quantization: dict[str, Any] | None, more: dict[str, Any], fiel
 @pytest.mark.parametrize("option", ["kv_dtype", "weight_dtype"])
 def test_unknown_formats(option: str) -> None:
     with pytest.raises(InputError, match=f"{option}: expected one of float32, "):
-        tiny(**{option: "int3"})
+        tiny(None, **{option: "int3"})

@@ -87,6 +87,7 @@ def test_code_of_the_model_is_not_run() -> None:
         ({"model_type": "cohere2_vision"}, "num_hidden_layers"),
         ({"model_type": "mamba"}, ""),
         ({"model_type": "recurrent_gemma"}, "model_type"),
+        ({"model_type": "bart", "num_key_value_heads": None}, "model_type"),
         ({"model_type": "bert", "num_key_value_heads": None}, "model_type"),
         ({"model_type": "deepseek_v4", "num_key_value_heads": 1}, "model_type"),
     ],
