@@ -138,6 +138,22 @@ def test_parts_may_be_objects() -> None:
     assert made.sha256 == from_mapping(DOCUMENT).sha256
 
 
+@pytest.mark.parametrize("as_config", [True, False])
+def test_an_llm_may_be_a_file(tmp_path: Path, as_config: bool) -> None:
+    layers = DOCUMENT["llm"]["layers"]
+    config = {
+        "model_type": "llama", "num_hidden_layers": layers, "hidden_size": 8, "num_attention_heads": 2,
+        "intermediate_size": 8, "vocab_size": 8,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config if as_config else DOCUMENT["llm"]))
+    instance = from_mapping(changed("llm", "config.json"), folder=tmp_path)
+    assert instance.item_bytes == (2 * 8 * 2 if as_config else DOCUMENT["llm"]["kv_bytes_per_token_layer"])
+    for path in (str(tmp_path / "config.json"), tmp_path / "config.json"):
+        assert make_instance(instance.name, **parts(llm=path)).sha256 == instance.sha256
+    with pytest.raises(InputError, match=r"none\.json: expected a readable file"):
+        from_mapping(changed("llm", "none.json"), folder=tmp_path)
+
+
 @pytest.mark.parametrize("rules", [None, {}, Rules()])
 def test_rules_have_defaults(rules: object) -> None:
     assert make_instance("t", **parts(rules=rules)).rules == Rules()

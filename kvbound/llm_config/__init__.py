@@ -148,6 +148,13 @@ def _language_model(outer: Fields) -> tuple[Fields, str]:
     return outer, kind
 
 
+def _table(fields: Fields, key: str) -> Fields:
+    """The table under `key`, empty where it is absent or null."""
+    if fields.raw(key, default=None) is None:
+        return Fields({}, fields.file, fields.at(key))
+    return fields.child(key)
+
+
 def _text(fields: Fields, key: str) -> str:
     return fields.text(key) if fields.raw(key, default=None) is not None else ""
 
@@ -174,11 +181,16 @@ def known_model(fields: Fields, kind: str) -> Model:
     if strange:
         from kvbound.llm_config import evidence
 
-        raise fields.error(strange[0], f"a key that {kind} models are known to have; {evidence.HINT}")
+        raise fields.error(strange[0], f"a key that {kind} models are known to have; {evidence.hint()}")
     keys = Keys(fields, family.spelled, defaults)
-    for key, value in family.assume.items():
-        if (found := fields.raw(key, default=None)) not in (None, value):
-            raise fields.error(key, f"{value!r}, the only form of {kind} that is read, not {show(found)}")
+    for path, value in family.assume.items():
+        *tables, key = path.split(".")
+        place = fields
+        for name in tables:
+            place = _table(place, name)
+        if (found := place.raw(key, default=None)) not in (None, value):
+            only = "nothing" if value is None else repr(value)
+            raise place.error(key, f"{only}, the only form of {kind} that is read, not {show(found)}")
     model = count(keys, family)
     if not keys.assumed:
         return model

@@ -17,14 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from kvbound.errors import InputError, MissingPackageError
+from kvbound.errors import InputError, install_command
 from kvbound.fields import Fields
 from kvbound.llm import MAX_LAYERS
 from kvbound.llm_config.keys import unknown
 from kvbound.llm_config.model import Layer, Model
 
 _OLDEST: Final = (5, 24)  # earlier ones expand latent caches
-HINT: Final = f"{MissingPackageError('hf')} reads every model type that transformers has"
 
 _LENGTHS: Final = (2, 3, 4)
 # of other caches, three lengths do not tell how they grow
@@ -43,6 +42,11 @@ _NOT_THE_MODEL_S: Final = {
     "model_type", "architectures", "auto_map", "quantization_config", "compression_config", "_name_or_path",
     "transformers_version", "torch_dtype", "dtype",
 }  # fmt: skip
+
+
+def hint() -> str:
+    """What reads further types."""
+    return f"{install_command('hf')} reads every model type that transformers has"
 
 
 def read(fields: Fields, outer: Fields, kind: str) -> Model:
@@ -68,11 +72,11 @@ def read(fields: Fields, outer: Fields, kind: str) -> Model:
             import torch
             import transformers
     except ImportError:
-        expected = f"a type that is read without transformers, not {kind!r}; {HINT}"
+        expected = f"a type that is read without transformers, not {kind!r}; {hint()}"
         raise typed.error("model_type", expected) from None
     if tuple(map(int, transformers.__version__.split(".")[:2])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
-        expected = f"a type that is read without transformers {oldest}, not {kind!r}; {HINT}"
+        expected = f"a type that is read without transformers {oldest}, not {kind!r}; {hint()}"
         raise typed.error("model_type", f"{expected} (here is {transformers.__version__})")
     with _quiet(transformers):
         whole, config = _config(fields, outer, kind, transformers)

@@ -62,7 +62,8 @@ class Family:
     also
         Keys beside those of the model class: read, or known to change neither cache nor sizes.
     assume
-        Values the file must not contradict, by key: other ones are another architecture.
+        Values the file must not contradict, by key or dotted path: others are another architecture. None
+        refuses all.
     attention
         ``grouped`` (one KV head for each group of query heads), or ``latent`` (one latent and one rotary
         key for all heads).
@@ -228,7 +229,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
             "hidden_size": ("d_model",), "num_attention_heads": ("n_heads",),
             "num_hidden_layers": ("n_layers",),
         },
-        also=("attn_config", "ffn_config", "fc_type"), assume={"no_bias": True}, gated=False,
+        also=("attn_config", "ffn_config", "fc_type"), gated=False,
+        assume={"no_bias": True, "attn_config.attn_type": "multihead_attention", "attn_config.qk_ln": False,
+                "attn_config.kv_n_heads": None},
     ),
     "nemotron": Family(
         "Nemotron 4, Minitron", gated=False, qkv_bias="attention_bias", out_bias="attention_bias",

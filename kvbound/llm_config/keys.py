@@ -19,7 +19,7 @@ _TELLING: Final = re.compile(
 )
 _HARMLESS: Final = re.compile(
     r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|aux_loss|router_(z_loss|jitter)|_token_(id|index)$"
-    r"|attn_implementation|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)"
+    r"|attn_implementation|scale_attn|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)"
     r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|torch_dtype|dtype|pretraining_tp"
     r"|pruned_heads|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"
     r"|attn_logit_softcapping|quantization_config|compression_config|kv_cache_dtype|_name_or_path|auto_map)$"

@@ -59,9 +59,30 @@ def test_a_config_becomes_an_llm(run: Run, tmp_path: Path) -> None:
     assert made["kv_bytes_per_token_layer"] == 2 * 2 * 16 * 2
     assert made["windows"] == [32, 32, 32]
     assert Llm.from_mapping(made).layers == 3
+    assert made["kv_bytes_per_token"] == 3 * 128
+    formats = ("--kv-dtype", "fp8", "--weight-dtype", "int4")
+    narrow = run("catalog", "llm", "--from-config", path, *formats, "--json")
+    assert narrow.json["kv_bytes_per_token_layers"] == [64] * 3
+    assert 4 * narrow.json["weight_bytes"] == made["weight_bytes"]
     text = run("catalog", "llm", "--from-config", path).out
+    assert "KV per token" in text
     assert "2 (K and V) x 2 heads x 16 x 2 B" in text
     assert "32 tokens in all layers" in text
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("llm", "--from-config", "config.json", "--kv-dtype", "int3"),
+        ("llm", "--from-config", "config.json", "--weight-dtype", "half"),
+        ("llm", "gpt2", "--kv-dtype", "fp8"),
+    ],
+)
+def test_formats_that_do_not_go(run: Run, tmp_path: Path, argv: tuple[str, ...]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    ran = run("catalog", *[tmp_path / "config.json" if arg == "config.json" else arg for arg in argv])
+    assert (ran.code, ran.out) == (2, "")
+    assert "-dtype" in ran.err
 
 
 def test_a_config_that_is_none(run: Run, tmp_path: Path) -> None:

@@ -135,6 +135,17 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+MORE = json.loads((Path(__file__).parents[1] / "data/llm-configs/published.json").read_text())
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_published_files(name: str) -> None:
+    parameters, config = MORE[name]
+    model = read_config(config)
+    assert parameters in (None, model.parameters)
+    assert "defaults" not in model.sources or config["model_type"] in ("gpt_oss", "smollm3")
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_parameter_counts(name: str) -> None:
     parameters, config = PUBLISHED[name]
@@ -255,6 +266,8 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"model_type": "cohere2", "order_of_interleaved_layers": "global_attn_first"},
          "order_of_interleaved_layers"),
         ({"model_type": "mpt", "no_bias": False}, "no_bias"),
+        ({"model_type": "mpt", "attn_config": {"kv_n_heads": 2}}, "attn_config.kv_n_heads"),
+        ({"model_type": "mpt", "attn_config": {"attn_type": "multiquery"}}, "attn_config.attn_type"),
         (
             {
                 "vocab_size": 2**24, "hidden_size": 2**24, "num_hidden_layers": 4096,
