@@ -61,10 +61,10 @@ clean:
 	@echo "Installing kvbound and what its tests need (a minute, once)"
 	@$(INSTALL) '.[fast,test]' && touch $@
 
-# torch from pip's own index is several GB with what it needs for GPUs; any version will do
+# The versions that the tests' reference values come from; torch may be several GB.
 .venv/hf: .venv/test
 	@echo "Installing transformers and torch (some minutes, once)"
-	@$(BIN)/python -m pip install -qq torch==2.13.0 && $(INSTALL) '.[hf]' && touch $@
+	@$(BIN)/python -m pip install -qq torch==2.13.0 transformers==5.24.0 && $(INSTALL) '.[hf]' && touch $@
 
 .venv/dev: .venv/python pyproject.toml
 	@echo "Installing kvbound and its developers' tools (a minute, once)"

@@ -113,14 +113,8 @@ def read_config(
         raise outer.error("is_encoder_decoder", "a decoder-only model")
     fields, kind = _language_model(outer)
     bits = read_bits(fields, outer, kv_dtype, weight_dtype)
-    if kind in FAMILIES:
-        model = known_model(fields, kind)
-    else:
-        from kvbound.llm_config import evidence
-
-        model = evidence.read(fields, outer, kind)
     label = name or _text(outer, "_name_or_path").rstrip("/").split("/")[-1] or kind
-    return _in_bytes(model, bits, label, kind, f"{file}: {kind}")
+    return _in_bytes(_read(fields, outer, kind), bits, label, kind, f"{file}: {kind}")
 
 
 def _load(path: Path) -> object:
@@ -166,6 +160,28 @@ def class_defaults() -> Mapping[str, Mapping[str, Any]]:
     return json.loads(text)
 
 
+# under other names in some classes, and without a bearing on the cache
+_ALWAYS: Final = ("attention_bias", "num_attention_heads", "num_hidden_layers")
+
+
+def _read(fields: Fields, outer: Fields, kind: str) -> Model:
+    """By the table, or with transformers where the table does not have the type, or not all of its keys."""
+    from kvbound.llm_config import evidence
+
+    strange = unknown(fields, _known_keys(kind)) if kind in FAMILIES else []
+    if strange and (kind in evidence.EXPANDED or not evidence.installed()):
+        raise fields.error(strange[0], f"a key that {kind} models are known to have; {evidence.hint()}")
+    if kind in FAMILIES and not strange:
+        return known_model(fields, kind)
+    return evidence.read(fields, outer, kind)
+
+
+def _known_keys(kind: str) -> set[str]:
+    family = FAMILIES[kind]
+    spelled = {name for key, names in family.spelled.items() for name in (key, *names)}
+    return {*class_defaults().get(kind, {}), *spelled, *family.also, *family.assume, *_ALWAYS}
+
+
 def known_model(fields: Fields, kind: str) -> Model:
     """Count the parameters and cached values of a model of a type in the table.
 
@@ -175,14 +191,7 @@ def known_model(fields: Fields, kind: str) -> Model:
         As `read_config`.
     """
     family = FAMILIES[kind]
-    defaults = class_defaults().get(kind, {})
-    spelled = {name for key, names in family.spelled.items() for name in (key, *names)}
-    strange = unknown(fields, {*defaults, *spelled, *family.also, *family.assume, *_ALWAYS})
-    if strange:
-        from kvbound.llm_config import evidence
-
-        raise fields.error(strange[0], f"a key that {kind} models are known to have; {evidence.hint()}")
-    keys = Keys(fields, family.spelled, defaults)
+    keys = Keys(fields, family.spelled, class_defaults().get(kind, {}))
     for path, value in family.assume.items():
         *tables, key = path.split(".")
         place = fields
@@ -197,11 +206,6 @@ def known_model(fields: Fields, kind: str) -> Model:
     assumed = ", ".join(f"{key} {value:,}" for key, value in keys.assumed.items())
     remark = f"{assumed}: not in the file, so what the model class of {kind} takes"
     return Model(model.layers, model.outside, model.outside_how, {"defaults": remark})
-
-
-_ALWAYS: Final = (
-    "head_dim", "num_key_value_heads", "attention_bias", "num_attention_heads", "num_hidden_layers",
-)  # fmt: skip
 
 
 def _in_bytes(model: Model, bits: Bits, name: str, kind: str, source: str) -> Architecture:

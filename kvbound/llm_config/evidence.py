@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,8 @@ from kvbound.llm import MAX_LAYERS
 from kvbound.llm_config.keys import unknown
 from kvbound.llm_config.model import Layer, Model
 
+EXPANDED: Final = {"falcon"}  # transformers caches the KV of a group once per query head
 _OLDEST: Final = (5, 24)  # earlier ones expand latent caches
-
 _LENGTHS: Final = (2, 3, 4)
 # of other caches, three lengths do not tell how they grow
 _CACHES: Final = {
@@ -45,8 +46,16 @@ _NOT_THE_MODEL_S: Final = {
 
 
 def hint() -> str:
-    """What reads further types."""
-    return f"{install_command('hf')} reads every model type that transformers has"
+    """How to read further types."""
+    return f"with transformers more are read: {install_command('hf')}"
+
+
+def installed() -> bool:
+    """Whether what `read` needs is there."""
+    try:
+        return all(find_spec(name) is not None for name in ("torch", "transformers"))
+    except ValueError:  # what stands in for a package that must not be imported
+        return False
 
 
 def read(fields: Fields, outer: Fields, kind: str) -> Model:
@@ -112,7 +121,7 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
     if name not in known:
         version = transformers.__version__
         raise outer.error("model_type", f"a type that kvbound or transformers {version} knows, not {kind!r}")
-    held = {key: value for key in place if key not in _NOT_THE_MODEL_S for value in (place.raw(key),)}
+    held = {key: place.raw(key) for key in place if key not in _NOT_THE_MODEL_S}
     try:
         config = transformers.AutoConfig.for_model(name, **held)
         text = config.get_text_config(decoder=True)

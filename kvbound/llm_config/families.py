@@ -60,7 +60,8 @@ class Family:
     spelled
         Common key to the other names this type has for it.
     also
-        Keys beside those of the model class: read, or known to change neither cache nor sizes.
+        Keys beside those the model class declares: read from it all the same (head_dim), or known to change
+        neither cache nor sizes.
     assume
         Values the file must not contradict, by key or dotted path: others are another architecture. None
         refuses all.
@@ -120,7 +121,7 @@ _LLAMA: Final = Family(
     "Llama 2 and 3, SmolLM2, TinyLlama, Yi and others",
     qkv_bias="attention_bias", out_bias="attention_bias", ffn_bias="mlp_bias",
 )  # fmt: skip
-_QWEN2: Final = Family("Qwen2, Qwen2.5", windows="upper", qkv_bias=True)
+_QWEN2: Final = Family("Qwen2, Qwen2.5", windows="upper", qkv_bias=True, also=("head_dim",))
 _QWEN3: Final = Family(
     "Qwen3", windows="upper", qkv_bias="attention_bias", out_bias="attention_bias", head_norms="head"
 )
@@ -131,12 +132,12 @@ _GPT2: Final = Family(
 )  # fmt: skip
 _COHERE: Final = Family(
     "Command-R", qkv_bias="attention_bias", out_bias="attention_bias", norms=1,
-    head_norms="all", head_norms_if="use_qk_norm",
+    head_norms="all", head_norms_if="use_qk_norm", also=("head_dim",),
 )  # fmt: skip
 _DEEPSEEK: Final = Family(
     "DeepSeek-V3, DeepSeek-R1", attention="latent", qkv_bias="attention_bias", out_bias="attention_bias",
     also=("moe_layer_freq", "scoring_func", "topk_method", "ep_size", "seq_aux", "n_group", "topk_group",
-          "num_nextn_predict_layers"),
+          "num_nextn_predict_layers", "head_dim"),
     experts=Experts(
         count="n_routed_experts", inner="moe_intermediate_size", shared="n_shared_experts", router_bias=True
     ),
@@ -210,10 +211,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "gptj": replace(
         _GPT2, about="GPT-J", qkv_bias=False, out_bias=False, norms=1, positions=None, head_bias=True
     ),
-    "granite": replace(_LLAMA, about="Granite 3"),
+    "granite": replace(_LLAMA, about="Granite 3", also=("head_dim",)),
     "granitemoe": Family(
         "Granite 3 MoE", qkv_bias="attention_bias", out_bias="attention_bias", experts=Experts(),
-        also=("router_aux_loss_coef", "attention_multiplier"),
+        also=("head_dim",),
     ),
     "llama": _LLAMA,
     "llama4_text": Family(
@@ -237,8 +238,10 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "Nemotron 4, Minitron", gated=False, qkv_bias="attention_bias", out_bias="attention_bias",
         ffn_bias="mlp_bias", norm_bias=True,
     ),
-    "olmo": Family("OLMo", qkv_bias="attention_bias", out_bias="attention_bias", norms=0, final_norm=False),
-    "olmo2": Family("OLMo 2", qkv_bias="attention_bias", out_bias="attention_bias", head_norms="all"),
+    "olmo": Family("OLMo", qkv_bias="attention_bias", out_bias="attention_bias", norms=0, final_norm=False,
+                   also=("head_dim",)),
+    "olmo2": Family("OLMo 2", qkv_bias="attention_bias", out_bias="attention_bias", head_norms="all",
+                    also=("head_dim",)),
     "opt": Family(
         "OPT", spelled={"intermediate_size": ("ffn_dim",)}, gated=False, positions=2,
         qkv_bias="enable_bias", out_bias="enable_bias", ffn_bias="enable_bias",
@@ -246,9 +249,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "phi": Family(
         "Phi-1, Phi-1.5, Phi-2", gated=False, qkv_bias=True, out_bias=True, ffn_bias=True, norm_bias=True,
-        norms=1, head_bias=True, assume={"qk_layernorm": False},
+        norms=1, head_bias=True, assume={"qk_layernorm": False}, also=("head_dim",),
     ),
-    "phi3": Family("Phi-3, Phi-3.5, Phi-4", windows="all"),
+    "phi3": Family("Phi-3, Phi-3.5, Phi-4", windows="all", also=("head_dim",)),
     "qwen2": _QWEN2,
     "qwen2_moe": replace(
         _QWEN2, about="Qwen1.5-MoE, Qwen2-57B-A14B", qkv_bias="qkv_bias",
@@ -259,9 +262,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
         _QWEN3, about="Qwen3-30B-A3B, Qwen3-235B-A22B", also=("head_dim", "max_window_layers"),
         spelled={"num_experts": ("num_local_experts",)}, experts=_QWEN_EXPERTS,
     ),
-    "smollm3": replace(_LLAMA, about="SmolLM3", windows="no_rope", also=("max_window_layers",)),
+    "smollm3": replace(_LLAMA, about="SmolLM3", windows="no_rope", also=("max_window_layers", "head_dim")),
     "starcoder2": Family(
-        "StarCoder2", windows="all", gated=False, also=("mlp_type", "norm_type"),
+        "StarCoder2", windows="all", gated=False, also=("mlp_type", "norm_type", "head_dim"),
         qkv_bias="use_bias", out_bias="use_bias", ffn_bias="use_bias", norm_bias=True,
     ),
 }  # fmt: skip

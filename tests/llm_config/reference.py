@@ -100,6 +100,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
+# types whose class does not declare head_dim, though the model reads it
+WIDE = {"num_hidden_layers": 2, "head_dim": 48, "num_key_value_heads": 4, "num_attention_heads": 8}
+for _kind in ("cohere", "cohere2", "granite", "granitemoe", "olmo", "olmo2", "phi", "phi3", "qwen2",
+              "qwen2_moe", "qwen3_moe", "smollm3", "starcoder2"):  # fmt: skip
+    VARIANTS[_kind] = [*VARIANTS[_kind], WIDE]
+
+
 def class_defaults() -> dict[str, dict[str, Any]]:
     """Scalar defaults that the config classes declare."""
     import transformers

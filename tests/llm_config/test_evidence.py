@@ -82,6 +82,8 @@ def test_code_of_the_model_is_not_run() -> None:
     ("more", "field"),
     [
         ({"model_type": "arcee", "num_kv_shared_layers": 2}, "num_kv_shared_layers"),
+        ({"model_type": "llama", "num_kv_shared_layers": 2}, "num_kv_shared_layers"),
+        ({"model_type": "falcon", "num_kv_shared_layers": 2}, "num_kv_shared_layers"),
         ({"model_type": "arcee", "num_hidden_layers": 10**6}, "num_hidden_layers"),
         ({"model_type": "arcee", "num_hidden_layers": "many"}, ""),
         ({"model_type": "cohere2_vision"}, "num_hidden_layers"),

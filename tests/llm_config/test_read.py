@@ -33,6 +33,7 @@ LATENT: dict[str, Any] = TINY | {
     "q_lora_rank": None,
     "n_routed_experts": 0,
 }
+MPT = {"model_type": "mpt", "num_key_value_heads": None}
 EXPERTS = TINY | {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
 
 
@@ -241,6 +242,8 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"model_type": None}, "model_type"),
         ({"model_type": "unheard-of"}, "model_type"),
         # keys this type is not known to have
+        ({"model_type": "gpt2"}, "num_key_value_heads"),
+        ({"model_type": "gpt_neox", "num_key_value_heads": None, "head_dim": 16}, "head_dim"),
         ({"num_local_experts": 8}, "num_local_experts"),
         ({"mamba_d_state": 16}, "mamba_d_state"),
         ({"kv_lora_rank": 16}, "kv_lora_rank"),
@@ -265,9 +268,9 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"model_type": "llama4_text", "no_rope_layers": [1, 0]}, "no_rope_layers"),
         ({"model_type": "cohere2", "order_of_interleaved_layers": "global_attn_first"},
          "order_of_interleaved_layers"),
-        ({"model_type": "mpt", "no_bias": False}, "no_bias"),
-        ({"model_type": "mpt", "attn_config": {"kv_n_heads": 2}}, "attn_config.kv_n_heads"),
-        ({"model_type": "mpt", "attn_config": {"attn_type": "multiquery"}}, "attn_config.attn_type"),
+        (MPT | {"no_bias": False}, "no_bias"),
+        (MPT | {"attn_config": {"kv_n_heads": 2}}, "attn_config.kv_n_heads"),
+        (MPT | {"attn_config": {"attn_type": "multiquery_attention"}}, "attn_config.attn_type"),
         (
             {
                 "vocab_size": 2**24, "hidden_size": 2**24, "num_hidden_layers": 4096,
