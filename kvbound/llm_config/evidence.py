@@ -125,6 +125,8 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
     try:
         config = transformers.AutoConfig.for_model(name, **held)
         text = config.get_text_config(decoder=True)
+        if not isinstance(text, transformers.PreTrainedConfig):
+            raise TypeError("no configuration of a language model in it")
     except Exception as error:  # classes check their fields in their own ways
         raise InputError(
             outer.file, "", f"fields as transformers takes them for {name!r} ({_first_line(error)})"

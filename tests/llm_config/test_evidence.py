@@ -87,6 +87,7 @@ def test_code_of_the_model_is_not_run() -> None:
         ({"model_type": "arcee", "num_hidden_layers": 10**6}, "num_hidden_layers"),
         ({"model_type": "arcee", "num_hidden_layers": "many"}, ""),
         ({"model_type": "cohere2_vision"}, "num_hidden_layers"),
+        ({"model_type": "stablelm", "text_config": {"a": 1}}, ""),
         ({"model_type": "mamba"}, ""),
         ({"model_type": "recurrent_gemma"}, "model_type"),
         ({"model_type": "bart", "num_key_value_heads": None}, "model_type"),
