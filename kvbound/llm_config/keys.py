@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from kvbound.errors import InputError
@@ -18,12 +18,23 @@ _TELLING: Final = re.compile(
     r"|recurr|rank|latent|index|conv|state|sliding|local|lru|rwkv|per_token|pattern|interleav|sparse|chunk"
 )
 _HARMLESS: Final = re.compile(
-    r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|aux_loss|router_(z_loss|jitter)|_token_(id|index)$"
-    r"|attn_implementation|scale_attn|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)"
-    r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|torch_dtype|dtype|pretraining_tp"
-    r"|pruned_heads|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"
+    r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|_token_(id|index)$|attn_implementation|scale_attn"
+    # how experts are chosen, and modules that predict further tokens
+    r"|aux_loss|router|expert_group|^n_group$|topk_(group|method)|grouped_topk|moe_renormalize|mtp|nextn"
+    r"|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)|dtype|torch_dtype"
+    r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|pretraining_tp|pruned_heads"
+    r"|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"
     r"|attn_logit_softcapping|quantization_config|compression_config|kv_cache_dtype|_name_or_path|auto_map)$"
 )
+# values that say that there is nothing of the kind, with what else the file has
+_NEUTRAL: Final[Mapping[str, Callable[[Any, Fields], bool]]] = {
+    "attention_head_dim": lambda value, fields: value == fields.raw("head_dim", default=None),
+    "attn_type_list": lambda value, fields: isinstance(value, list) and set(map(str, value)) == {"1"},
+    "cla_share_factor": lambda value, fields: fields.raw("use_cla", default=None) is False,
+    "max_window_layers": lambda value, fields: fields.raw("use_sliding_window", default=None) is False,
+    "moe_layer_freq": lambda value, fields: value == 1,
+    "sliding_window": lambda value, fields: fields.raw("use_sliding_window", default=None) is False,
+}
 
 
 class Keys:
@@ -125,4 +136,5 @@ def unknown(fields: Fields, known: Collection[str]) -> list[str]:
         key for key in fields
         if key not in known and _TELLING.search(key) and not _HARMLESS.search(key)
         and fields.raw(key) not in (None, False, [], {})
+        and not (key in _NEUTRAL and _NEUTRAL[key](fields.raw(key), fields))
     ]  # fmt: skip

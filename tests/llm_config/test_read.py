@@ -255,6 +255,10 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"attn_type_list": [0, 1] * 3}, "attn_type_list"),
         ({"block_configs": [{}] * 6}, "block_configs"),
         ({"index_head_dim": 16}, "index_head_dim"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq"),
+        ({"attention_head_dim": 16}, "attention_head_dim"),
+        ({"cla_share_factor": 2}, "cla_share_factor"),
+        ({"num_hidden_groups": 2}, "num_hidden_groups"),
         ({"sliding_window": 16}, "sliding_window"),
         ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 9}, "num_experts_per_tok"),
         ({"model_type": "qwen3_moe", "decoder_sparse_step": 0}, "decoder_sparse_step"),
@@ -294,6 +298,9 @@ def test_refused(more: dict[str, Any], field: str, monkeypatch: pytest.MonkeyPat
         {"use_cla": False, "attn_type_list": None, "mlp_only_layers": []},  # say that there is none
         {"attention_dropout": 0.1, "layer_norm_eps": 1e-5, "use_cache": True, "rope_local_base_freq": 1e4},
         {"router_aux_loss_coef": 0.1, "pretraining_tp": 1, "_attn_implementation_autoset": True},
+        {"moe_layer_freq": 1, "attn_type_list": [1] * 6, "num_nextn_predict_layers": 1},
+        {"use_sliding_window": False, "sliding_window": 16, "max_window_layers": 3},
+        {"use_cla": False, "cla_share_factor": 2, "head_dim": 8, "attention_head_dim": 8},
         {"initializer_range": 0.02, "image_token_index": 5, "transformers_version": "4.0"},
     ],
 )
