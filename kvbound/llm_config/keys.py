@@ -15,7 +15,8 @@ _MISSING: Any = object()
 # a key that none of the readers knows is refused if its name speaks of what decides cache or weights
 _TELLING: Final = re.compile(
     r"layer|head|expert|moe|shar(e|ing)|window|cache|kv|group|att(n|ention)|cla(_|$)|block|ssm|mamba|linear"
-    r"|recurr|rank|latent|index|conv|state|sliding|local|lru|rwkv|per_token|pattern|interleav|sparse|chunk"
+    r"|recurr|rank|latent|index|conv|state|sliding|local|lru|rwkv|per_token|pattern|interleav|sparse|chunk|hybrid|swa"
+    r"|[mg]qa|mla|query|compress|loop|repeat|depth"
 )
 _HARMLESS: Final = re.compile(
     r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|_token_(id|index)$|attn_implementation|scale_attn"

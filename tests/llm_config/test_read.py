@@ -259,6 +259,8 @@ def test_unreadable_files(tmp_path: Path, text: str) -> None:
         ({"attention_head_dim": 16}, "attention_head_dim"),
         ({"cla_share_factor": 2}, "cla_share_factor"),
         ({"num_hidden_groups": 2}, "num_hidden_groups"),
+        ({"multi_query": True}, "multi_query"),
+        ({"hybrid_ratio": 4}, "hybrid_ratio"),
         ({"sliding_window": 16}, "sliding_window"),
         ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 9}, "num_experts_per_tok"),
         ({"model_type": "qwen3_moe", "decoder_sparse_step": 0}, "decoder_sparse_step"),
