@@ -21,7 +21,7 @@ _TELLING: Final = re.compile(
 _HARMLESS: Final = re.compile(
     r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|_token_(id|index)$|attn_implementation|scale_attn"
     # how experts are chosen, and modules that predict further tokens
-    r"|aux_loss|router|expert_group|^n_group$|topk_(group|method)|grouped_topk|moe_renormalize|mtp|nextn"
+    r"|aux_loss|router|expert_group|^n_group$|topk_(group|method)|grouped_topk|moe_renormalize|mtp|nextn|use_nope"
     r"|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)|dtype|torch_dtype"
     r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|pretraining_tp|pruned_heads"
     r"|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"

@@ -67,13 +67,15 @@ FULL_ATTENTION = [4, 8, 12, 16, 20, 24, 27]
 PUBLISHED: dict[str, tuple[float, list[int], dict[str, Any]]] = {
     "kimi-linear-48b": (49.1e9, [1152] * 7, {
         "model_type": "kimi_linear", "hidden_size": 2304, "intermediate_size": 9216,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "num_hidden_layers": 27, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "num_hidden_layers": 27,
+        "kv_lora_rank": 512, "qk_rope_head_dim": 64, "mla_use_nope": True,
         "qk_nope_head_dim": 128, "v_head_dim": 128, "q_lora_rank": None, "head_dim": 72, "vocab_size": 163840,
         "linear_attn_config": {
             "full_attn_layers": FULL_ATTENTION, "head_dim": 128, "num_heads": 32, "short_conv_kernel_size": 4,
             "kda_layers": [layer for layer in range(1, 28) if layer not in FULL_ATTENTION]},
         "num_experts": 256, "num_experts_per_token": 8, "num_shared_experts": 1,
-        "moe_intermediate_size": 1024, "first_k_dense_replace": 1, "moe_layer_freq": 1, "moe_router_activation_func": "sigmoid",
+        "moe_intermediate_size": 1024, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+        "moe_router_activation_func": "sigmoid",
         "num_expert_group": 1, "topk_group": 1, "use_grouped_topk": True, "num_nextn_predict_layers": 0}),
     "qwen2.5-vl-7b": (7.616e9, [2048] * 28, {
         "model_type": "qwen2_5_vl", "hidden_size": 3584, "intermediate_size": 18944, "max_window_layers": 28,
@@ -83,7 +85,8 @@ PUBLISHED: dict[str, tuple[float, list[int], dict[str, Any]]] = {
         "vision_config": {"depth": 32, "hidden_size": 1280}}),
     "granite-4-h-small": (32.2e9, [4096] * 4, {
         "model_type": "granitemoehybrid", "hidden_size": 4096, "num_hidden_layers": 40,
-        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 768, "shared_intermediate_size": 1536,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 768,
+        "shared_intermediate_size": 1536,
         "layer_types": ["attention" if layer in (5, 15, 25, 35) else "mamba" for layer in range(40)],
         "num_local_experts": 72, "num_experts_per_tok": 10, "mamba_n_heads": 128, "mamba_d_state": 128,
         "mamba_d_head": 64, "mamba_n_groups": 1, "vocab_size": 100352, "position_embedding_type": "nope",
