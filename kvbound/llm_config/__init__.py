@@ -24,10 +24,11 @@ from kvbound.llm_config.families import FAMILIES, WRAPPERS
 from kvbound.llm_config.keys import Keys, unknown
 from kvbound.llm_config.layers import count
 from kvbound.llm_config.model import Model, per_layer
-
-__all__ = ["Architecture", "from_config", "read_config", "read_llm"]
+from kvbound.reading import read_bytes
 
 _MOST_BYTES: Final = 2**24
+
+__all__ = ["Architecture", "from_config", "read_config", "read_llm"]
 
 
 def from_config(
@@ -119,13 +120,7 @@ def read_config(
 
 def _load(path: Path) -> object:
     try:
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
-            raise InputError(path, "", f"at most {_MOST_BYTES:,} bytes, as a model's config.json has")
-        return json.loads(text.decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(path, "", f"a readable file ({error.strerror})") from None
+        return json.loads(read_bytes(path, most=_MOST_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError):
         raise InputError(path, "", "a JSON object, as the config.json of a model has it") from None
 

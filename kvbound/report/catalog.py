@@ -117,7 +117,8 @@ def architecture_details(model: Architecture) -> list[Table | str]:
     values = {
         "layers": numbers.count(model.layers),
         "kv_bytes_per_token_layer": "\n".join(
-            f"{size:,} B" + (f" in {number} layers" if len(kept) > 1 else "") for size, number in kept.items()
+            f"{size:,} B" + (f" in {number} layer{'s' * (number > 1)}" if len(kept) > 1 else "")
+            for size, number in kept.items()
         ),
         "weight_bytes": units.format_bytes(model.weight_bytes),
         "weight_read_bytes_per_layer": " to ".join(
