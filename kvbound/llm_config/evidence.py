@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kvbound.errors import InputError, install_command
-from kvbound.fields import Fields
+from kvbound.fields import Fields, show
 from kvbound.llm import MAX_LAYERS
 from kvbound.llm_config.keys import unknown
 from kvbound.llm_config.model import Layer, Model
@@ -34,6 +34,9 @@ _CACHES: Final = {
 }  # fmt: skip
 # of a fixed size per sequence, not per token
 _STATES: Final = {"conv_states", "recurrent_states", "ssm_states"}
+# things that come one object each, and how many there may be
+_COUNTED: Final = re.compile(r"layer|expert|head|block|group|depth|stage")
+_MOST: Final = 2**16
 _ACTIVE: Final = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "top_k_experts", "moe_topk",
     "moe_top_k", "moe_k", "top_k",
@@ -121,6 +124,7 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
     if name not in known:
         version = transformers.__version__
         raise outer.error("model_type", f"a type that kvbound or transformers {version} knows, not {kind!r}")
+    _refuse_absurd(place)
     held = {key: place.raw(key) for key in place if key not in _NOT_THE_MODEL_S}
     try:
         config = transformers.AutoConfig.for_model(name, **held)
@@ -145,6 +149,18 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
     if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
         raise fields.error("num_hidden_layers", f"an integer from 1 to {MAX_LAYERS:,}, not {layers!r}")
     return config, text
+
+
+def _refuse_absurd(fields: Fields) -> None:
+    """Refuse numbers of layers and the like that a class would count up to for hours."""
+    for key in fields:
+        value = fields.raw(key)
+        if isinstance(value, Mapping):
+            _refuse_absurd(fields.child(key))
+        elif isinstance(value, int | float) and (counted := _COUNTED.search(key)):
+            most = MAX_LAYERS if counted[0] == "layer" else _MOST
+            if not value <= most and not key.endswith(("_size", "_dim")):
+                raise fields.error(key, f"at most {most:,}, not {show(value)}")
 
 
 def _declared(kind: type) -> set[str]:

@@ -132,6 +132,8 @@ def test_code_of_the_model_is_not_run() -> None:
         ({"model_type": "llama", "num_kv_shared_layers": 2}, "num_kv_shared_layers"),
         ({"model_type": "falcon", "num_kv_shared_layers": 2}, "num_kv_shared_layers"),
         ({"model_type": "arcee", "num_hidden_layers": 10**6}, "num_hidden_layers"),
+        ({"model_type": "arcee", "num_hidden_layers": 10**30}, "num_hidden_layers"),
+        ({"model_type": "olmoe", "num_experts": 10**30}, "num_experts"),
         ({"model_type": "arcee", "num_hidden_layers": "many"}, ""),
         ({"model_type": "cohere2_vision"}, "num_hidden_layers"),
         ({"model_type": "stablelm", "text_config": {"a": 1}}, ""),
