@@ -66,7 +66,7 @@ def examine(instance: Instance) -> list[float]:
         assert packed.to_mapping() == report.to_mapping() | {"checked": packed.schema}
         measures = evaluate(instance, schedule)
         assert measures.time_s == pytest.approx(total(instance, play), rel=1e-12)
-        assert measures.moved_bytes["up"] == play.loads(instance).up.sum()
+        assert measures.moved_bytes["up"] == play.loads(instance).up.sum() * instance.item_bytes
         times.append(measures.time_s)
     return times
 
