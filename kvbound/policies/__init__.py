@@ -66,7 +66,7 @@ def make_policy(policy: Policy | type[Any] | str, **options: Any) -> Policy:
     if not isinstance(policy, str | type):
         made = own.guarded(policy)
         if options:
-            raise UsageError(f"policy {made.name} is made already; it takes no options here")
+            raise UsageError(f"policy {made.name} is an object, not a class, and takes no options here")
         return made
     cls, name = (_load(policy), policy) if isinstance(policy, str) else (policy, policy.__name__)
     known = _parameters(cls)
@@ -86,6 +86,9 @@ def describe(name: str) -> tuple[str, bool, dict[str, Any]]:
 
 def _parameters(cls: type[Any]) -> dict[str, Any]:
     """Names and defaults of a class's arguments; None where there is no default."""
-    parameters = inspect.signature(cls).parameters.values()
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except ValueError:  # of a built-in type
+        return {}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {p.name: None if p.default is p.empty else p.default for p in parameters if p.kind not in kinds}

@@ -17,8 +17,10 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
 from kvbound.policies.base import Scores, Slot, Unseen, Wish
+from kvbound.units import show
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<cls>.*))?")
+_LONGEST, _FORBIDDEN = 80, '/\\:,"'
 _HERE = __name__.rpartition(".")[0] + "."
 
 
@@ -64,7 +66,7 @@ def _run(text: str, path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"policy {text}: {_told(error, path)}") from error
+        raise UsageError(f"policy {text}: {path.name} {_told(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module
@@ -79,7 +81,7 @@ def _among(classes: dict[str, Any]) -> str:
 
 
 def make(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
-    """Return an instance of a user's class.
+    """Return an object of a policy's class.
 
     Raises
     ------
@@ -90,12 +92,12 @@ def make(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
         return cls(**options)
     except KvboundError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"policy {name}: {cls.__name__}() {_told(error, _file_of(cls))}") from error
 
 
 def guarded(policy: Any) -> Any:
-    """Return a policy as the simulator takes it: ours as they are, a user's behind an `Own`.
+    """Return a policy as the simulator takes it: those of kvbound as they are, a user's wrapped in `Own`.
 
     Raises
     ------
@@ -108,7 +110,7 @@ def guarded(policy: Any) -> Any:
 
 
 class Own:
-    """A user's policy; what goes wrong inside it is told as its own mistake, in one sentence.
+    """A user's policy; an exception inside it becomes a usage error, one sentence with its name and line.
 
     `name` defaults to the class's, `oracle` to False, and `start` to the default fill.
     """
@@ -119,7 +121,8 @@ class Own:
         if not callable(getattr(policy, "step", None)):
             raise UsageError(f"policy {_printable(name) or cls.__name__} has no method step(slot)")
         if not _printable(name):
-            raise UsageError(f"policy {cls.__name__}: its name is a short text, not {name!r}")
+            expected = f"up to {_LONGEST} printable characters without {_FORBIDDEN}"
+            raise UsageError(f"policy {cls.__name__}: expected a name of {expected}, not {show(name)}")
         self.name: str = name
         self.oracle = bool(getattr(policy, "oracle", False))
         self._policy, self._file = policy, _file_of(cls)
@@ -140,14 +143,15 @@ class Own:
             raise Unseen(f"policy {self.name}: {error}") from error
         except (KvboundError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"policy {self.name}: {what} {_told(error, self._file)}") from error
 
 
 def _printable(name: object) -> str:
     """The name if it can stand in a table and as a folder's name, else nothing."""
-    fine = isinstance(name, str) and 0 < len(name) <= 80 and name.isprintable() and name.strip(". ") == name
-    return str(name) if fine and not set(str(name)) & set('/\\:,"') else ""
+    short = isinstance(name, str) and 0 < len(name) <= _LONGEST
+    fine = short and str(name).isprintable() and str(name).strip(". ") == name
+    return str(name) if fine and not set(str(name)) & set(_FORBIDDEN) else ""
 
 
 def _file_of(cls: type[Any]) -> Path | None:
@@ -159,11 +163,12 @@ def _file_of(cls: type[Any]) -> Path | None:
 
 def _told(error: BaseException, file: Path | None) -> str:
     """``raised ValueError: message (mine.py, line 12)``; the line is the last one in the file."""
+    message, place = " ".join(str(error).split()), ""
     if isinstance(error, SyntaxError) and error.filename:
-        place = f" ({Path(error.filename).name}, line {error.lineno})"
-        return f"is not Python: {error.msg}{place}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [each.lineno for each in frames if file is not None and Path(each.filename).name == file.name]
-    place = f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
-    message = " ".join(str(error).split())
+        message, place = error.msg, f" ({Path(error.filename).name}, line {error.lineno})"
+    elif file is not None:
+        own = file.resolve()  # by the whole path: modules of kvbound may have the same name
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [each.lineno for each in frames if Path(each.filename).resolve() == own]
+        place = f" ({file.name}, line {lines[-1]})" if lines else ""
     return f"raised {type(error).__name__}{': ' * bool(message)}{message}{place}"

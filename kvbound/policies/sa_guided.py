@@ -10,6 +10,7 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.policies.base import Scores, Slot, Wish, first_use
 from kvbound.policies.lookahead import place_birth
+from kvbound.units import show
 
 
 class SaGuided:
@@ -27,11 +28,12 @@ class SaGuided:
     oracle = True
 
     def __init__(self, window: int = 5, topk: float = 0.5) -> None:
-        if not isinstance(window, int) or window < 1 or not 0 < topk <= 1:
+        share = isinstance(topk, int | float) and 0 < topk <= 1
+        if not isinstance(window, int) or window < 1 or not share:
             raise UsageError(
-                f"sa-guided needs a whole window >= 1 and 0 < topk <= 1, not {window} and {topk}"
+                f"sa-guided needs a whole window >= 1 and 0 < topk <= 1, not {show(window)} and {show(topk)}"
             )
-        self.window, self.topk = window, topk
+        self.window, self.topk = window, float(topk)
 
     def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
         """Fill by scanning the decode trace, as the study does."""

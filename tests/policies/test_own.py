@@ -121,15 +121,23 @@ def test_what_is_wrong_in_a_file(file: Path, name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def broken(:\n", r"is not Python: .*\(mine.py, line 1\)"),
-        ("x = 1\nimport no_such_module\n", r"raised ModuleNotFoundError: .* \(mine.py, line 2\)"),
+        ("def broken(:\n", r"mine.py raised SyntaxError: .*\(mine.py, line 1\)"),
+        ("x = 1\nimport no_such_module\n", r"mine.py raised ModuleNotFoundError: .* \(mine.py, line 2\)"),
         ("raise SystemExit(3)\n", "raised SystemExit: 3"),
         (
             "class Mine:\n def __init__(self, x): pass\n def step(self, slot): pass\n",
             r"Mine\(\) raised TypeError",
         ),
-        ("class Mine:\n name = 'a/b'\n def step(self, slot): pass\n", "its name is a short text, not 'a/b'"),
-        ("class Mine:\n name = 3\n def step(self, slot): pass\n", "its name is a short text, not 3"),
+        (
+            "class Mine:\n def __init__(self): raise SystemExit(3)\n def step(self, slot): pass\n",
+            r"policy .*: Mine\(\) raised SystemExit: 3 \(mine.py, line 2\)",
+        ),
+        (
+            "class Mine:\n def step(self, slot): raise SystemExit(3)\n",
+            r"policy Mine: step raised SystemExit: 3 \(mine.py, line 2\)",
+        ),
+        ("class Mine:\n name = 'a/b'\n def step(self, slot): pass\n", r"expected a name .*, not 'a/b'"),
+        ("class Mine:\n name = 3\n def step(self, slot): pass\n", r"expected a name .*, not 3"),
     ],
 )
 def test_files_that_do_not_load(tmp_path: Path, text: str, message: str) -> None:
@@ -146,7 +154,7 @@ def test_a_file_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (None, r"policy Odd has to return scores of shape \(4,\), not None"),
+        (None, r"policy Odd: expected scores of shape \(4,\), not None"),
         ("high", "not 'high'"),
         ([[1], [1, 2]], r"not \[\[1\], \[1, 2\]\]"),
         (
@@ -154,7 +162,11 @@ def test_a_file_that_is_not_there() -> None:
             r"a Wish's promote is a list of token ids, not bool of shape \(3,\)",
         ),
         (Wish(evict=np.array([0.5])), "evict is a list of token ids, not float64"),
-        (Wish(evict=np.array([9])), "policy Odd wants to evict a token that is none of the 3 past ones"),
+        (
+            Wish(evict=np.array([9])),
+            "policy Odd: a Wish's evict holds 9, expected one of the past",
+        ),
+        (Wish(promote=np.array([-2, 1])), "promote holds -2, expected one of the past tokens 0 to 2"),
         (Wish(birth="slow"), "a Wish's birth is a Birth, not 'slow'"),  # type: ignore[arg-type]
     ],
 )
@@ -165,6 +177,20 @@ def test_answers_that_make_no_sense_name_the_policy(answer: object, message: str
 
     with pytest.raises(UsageError, match=message):
         kv.simulate(toy(), Odd())  # type: ignore[arg-type]
+
+
+def test_a_file_named_like_one_of_kvbounds_is_not_blamed_for_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("class Mine:\n def step(self): pass\n")
+    with pytest.raises(UsageError, match=r"raised TypeError: .* 2 were given$"):
+        kv.simulate(toy(), f"{tmp_path / 'own.py'}:Mine")
+
+
+def test_options_of_the_wrong_type_are_told_by_the_policy_itself() -> None:
+    for options in ({"topk": "half"}, {"window": 2.5}):
+        with pytest.raises(UsageError, match=r"^sa-guided needs a whole window >= 1 and 0 < topk <= 1, not"):
+            kv.simulate(toy(), "sa-guided", **options)
+    with pytest.raises(UsageError, match=r"policy int has no method step"):
+        kv.simulate(toy(), int)
 
 
 def test_lists_are_ids_too() -> None:
