@@ -90,7 +90,8 @@ def from_mapping(
         raise fields.error("schema", repr(SCHEMA))
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
-    changes = dict(_pairs(fields.raw("overrides", default={}), file)) | dict(overrides or {})
+    changes = dict(_pairs(fields.raw("overrides", default={}), file))
+    changes |= _pairs({} if overrides is None else overrides, file)
     name = fields.name("name")
     fields.done()
     return make_instance(name, **parts, overrides=changes, file=file, folder=folder)
@@ -134,8 +135,7 @@ def make_instance(
     """
     raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _llm(llm, file, folder)}
     file = file or name
-    given = rules.to_mapping() if isinstance(rules, Rules) else rules
-    raw["rules"] = {} if given is None else _copy(given)
+    raw["rules"] = {} if rules is None else _copy(rules)
     changes = dict(_pairs({} if overrides is None else overrides, file))
     if isinstance(trace, Mapping) and "synthetic" in trace:
         raw["trace"] = _copy(trace)
@@ -171,6 +171,8 @@ def _entry(kind: str, value: object, file: object) -> Any:
 
 def _copy(value: object) -> Any:
     """Copy nested tables and lists; NumPy's numbers become Python's."""
+    if isinstance(value, Rules):
+        return value.to_mapping()
     if isinstance(value, Mapping):
         return {key: _copy(entry) for key, entry in value.items()}
     if isinstance(value, list):

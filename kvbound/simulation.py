@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound import arguments
 from kvbound.cost import evaluate, ideal, identify
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fields import show
@@ -71,6 +71,7 @@ def simulate(
         fails; the error's cause is what it raised.
     """
     start = time.perf_counter()
+    arguments.instance(instance)
     options = {
         key: value.item() if isinstance(value, np.generic) else value for key, value in options.items()
     }
@@ -80,7 +81,7 @@ def simulate(
     else:
         rule = make_policy(policy, **options)
         name = rule.name
-    about: dict[str, Any] = {"method": name, "seed": operator.index(seed), "options": options}
+    about: dict[str, Any] = {"method": name, "seed": arguments.count("seed", seed, 0), "options": options}
     if named(kernel) == "numba":  # what cannot be had is refused even where one kernel does it all
         pick(kernel)
     try:
@@ -134,18 +135,18 @@ def run(
 
 
 def _scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
-    """Take a policy's scores; anything but one number per token is its mistake."""
+    """Return a policy's scores as an array; refuse anything but one number per token."""
     scores, found = None, show(answer)
     with suppress(TypeError, ValueError):
         scores = np.asarray(answer, np.float64)
         found = "NaN" if scores.shape == shape else found if answer is None else f"shape {scores.shape}"
     if scores is None or scores.shape != shape or np.isnan(scores).any():
-        raise UsageError(f"policy {policy.name} has to return scores of shape {shape}, not {found}")
+        raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
     return scores
 
 
 def _checked(policy: Policy, wish: Wish, slot: Slot) -> Wish:
-    """Take a policy's wish; anything but ids of past tokens is its mistake."""
+    """Return a policy's wish; refuse anything but ids of past tokens."""
 
     def ids(what: str, tokens: object) -> Ids:
         given = np.asarray(tokens)
@@ -155,8 +156,9 @@ def _checked(policy: Policy, wish: Wish, slot: Slot) -> Wish:
             found = f"{given.dtype} of shape {given.shape}"
             raise UsageError(f"policy {policy.name}: a Wish's {what} is a list of token ids, not {found}")
         if not 0 <= given.min() <= given.max() < slot.tokens:
-            past = f"none of the {slot.tokens} past ones"
-            raise UsageError(f"policy {policy.name} wants to {what} a token that is {past}")
+            wrong = given.max() if given.min() >= 0 else given.min()
+            past = f"one of the past tokens 0 to {slot.tokens - 1}"
+            raise UsageError(f"policy {policy.name}: a Wish's {what} holds {wrong}, expected {past}")
         return given.astype(np.int64, copy=False)
 
     if not isinstance(wish.birth, Birth):

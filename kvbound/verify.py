@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvbound import checker, fang2025
+from kvbound import arguments, checker, fang2025
 from kvbound.checker import Report
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
@@ -15,7 +15,8 @@ from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers import solve
-from kvbound.solvers.certificate import Certificate
+from kvbound.solvers.certificate import Certificate, read_certificate
+from kvbound.units import show
 
 
 def bound(instance: Instance, **options: Any) -> Bound:
@@ -24,8 +25,9 @@ def bound(instance: Instance, **options: Any) -> Bound:
     Parameters
     ----------
     options
-        As for `kvbound.solve`: ``time_limit=60``, ``seed=0``, ``kernel``, and the dual's own, ``sample``
-        and ``resume``.
+        As for `kvbound.solve`: ``time_limit=60``, ``work``, ``seed=0``, ``kernel``; and the dual's own:
+        ``sample``, a share of the items to tune on, and ``resume``, a certificate to go on from, the bound
+        or result that has one, or its file.
 
     Returns
     -------
@@ -37,11 +39,23 @@ def bound(instance: Instance, **options: Any) -> Bound:
     InfeasibleError
         The instance has no placement.
     """
-    _ = instance.room  # says why nothing fits
+    _ = arguments.instance(instance).room  # says why nothing fits
+    if options.get("resume") is not None:
+        options["resume"] = _certificate(instance, options["resume"])
     found = solve(instance, "dual", **options)
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(f"{instance.name}: no placement satisfies its rules")
     return Bound(found.bound.time_s, found.bound.status, found.bound.method, found.certificate)
+
+
+def _certificate(instance: Instance, what: object) -> Certificate:
+    """Return the certificate that something is, has, or holds as a file."""
+    if isinstance(what, str | os.PathLike):
+        return read_certificate(Path(what), instance)
+    found = what.certificate if isinstance(what, Bound | Result) else what
+    if not isinstance(found, Certificate):
+        raise UsageError(f"resume: expected a certificate, or a bound or file with one, not {show(what)}")
+    return found
 
 
 def check(
@@ -72,6 +86,8 @@ def check(
     InputError
         There is no such file.
     """
+    arguments.instance(instance)
+    claimed_s = None if claimed_s is None else arguments.seconds("claimed_s", claimed_s)
     if isinstance(what, Result):
         claimed_s = what.time_s if claimed_s is None else claimed_s
         claimed_s = claimed_s if _schedule_of(what) is not None else None
@@ -102,7 +118,8 @@ def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
         case Bound():
             inside = what.certificate
         case _:
-            raise UsageError(f"a schedule, certificate, bound, result or file is checked, not {what!r:.60}")
+            expected = "a schedule, certificate, bound, result or file to check"
+            raise UsageError(f"expected {expected}, not {show(what)}")
     if inside is None:
         raise UsageError(f"this {type(what).__name__.lower()} has neither a schedule nor a certificate")
     return _arrays(instance, inside)

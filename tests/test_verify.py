@@ -70,7 +70,7 @@ def test_there_has_to_be_something_to_check(tmp_path: Path) -> None:
         kv.check(toy(), kv.simulate(toy(), "ideal"))
     with pytest.raises(UsageError, match="this bound has neither"):
         kv.check(toy(), kv.simulate(toy(), "ideal").bound)
-    with pytest.raises(UsageError, match="a schedule, certificate, bound, result or file is checked, not 3"):
+    with pytest.raises(UsageError, match=r"expected a schedule, .* result or file to check, not 3"):
         kv.check(toy(), 3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected a schedule or certificate file"):
         kv.check(toy(), tmp_path / "none.npz")

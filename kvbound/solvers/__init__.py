@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import math
-import operator
+import os
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
-
+from kvbound import arguments
 from kvbound.cost import MOST_SPREAD, spread
 from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
@@ -23,7 +21,6 @@ from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED, simulate
-from kvbound.units import UnitError, parse_seconds, parse_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +51,10 @@ METHODS: dict[str, Method] = {
     "anneal": Method("annealing:solve_annealing", "Simulated annealing of schedules, vectorised"),
     "brute": Method("brute:solve_brute", "Enumeration, for the tiniest instances"),
 }
+
+
+ALL = (*POLICIES, "best", *METHODS)
+"""What ``all`` stands for where methods are listed."""
 
 
 def solve(
@@ -99,9 +100,12 @@ def solve(
     UsageError
         The method is unknown or does not fit the instance or the options.
     """
-    limit, gap, seed = _seconds(time_limit), _share(gap), operator.index(seed)
-    if work is not None and work < 1:
-        raise UsageError(f"work is a count of at least 1, not {work}")
+    arguments.instance(instance)
+    limit, gap = arguments.seconds("time_limit", time_limit), arguments.share("gap", gap)
+    seed = arguments.count("seed", seed, 0)
+    work = None if work is None else arguments.count("work", work, 1)
+    if "sample" in options:
+        options["sample"] = arguments.share("sample", options["sample"])
     if method is None:
         return _default(
             instance, limit, gap, start,
@@ -123,23 +127,6 @@ def solve(
     _refuse(method, options, inspect.signature(solver).parameters)
     result: Result = solver(instance, time_limit=limit, seed=seed, progress=progress, **options)
     return result
-
-
-def _seconds(limit: object) -> float:
-    """Read a time limit; an infinite one is none."""
-    given: Any = limit.item() if isinstance(limit, np.generic) else limit
-    try:
-        return math.inf if given == math.inf else parse_seconds(given)
-    except UnitError as error:
-        raise UsageError(f"time_limit: expected {error}") from None
-
-
-def _share(gap: object) -> float | None:
-    given: Any = gap.item() if isinstance(gap, np.generic) else gap
-    try:
-        return None if given is None else parse_share(given)
-    except UnitError as error:
-        raise UsageError(f"gap: expected {error}") from None
 
 
 def _refuse(method: str, options: Iterable[str], known: Container[str]) -> None:
@@ -238,35 +225,39 @@ def run_all(
     common: dict[str, Any] = {
         "work": work, "seed": seed, "kernel": kernel, "record": record, "progress": progress,
     }  # fmt: skip
-    chosen = choose(instance, methods)
+    chosen = choose(arguments.instance(instance), methods)
     return share_bound([solve(instance, each, time_limit=time_limit, **common) for each in chosen])
 
 
 def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:
-    """Return the methods to run, policies of the user's own made, names known.
+    """Return the methods to run, each checked, with the user's own policies as objects.
 
     Parameters
     ----------
     methods
-        As for `run_all`; ``"all"`` is every name there is.
+        As for `run_all`; ``"all"`` stands for every name there is.
 
     Raises
     ------
     UsageError
-        One is not known, or no policy.
+        There is none, one is unknown, or one is no policy.
     """
     if methods is None:
         return [*default_methods(instance)]
-    if methods == "all":
-        return [*POLICIES, "best", *METHODS]
     if isinstance(methods, str):
         methods = [name.strip() for name in methods.split(",")]
     elif isinstance(methods, type) or not isinstance(methods, Iterable):
         methods = [methods]
-    return [_known(method) for method in methods]
+    found: list[Policy | str] = []
+    for method in methods:
+        found += ALL if isinstance(method, str) and method == "all" else [_known(method)]
+    if not found:
+        raise UsageError("methods: expected at least one")
+    return found
 
 
-def _known(method: Policy | type[Any] | str) -> Policy | str:
+def _known(method: Policy | type[Any] | os.PathLike[str] | str) -> Policy | str:
+    method = os.fspath(method) if isinstance(method, os.PathLike) else method
     if not isinstance(method, str) or is_file(method):
         return make_policy(method)
     if not is_policy(method) and method not in BOUNDS:

@@ -192,10 +192,13 @@ class Trace:
         InputError
             The mask has another type or shape, or reads tokens from the future.
         """
-        read = np.asarray(mask)
+        expected = "booleans of shape (steps, layers, tokens)"
+        try:
+            read = np.asarray(mask)
+        except ValueError:  # lists of different lengths
+            raise InputError(file, "mask", f"{expected}, not lists of different lengths") from None
         prefill = _prefill(prefill_tokens, file)
         if read.dtype != np.bool_ or read.ndim != 3:
-            expected = "booleans of shape (steps, layers, tokens)"
             raise InputError(file, "mask", f"{expected}, not {read.dtype} of shape {read.shape}")
         steps, layers, tokens = read.shape
         if not (steps and layers and tokens == prefill + steps):

@@ -1,0 +1,68 @@
+"""Arguments of the Python functions: checked, and refused in one sentence that names them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kvbound.errors import UsageError
+from kvbound.instance import Instance
+from kvbound.units import UnitError, parse_seconds, parse_share, show
+
+
+def instance(value: object) -> Instance:
+    """Return an instance.
+
+    Raises
+    ------
+    UsageError
+        `value` is something else, such as the name of one.
+    """
+    if not isinstance(value, Instance):
+        raise UsageError(f"expected an instance, not {show(value)}; kvbound.read_instance reads one")
+    return value
+
+
+def count(name: str, value: object, least: int) -> int:
+    """Return an integer of at least `least`.
+
+    Raises
+    ------
+    UsageError
+        `value` is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise UsageError(f"{name}: expected an integer of at least {least}, not {show(value)}")
+    return int(value)
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a time in seconds, from text too; it may be infinite.
+
+    Raises
+    ------
+    UsageError
+        `value` is no time.
+    """
+    given: Any = value.item() if isinstance(value, np.generic) else value
+    try:
+        return math.inf if given == math.inf else parse_seconds(given)
+    except UnitError as error:
+        raise UsageError(f"{name}: expected {error}") from None
+
+
+def share(name: str, value: object) -> float | None:
+    """Return a share from 0 to 1, from text too, or None for None.
+
+    Raises
+    ------
+    UsageError
+        `value` is no share.
+    """
+    given: Any = value.item() if isinstance(value, np.generic) else value
+    try:
+        return None if given is None else parse_share(given)
+    except UnitError as error:
+        raise UsageError(f"{name}: expected {error}") from None
