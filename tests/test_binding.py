@@ -73,16 +73,16 @@ def test_weights_that_are_everything_leave_nothing_to_gain() -> None:
            "weight_read_bytes_per_layer": 4000}  # fmt: skip
     instance = toy(llm=llm)
     text = sentences(instance, found(instance))
-    assert "weights 100.0 %; fast binds" in " ".join(text.split())
-    assert "next to nothing to gain from placement" in " ".join(text.split())
+    assert "weights 100.0 %; fast binds" in text
+    assert "next to nothing to gain from placement" in text
     assert "next to nothing to gain from placement" in summary(instance, found(instance))
 
 
 def test_what_placement_decides_is_said_as_well() -> None:
-    text = " ".join(sentences(toy(), found(toy())).split())
+    text = sentences(toy(), found(toy()))
     assert "KV writes 100.0 %; slow binds." in text
-    assert text.endswith("With all KV in ddr it takes 3.500x that.")
-    assert max(map(len, sentences(toy(), found(toy())).splitlines())) < 80
+    assert text.endswith("With all KV in ddr it would take 3.500x as long.")
+    assert "\n" not in sentences(toy(), found(toy()))  # wrapped where it is printed, if at all
 
 
 def test_serial_resources_divide_the_time() -> None:

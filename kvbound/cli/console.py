@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 import time
+from contextlib import redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,8 +28,18 @@ def show(*parts: RenderableType) -> None:
     console = Console(width=width, color_system=_colours(), highlight=False, markup=False, emoji=False)
     with console.capture() as captured:
         for part in parts:
-            console.print(part)
+            if isinstance(part, str):
+                lines = [_wrapped(line, console.width) for line in part.split("\n")]
+                console.print("\n".join(lines), soft_wrap=True)
+            else:
+                console.print(part, crop=False)  # a table too wide keeps its numbers whole
     emit("\n".join(line.rstrip() for line in captured.get().split("\n")))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Break a line between words, but neither names nor ``100 %``."""
+    whole = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return whole.fill(line.replace(" %", "\xa0%")).replace("\xa0%", " %")
 
 
 def _colours() -> Literal["auto"] | None:
@@ -54,8 +66,16 @@ def note(sentence: str, *, quiet: bool = False) -> None:
         print(f"kvbound: {sentence}", file=sys.stderr)
 
 
+def aside() -> redirect_stdout[TextIO]:
+    """Send what a user's policy prints to stderr, so that stdout holds results alone."""
+    return redirect_stdout(sys.stderr)
+
+
 class Bar:
-    """Progress on a terminal's stderr, from the third second on; callable as the library's `Progress`."""
+    """Progress on a terminal's stderr, from the third second on; callable as the library's `Progress`.
+
+    Within it, what is printed goes to stderr.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._shown = not quiet and sys.stderr.isatty()
@@ -65,6 +85,8 @@ class Bar:
         self._note = ""
 
     def __enter__(self) -> Bar:
+        self._aside = aside()
+        self._aside.__enter__()
         return self
 
     def __exit__(
@@ -72,6 +94,7 @@ class Bar:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        self._aside.__exit__(kind, error, trace)
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         """Draw, if it is time to."""

@@ -50,13 +50,14 @@ def simulate(
     import kvbound
     from kvbound.report import comparison
 
-    combinations = list(_combinations(policy, settings or ()))
+    with console.aside():  # reads a policy's file
+        combinations = list(_combinations(policy, settings or ()))
     if out is not None and len(combinations) > 1:
         raise UsageError("--out holds one result, not those of a sweep")
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
     case = source.load(instance, parts, quiet=quiet)
-    output.check_same(case, [out] if out else [])
+    output.check_same(case, out)
     common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": out is not None}
     with console.Bar(quiet=quiet) as bar:
         results = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 from kvbound.binding import Binding
@@ -10,21 +9,19 @@ from kvbound.instance import Instance, Timing
 from kvbound.report import numbers
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
-_WIDTH = 79
 _LITTLE = 1.05
 """Up to this ratio between the worst placement and the ideal there is next to nothing to gain."""
 _NEGLIGIBLE = 0.005
 
 
 def sentences(instance: Instance, found: Binding) -> str:
-    """Return what the ideal time consists of, what binds it, and how much placement can matter, in lines."""
+    """Return what the ideal time consists of, what binds it, and how much placement can matter."""
     time = numbers.seconds(found.time_s)
     text = f"If placement were no constraint, decoding would take {time}: {_shares(found.parts)}; "
     times, little = _worst(found)
-    last = f"all KV in {instance.memory.tiers[-1].name} it takes {numbers.ratio(times)} that"
+    last = f"all KV in {instance.memory.tiers[-1].name} it would take {numbers.ratio(times)} as long"
     end = f"Even with {last}: there is next to nothing to gain from placement." if little else f"With {last}."
-    whole = f"{text}{_binds(instance, found.resources)}. {end}".replace(" %", "\xa0%")  # keeps numbers whole
-    return textwrap.fill(whole, _WIDTH).replace("\xa0", " ")
+    return f"{text}{_binds(instance, found.resources)}. {end}"
 
 
 def summary(instance: Instance, found: Binding) -> str:

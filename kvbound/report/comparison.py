@@ -138,7 +138,7 @@ def _busiest(result: Result) -> str:
     if not busy:
         return ""
     name = max(busy, key=busy.__getitem__)
-    return f", {name} busy {numbers.share(busy[name])} of it"
+    return f", with {name} busy {numbers.share(busy[name])} of the time"
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:

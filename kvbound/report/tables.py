@@ -10,15 +10,27 @@ if TYPE_CHECKING:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table; a column whose name starts with ``>`` is set flush right, as numbers are."""
+    """Return a table; a column whose name starts with ``>`` is set flush right, as numbers are.
+
+    On a narrow terminal text wraps between words, and numbers do not wrap at all.
+    """
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in columns:
+    cells = [*rows]
+    for n, column in enumerate(columns):
         right = column.startswith(">")
-        made.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    for row in rows:
+        column = column.removeprefix(">")
+        texts = [*column.split("\n"), *(row[n] for row in cells)]
+        pieces = texts if right else [word for text in texts for word in text.split()]
+        made.add_column(
+            column,
+            justify="right" if right else "left",
+            overflow="fold",
+            min_width=max(map(len, pieces), default=0),
+        )
+    for row in cells:
         made.add_row(*row)
     return made
 

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 from kvbound.cli import console
+from kvbound.report.tables import table
 
 SLOW = """
 import sys, time
 from kvbound.cli import console
+from kvbound.report.tables import table
+from kvbound.report.tables import table
 console._DELAY_S = 0.2
 with console.Bar(quiet={quiet}) as bar:
     for n in range(30):
@@ -93,3 +96,24 @@ def test_one_json_document(capfd: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert capfd.readouterr().out == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
     with pytest.raises(ValueError, match="JSON"):
         console.show_json({"a": float("nan")})
+
+
+def test_narrow_terminals_break_neither_numbers_nor_names(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    numbers = ("621,891", "1.000", "100.0", "102.9")
+    console.show(table(("method", ">a\ntime", ">b", ">c", ">d"), [("recency-window", *numbers)]))
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-1].split() == ["recency-window", *numbers]
+    console.show("/a/folder/with-hyphens/result.json: 81.92 us, all of it KV writes 100.0 %; link binds.")
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "/a/folder/with-hyphens/result.json:"
+    assert "100.0 %;" in " / ".join(lines)
+
+
+def test_what_is_printed_during_work_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with console.Bar():
+        print("from a policy")
+    print("after it")
+    assert capfd.readouterr() == ("after it\n", "from a policy\n")

@@ -59,7 +59,7 @@ def test_the_busiest_resource_of_the_fastest_is_named() -> None:
     results = [schedule("lru", 0.02), bound("relax", 0.01)]
     busy = {"hbm": 0.4, "link": 0.97}
     object.__setattr__(results[0].measures, "utilisation", busy)
-    assert "lru takes 2.000x that time lower bound, link busy 97.0 % of it." in verdict(results)
+    assert "lru takes 2.000x that time lower bound, with link busy 97.0 % of the time." in verdict(results)
     console = Console(width=120)
     with console.capture() as captured:
         console.print(describe(results[0]))
