@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 usage, 3 bad input, 4 infeasible, 5 limit reached, 6 rejected by the
         checker, 7 missing package, 70 a defect of kvbound, 130 interrupted.
     """
+    _open_streams()
     try:
         return _run(argv)
     except KvboundError as error:
@@ -45,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # of typer, or of the click it brings along
             return _usage(error)
         return _defect(error)
+
+
+def _open_streams() -> None:
+    """Let standard output and error go nowhere where a shell has closed them (``>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _run(argv: Sequence[str] | None) -> int:

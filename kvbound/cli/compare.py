@@ -23,7 +23,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Names, FILE.py:Class for your own, or 'all'; by default all policies and a solver.",
+            help="Names, FILE.py:Class for your own, 'all' for every name; by default all policies and a "
+            "solver.",
         ),
     ] = None,
     memory: options.Memory = None,
@@ -56,11 +57,11 @@ def compare(
     output.check_folder(out)
     parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
     case = source.load(instance, parts, quiet=quiet)
-    output.check_same(case, out.iterdir() if out and out.is_dir() else [])
+    output.check_same(case, out, each=True)
     with console.Bar(quiet=quiet) as bar:
         settings = limits | {"seed": seed, "kernel": kernel, "record": out is not None}
         run = _Run(case, settings | {"progress": bar}, quiet)
-        run.all(_chosen(case, methods), lenient=methods == "all")
+        run.all(_chosen(case, methods), lenient="all" in (methods or "").split(","))
     if run.failed is not None and not run.results:
         raise run.failed
     results = share_bound(run.results)
@@ -85,7 +86,7 @@ def compare(
 
 @dataclass
 class _Run:
-    """Methods one after the other; one that fails is left out, and an interrupt keeps what there is."""
+    """Runs methods in turn; one that fails is left out, and an interrupt keeps the results so far."""
 
     instance: kvbound.instance.Instance
     settings: dict[str, Any]
@@ -95,7 +96,7 @@ class _Run:
     failed: KvboundError | None = None
 
     def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
-        """Run them; a `lenient` run does not mind those that do not fit the instance."""
+        """Run them; a `lenient` run only remarks on those that do not fit the instance."""
         from kvbound.solvers import solve
 
         try:
@@ -105,7 +106,7 @@ class _Run:
                 except KvboundError as error:
                     unfit = lenient and isinstance(error, UsageError | InputError)
                     if not unfit and self.failed is None:
-                        self.failed = error  # raised when the others are told
+                        self.failed = error  # raised when the others are printed
                         continue
                     name = method if isinstance(method, str) else method.name
                     console.note(f"{name} is left out: {error}", quiet=self.quiet)
@@ -118,7 +119,7 @@ class _Run:
 
 
 def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:
-    """The methods to run, each name once, as rows and folders are told apart by it."""
+    """Return the methods to run; each name once, since it identifies rows and folders."""
     from kvbound.solvers import choose
 
     methods = choose(instance, text)
@@ -126,5 +127,7 @@ def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Polic
     names = ["best" if name == "ideal" else name for name in names]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise UsageError(f"--methods: expected every name once, but {twice[0]!r} is there twice")
+        own = {each.name for each in methods if not isinstance(each, str)}
+        hint = "; give your policy another 'name'" if twice[0] in own else ""
+        raise UsageError(f"--methods: expected every name once, found {twice[0]!r} twice{hint}")
     return methods

@@ -11,13 +11,14 @@ from kvbound.cli.interrupts import uninterrupted
 from kvbound.errors import InfeasibleError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from kvbound.instance import Instance
     from kvbound.result import Result
 
 RESULT, SCHEDULE, CERTIFICATE = FILES = ("result.json", "schedule.npz", "certificate.npz")
 """What the folder of one result holds."""
+COMPARISON = "compare.json"
 _STDOUT = Path("/dev/stdout")
 
 
@@ -75,18 +76,26 @@ def place(path: Path) -> Path:
     return _STDOUT if str(path) == "-" else path
 
 
-def check_same(instance: Instance, folders: Iterable[Path]) -> None:
-    """Refuse, before the work, to replace the result of another instance.
+def check_same(instance: Instance, folder: Path | None, *, each: bool = False) -> None:
+    """Refuse, before the work, to write into a folder with results of another instance.
+
+    Parameters
+    ----------
+    each
+        Whether there will be a folder in it for each method, as an earlier comparison has them.
 
     Raises
     ------
     UsageError
-        A folder holds one.
+        The folder holds one, or a comparison with one.
     """
     from kvbound.errors import InputError
     from kvbound.instance_io import read_json
 
-    for place in (folder / RESULT for folder in folders):
+    if folder is None or not folder.is_dir():
+        return
+    inside = [path / RESULT for path in folder.iterdir()] if each or (folder / COMPARISON).exists() else []
+    for place in [folder / RESULT, *inside]:
         if not place.is_file():
             continue
         try:
@@ -131,11 +140,11 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
     def write() -> None:
         if folder is None:
             return
-        with atomic_dir(folder, ours=_of_a_comparison, last="compare.json") as new:
+        with atomic_dir(folder, ours=_of_a_comparison, last=COMPARISON) as new:
             for result in _each_with_proof(results):
                 _write(result, new / result.method)
             comparison.write_csv(results, new / "compare.csv")
-            write_json(comparison.document(results), new / "compare.json")
+            write_json(comparison.document(results), new / COMPARISON)
 
     return attempt(write)
 
@@ -160,7 +169,7 @@ def _of_a_result(entry: Path) -> bool:
 def _of_a_comparison(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
         return (entry / RESULT).is_file() and all(map(_of_a_result, entry.iterdir()))
-    return entry.name in ("compare.csv", "compare.json")
+    return entry.name in ("compare.csv", COMPARISON)
 
 
 def _write(result: Result, folder: Path) -> None:

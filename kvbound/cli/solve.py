@@ -56,7 +56,7 @@ def solve(
         raise UsageError("--require-gap needs --gap")
     output.check_folder(out)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
-    output.check_same(case, [out] if out else [])
+    output.check_same(case, out)
     first = None if start is None else read_start(start, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(

@@ -227,3 +227,27 @@ def test_a_mount_is_written_into(
         assert run("solve", small, "--method", method, "--out", out).code == 0
     assert (names(out), out.stat().st_ino) == (["result.json"], number)
     assert names(tmp_path) == ["out", "small.json"]
+
+
+def test_a_comparison_and_a_result_in_one_folder_are_of_one_instance(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
+    one, other = ("solve", "--method", "lru"), ("compare", "--methods", "lru,lfu")
+    for n, ((first, *options), (second, *more)) in enumerate(((one, other), (other, one))):
+        out = ("--out", tmp_path / f"out{n}")
+        assert run(first, small, *options, *out).code == 0
+        ran = run(second, "tiny-on-read", *more, *out)
+        assert (ran.code, ran.out) == (2, "")
+        assert "another instance, 'small'" in ran.err
+        assert run(second, small, *more, *out).code == 0
+    apart = tmp_path / "apart"  # folders of several instances beside each other
+    assert run("solve", small, "--method", "lru", "--out", apart / "small").code == 0
+    assert run("solve", "tiny-on-read", "--method", "lru", "--out", apart).code == 0
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_closed_streams(small: Path, stream: str) -> None:
+    command = f"{sys.executable} -m kvbound compare {small} --methods lru {stream}>&-"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert bool(ran.stdout) == (stream == "2")
