@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvbound.cli import console, options
-from kvbound.errors import InputError, UsageError
+from kvbound.errors import InputError, KvboundError, UsageError
 
 if TYPE_CHECKING:
     import kvbound.instance
@@ -54,7 +54,7 @@ def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -
 
 
 def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
-    """Read an instance and set what the options say; what is wrong with those is a usage error."""
+    """Read an instance and set what the options say; what only they make wrong is a usage error."""
     from kvbound.instance_io import read_instance
 
     if parts.memory or parts.llm or parts.trace:
@@ -65,14 +65,30 @@ def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
         changes[f"rules.{key}"], options[f"rules.{key}"] = value, f"--rule {key}"
     if parts.capacity is not None:
         changes["memory.tiers.0.capacity"] = _capacity(parts.capacity)
+        options["memory.tiers.0.capacity"] = f"--capacity {parts.capacity}"
     try:
         return read_instance(name, overrides=changes)
     except InputError as error:
-        field = error.field.removeprefix("overrides.")
-        for path, option in options.items():
-            if field == path or field.startswith(f"{path}."):
-                raise UsageError(f"{option}: expected {error.expected}") from None
-        raise
+        complaint = error
+    field = complaint.field.removeprefix("overrides.")
+    if field in options:
+        raise UsageError(f"{options[field]}: expected {complaint.expected}")
+    above = [option for path, option in options.items() if field.startswith(f"{path}.")]
+    if above or (changes and _reads(name)):
+        given = ", ".join(above or options.values())
+        raise UsageError(f"{given}: {field}: expected {complaint.expected}")
+    raise complaint
+
+
+def _reads(name: str) -> bool:
+    """Whether an instance can be read as it is, without any change."""
+    from kvbound.instance_io import read_instance
+
+    try:
+        read_instance(name)
+    except KvboundError:
+        return False
+    return True
 
 
 def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Instance:
@@ -137,13 +153,14 @@ def _rules(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _capacity(text: str | None) -> str | None:
-    from kvbound.units import UnitError, is_bare_fraction, is_share, parse_bytes, parse_share
+    from kvbound.units import UnitError, is_bare_fraction, is_share, parse_bytes, parse_share, show
 
     if text is not None:
         try:
             size = parse_share(text) if is_share(text) else float(parse_bytes(text))
-        except UnitError as error:
-            raise UsageError(f"--capacity: expected {error} (or a share such as 30%)") from None
+        except UnitError:
+            expected = "a share from 0% to 100%, or a size such as 23GiB, 144GB or a number of bytes"
+            raise UsageError(f"--capacity: expected {expected}, not {show(text)}") from None
         if is_bare_fraction(text):
             raise UsageError(
                 f"--capacity: {text} is no size; expected a share such as {100 * size:g}%, "

@@ -68,3 +68,43 @@ def test_more_than_the_card_holds_is_remarked_upon_once(run: Run) -> None:
 def test_a_capacity_without_unit_comes_with_a_hint(run: Run) -> None:
     ran = run("compare", NAME, "--capacity", "0.3")
     assert "expected a share such as 30%, or a size with its unit such as 0.3GB" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--override", "memory.tiers.hbm=3", "--override memory.tiers.hbm: memory.tiers.0: expected a table"),
+        ("--override", "llm=llama-3.1-8b", "--override llm: trace.layers: expected 32 layers"),
+        (
+            "--override",
+            'memory.resources={"a":1}',
+            "--override memory.resources: memory.energy.hbm: expected",
+        ),
+        (
+            "--override",
+            "memory={}",
+            "--override memory: memory.tiers.hbm.capacity: expected a path that exists",
+        ),
+        ("--capacity", "9e30GB", "--capacity 9e30GB: memory.tiers.hbm.capacity: expected a size of at most"),
+        (
+            "--capacity",
+            "200%",
+            "expected a share from 0% to 100%, or a size such as 23GiB, 144GB or a number",
+        ),
+        ("--capacity", "1gb", "not '1gb'"),
+    ],
+)
+def test_what_only_options_make_wrong_is_no_fault_of_the_file(
+    run: Run, option: str, value: str, words: str
+) -> None:
+    ran = run("simulate", NAME, "--policy", "lru", option, value)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+    assert ".json" not in ran.err
+
+
+def test_what_is_wrong_in_the_file_stays_its_fault(run: Run, small: Path) -> None:
+    small.write_text(small.read_text().replace('"rules"', '"rulse"'))
+    ran = run("simulate", small, "--policy", "lru", "--override", "memory.resources.hbm=1GB/s")
+    assert ran.code == 3
+    assert str(small) in ran.err
