@@ -34,9 +34,10 @@ def check(
 ) -> None:
     """Have a schedule or a certificate checked independently.
 
-    The checker replays a schedule with code of its own, verifies every rule and costs it again; of a
-    certificate it recomputes the bound. Of a folder it also verifies every claim in result.json. Of a study's
-    folder (give the study as INSTANCE) every cell is verified so, and the tables are made again from them.
+    The checker replays a schedule with code of its own, verifies every rule and recomputes the time; of a
+    certificate it recomputes the bound. In a folder it also verifies every claim in result.json, and in the
+    folder of a comparison all of its results. For the folder of a reproduced study, give the study as
+    INSTANCE: every cell is verified in the same way, and the tables are recomputed.
     """
     from kvbound.studies import STUDIES
 
@@ -44,8 +45,15 @@ def check(
         _study(file, as_json=as_json)
         return
     case = source.load(instance, source.Parts(overrides=override), quiet=True)
-    reports = _folder(case, file) if file.is_dir() else {file: _replayed(case, file)}
-    if as_json:
+    if (file / output.COMPARISON).is_file():
+        reports = _comparison(case, file)
+    else:
+        reports = _folder(case, file) if file.is_dir() else {file: _replayed(case, file)}
+    if as_json and (file / output.COMPARISON).is_file():
+        found = {str(path): report.to_mapping() for path, report in reports.items()}
+        ok = all(report.ok for report in reports.values())
+        console.show_json({"schema": "kvbound.comparison-report/1", "ok": ok, "reports": found})
+    elif as_json:
         # the schedule's report (else the certificate's) holds the others, each under the name of its file
         first, *others = reports.items()
         ok = all(report.ok for report in reports.values())
@@ -94,6 +102,28 @@ def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]
     if claims.ok and not reports and document["bound"]["status"] == "claimed" and document["time_s"] is None:
         raise InputError(schedule, "", "a schedule or certificate file, without which nothing is proved")
     return reports | {result: claims}
+
+
+def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
+    """Check the folder of every method, and that compare.json holds the same results."""
+    from kvbound.checker import Report
+    from kvbound.instance_io import read_json
+    from kvbound.report import comparison
+
+    reports: dict[Path, Report] = {}
+    places = sorted(place for place in (folder, *folder.iterdir()) if (place / output.RESULT).is_file())
+    results = [read_json(place / output.RESULT) for place in places if place != folder]
+    for place in places:
+        if any((place / name).exists() for name in (output.SCHEDULE, output.CERTIFICATE)):
+            reports |= _folder(case, place)
+        else:
+            console.note(f"{place}: neither a schedule nor a certificate to check")
+    listed = read_json(folder / output.COMPARISON)
+    expected = {"schema": comparison.SCHEMA, "results": sorted(results, key=str)}
+    rows = listed.get("results") if isinstance(listed, dict) else None
+    same = isinstance(rows, list) and listed | {"results": sorted(rows, key=str)} == expected
+    problems = () if same else ("the results are not those in the folders beside it",)
+    return reports | {folder / output.COMPARISON: Report(comparison.SCHEMA, problems)}
 
 
 def _study(folder: Path, *, as_json: bool) -> None:

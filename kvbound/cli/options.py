@@ -96,7 +96,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="For random choices.")]
 TimeLimit = Annotated[
-    str | None, typer.Option(metavar="S", help="For each solver: 60 (unless told otherwise), 90s, 5min.")
+    str | None, typer.Option(metavar="S", help="Limit for each solver: seconds, 90s, 5min; by default 60 s.")
 ]
 Work = Annotated[
     int | None,

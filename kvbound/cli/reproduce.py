@@ -48,7 +48,7 @@ def reproduce(
 ) -> None:
     """Reproduce a published study.
 
-    With --out a run that was stopped goes on where it was; what it left is verified first. 'kvbound check'
+    With --out, an interrupted run resumes after verifying the cells it had saved. 'kvbound check'
     verifies the folder.
     """
     from kvbound.studies import STUDIES, fang2025

@@ -159,3 +159,26 @@ def test_the_published_ideal_is_computed_again(run: Run, tmp_path: Path) -> None
     assert run("check", instance, out).code == 0
     edited(out / "result.json", time_s=1.0, tokens_per_s=4.0)
     assert run("check", instance, out).code == 6
+
+
+def test_the_folder_of_a_comparison(run: Run, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert (
+        run("compare", small, "--methods", "lru,lfu,ideal,dual", "--time-limit", "1", "--out", out).code == 0
+    )
+    ran = run("check", small, out)
+    assert ran.code == 0
+    for name in ("lru/schedule.npz", "lfu/result.json", "dual/certificate.npz", "compare.json"):
+        assert f"{out / name}: accepted" in ran.out
+    assert f"{out / 'best'}: neither a schedule nor a certificate" in ran.err
+    assert run("check", small, out, "--json").json["ok"] is True
+    listed = json.loads((out / "compare.json").read_text())
+    listed["results"][0]["time_s"] /= 2
+    (out / "compare.json").write_text(json.dumps(listed))
+    ran = run("check", small, out, "--json")
+    assert (ran.code, ran.json["ok"]) == (6, False)
+    for text in ("[]", "{}", '{"schema": "kvbound.compare/1", "results": 3}'):
+        (out / "compare.json").write_text(text)
+        assert run("check", small, out).code == 6
+    edited(out / "lru" / "result.json", time_s=1e-9)
+    assert f"{out / 'lru' / 'result.json'}: rejected" in run("check", small, out).out
