@@ -1,8 +1,8 @@
-"""Arithmetic whose every digit is the same on any machine.
+"""Arithmetic that gives the same digits on every machine.
 
-A sum of products by BLAS and the exponential of NumPy or the C library differ in their last digits between
-processors, and a search that asks often enough ends elsewhere. Here are only operations that IEEE 754 fixes,
-in a fixed order, on tables made in decimal arithmetic.
+Sums of products by BLAS and exponentials by NumPy or the C library differ in their last digits between
+processors, and over many steps such differences change the outcome of a search. This module uses only
+operations that IEEE 754 fixes, in a fixed order, on tables made in decimal arithmetic.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _movable(folder: Path) -> bool:
-    """Whether a folder can be renamed without harm to whoever is in it."""
+    """Whether a folder can be renamed: no mount point, not above the current folder, in a writable one."""
     here = Path(os.path.realpath(os.curdir))
     return not (folder.is_mount() or here.is_relative_to(folder)) and os.access(folder.parent, os.W_OK)
 

@@ -183,7 +183,7 @@ def _copy(value: object) -> Any:
 
 
 def _refuse_fractions(memory: object, file: object) -> None:
-    """A capacity of 0.3 is no size: who writes that means a share, or forgot the unit."""
+    """Refuse a capacity such as 0.3: it is a share without its percent sign, or a size without its unit."""
     tiers = memory.get("tiers") if isinstance(memory, Mapping) else None
     for n, tier in enumerate(tiers if isinstance(tiers, list) else ()):
         size = tier.get("capacity") if isinstance(tier, Mapping) else None

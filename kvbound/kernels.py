@@ -65,7 +65,7 @@ def _trouble() -> str | None:
         return "it is not installed"
     try:
         import numba
-    except Exception as error:  # made for another NumPy or LLVM, it raises whatever it likes
+    except Exception as error:  # one built for another NumPy or LLVM may raise anything
         return f"its import fails ({error})"
     return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 

@@ -1,4 +1,4 @@
-"""Read files that others wrote: whatever is in them, no hang, no more memory than their contents deserve."""
+"""Read untrusted files: no file makes the reader wait, or take much more memory than its data needs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,8 @@ class Archive:
             if member.dtype.kind != kind:
                 raise InputError(self._path, name, f"numbers of kind {kind!r}, found {member.dtype}")
             if member.bytes > _FEWEST + _RATIO * member.packed_bytes:
-                raise InputError(self._path, name, f"data, found {member.bytes:,} bytes of hardly any")
+                found = f"{member.bytes:,} bytes packed into {member.packed_bytes:,}"
+                raise InputError(self._path, name, f"data that compresses less, found {found}")
             return member.read()
 
 

@@ -37,7 +37,7 @@ def temporary(folder: Path, *, suffix: str | None = None) -> Iterator[Path]:
         lock = _lock(path, wait=True)
         if path.exists():
             break
-        _release(lock)  # somebody took it for a leftover before it was locked
+        _release(lock)  # another process removed it as a leftover before it was locked
     try:
         yield path
     finally:

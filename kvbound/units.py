@@ -35,7 +35,7 @@ _SHOWN: Final = 60
 
 
 class UnitError(ValueError):
-    """A quantity nobody can read; the message says what was expected and what was found."""
+    """Text or a number that is no quantity; the message says what was expected and what was found."""
 
 
 class Written(float):

@@ -168,7 +168,7 @@ def load(source: Source) -> Mapping[str, Any]:
 class _File(Mapping[str, Any]):
     """Arrays of an npz file: a schedule at the published size would fill the memory.
 
-    So would a file of a few megabytes, if nobody looked at the sizes it claims before unpacking.
+    So could a few compressed megabytes, unless the sizes they claim are checked before unpacking.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Verify what a result.json claims: against its schedule's replay, its certificate and the instance.
 
-What depends on neither is taken as it stands: method, seed and options, how the run ended, what it took.
+What depends on neither is not verified: method, seed and options, how the run ended, and what it used.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]
     except Malformed as error:
         raise InputError(result, error.field, error.expected) from None
     if claims.ok and not reports and document["bound"]["status"] == "claimed" and document["time_s"] is None:
-        raise InputError(schedule, "", "a schedule or certificate file, without which nothing is proved")
+        raise InputError(
+            schedule, "", "a schedule or certificate file; without one there is nothing to check"
+        )
     return reports | {result: claims}
 
 
@@ -133,7 +135,7 @@ def _study(folder: Path, *, as_json: bool) -> None:
     with console.Bar() as bar:
         problems = check_folder(folder, bar)
     if large := unproved(folder):
-        told = "are the solvers' own word: schedules of this size are not kept"
+        told = "are not verified, since schedules of this size are not kept"
         console.note(f"the times of pricing and anneal in {', '.join(large)} {told}")
     if as_json:
         found = {str(path): list(each) for path, each in problems.items()}

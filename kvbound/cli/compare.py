@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvbound.cli import console, options, output, source
+from kvbound.cli import complete, console, options, output, source
 from kvbound.errors import InputError, KvboundError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def compare(
             metavar="A,B,...",
             help="Names, FILE.py:Class for your own, 'all' for every name; by default all policies and a "
             "solver.",
+            autocompletion=complete.method_lists,
         ),
     ] = None,
     memory: options.Memory = None,

@@ -36,3 +36,9 @@ def methods(incomplete: str) -> list[str]:
     from kvbound.solvers import METHODS
 
     return [name for name in METHODS if name.startswith(incomplete)] + policies(incomplete)
+
+
+def method_lists(incomplete: str) -> list[str]:
+    """The same for the last name of a comma list."""
+    earlier, comma, last = incomplete.rpartition(",")
+    return [f"{earlier}{comma}{name}" for name in methods(last)]

@@ -20,7 +20,7 @@ def simulate(
         str,
         typer.Option(
             metavar="P",
-            help="See 'kvbound catalog policy', or FILE.py:Class for your own.",
+            help="A name from 'kvbound catalog policy', or FILE.py:Class for your own.",
             autocompletion=complete.policies,
         ),
     ],

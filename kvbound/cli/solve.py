@@ -20,7 +20,7 @@ def solve(
         str | None,
         typer.Option(
             metavar="M",
-            help="See 'kvbound catalog method'; a policy's name, or FILE.py:Class, will do.",
+            help="A name from 'kvbound catalog method', a policy's name, or FILE.py:Class.",
             autocompletion=complete.methods,
         ),
     ] = None,

@@ -179,7 +179,7 @@ def _default(
             bound_s=priced.bound.time_s,
             **common,
         )
-    except KvboundError as error:  # nothing that goes wrong here may cost the schedule in hand
+    except KvboundError as error:  # a failure here must not lose the schedule already found
         return dataclasses.replace(priced, options={**priced.options, "anneal": str(error)})
     return dataclasses.replace(annealed, bound=priced.bound, certificate=priced.certificate)
 
@@ -219,8 +219,8 @@ def run_all(
     Parameters
     ----------
     methods
-        Names, ``FILE.py:Class``, and policies of your own, mixed; one alone, or text with commas, will do.
-        None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
+        Names, ``FILE.py:Class``, and policies of your own, mixed; also a single one, or names separated by
+        commas. None takes every policy, the ideal, and the exact model or, on larger instances, pricing.
     """
     common: dict[str, Any] = {
         "work": work, "seed": seed, "kernel": kernel, "record": record, "progress": progress,

@@ -41,7 +41,7 @@ class _Adam:
     value: Floats
     rate: float
     left: tuple[float, float] = (1.0, 1.0)
-    """What the memory still holds of its beginnings, zeros: the powers of both betas."""
+    """Share of the initial zeros in the two moving averages: the powers of both betas."""
     mean: Floats = field(init=False)
     square: Floats = field(init=False)
 

@@ -220,7 +220,7 @@ def _set(highs: highspy.Highs, options: _Options) -> None:
 def prices(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
     """Return the dual prices of a small linear program: minimise cost @ x, rows @ x >= least, x >= 0.
 
-    Zeros if HiGHS has none. Whoever uses them has to make sure that any prices would do.
+    Zeros if HiGHS has none. Callers must be sound with any prices.
     """
     highs, lp = Quiet(), highspy.HighsLp()
     highs.setOptionValue("presolve", "off")

@@ -42,7 +42,7 @@ _MOST = 2e9
 _GROUP = 0.0025
 """Share of the items that answer at once: more of them would all run to where it was cheap."""
 SWEEPS = 9
-"""How often everybody answers again, unless told otherwise."""
+"""Further sweeps over all items, by default."""
 _WORTH = 2e6
 """Items that answer, times steps, from which threads save more than it takes to start them."""
 _PART = 256
@@ -95,7 +95,7 @@ def respond(
     Parameters
     ----------
     sweeps
-        How often everybody answers again; None takes SWEEPS.
+        Number of further sweeps over all items; None takes SWEEPS.
     end
         `time.perf_counter` when to stop.
 

@@ -101,7 +101,7 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
         sha256 = file.text("instance_sha256")
         if instance is not None and sha256 != instance.sha256:
             raise InputError(
-                path, "instance_sha256", "the hash of this instance; the certificate is another's"
+                path, "instance_sha256", "the hash of this instance; the certificate belongs to another"
             )
         bound_s = float(file.array("bound_s", np.float64))
         scale, tier = (int(file.array(name, np.int64)) for name in ("scale", "tier"))

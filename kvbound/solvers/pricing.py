@@ -205,9 +205,9 @@ def _settle(instance: Instance, best: _Best, answer: answers.Answer, progress: P
 
 
 def _sweeps(instance: Instance, work: int | None) -> list[int]:
-    """How often items answer again in each round, anew and by other luck.
+    """Return how many further sweeps over all items each round makes; rounds differ in their randomness.
 
-    There is one round where that takes minutes, or a search follows.
+    There is a single round where one takes minutes, or where a search follows.
     """
     if work is None:
         return [answers.SWEEPS] * (1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS)

@@ -1,9 +1,9 @@
 """Traces made from a specification are kept on disk, up to a limit; the least recently used leave first.
 
 The folder is KVBOUND_CACHE, or ``kvbound`` in XDG_CACHE_HOME or ~/.cache, or where that cannot be
-written a folder of the user's among the temporary ones; what a read-only folder holds is served from
-there. The limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held by
-whoever looks at or changes it, and ``KEY.use``, shared by the traces that are open.
+written a temporary folder of the user's own; entries of a read-only folder are used where they are. The
+limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held while it is
+looked up or changed, and ``KEY.use``, shared by the traces that are open.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _writable(place: Path) -> bool:
 
 
 def _temporary() -> Path:
-    """Return a folder among the temporary ones that is the user's own: nobody else may put traces there."""
+    """Return a folder among the temporary ones that only the user can write to."""
     user = os.getuid() if hasattr(os, "getuid") else None
     try:
         place = Path(tempfile.gettempdir()) / ("kvbound" if user is None else f"kvbound-{user}")
@@ -78,7 +78,7 @@ def _temporary() -> Path:
     except OSError as error:
         raise UsageError(f"made traces cannot be kept anywhere ({error.strerror}); {_OTHER_FOLDER}") from None
     if not stat.S_ISDIR(about.st_mode) or user not in (None, about.st_uid):
-        raise UsageError(f"{place} belongs to somebody else; {_OTHER_FOLDER}")
+        raise UsageError(f"{place} belongs to another user; {_OTHER_FOLDER}")
     return place
 
 
@@ -155,7 +155,7 @@ def prune(place: Path, room: float) -> None:
 
 def _open(entry: Path) -> Trace | None:
     """The entry's trace; a damaged entry is removed."""
-    if not os.path.exists(entry):  # or nobody may look
+    if not os.path.exists(entry):  # or it cannot be read
         return None
     with contextlib.suppress(OSError):  # the folder may be read-only
         os.utime(entry)

@@ -58,7 +58,7 @@ def test_goes_on_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("instance_sha256", lambda value: np.array("0" * 64), "the certificate is another's"),
+        ("instance_sha256", lambda value: np.array("0" * 64), "the certificate belongs to another"),
         ("theta", lambda value: value[:, :1], "shape"),
         ("scale", lambda value: value - 2000, "0 to 1000"),
         ("bound_s", lambda value: value * 2, "a certificate that proves its bound"),

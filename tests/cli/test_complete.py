@@ -9,3 +9,5 @@ def test_names_that_begin_so() -> None:
     assert complete.policies("i") == ["ideal"]
     assert {"exact", "relax", "belady"} <= set(complete.methods(""))
     assert complete.methods("nothing") == []
+    assert complete.method_lists("l") == ["lookahead-one", "lru", "lfu"]
+    assert complete.method_lists("lru,b") == ["lru,brute", "lru,belady", "lru,best"]

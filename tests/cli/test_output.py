@@ -1,4 +1,4 @@
-"""Where results go: as one, never over somebody else's, and whatever happens while they are saved."""
+"""Where results go: as one, never over those of another instance, and through failures while saving."""
 
 import json
 import resource
