@@ -46,7 +46,9 @@ def entry(kind: Kind, name: str, file: object = None, field: str = "") -> dict[s
     hint = did_you_mean(name, entries)
     if file is None:
         raise UsageError(f"the catalog has no {kind} {name!r}{hint} ('kvbound catalog {kind}' lists them)")
-    raise InputError(file, field, f"a {kind} of the catalog or a whole object, not {name!r}{hint}")
+    raise InputError(
+        file, field, f"an entry of 'kvbound catalog {kind}' or a whole object, not {name!r}{hint}"
+    )
 
 
 def memory(name: str, file: object = None, field: str = "") -> Memory:

@@ -30,6 +30,8 @@ MIN_BANDWIDTH = 1e-6
 MAX_SECONDS = 1e9
 
 _LONGEST = 200
+_PREFIX = 3
+"""Characters from which a name counts as the beginning of a longer one."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Number = TypeVar("Number", float, Fraction)
@@ -235,7 +237,9 @@ def located(file: object, field: str = "") -> Iterator[None]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` if something known is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    names = list(known)
+    longer = [each for each in names if each.startswith(name)] if len(name) >= _PREFIX else []
+    close = longer or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

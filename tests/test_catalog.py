@@ -161,7 +161,9 @@ def test_weights_read_by_hand() -> None:
 def test_unknown_names_suggest_the_one_meant(kind: Kind, wrong: str, right: str) -> None:
     with pytest.raises(UsageError, match=f"no {kind} '{wrong}'; did you mean '{right}'"):
         catalog.entry(kind, wrong)
-    with pytest.raises(InputError, match=rf"^x\.json: {kind}: expected a {kind} of the catalog .*'{right}'"):
+    with pytest.raises(
+        InputError, match=rf"^x\.json: {kind}: expected an entry of 'kvbound catalog {kind}' .*'{right}'"
+    ):
         catalog.entry(kind, wrong, "x.json", str(kind))
 
 

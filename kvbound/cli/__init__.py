@@ -72,6 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _usage(error: Exception) -> int:
     message = str(error.format_message()).strip()  # type: ignore[attr-defined]
+    message = message.replace(": Value error, ", ": ")  # which some versions of typer put in
     if message.startswith("Usage:"):  # nothing was asked for: the help is the answer
         print(message, file=sys.stderr)
         return UsageError.exit_code

@@ -155,6 +155,11 @@ def sparsify(
         trace = attention.sparsify(read_trace(file), kept)
     write_trace(trace, out)
     _say(out, trace, quiet)
+    wanted = [attention.count(kept, trace.prefill_tokens + step) for step in range(trace.decode_steps)]
+    short = int((wanted > trace.counts().T).sum())
+    if short:
+        slots = f"{short:,} of {trace.decode_steps * trace.layers:,} slots"
+        console.note(f"{file} holds fewer reads than asked for in {slots}, which keep all", quiet=quiet)
 
 
 def _say(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:

@@ -92,3 +92,13 @@ def test_a_config_that_is_none(run: Run, tmp_path: Path) -> None:
         ran = run("catalog", "llm", "--from-config", path)
         assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
     assert run("catalog", "llm", "--from-config", tmp_path / "none.json").code == 3
+
+
+def test_the_beginning_of_a_name_is_completed_in_the_hint(run: Run) -> None:
+    for name, whole in (("h100", "h100-pcie5"), ("gh200-144-lp", "gh200-144-lpddr384"), ("gb20", "gb200")):
+        assert f"did you mean {whole!r}?" in run("catalog", "memory", name).err
+    assert "did you mean" not in run("catalog", "memory", "xyz").err
+
+
+def test_choices_are_refused_in_plain_words(run: Run) -> None:
+    assert run("catalog", "foo").err.startswith("kvbound: Invalid value for 'SECTION': 'foo' is not one of")
