@@ -48,7 +48,7 @@ _Test = Callable[[Any], bool]
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number that arithmetic can bear."""
+    """Whether it is a finite number, small enough for arithmetic."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 

@@ -86,7 +86,7 @@ def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: 
 
 
 def _served(case: Case, read: Floats) -> Iterator[Floats]:
-    """Yield ``(slots, tiers)`` bytes read where some tiers are left alone, the last one standing in."""
+    """Yield ``(slots, tiers)`` bytes read where some tiers serve nothing and the last one stands in."""
     may = np.zeros(read.shape[1] - 1, bool)
     if case.rules["copies"] == "inclusive":
         # where no latency is saved, a part may be diverted as well as all
@@ -140,7 +140,7 @@ def _optimum(bandwidth: Floats, slope: Floats, asked: Floats) -> tuple[float, Fl
     leaving, column = tiers + 1 + busiest, tiers
     while True:
         _exchange(lines, zero, leaving, column)
-        # of several the first one each time, which never runs in circles (Bland's rule)
+        # always the first of several candidates, so that it never cycles (Bland's rule)
         gains = [(zero[j], j) for j, gain in enumerate(lines[tiers][:-1]) if gain < 0]
         if not gains:
             break
@@ -159,7 +159,7 @@ def _optimum(bandwidth: Floats, slope: Floats, asked: Floats) -> tuple[float, Fl
 
 
 def _exchange(lines: dict[int, Line], zero: list[int], leaving: int, column: int) -> None:
-    """Let the variable of a column take the place of one that becomes 0."""
+    """Let the variable of a column enter the basis in place of one that becomes 0."""
     line = lines.pop(leaving)
     entering, zero[column] = zero[column], leaving
     pivot = line[column]

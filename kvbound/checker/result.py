@@ -31,7 +31,7 @@ def check_result(
     schedule: Report | None = None,
     certificate: Report | None = None,
 ) -> Report:
-    """Verify a result's claims, one sentence for each that does not hold.
+    """Verify a result's claims; one sentence for each that is false.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def check_result(
     Raises
     ------
     Malformed
-        The document has not the form of a result.
+        The document does not have the form of a result.
     """
     claims = read_result(document)
     try:

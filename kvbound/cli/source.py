@@ -215,7 +215,7 @@ def _llm(parts: Parts) -> Any:
 
 
 def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
-    """A card does not have more memory than it is sold with; say so once."""
+    """Remark on a capacity above the one in the catalog."""
     from kvbound import catalog
     from kvbound.units import format_bytes
 

@@ -149,7 +149,9 @@ class Tuner:
             done = max(self.count / iterations, (passed - _LATE) / (1 - _LATE))
             if done >= 1:
                 return done
-            self._step((1 - done) * (1 - done) if self.sampled else 1 - done)  # luck takes time
+            self._step(
+                (1 - done) * (1 - done) if self.sampled else 1 - done
+            )  # smaller steps average the noise of the samples
             progress(done, 1, f"tuned to {self.level_s:.6g} s")
         return 1.0 if self.count >= iterations else self.count / iterations
 

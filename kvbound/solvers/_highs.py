@@ -208,7 +208,7 @@ def _load(matrix: Matrix, *, whole: bool, seed: int, threads: int) -> highspy.Hi
     highspy.Highs.resetGlobalScheduler(True)
     highs = Quiet()
     _set(highs, {"threads": threads, "random_seed": seed})
-    highs.passModel(program(matrix, whole=whole))  # one that it does not take fails to run
+    highs.passModel(program(matrix, whole=whole))  # a program that it rejects fails to run
     return highs
 
 
@@ -269,7 +269,7 @@ def _run(highs: highspy.Highs, time_limit: float, progress: Progress) -> bool:
 
 
 def _searched(highs: highspy.Highs, matrix: Matrix, ran: bool, *, feasible: bool) -> Answer:
-    """Say what the search of a whole program, known to be `feasible` or not, is worth."""
+    """Evaluate the search of a whole program, known to be `feasible` or not."""
     info, ended = highs.getInfo(), _ENDED.get(highs.getModelStatus().name)
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     if not ran or ended is None:
@@ -306,7 +306,7 @@ def worth(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
 
 
 def _relaxed(highs: highspy.Highs, matrix: Matrix) -> Answer:
-    """Say what a run of a relaxation is worth."""
+    """Evaluate a run of a relaxation."""
     ended = _ENDED.get(highs.getModelStatus().name)
     if ended is None or ended.reason == "infeasible":
         return Answer(rejected=1)
@@ -330,7 +330,7 @@ def proved(matrix: Matrix, price: Floats) -> float:
 
 
 def _least(slope: Floats, lower: Floats, upper: Floats) -> float:
-    """Least slope @ x over lower <= x <= upper; where that is open, a tiny slope is none."""
+    """Least slope @ x over lower <= x <= upper; along an unbounded column a tiny slope counts as 0."""
     side = np.where(slope > 0, lower, upper)
     flat = (slope == 0) | (~np.isfinite(side) & (np.abs(slope) <= TOLERANCE))
     return float((np.where(flat, 0.0, slope) * np.where(flat, 0.0, side)).sum())

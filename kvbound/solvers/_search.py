@@ -149,7 +149,7 @@ class Search:
         try:
             schedule = self.program.schedule(values)
             measures = evaluate(self.program.instance, schedule)
-        except KvboundError:  # columns that violate rows need not stand for a schedule
+        except KvboundError:  # columns that violate rows may describe no schedule
             self.rejected += 1
             return
         if measures.time_s < self.known[1].time_s:

@@ -20,7 +20,7 @@ from kvbound.solvers._start import events, infeasible, without_prefetch
 ON_READ = 0.7
 """Share of the time for the same instance without prefetch, whose schedules are valid with it."""
 REJECTED = "rejected_answers"
-"""The option of a result that counts the solver's answers whose columns did not bear them out."""
+"""The option of a result that counts the solver's answers that their columns do not confirm."""
 PROVED = 1e-7
 """How near, relatively, a bound has to be: HiGHS rounds its own down, since 1.16 by more than last digits."""
 

@@ -76,7 +76,7 @@ def solve_pricing(
     sample
         Share of the items to tune the bound on; None lets the size decide.
     work
-        Steps of the dual's ascent, instead of a time limit. For every 50 of them all items are asked once
+        Steps of the dual's ascent, instead of a time limit. For every 50 of them all items are evaluated once
         again, up to nine times in each of five rounds, and nothing is searched by HiGHS, which differs
         between versions. See `kvbound.solvers.solve`.
 
@@ -121,7 +121,7 @@ def solve_pricing(
         rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
         proof, ended, fitting = _answered(instance, best, tuned, gap, rounds, **options)
         if plain and ended.reason == "done" and not large(instance):
-            # the prices do for fewer moves, too; what they prove of those is of no use here
+            # the prices serve fewer moves, too; the bound they prove for those is not needed here
             ended = _answered(plain, fewer, tuned, gap, rounds, **options)[1]
         with _beside(fitting, progress) as finish:
             bound = certify(instance, proof)
@@ -167,7 +167,7 @@ def _answered(
     Parameters
     ----------
     rounds
-        How often items answer again in each round.
+        Number of further sweeps over all items in each round.
 
     Returns
     -------

@@ -65,7 +65,7 @@ def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[s
 
     Returns
     -------
-    Per file the claims that do not hold, one sentence each.
+    Per file one sentence for each false claim.
 
     Raises
     ------

@@ -71,12 +71,12 @@ def store(ran: Ran, place: Path) -> Record:
 
 
 def read_record(place: Path) -> Record:
-    """Read a record that `store` wrote; whether what it claims is true is another matter.
+    """Read a record that `store` wrote; its claims are not verified here.
 
     Raises
     ------
     InputError
-        It has not the form of a record, or it or one of its files is not as it was written.
+        It does not have the form of a record, or it or one of its files is not as it was written.
     """
     fields = Fields(read_json(place), place)
     if fields.text("schema") != SCHEMA:
@@ -172,7 +172,7 @@ def _file_hash(path: Path) -> str:
 
 
 def ratios(times: Mapping[str, float | None], bound: float | None) -> dict[str, Any]:
-    """Return the best found, its gap, and what static takes times either."""
+    """Return the best found, its gap, and the time of static as a multiple of either."""
     known = {name: time for name, time in times.items() if time}
     winner, static = min(known, key=known.__getitem__, default=None), known.get("static")
     best = None if winner is None else known[winner]

@@ -36,7 +36,7 @@ def verify_cell(
     *,
     thorough: bool = True,
 ) -> list[str]:
-    """Return a sentence for each claim of a record that does not hold.
+    """Return a sentence for each false claim of a record.
 
     Parameters
     ----------

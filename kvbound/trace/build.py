@@ -82,7 +82,7 @@ class RowBuilder:
         self._filled = np.zeros(counts.shape, np.bool_)
 
     def _refuse_large(self, layers: int, steps: int, width: int, reads: int) -> None:
-        """Refuse what would fill the memory, or the disk, though next to nothing is in the lists."""
+        """Refuse a trace that would fill memory or disk although its lists hold almost nothing."""
         tokens = self.prefill_tokens + steps
         if excess := too_large(layers, self.prefill_tokens, steps):
             raise InputError(self.file, "", excess)
