@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,8 +103,9 @@ def _total(case: Case, given: _Multipliers, rows: Rows) -> int:
 
 
 def _seconds(total: int, scale: int) -> float:
-    """Return total * 2**-scale rounded down."""
-    exact = total / Fraction(2) ** scale
+    """Return total * 2**-scale rounded down; beyond doubles it is the last of them, also valid below 0."""
+    most = Fraction(sys.float_info.max)
+    exact = min(max(total / Fraction(2) ** scale, -most), most)
     nearest = float(exact)
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 

@@ -1,6 +1,7 @@
 """The checker's bound holds for any multipliers whatever; a claim beyond it is rejected."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,16 @@ def test_coarse_units_prove_a_little_less(proved: tuple[Instance, Arrays]) -> No
     found = checked(slow, arrays | tied)
     assert found.ok
     assert found.bound_s == exact * 2.0**80
+
+
+def test_the_dearest_prices_in_the_coarsest_units_prove_nothing(proved: tuple[Instance, Arrays]) -> None:
+    """Sums of them are beyond any float."""
+    instance, arrays = proved
+    dear = {"prices": np.full_like(arrays["prices"], 1 << 54), "scale": np.int64(-1000)}
+    claimed = checked(instance, arrays | dear)
+    assert "not proved, only -1.79" in claimed.problems[0]
+    assert checked(instance, arrays | dear | {"bound_s": np.float64(claimed.bound_s)}).ok
+    json.dumps(claimed.to_mapping(), allow_nan=False)
 
 
 def test_rejects_another_instance(proved: tuple[Instance, Arrays]) -> None:
