@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,6 +137,8 @@ class Archive:
     def __init__(self, path: Path | str, packed: zipfile.ZipFile) -> None:
         self._path, self._packed = path, packed
         self.names = tuple(name.removesuffix(".npy") for name in packed.namelist())
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("two arrays of one name")
 
     def text(self, name: str) -> str:
         """Return a string, empty if there is none of sensible length."""
@@ -144,7 +147,11 @@ class Archive:
         with _Member(self._packed, name) as member:
             if member.dtype.kind != "U" or member.shape or not 0 < member.dtype.itemsize <= _HEADER:
                 return ""
-            return str(member.read())
+            value = member.read()
+            codes = np.frombuffer(value.astype(value.dtype.newbyteorder("=")).tobytes(), np.uint32)
+            if codes.max() > sys.maxunicode:
+                raise ValueError("characters that do not exist")  # NumPy would fail
+            return str(value)
 
     def array(self, name: str, dtype: Any, *shape: int, most: int | None = None) -> NDArray[Any]:
         """Return an array of exactly this type and shape.

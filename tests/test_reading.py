@@ -65,6 +65,11 @@ def test_arrays_come_back(
         assert file.text("a") == file.text("nothing") == ""
 
 
+def repeated(path: Path) -> None:
+    with zipfile.ZipFile(path, "a") as out:
+        out.writestr("a", member([2]))
+
+
 BOMB = bytes(1 << 24)
 DAMAGED: dict[str, Callable[[Path], object]] = {
     "claims more than it holds": lambda path: archive(path, {"a": header((10**15,)) + b"\0" * 8}),
@@ -78,6 +83,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "no array": lambda path: archive(path, {"a": b"nothing like it"}),
     "no archive": lambda path: path.write_bytes(b"PK\3\4 not really"),
     "empty": lambda path: path.write_bytes(b""),
+    "one name twice": lambda path: repeated(archive(path, {"a": member([1])})),
     "cut off": lambda path: path.write_bytes(archive(path, {"a": member(np.arange(100))}).read_bytes()[:-40]),
 }
 
@@ -90,6 +96,20 @@ def test_damaged_archives(case: str, tmp_path: Path) -> None:
         open_npz(tmp_path / "a.npz", "arrays") as file,
     ):
         file.array("a", "<i8", -1)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_text_of_characters_that_do_not_exist(order: str, tmp_path: Path) -> None:
+    """NumPy fails at them with a SystemError."""
+    for code, known in ((0x10FFFF, True), (0x110000, False), (0xFFFFFFFF, False)):
+        word = header((), f"{order}U1") + struct.pack(f"{order}I", code)
+        path = archive(tmp_path / "a.npz", {"text": word})
+        if known:
+            with open_npz(path, "arrays") as file:
+                assert file.text("text") == chr(code)
+        else:
+            with pytest.raises(InputError, match="damaged"), open_npz(path, "arrays") as file:
+                file.text("text")
 
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,8 @@ class _File(Mapping[str, Any]):
         self._path = path
         names = self._open(lambda file: file.namelist())
         self._names = tuple(name.removesuffix(".npy") for name in names)
+        if len(set(self._names)) < len(self._names):
+            raise Unreadable(f"{path} has two arrays of one name")
 
     def _open(self, take: Callable[[zipfile.ZipFile], _Taken]) -> _Taken:
         try:
@@ -246,6 +249,9 @@ def text(arrays: Mapping[str, Any], name: str) -> str:
 
     value = _verified(arrays, name, verify) if name in arrays else np.asarray(0)
     verify(value.dtype, value.shape)
+    codes = np.frombuffer(value.astype(value.dtype.newbyteorder("=")).tobytes(), np.uint32)
+    if codes.max() > sys.maxunicode:  # NumPy would fail
+        raise Unreadable(f"the text {name!r} has characters that do not exist")
     return str(value)
 
 

@@ -88,6 +88,26 @@ def test_an_unreadable_file_is_a_problem_not_a_traceback(
     assert report.time_s is None
 
 
+@pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF])
+def test_a_text_of_characters_that_do_not_exist(
+    code: int, case: tuple[Instance, Schedule], tmp_path: Path
+) -> None:
+    """NumPy fails at them with a SystemError."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<U1", "fortran_order": False, "shape": ()})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("schema.npy", header.getvalue() + code.to_bytes(4, "little"))
+    report = check(case[0].expanded(), case[0].trace.rows, tmp_path / "a.npz")
+    assert report.problems == ("the text 'schema' has characters that do not exist",)
+
+
+def test_two_arrays_of_one_name_are_ambiguous(case: tuple[Instance, Schedule], tmp_path: Path) -> None:
+    path = write(case, tmp_path / "schedule.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("tier", b"")
+    assert "two arrays of one name" in check(case[0].expanded(), case[0].trace.rows, path).problems[0]
+
+
 def test_a_single_array_is_no_schedule(case: tuple[Instance, Schedule], tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(3))
     assert (
