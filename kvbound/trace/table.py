@@ -133,12 +133,18 @@ def _split(path: Path, place: str, line: bytes) -> tuple[int, int, bytes]:
     """n, l and the text between the brackets."""
     fields = line.strip().split(b",", 2)
     if len(fields) == 3:
-        n, layer, text = (field.strip().removeprefix(b'"').removesuffix(b'"').strip() for field in fields)
+        n, layer, text = map(_unquoted, fields)
         if n.isdigit() and layer.isdigit() and text[:1] == b"[" and text[-1:] == b"]" and len(text) > 1:
             if len(n) > 12 or int(n) >= MAX_TOKENS or len(layer) > 12 or int(layer) >= MAX_LAYERS:
                 raise InputError(path, place, f"n below {MAX_TOKENS:,} and l below {MAX_LAYERS:,}")
             return int(n), int(layer), text[1:-1].strip()
     raise InputError(path, place, 'n,l,"[id,id,...]"')
+
+
+def _unquoted(field: bytes) -> bytes:
+    """The field without its quotes; a single one stays, as a sign of a line that was cut off."""
+    field = field.strip()
+    return field[1:-1].strip() if len(field) > 1 and field[:1] == field[-1:] == b'"' else field
 
 
 def _parse_ids(path: Path, place: str, text: bytes) -> NDArray[np.int64]:

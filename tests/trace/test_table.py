@@ -72,6 +72,8 @@ def test_other_spellings_are_understood(tmp_path: Path, text: str) -> None:
         ("", "line 1"),
         ("n,l\n4,0\n", "line 1"),
         ("4,0,[1]\n", "line 1"),
+        (HEADER + '4,0,"[0, 1]', "line 2"),  # cut off
+        (HEADER + '4,0,[0]"', "line 2"),
         (HEADER, ""),
         (HEADER + "4,0\n", "line 2"),
         (HEADER + "4,0,1\n", "line 2"),
