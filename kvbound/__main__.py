@@ -1,8 +1,6 @@
 """``python -m kvbound``."""
 
-import sys
-
-from kvbound.cli import main
+from kvbound.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from kvbound.errors import KvboundError, UsageError
 
@@ -46,6 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # of typer, or of the click it brings along
             return _usage(error)
         return _defect(error)
+
+
+def script() -> NoReturn:
+    """Run the command that the process was started for.
+
+    A signal while the process ends, which takes a moment, no longer changes its exit code.
+    """
+    from kvbound.cli.interrupts import ignore
+
+    code = main()
+    ignore()
+    sys.exit(code)
 
 
 def _open_streams() -> None:

@@ -40,6 +40,12 @@ def uninterrupted() -> Iterator[None]:
         signal.raise_signal(heard[0])
 
 
+def ignore() -> None:
+    """Have the process ignore these signals from now on."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
     """Install a handler for the signals that are not ignored, such as SIGHUP under nohup."""

@@ -125,6 +125,14 @@ def test_one_document_on_standard_output(method: str) -> None:
     assert json.loads(out)["method"] == method
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_process_ends_does_not_change_its_exit_code(name: str) -> None:
+    late = f"atexit.register(signal.raise_signal, signal.{name})"
+    lines = "import atexit, signal", "from kvbound import cli", "cli.main = lambda: 5", late, "cli.script()"
+    ran = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False)
+    assert ran.returncode == 5
+
+
 def test_ctrl_c_while_saving_is_heard_after_it() -> None:
     done = []
 
