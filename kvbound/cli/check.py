@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kvbound.cli import console, options, output, source
 from kvbound.errors import InputError, RejectedError
+from kvbound.fields import Fields, show
+from kvbound.reading import read_json
 
 if TYPE_CHECKING:
     import kvbound.instance
@@ -88,44 +91,71 @@ def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
 
 def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
     """Check what an output folder holds: its schedule, its certificate, and what the result says of them."""
-    from kvbound.checker import Malformed, check_result
-    from kvbound.instance_io import read_json
-
-    result, schedule, proof = (folder / name for name in (output.RESULT, output.SCHEDULE, output.CERTIFICATE))
-    document = read_json(result)
-    reports = {path: _replayed(case, path) for path in (schedule, proof) if path.exists()}
-    beside = {"schedule": reports.get(schedule), "certificate": reports.get(proof)}
-    try:
-        claims = check_result(case.expanded(), case.trace.rows, document, **beside)
-    except Malformed as error:
-        raise InputError(result, error.field, error.expected) from None
+    place = folder / output.RESULT
+    document, reports = read_json(place), _proofs(case, folder)
+    claims = _claims(case, place, document, reports)
     if claims.ok and not reports and document["bound"]["status"] == "claimed" and document["time_s"] is None:
-        raise InputError(
-            schedule, "", "a schedule or certificate file; without one there is nothing to check"
-        )
-    return reports | {result: claims}
+        expected = "a schedule or certificate file; without one there is nothing to check"
+        raise InputError(folder / output.SCHEDULE, "", expected)
+    _say_unproved([document])
+    return reports | {place: claims}
 
 
 def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
-    """Check the folder of every method, and that compare.json holds the same results."""
+    """Check the folder of every method, and what compare.json and the CSV say of it."""
     from kvbound.checker import Report
-    from kvbound.instance_io import read_json
-    from kvbound.report import comparison
+    from kvbound.report.comparison import SCHEMA, csv_text
 
-    reports: dict[Path, Report] = {}
-    places = sorted(place for place in (folder, *folder.iterdir()) if (place / output.RESULT).is_file())
-    results = [read_json(place / output.RESULT) for place in places if place != folder]
-    for place in places:
-        if any((place / name).exists() for name in (output.SCHEDULE, output.CERTIFICATE)):
-            reports |= _folder(case, place)
-        else:
-            console.note(f"{place}: neither a schedule nor a certificate to check")
-    listed = read_json(folder / output.COMPARISON)
-    expected = {"schema": comparison.SCHEMA, "results": sorted(results, key=str)}
-    rows = listed.get("results") if isinstance(listed, dict) else None
-    same = isinstance(rows, list) and listed | {"results": sorted(rows, key=str)} == expected
-    problems = () if same else ("the results are not those in the folders beside it",)
-    return reports | {folder / output.COMPARISON: Report(comparison.SCHEMA, problems)}
+    place = folder / output.COMPARISON
+    fields = Fields(read_json(place), place)
+    if fields.text("schema") != SCHEMA:
+        raise fields.error("schema", f"{SCHEMA!r}, not {show(fields.raw('schema'))}")
+    results = list(fields.items("results"))
+    reports = _folder(case, folder) if (folder / output.RESULT).is_file() else dict[Path, Report]()
+    problems = list[str]()
+    for number, result in enumerate(results):
+        method = Fields(result, place, f"results.{number}").text("method")
+        if method == ".." or Path(method).name != method:
+            raise InputError(place, f"results.{number}.method", f"the name of a folder, not {show(method)}")
+        proofs, own = _proofs(case, folder / method), folder / method / output.RESULT
+        found = _claims(case, place, result, proofs, above=f"results.{number}.")
+        problems += [f"{method}: {problem}" for problem in found.problems]
+        reports |= proofs | {own: _claims(case, own, read_json(own), proofs)}
+    table = folder / output.TABLE
+    if not table.is_file() or table.read_bytes() != csv_text(results).encode():
+        problems.append(f"{table.name} does not follow from it")
+    _say_unproved(results)
+    return reports | {place: Report(SCHEMA, tuple(problems))}
+
+
+def _proofs(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
+    places = folder / output.SCHEDULE, folder / output.CERTIFICATE
+    return {place: _replayed(case, place) for place in places if place.exists()}
+
+
+def _claims(
+    case: kvbound.instance.Instance,
+    place: Path,
+    document: object,
+    proofs: Mapping[Path, Report],
+    above: str = "",
+) -> Report:
+    """Check a result's claims; `above` is where it stands in its file."""
+    from kvbound.checker import Malformed, check_result
+
+    beside = {path.stem: report for path, report in proofs.items()}
+    try:
+        return check_result(case.expanded(), case.trace.rows, document, **beside)
+    except Malformed as error:
+        raise InputError(place, f"{above}{error.field}".rstrip("."), error.expected) from None
+
+
+def _say_unproved(results: Iterable[Mapping[str, Any]]) -> None:
+    """Name the solvers whose bounds no certificate proves."""
+    bounds = [result["bound"] for result in results]
+    names = sorted({str(bound["method"]) for bound in bounds if bound["status"] == "claimed"})
+    if names:
+        console.note(f"the bounds claimed by {', '.join(names)} are not verified: no certificate proves them")
 
 
 def _study(folder: Path, *, as_json: bool) -> None:

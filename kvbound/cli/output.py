@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 RESULT, SCHEDULE, CERTIFICATE = FILES = ("result.json", "schedule.npz", "certificate.npz")
 """What the folder of one result holds."""
-COMPARISON = "compare.json"
+COMPARISON, TABLE = "compare.json", "compare.csv"
+"""What the folder of a comparison holds beside one folder for each method."""
 _STDOUT = Path("/dev/stdout")
 
 
@@ -143,8 +144,10 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
         with atomic_dir(folder, ours=_of_a_comparison, last=COMPARISON) as new:
             for result in _each_with_proof(results):
                 _write(result, new / result.method)
-            comparison.write_csv(results, new / "compare.csv")
-            write_json(comparison.document(results), new / COMPARISON)
+            document = comparison.document(results)
+            text = comparison.csv_text(document["results"])
+            (new / TABLE).write_text(text, encoding="utf-8", newline="")
+            write_json(document, new / COMPARISON)
 
     return attempt(write)
 
@@ -169,7 +172,7 @@ def _of_a_result(entry: Path) -> bool:
 def _of_a_comparison(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
         return (entry / RESULT).is_file() and all(map(_of_a_result, entry.iterdir()))
-    return entry.name in ("compare.csv", COMPARISON)
+    return entry.name in (TABLE, COMPARISON)
 
 
 def _write(result: Result, folder: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from pathlib import Path
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvbound.files import atomic_write
 from kvbound.report import numbers
 from kvbound.report.result import bound_text, tokens_per_s
 from kvbound.report.tables import table
@@ -58,10 +57,6 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
         for each in results
     )  # fmt: skip
     return table(columns, rows)
-
-
-def _tpot(result: Result) -> float | None:
-    return None if result.measures is None else result.measures.tpot_s["mean"]
 
 
 def _moved(result: Result, way: str) -> float | None:
@@ -141,20 +136,21 @@ def _busiest(result: Result) -> str:
     return f", with {name} busy {numbers.share(busy[name])} of the time"
 
 
-def write_csv(results: Sequence[Result], path: Path) -> None:
-    """Write one line per result, SI units."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_CSV)
-        writer.writerows(_csv_row(result) for result in results)
+def csv_text(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return one line per result of `document`, SI units."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_CSV)
+    writer.writerows(map(_csv_row, results))
+    return file.getvalue()
 
 
-def _csv_row(result: Result) -> tuple[object, ...]:
-    bound, time = result.bound, result.time_s
-    hits = None if result.measures is None else next(iter(result.measures.hit_rate.values()), None)
+def _csv_row(result: Mapping[str, Any]) -> tuple[object, ...]:
+    time, bound, moved = result["time_s"], result["bound"], result["moved_bytes"] or {}
     return (
-        result.method, result.status, time, result.instance.decode_steps / time if time else None,
-        _tpot(result), bound.time_s, bound.status, bound.method,
-        time / bound.time_s if time and bound.time_s else None, result.share_of_bound, hits,
-        *(_moved(result, way) for way in _WAYS), result.wall_s,
+        result["method"], result["status"], time, result["tokens_per_s"],
+        (result["tpot_s"] or {}).get("mean"), bound["time_s"], bound["status"], bound["method"],
+        time / bound["time_s"] if time and bound["time_s"] else None, result.get("share_of_bound"),
+        next(iter((result["hit_rate"] or {}).values()), None),
+        *(moved.get(way) for way in _WAYS), result["wall_s"],
     )  # fmt: skip
