@@ -76,8 +76,8 @@ def _table_of(holds: _Test, *keys: str) -> tuple[str, _Test]:
     return f"a table of {what}{names}, or null", _or_null(fits)
 
 
-_TEXT = "text", lambda value: isinstance(value, str)
-_TEXT_OR_NULL = "text or null", _or_null(_TEXT[1])
+_TEXT = "printable text", lambda value: isinstance(value, str) and value.isprintable()
+_TEXT_OR_NULL = "printable text or null", _or_null(_TEXT[1])
 _TABLE = "a table of named fields", lambda value: isinstance(value, Mapping)
 _COUNT = "an integer >= 0", _count
 _AMOUNT = "a finite number >= 0", _amount

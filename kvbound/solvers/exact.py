@@ -21,6 +21,8 @@ ON_READ = 0.7
 """Share of the time for the same instance without prefetch, whose schedules are valid with it."""
 REJECTED = "rejected_answers"
 """The option of a result that counts the solver's answers that their columns do not confirm."""
+GAP = 1e-4
+"""Relative gap at which the search stops by itself, and beyond which no schedule is called optimal."""
 PROVED = 1e-7
 """How near, relatively, a bound has to be: HiGHS rounds its own down, since 1.16 by more than last digits."""
 
@@ -29,7 +31,7 @@ def solve_exact(
     instance: Instance,
     *,
     time_limit: float = 60.0,
-    gap: float = 1e-4,
+    gap: float = GAP,
     seed: int = 0,
     threads: int = 2,
     work: int | None = None,
@@ -43,7 +45,7 @@ def solve_exact(
     time_limit
         Seconds, model building included.
     gap
-        Relative gap at which a schedule counts as optimal.
+        Relative gap at which to stop; a schedule counts as optimal within it, but not beyond `GAP`.
     work
         Nodes of each search by HiGHS, in one thread, instead of a time limit; see `kvbound.solvers.solve`.
     start
@@ -91,7 +93,7 @@ def solve_exact(
     best, measures = search.known
     lowest = max(search.bound_s, ideal(instance))
     bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
-    proved = measures.time_s - lowest <= max(gap, PROVED) * measures.time_s
+    proved = measures.time_s - lowest <= max(min(gap, GAP), PROVED) * measures.time_s
     return Result(
         identify(instance),
         status=Status.OPTIMAL if proved else Status.FEASIBLE,

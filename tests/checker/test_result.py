@@ -20,7 +20,7 @@ from tests.strategies import tiny_instance
 
 UNVERIFIED = {
     "kvbound_version", "instance.name", "method", "seed", "options", "options.gap", "options.sample",
-    "termination", "termination.reason", "termination.limit", "bound.method", "energy_j", "wall_s",
+    "termination", "termination.reason", "termination.limit", "bound.method", "wall_s",
     "peak_rss_bytes", "kernel",
 }  # fmt: skip
 """What follows from neither instance nor files."""
@@ -182,13 +182,58 @@ def test_status_goes_with_what_there_is(case: Any) -> None:
     far |= {"share_of_bound": 0.5}
     assert problems(instance, far | {"status": "feasible"}, beside) == ()
     assert "do not meet" in problems(instance, far | {"status": "optimal"}, beside)[0]
-    assert problems(instance, far | {"status": "optimal", "options": {"gap": 0.6}}, beside) == ()
+    # nor because that was all that was asked for
+    assert (
+        "do not meet" in problems(instance, far | {"status": "optimal", "options": {"gap": 0.6}}, beside)[0]
+    )
+
+
+def test_what_is_optimal_for_the_exact_model_is_so_for_the_checker() -> None:
+    instance = read_instance("swap-2x48-c30-b450")
+    for gap in (0.3, 1e-4):
+        result = solve(instance, "exact", gap=gap, time_limit=5)
+        assert (result.status == "optimal") == (result.gap is not None and result.gap <= 1e-4)
+        assert problems(instance, result.to_json(), reports(instance, result)) == ()
+
+
+def test_a_bound_without_a_schedule_is_at_most_what_the_certificate_proves() -> None:
+    instance = read_instance("tiny-on-read")
+    result = solve(instance, "dual", work=20)
+    high = result.to_json() | {"bound": {"time_s": 1e9, "status": "claimed", "method": "dual"}}
+    high |= {"tokens_per_s_bound": instance.decode_steps / 1e9}
+    assert "proves only" in problems(instance, high, reports(instance, result))[0]
 
 
 def test_infeasible_is_no_way_out() -> None:
     instance = read_instance("tiny-on-read")
     result = solve(instance, "best").to_json()
     none = {"bound": {"time_s": None, "status": "none", "method": None}, "tokens_per_s_bound": None}
-    assert "no limit" in problems(instance, result | none | {"status": "infeasible"}, {})[0]
+    assert "there is room" in problems(instance, result | none | {"status": "infeasible"}, {})[0]
     heavy = dataclasses.replace(instance, llm=dataclasses.replace(instance.llm, weight_bytes=2**50))
     assert problems(heavy, solve(heavy, "lru").to_json(), {}) == ()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_infeasible_is_told_from_what_has_room(seed: int) -> None:
+    """Wherever the last tier is limited, too, and prompts of a few blocks just fit or just do not."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)))
+    size, layers = instance.granularity * instance.item_bytes, instance.layers
+    blocks = layers * -(-(instance.prefill_tokens + instance.decode_steps) // instance.granularity)
+    weights = instance.llm.weight_bytes
+    sizes = [
+        weights + size * int(rng.integers(0, 3)),
+        *(size * int(n) for n in rng.integers(blocks - 2, blocks + 1, instance.tiers - 1)),
+    ]
+    tiers = (
+        dataclasses.replace(tier, capacity=room)
+        for tier, room in zip(instance.memory.tiers, sizes, strict=True)
+    )
+    limited = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tuple(tiers)))
+    found = solve(limited, "brute")
+    none = solve(
+        dataclasses.replace(limited, llm=dataclasses.replace(limited.llm, weight_bytes=2**50)), "brute"
+    )
+    claims = none.to_json() | {"instance": found.to_json()["instance"]}
+    assert claims["status"] == "infeasible"
+    assert bool(problems(limited, claims, {})) == (found.status != "infeasible")
