@@ -177,9 +177,10 @@ def test_a_comparison_that_makes_a_policy_faster(run: Run, small: Path, compared
     assert "rejected" in ran.out
 
 
-def test_a_comparison_names_no_folders_elsewhere(run: Run, small: Path, compared: Path) -> None:
+@pytest.mark.parametrize("name", ["../lru", "..", ".", "/lru"])
+def test_a_comparison_names_no_folders_elsewhere(run: Run, small: Path, compared: Path, name: str) -> None:
     file = compared / "compare.json"
-    file.write_text(file.read_text().replace('"lru"', '"../lru"'))
+    file.write_text(file.read_text().replace('"lru"', json.dumps(name)))
     ran = run("check", small, compared)
     assert (ran.code, ran.out) == (3, "")
     assert "results.0.method" in ran.err
