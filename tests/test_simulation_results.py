@@ -162,8 +162,8 @@ def test_your_own_may_be_called_like_ours() -> None:
         (None, lambda slot: np.zeros(5), r"not shape \(5,\)"),
         (None, lambda slot: np.full(slot.tokens + 1, np.nan), "not NaN"),
         (None, 1.0, r"not shape \(\)"),
-        (None, lambda slot: Wish(np.array([slot.tokens])), "none of the 3 past ones"),
-        (None, lambda slot: Wish(evict=np.array([-1])), "none of the 3 past ones"),
+        (None, lambda slot: Wish(np.array([slot.tokens])), "expected one of the past tokens 0 to 2"),
+        (None, lambda slot: Wish(evict=np.array([-1])), "expected one of the past tokens 0 to 2"),
     ],
 )
 def test_answers_that_make_no_sense(start: object, step: object, message: str) -> None:
