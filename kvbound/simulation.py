@@ -136,13 +136,16 @@ def run(
 
 def _scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
     """Return a policy's scores as an array; refuse anything but one number per token."""
-    scores, found = None, show(answer)
+    scores = None
     with suppress(TypeError, ValueError):
         scores = np.asarray(answer, np.float64)
-        found = "NaN" if scores.shape == shape else found if answer is None else f"shape {scores.shape}"
-    if scores is None or scores.shape != shape or np.isnan(scores).any():
-        raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
-    return scores
+    if scores is not None and scores.shape == shape and not np.isnan(scores).any():
+        return scores
+    if scores is None or answer is None:
+        found = show(answer)
+    else:
+        found = "NaN" if scores.shape == shape else f"shape {scores.shape}"
+    raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
 
 
 def _checked(policy: Policy, wish: Wish, slot: Slot) -> Wish:
