@@ -210,6 +210,8 @@ def _tiers_before(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Int
 
 def _reads_within(rows: NDArray[np.uint8], step: Ints, first: Ints, end: Ints) -> Ints:
     """Count each event's reads of tokens first..end-1; events sorted by step."""
+    if np.all(end - first == 1):  # single tokens: all at once
+        return (rows[step, first >> 3] >> (first & 7) & 1).astype(np.int64)
     reads = np.zeros_like(step)
     starts = np.flatnonzero(np.diff(step, prepend=-1))
     for part in map(slice, starts, [*starts[1:], step.size]):
