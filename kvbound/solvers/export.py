@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import highspy
-
 from kvbound.errors import UsageError
 from kvbound.files import atomic_write
 from kvbound.instance import Instance
