@@ -98,7 +98,7 @@ def _run(
     """Run the cells one at a time into `records`; off a terminal a line for each says how far it is."""
     from kvbound.report import numbers
     from kvbound.studies import fang2025
-    from kvbound.studies.cells import run_cells
+    from kvbound.studies.runs import run_cells
 
     cells = list(fang2025.cells(table))
     with console.Bar(quiet=quiet) as bar:

@@ -13,9 +13,8 @@ from kvbound.files import atomic_write
 from kvbound.instance_io import read_json, write_json
 from kvbound.progress import Progress, silent
 from kvbound.report import study
-from kvbound.residency import large
 from kvbound.studies import fang2025
-from kvbound.studies.record import Record, Settings, read_record
+from kvbound.studies.record import Record, Settings, large_cell, read_record
 from kvbound.studies.verify import verify_cell
 
 SCHEMA: Final = "kvbound.study/1"
@@ -107,7 +106,7 @@ def unproved(folder: Path) -> list[str]:
     """Return the cells whose schedules were too large to keep: the solvers' times are not replayed."""
     _, settings = _read_study(folder / STUDY)
     cells = [cell for cell in fang2025.cells() if (folder / "cells" / f"{cell.name}.json").exists()]
-    return [cell.name for cell in cells if large(cell.instance(settings.scale, settings.seed))]
+    return [cell.name for cell in cells if large_cell(cell, settings)]
 
 
 def _read_study(place: Path) -> tuple[list[str], Settings]:

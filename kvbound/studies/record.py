@@ -15,6 +15,7 @@ from kvbound.errors import InputError
 from kvbound.fields import Fields
 from kvbound.instance_io import read_json, write_json
 from kvbound.published import PUBLISHED as POLICIES
+from kvbound.residency import large
 from kvbound.studies.fang2025 import Cell, Scale, published
 
 SCHEMA: Final = "kvbound.study-cell/2"
@@ -41,6 +42,11 @@ class Settings:
             "time_limit_s": self.time_limit,
             "kvbound_version": __version__,
         }
+
+
+def large_cell(cell: Cell, settings: Settings) -> bool:
+    """Whether the schedules of a cell are too large to keep."""
+    return large(cell.instance(settings.scale, settings.seed))
 
 
 class Ran(NamedTuple):
@@ -78,7 +84,8 @@ def read_record(place: Path) -> Record:
     InputError
         It does not have the form of a record, or it or one of its files is not as it was written.
     """
-    fields = Fields(read_json(place), place)
+    record: Record = read_json(place)
+    fields = Fields(record, place)
     if fields.text("schema") != SCHEMA:
         raise fields.error(
             "schema", f"{SCHEMA!r}, not {fields.raw('schema')!r:.60}; delete it to run the cell"
@@ -88,7 +95,8 @@ def read_record(place: Path) -> Record:
     _settings(fields.child("settings"))
     factors = fields.child("factors")
     for field in dataclasses.fields(Cell):
-        _ = factors.text(field.name) if isinstance(field.default, str) else factors.integer(field.name)
+        read = factors.text if isinstance(field.default, str) else factors.integer
+        read(field.name)
     factors.done()
     shape = fields.child("instance")
     for name in ("layers", "prefill_tokens", "decode_steps", "reads", "room_blocks"):
@@ -108,17 +116,14 @@ def read_record(place: Path) -> Record:
         _published(Fields(line, place, f"published.{number}"))
     _files(fields, place)
     fields.done()
-    record: Record = read_json(place)
     return record
 
 
 def _settings(fields: Fields) -> None:
-    (
-        fields.text("scale"),
-        fields.text("kvbound_version"),
-        fields.integer("seed"),
-        fields.number("time_limit_s", 0),
-    )
+    for name in ("scale", "kvbound_version"):
+        fields.text(name)
+    fields.integer("seed")
+    fields.number("time_limit_s", 0)
     fields.done()
 
 
@@ -132,7 +137,8 @@ def _entry(fields: Fields) -> None:
 
 
 def _published(fields: Fields) -> None:
-    fields.text("what"), fields.number("published", 0)
+    fields.text("what")
+    fields.number("published", 0)
     _or_null(fields, "ours", 0)
     _or_null(fields, "deviation")
     fields.done()

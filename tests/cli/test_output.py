@@ -72,7 +72,7 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
 
     for name in (
         "solvers.solve",
-        "studies.cells.run_cell",
+        "studies.runs.run_cell",
         "workloads.cache.fetch",
         "trace.read_trace",
     ):

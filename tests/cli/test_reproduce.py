@@ -8,7 +8,7 @@ import pytest
 from kvbound.cli import reproduce
 from kvbound.errors import install_command
 from kvbound.report import study_plots
-from kvbound.studies import cells as runner
+from kvbound.studies import runs as runner
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import SCALES, TABLES, Cell, Scale
 from kvbound.studies.record import Ran, _digest

@@ -9,9 +9,11 @@ from kvbound.errors import InputError, UsageError
 from kvbound.result import Termination
 from kvbound.solvers import solve
 from kvbound.studies import cells as runner
-from kvbound.studies.cells import run_cell, run_cells
+from kvbound.studies import runs
+from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import PAPER, SCALES, Cell, Scale, cells
 from kvbound.studies.record import RULES, SOLVERS, Ran, Settings, beside
+from kvbound.studies.runs import run_cells
 
 TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)
@@ -116,7 +118,7 @@ def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ran.append(cell.name)
         return run_cell(cell, TINY)
 
-    monkeypatch.setattr(runner, "run_cell", count)
+    monkeypatch.setattr(runs, "run_cell", count)
     again = list(run_cells([SMALL, SLOW], TINY, tmp_path))
     assert ran == [SLOW.name]
     assert again[0] == first[0]

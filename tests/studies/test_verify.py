@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from kvbound.errors import InputError, RejectedError, UsageError
-from kvbound.studies import cells as runner
-from kvbound.studies.cells import run_cells
+from kvbound.studies import runs as runner
 from kvbound.studies.fang2025 import Cell, Scale
 from kvbound.studies.record import (
     Settings,
@@ -24,6 +23,7 @@ from kvbound.studies.record import (
     read_record,
     schedule_name,
 )
+from kvbound.studies.runs import run_cells
 
 TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL = Cell("high", hbm=18)
