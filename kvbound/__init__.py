@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kvbound.cost import evaluate as evaluate
     from kvbound.cost import ideal as ideal
+    from kvbound.frame import compare as compare
     from kvbound.instance import Instance as Instance
     from kvbound.instance import Rules as Rules
     from kvbound.instance_io import make_instance as make_instance
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from kvbound.result import Result as Result
     from kvbound.schedule import Schedule as Schedule
     from kvbound.simulation import simulate as simulate
-    from kvbound.solvers import compare as compare
     from kvbound.solvers import solve as solve
     from kvbound.trace import Trace as Trace
     from kvbound.trace import read_trace as read_trace
@@ -35,7 +35,7 @@ _HOME = {
     "Trace": "trace",
     "bound": "verify",
     "check": "verify",
-    "compare": "solvers",
+    "compare": "frame",
     "evaluate": "cost",
     "ideal": "cost",
     "make_instance": "instance_io",

@@ -181,10 +181,7 @@ class _File(Mapping[str, Any]):
 
     def _open(self, take: Callable[[zipfile.ZipFile], _Taken]) -> _Taken:
         try:
-            # a pipe is opened at once, too, and then refused
-            handle = os.open(
-                self._path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-            )
+            handle = os.open(self._path, _READING)
             with os.fdopen(handle, "rb") as stream:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise ValueError("it is no regular file")

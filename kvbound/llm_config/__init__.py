@@ -24,7 +24,7 @@ from kvbound.llm_config.families import FAMILIES, WRAPPERS
 from kvbound.llm_config.keys import Keys, unknown
 from kvbound.llm_config.layers import count
 from kvbound.llm_config.model import Model, per_layer
-from kvbound.reading import read_bytes
+from kvbound.reading import read_bytes, read_json
 
 _MOST_BYTES: Final = 2**24
 
@@ -72,8 +72,6 @@ def read_llm(path: Path, *, kv_dtype: str | None = None, weight_dtype: str | Non
         return from_config(path, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
     if kv_dtype or weight_dtype:
         raise InputError(path, "", "a config.json, as number formats do not go with a file that states bytes")
-    from kvbound.instance_io import read_json
-
     return Llm.from_mapping(read_json(path), path)
 
 

@@ -8,7 +8,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from kvbound import arguments
 from kvbound.cost import MOST_SPREAD, spread
@@ -21,9 +21,6 @@ from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED, simulate
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_COLUMNS = 20_000
 """Up to this size the exact model is tried unless something else is asked for."""
@@ -274,26 +271,6 @@ def share_bound(results: Sequence[Result]) -> list[Result]:
 def strongest(results: Sequence[Result]) -> Bound:
     """Return the highest time lower bound among results of one instance."""
     return max((result.bound for result in results), key=lambda bound: bound.time_s or 0.0, default=Bound())
-
-
-def compare(instance: Instance, methods: Methods | None = None, **options: Any) -> pd.DataFrame:
-    """Run several methods and return one row each, fastest schedule first.
-
-    Parameters
-    ----------
-    methods
-        As for `run_all`.
-    options
-        As for `run_all`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns in SI units; it prints whole, in units that fit.
-    """
-    from kvbound.solvers.frame import frame
-
-    return frame(instance, run_all(instance, methods, **options))
 
 
 def ranked(results: Iterable[Result]) -> list[Result]:

@@ -1,8 +1,8 @@
-"""A comparison as a DataFrame that prints whole."""
+"""`kvbound.compare`: methods side by side, as a DataFrame that prints whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,7 @@ import pandas as pd
 from kvbound.instance import Instance
 from kvbound.report import numbers
 from kvbound.result import Result
-from kvbound.solvers import ranked, ratio, title
+from kvbound.solvers import Methods, ranked, ratio, run_all, title
 
 _HEADINGS: dict[str, tuple[str, str]] = {
     "method": ("", "method"), "status": ("", "status"), "time_s": ("", "time"), "bound_s": ("", "bound"),
@@ -42,8 +42,20 @@ class Comparison(pd.DataFrame):
         return str(_shown(self).to_html())
 
 
-def frame(instance: Instance, results: Sequence[Result]) -> pd.DataFrame:
-    """Return a row per result, fastest schedule first, bounds last."""
+def compare(instance: Instance, methods: Methods | None = None, **options: Any) -> pd.DataFrame:
+    """Run several methods and return one row each, fastest schedule first, bounds last.
+
+    Parameters
+    ----------
+    methods, options
+        As for `kvbound.solvers.run_all`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns in SI units; it prints whole, in units that fit.
+    """
+    results = run_all(instance, methods, **options)
     fast = instance.memory.tiers[0].name
     return Comparison([_row(result, fast) for result in ranked(results)], columns=[*_HEADINGS])
 
