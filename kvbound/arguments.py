@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,7 @@ def seconds(name: str, value: object) -> float:
     UsageError
         `value` is no time.
     """
-    given: Any = value.item() if isinstance(value, np.generic) else value
-    try:
-        return math.inf if given == math.inf else parse_seconds(given)
-    except UnitError as error:
-        raise UsageError(f"{name}: expected {error}") from None
+    return math.inf if value == math.inf else _parsed(name, value, parse_seconds)
 
 
 def share(name: str, value: object) -> float | None:
@@ -61,8 +58,11 @@ def share(name: str, value: object) -> float | None:
     UsageError
         `value` is no share.
     """
-    given: Any = value.item() if isinstance(value, np.generic) else value
+    return None if value is None else _parsed(name, value, parse_share)
+
+
+def _parsed(name: str, value: object, parse: Callable[[Any], float]) -> float:
     try:
-        return None if given is None else parse_share(given)
+        return parse(value.item() if isinstance(value, np.generic) else value)
     except UnitError as error:
         raise UsageError(f"{name}: expected {error}") from None

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kvbound.cost import ideal_bytes, ideal_latency
+from kvbound.cost import ideal_bytes, ideal_latency, last_tier_bytes
 from kvbound.instance import Instance, Timing
 from kvbound.slotcost import SlotCost
 
@@ -62,7 +61,7 @@ def binding(instance: Instance) -> Binding | None:
         moved += q[:, layer].sum(axis=0)
         busy += np.bincount(chosen, times.max(axis=1), len(rows)) @ theta
     if instance.rules.timing is Timing.SERIAL:
-        busy = _busy(cost, moved)
+        busy = cost.ideal_work @ moved
     parts = {
         "weights": used[tiers : 2 * tiers].sum(),
         "kv_reads": used[:tiers].sum(),
@@ -77,23 +76,5 @@ def binding(instance: Instance) -> Binding | None:
             name: float(each / transfer) if transfer else 0.0
             for name, each in zip(instance.memory.resources, busy, strict=True)
         },
-        slowest_s=_slowest(instance, cost),
+        slowest_s=float(cost.times(last_tier_bytes(instance)).sum()),
     )
-
-
-def _busy(cost: SlotCost, moved: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds by resource, (R,), if each byte is read and written where that takes least."""
-    read, write, tiers = cost.read_costs, cost.write_costs, cost.tiers
-    least = read[read.sum(axis=1).argmin()], write[write.sum(axis=1).argmin()]
-    return np.asarray(
-        moved[0] * least[0] + moved[tiers] * read[0] + moved[2 * tiers] * least[1] + moved[-1] * write[-1]
-    )
-
-
-def _slowest(instance: Instance, cost: SlotCost) -> float:
-    tiers, size = instance.tiers, instance.item_bytes
-    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
-    q[:, :, tiers - 1] = instance.read_counts() * size
-    q[:, :, tiers] = instance.llm.weight_reads
-    q[:, :, -1] = size
-    return float(cost.times(q).sum())

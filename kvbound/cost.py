@@ -319,6 +319,16 @@ def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
     return q
 
 
+def last_tier_bytes(instance: Instance) -> NDArray[np.float64]:
+    """Bytes per slot with all KV in the last tier, never moved, shape (steps, layers, 3K)."""
+    tiers, size = instance.tiers, float(instance.item_bytes)
+    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
+    q[:, :, tiers - 1] = instance.read_counts() * size
+    q[:, :, tiers] = instance.llm.weight_reads
+    q[:, :, -1] = size
+    return q
+
+
 def ideal_latency(instance: Instance) -> NDArray[np.float64]:
     """Seconds of latency that a slot of each layer has under any placement, shape (layers,)."""
     latency = SlotCost.of(instance).latency

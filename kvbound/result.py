@@ -117,6 +117,8 @@ class Result:
 
     Attributes
     ----------
+    peak_rss_bytes
+        Peak resident memory of the process when the result was made: its document stays the same.
     schedule
         What was found under physical accounting.
     residency
@@ -140,6 +142,7 @@ class Result:
     options: Mapping[str, Any] = field(default_factory=dict)
     wall_s: float = 0.0
     kernel: str = "numpy"
+    peak_rss_bytes: int = field(default_factory=lambda: peak_rss_bytes(), compare=False)
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
     residency: Residency | None = field(default=None, repr=False, compare=False)
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
@@ -223,7 +226,7 @@ class Result:
             "energy_j": None if measures is None or measures.energy_j is None else dict(measures.energy_j),
             "peak_bytes": None if measures is None else dict(measures.peak_bytes),
             "wall_s": self.wall_s,
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": self.peak_rss_bytes,
             "kernel": self.kernel,
         }
 

@@ -107,6 +107,16 @@ class SlotCost:
         return np.hstack([read, held, written.min(axis=1, keepdims=True), written[:, 1:]])
 
     @cached_property
+    def ideal_work(self) -> Array:
+        """Seconds per byte on each resource, the columns as in `ideal_rows`, each byte where it takes least.
+
+        Shape (R, 3K). With serial timing that is the ideal split.
+        """
+        read, write = self.read_costs, self.write_costs
+        reads = np.broadcast_to(read[read.sum(axis=1).argmin()], read.shape)
+        return np.vstack([reads, read, write[[write.sum(axis=1).argmin()]], write[1:]]).T
+
+    @cached_property
     def ideal_facets(self) -> Array:
         """The rows among `ideal_rows` that are somewhere above the others."""
         return self.ideal_rows[_undominated(self.ideal_rows)]

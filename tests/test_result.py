@@ -119,6 +119,15 @@ def test_json_has_every_field_and_is_json(found: Result) -> None:
     assert document["peak_rss_bytes"] > 1 << 20
 
 
+def test_the_document_stays_the_same_however_much_memory_is_used_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = result(measures=measures())
+    first = found.to_json()
+    monkeypatch.setattr("kvbound.result.peak_rss_bytes", lambda: 1)
+    assert found.to_json() == first
+
+
 def test_simulated_results_are_json_too() -> None:
     instance = tiny_instance(np.random.default_rng(5))
     for policy in ("lru", "best"):

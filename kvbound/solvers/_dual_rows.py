@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.cost import ideal_bytes
 from kvbound.instance import Instance
 from kvbound.slotcost import SlotCost
 
@@ -155,11 +156,6 @@ def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
 
 def ideal_theta(instance: Instance) -> Floats:
     """Resource weights that prove every slot's ideal time, (R, steps, layers)."""
-    cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
-    reads = instance.trace.past_counts()
-    base = np.zeros((*reads.shape, 3 * tiers))
-    base[..., 0] = reads * size
-    base[..., tiers] = instance.llm.weight_reads
-    base[..., -1 if instance.inclusive else 2 * tiers] = size
-    best = combine(cost.ideal_rows, np.moveaxis(base, -1, 0)).argmax(axis=0)
+    cost = SlotCost.of(instance)
+    best = combine(cost.ideal_rows, np.moveaxis(ideal_bytes(instance), -1, 0)).argmax(axis=0)
     return np.moveaxis(cost.ideal_weights[best], -1, 0)
