@@ -1,9 +1,9 @@
 """Traces made from a specification are kept on disk, up to a limit; the least recently used leave first.
 
-The folder is KVBOUND_CACHE, or ``kvbound`` in XDG_CACHE_HOME or ~/.cache, or where that cannot be
-written a temporary folder of the user's own; entries of a read-only folder are used where they are. The
-limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry: ``KEY.make``, held while it is
-looked up or changed, and ``KEY.use``, shared by the traces that are open.
+The folder is KVBOUND_CACHE, or ``kvbound`` in the user's cache folder (XDG_CACHE_HOME or ~/.cache on
+Linux), or where that cannot be written a temporary folder of the user's own; entries of a read-only folder
+are used where they are. The limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry:
+``KEY.make``, held while it is looked up or changed, and ``KEY.use``, shared by the traces that are open.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
+
+import platformdirs
 
 from kvbound.errors import InputError, UsageError
 from kvbound.files import atomic_dir
@@ -57,9 +59,10 @@ def _usual() -> Path | None:
     if chosen := os.environ.get("KVBOUND_CACHE"):
         return Path(chosen)
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvbound"
+        place = platformdirs.user_cache_path("kvbound", appauthor=False)
     except RuntimeError:
         return None
+    return place if place.is_absolute() else None  # in some versions it begins with "~" without a home
 
 
 def _writable(place: Path) -> bool:
