@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from threading import Event
-from typing import Any, TypeAlias
+from typing import Any
 
 from kvbound.cost import MOST_SPREAD, identify, spread
 from kvbound.errors import UsageError
@@ -26,14 +24,16 @@ from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, large
-from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination
+from kvbound.result import Bound, BoundStatus, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.slotcost import SlotCost
 from kvbound.solvers import _balance as balance
 from kvbound.solvers import _respond as answers
+from kvbound.solvers._background import Job, beside
+from kvbound.solvers._incumbent import Incumbent
 from kvbound.solvers._play import Found, Play, cost_of, kept
-from kvbound.solvers._start import examine, infeasible, without_prefetch
+from kvbound.solvers._start import examine, infeasible
 from kvbound.solvers.certificate import Certificate
 from kvbound.solvers.certified import certify
 from kvbound.solvers.dual import Tuned, prove, tune
@@ -103,56 +103,69 @@ def solve_pricing(
     if nothing := infeasible(instance, begin, about):
         return nothing
     about["kernel"] = pick(kernel)
-    best, bound, proof = _Best(), Bound(), None
-    # what moves nothing but reads is a schedule with prefetch, too, and easier to find
-    plain, fewer = without_prefetch(instance), _Best()
-    options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
+    best, proof = Incumbent.of(instance), _Proof()
     try:
         best.take_all(_candidates(instance, start, progress))
-        if plain:
-            fewer.take_all(_candidates(plain, None, progress))
-        until = begin + time_limit if work is None and not large(instance) else math.inf
-        tuning = (1.0 if large(instance) else _BOUND) * time_limit
-        with _beside(_eviction(plain or instance, best), progress) as finish:
-            tuned = tune(instance, time_limit=tuning, sample=sample, work=work, **options)
-            proof = tuned.certificate
-            if tuned.termination.reason != "interrupted":
-                finish()
-        rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
-        proof, ended, fitting = _answered(instance, best, tuned, gap, rounds, **options)
-        if plain and ended.reason == "done" and not large(instance):
-            # the prices serve fewer moves, too; the bound they prove for those is not needed here
-            ended = _answered(plain, fewer, tuned, gap, rounds, **options)[1]
-        with _beside(fitting, progress) as finish:
-            bound = certify(instance, proof)
-            finish()
-        if bound.status is BoundStatus.CLAIMED:
-            ended = Termination("interrupted")  # the check was
-        end = begin + time_limit
-        search = work is None and ended.reason != "interrupted"
-        if search and plain and not best.within(gap, bound.time_s or 0.0):
-            until = (1 - ON_READ) * time.perf_counter() + ON_READ * end
-            ended = _search(plain, fewer, bound, gap, until, seed, threads, progress)
-        best.take_best(fewer)
-        if work is not None and ended.reason != "interrupted":
-            near = best.within(gap, bound.time_s or 0.0)
-            ended = Termination() if near else Termination("limit", "work")
-        elif ended.reason != "interrupted":
-            ended = _search(instance, best, bound, gap, end, seed, threads, progress)
+        ended = _find(
+            best, proof, begin + time_limit, time_limit=time_limit, gap=gap, sample=sample, work=work,
+            seed=seed, kernel=kernel, threads=threads, progress=progress,
+        )  # fmt: skip
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-        if proof is not None and bound.time_s is None:
-            bound = Bound(proof.bound_s, BoundStatus.CLAIMED, "dual")
-    best.take_best(fewer)
-    return _result(instance, best, (bound, proof), ended, time.perf_counter() - begin, about)
+        proof.claim()
+    best.settle()
+    return _result(best, proof, ended, time.perf_counter() - begin, about)
 
 
-_Job: TypeAlias = Callable[[Progress], None]
+@dataclass(eq=False)
+class _Proof:
+    """What is proved so far."""
+
+    certificate: Certificate | None = None
+    bound: Bound = field(default_factory=Bound)
+
+    def claim(self) -> None:
+        """Without a check, take the certificate's own word."""
+        if self.certificate is not None and self.bound.time_s is None:
+            self.bound = Bound(self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
+
+
+def _find(
+    best: Incumbent, proof: _Proof, end: float, *, time_limit: float, gap: float, sample: float | None,
+    work: int | None, seed: int, kernel: str | None, threads: int, progress: Progress,
+) -> Termination:  # fmt: skip
+    """Find schedules beside a bound, and improve the best one where there is need and time."""
+    instance, fewer = best.instance, best.fewer
+    options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
+    if fewer is not None:
+        fewer.take_all(_candidates(fewer.instance, None, progress))
+    tuning = (1.0 if large(instance) else _BOUND) * time_limit
+    with beside(_eviction(best), progress) as finish:
+        tuned = tune(instance, time_limit=tuning, sample=sample, work=work, **options)
+        proof.certificate = tuned.certificate
+        if tuned.termination.reason != "interrupted":
+            finish()
+    until = end if work is None and not large(instance) else math.inf
+    rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
+    proof.certificate, ended, fitting = _answered(best, tuned, gap, rounds, **options)
+    if fewer is not None and ended.reason == "done" and not large(instance):
+        # the prices serve fewer moves, too; the bound they prove for those is not needed here
+        ended = _answered(fewer, tuned, gap, rounds, **options)[1]
+    with beside(fitting, progress) as finish:
+        proof.bound = certify(instance, proof.certificate)
+        finish()
+    if proof.bound.status is BoundStatus.CLAIMED:  # the check was interrupted
+        return Termination("interrupted")
+    if ended.reason == "interrupted":
+        return ended
+    if work is not None:
+        best.settle()
+        return Termination() if best.within(gap, proof.bound.time_s) else Termination("limit", "work")
+    return _search(best, proof.bound, gap, end, seed, threads, progress)
 
 
 def _answered(
-    instance: Instance,
-    best: _Best,
+    best: Incumbent,
     tuned: Tuned,
     gap: float,
     rounds: list[int],
@@ -161,7 +174,7 @@ def _answered(
     end: float,
     progress: Progress,
     **how: Any,
-) -> tuple[Certificate, Termination, _Job | None]:
+) -> tuple[Certificate, Termination, Job | None]:
     """Make schedules of the dual's prices if there is need.
 
     Parameters
@@ -173,7 +186,7 @@ def _answered(
     -------
     The best proof, how it ended, and what is left to do where that takes minutes: make the schedule fit.
     """
-    proof, ended = tuned.certificate, tuned.termination
+    instance, proof, ended = best.instance, tuned.certificate, tuned.termination
     enough = best.within(gap, proof.bound_s)
     if enough or not answers.applies(instance) or ended.reason == "interrupted" or tuned.multipliers is None:
         return proof, ended, None
@@ -185,9 +198,9 @@ def _answered(
             )
             multipliers, ended = answer.multipliers, answer.termination
             if large(instance):
-                fitting = partial(_settle, instance, best, answer)
+                fitting = partial(_settle, best, answer)
             else:
-                _settle(instance, best, answer, progress)
+                _settle(best, answer, progress)
             if ended.reason != "interrupted":
                 learnt = prove(instance, multipliers, progress=progress, **how)
                 proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
@@ -198,10 +211,10 @@ def _answered(
     return proof, ended, fitting
 
 
-def _settle(instance: Instance, best: _Best, answer: answers.Answer, progress: Progress) -> None:
+def _settle(best: Incumbent, answer: answers.Answer, progress: Progress) -> None:
     schedule = answer.schedule(progress)
     if schedule is not None:
-        best.take(cost_of(instance, schedule))
+        best.take(cost_of(best.instance, schedule))
 
 
 def _sweeps(instance: Instance, work: int | None) -> list[int]:
@@ -215,81 +228,16 @@ def _sweeps(instance: Instance, work: int | None) -> list[int]:
     return [min(answers.SWEEPS, sweeps - n) for n in range(0, sweeps, answers.SWEEPS)][:rounds]
 
 
-def _eviction(instance: Instance, best: _Best) -> _Job | None:
+def _eviction(best: Incumbent) -> Job | None:
     """Balanced eviction, where it takes minutes: beside the tuning of the bound.
 
-    Where items may be prefetched it would take too much memory; where reads change much prices are better.
+    Prefetching it would take too much memory; where reads change much prices are better.
     """
+    instance = (best.fewer or best).instance
     on_read = instance.rules.migration is Migration.ON_READ
     if not (large(instance) and on_read and balance.applies(instance) and balance.keeps_up(instance)):
         return None
     return lambda report: best.take(_balanced(instance, report))
-
-
-@contextmanager
-def _beside(job: _Job | None, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Run a job in a thread beside the block, and yield what waits for it.
-
-    It ends with the block, finished or not: its progress, heard while somebody waits, stops it.
-    """
-    if job is None:
-        yield lambda: None
-        return
-    over = Event()
-    told: Progress = silent
-
-    def report(done: float, total: float, note: str = "") -> None:
-        if over.is_set():
-            raise _StoppedError
-        told(done, total, note)
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(job, report)
-
-        def finish() -> None:
-            nonlocal told
-            told = progress
-            running.result()
-
-        try:
-            yield finish
-        finally:
-            over.set()
-
-
-class _StoppedError(Exception):
-    """Nobody waits for it any more."""
-
-
-@dataclass(eq=False)
-class _Best:
-    """The best schedule so far, and how many of the solver's answers were rejected."""
-
-    measures: Measures | None = None
-    schedule: Schedule | Residency | None = None
-    rejected: int = 0
-
-    def take(self, found: Found) -> None:
-        """Keep what is faster."""
-        if self.measures is None or found[0].time_s < self.measures.time_s:
-            self.measures, self.schedule = found
-
-    def take_all(self, candidates: Iterable[Found]) -> None:
-        """Keep the fastest."""
-        for found in candidates:
-            self.take(found)
-
-    def take_best(self, other: _Best) -> None:
-        """Keep the faster schedule of the two."""
-        if other.measures is not None and other.schedule is not None:
-            self.take((other.measures, other.schedule))
-        self.rejected, other.rejected = self.rejected + other.rejected, 0
-
-    def within(self, gap: float, bound_s: float) -> bool:
-        """Whether it is good enough."""
-        if self.measures is None:
-            return False
-        return self.measures.time_s - bound_s <= gap * self.measures.time_s
 
 
 def _candidates(
@@ -319,17 +267,19 @@ def _balanced(instance: Instance, progress: Progress) -> Found:
 
 
 def _search(
-    instance: Instance,
-    best: _Best,
-    bound: Bound,
-    gap: float,
-    end: float,
-    seed: int,
-    threads: int,
-    progress: Progress,
+    best: Incumbent, bound: Bound, gap: float, end: float, seed: int, threads: int, progress: Progress
 ) -> Termination:
     """Improve the best schedule by the program, if there is need, time and a program of some size."""
-    if best.within(gap, bound.time_s or 0.0):
+    if best.fewer is not None:
+        ended = Termination()
+        if not best.within(gap, bound.time_s):
+            until = (1 - ON_READ) * time.perf_counter() + ON_READ * end
+            ended = _search(best.fewer, bound, gap, until, seed, threads, progress)
+        best.settle()
+        if ended.reason == "interrupted":
+            return ended
+    instance = best.instance
+    if best.within(gap, bound.time_s):
         return Termination()
     if time.perf_counter() >= end:
         return Termination("limit", "time")
@@ -347,21 +297,16 @@ def _search(
 
 
 def _result(
-    instance: Instance,
-    best: _Best,
-    proof: tuple[Bound, Certificate | None],
-    ended: Termination,
-    wall_s: float,
-    about: dict[str, Any],
+    best: Incumbent, proof: _Proof, ended: Termination, wall_s: float, about: dict[str, Any]
 ) -> Result:
-    bound, certificate = proof
-    status = Status.UNKNOWN if best.measures is None else Status.FEASIBLE
-    if best.measures is not None and bound.time_s is not None:
+    bound, measures = proof.bound, best.measures
+    if measures is not None and bound.time_s is not None:
         # rounding may leave the proof a hair above what it proves
-        bound = Bound(min(bound.time_s, best.measures.time_s), bound.status, bound.method)
+        bound = Bound(min(bound.time_s, measures.time_s), bound.status, bound.method)
     if best.rejected:
         about["options"][REJECTED] = best.rejected
     return Result(
-        identify(instance), status=status, measures=best.measures, bound=bound, termination=ended,
-        wall_s=wall_s, certificate=certificate, **kept(best.schedule), **about,
+        identify(best.instance), status=Status.UNKNOWN if measures is None else Status.FEASIBLE,
+        measures=measures, bound=bound, termination=ended, wall_s=wall_s, certificate=proof.certificate,
+        **kept(best.schedule), **about,
     )  # fmt: skip
