@@ -61,8 +61,13 @@ def share(name: str, value: object) -> float | None:
     return None if value is None else _parsed(name, value, parse_share)
 
 
+def plain(value: Any) -> Any:
+    """Return a NumPy number as Python's, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _parsed(name: str, value: object, parse: Callable[[Any], float]) -> float:
     try:
-        return parse(value.item() if isinstance(value, np.generic) else value)
+        return parse(plain(value))
     except UnitError as error:
         raise UsageError(f"{name}: expected {error}") from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from kvbound import arguments
 from kvbound.cost import evaluate, ideal, identify
 from kvbound.errors import InfeasibleError, UsageError
-from kvbound.fields import show
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
+from kvbound.policies.answers import checked_scores, checked_wish
 from kvbound.policies.base import (
     NOBODY,
     Birth,
@@ -72,9 +71,7 @@ def simulate(
     """
     start = time.perf_counter()
     arguments.instance(instance)
-    options = {
-        key: value.item() if isinstance(value, np.generic) else value for key, value in options.items()
-    }
+    options = {key: arguments.plain(value) for key, value in options.items()}
     rule: Policy | None = None
     if isinstance(policy, str) and not is_file(policy):
         name = "best" if policy == "ideal" and instance.physical else policy
@@ -121,7 +118,7 @@ def run(
     """Return the schedule of a policy under physical accounting."""
     answer = policy.start(instance, rng)
     prompt = (instance.layers, instance.prefill_tokens)
-    scores = recent_first(instance) if answer is None else _scores(policy, answer, prompt)
+    scores = recent_first(instance) if answer is None else checked_scores(policy, answer, prompt)
     pool = _Pool.filled(instance, scores)
     initial = pool.tiers(instance.prefill_tokens)
     oracle = getattr(policy, "oracle", False)
@@ -132,41 +129,6 @@ def run(
             _play(instance, policy, pool, logs[layer], futures[layer], step, layer)
         progress(step + 1, instance.decode_steps, policy.name)
     return Schedule(initial, tuple(log.events() for log in logs))
-
-
-def _scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
-    """Return a policy's scores as an array; refuse anything but one number per token."""
-    scores = None
-    with suppress(TypeError, ValueError):
-        scores = np.asarray(answer, np.float64)
-    if scores is not None and scores.shape == shape and not np.isnan(scores).any():
-        return scores
-    if scores is None or answer is None:
-        found = show(answer)
-    else:
-        found = "NaN" if scores.shape == shape else f"shape {scores.shape}"
-    raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
-
-
-def _checked(policy: Policy, wish: Wish, slot: Slot) -> Wish:
-    """Return a policy's wish; refuse anything but ids of past tokens."""
-
-    def ids(what: str, tokens: object) -> Ids:
-        given = np.asarray(tokens)
-        if given.size == 0:
-            return NOBODY
-        if given.ndim != 1 or given.dtype.kind not in "iu":
-            found = f"{given.dtype} of shape {given.shape}"
-            raise UsageError(f"policy {policy.name}: a Wish's {what} is a list of token ids, not {found}")
-        if not 0 <= given.min() <= given.max() < slot.tokens:
-            wrong = given.max() if given.min() >= 0 else given.min()
-            past = f"one of the past tokens 0 to {slot.tokens - 1}"
-            raise UsageError(f"policy {policy.name}: a Wish's {what} holds {wrong}, expected {past}")
-        return given.astype(np.int64, copy=False)
-
-    if not isinstance(wish.birth, Birth):
-        raise UsageError(f"policy {policy.name}: a Wish's birth is a Birth, not {show(wish.birth)}")
-    return replace(wish, promote=ids("promote", wish.promote), evict=ids("evict", wish.evict))
 
 
 def fill(instance: Instance, scores: Scores) -> Tiers:
@@ -253,9 +215,9 @@ def _play(
     slot = _view(instance, pool, future, step, layer)
     answer = policy.step(slot)
     if isinstance(answer, Wish):
-        answer = _checked(policy, answer, slot)
+        answer = checked_wish(policy, answer, slot)
     else:
-        answer = _block_scores(_scores(policy, answer, (tokens + 1,)), instance)
+        answer = _block_scores(checked_scores(policy, answer, (tokens + 1,)), instance)
     state = pool.tier[layer]
     born = -(-tokens // instance.granularity)  # blocks begun before this slot
     before = state[:born].copy()

@@ -1,0 +1,59 @@
+"""Check what a policy answers: scores, or a wish."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from kvbound.errors import UsageError
+from kvbound.policies.base import NOBODY, Birth, Ids, Policy, Scores, Slot, Wish
+from kvbound.units import show
+
+
+def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
+    """Return a policy's scores as an array.
+
+    Raises
+    ------
+    UsageError
+        They are anything but one number per token.
+    """
+    scores = None
+    with suppress(TypeError, ValueError):
+        scores = np.asarray(answer, np.float64)
+    if scores is not None and scores.shape == shape and not np.isnan(scores).any():
+        return scores
+    if scores is None or answer is None:
+        found = show(answer)
+    else:
+        found = "NaN" if scores.shape == shape else f"shape {scores.shape}"
+    raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
+
+
+def checked_wish(policy: Policy, wish: Wish, slot: Slot) -> Wish:
+    """Return a policy's wish.
+
+    Raises
+    ------
+    UsageError
+        It names anything but ids of past tokens.
+    """
+
+    def ids(what: str, tokens: object) -> Ids:
+        given = np.asarray(tokens)
+        if given.size == 0:
+            return NOBODY
+        if given.ndim != 1 or given.dtype.kind not in "iu":
+            found = f"{given.dtype} of shape {given.shape}"
+            raise UsageError(f"policy {policy.name}: a Wish's {what} is a list of token ids, not {found}")
+        if not 0 <= given.min() <= given.max() < slot.tokens:
+            wrong = given.max() if given.min() >= 0 else given.min()
+            past = f"one of the past tokens 0 to {slot.tokens - 1}"
+            raise UsageError(f"policy {policy.name}: a Wish's {what} holds {wrong}, expected {past}")
+        return given.astype(np.int64, copy=False)
+
+    if not isinstance(wish.birth, Birth):
+        raise UsageError(f"policy {policy.name}: a Wish's birth is a Birth, not {show(wish.birth)}")
+    return replace(wish, promote=ids("promote", wish.promote), evict=ids("evict", wish.evict))
