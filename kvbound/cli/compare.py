@@ -48,10 +48,7 @@ def compare(
 
     Times are set against the time lower bound, the strongest any of them gave.
     """
-    from kvbound.binding import binding
-    from kvbound.report import comparison, numbers
-    from kvbound.report.binding import sentences
-    from kvbound.result import Status
+    from kvbound.report import comparison
     from kvbound.solvers import share_bound
 
     limits = options.limits(time_limit, work)
@@ -69,12 +66,8 @@ def compare(
     unsaved = output.save_all(results, out)
     if as_json:
         console.show_json(comparison.document(results))
-    elif any(result.status is not Status.INFEASIBLE for result in results):  # else one sentence says all
-        size = numbers.shape(case.layers, case.prefill_tokens, case.decode_steps)
-        console.show(f"{case.name}: {size}")
-        if (bound := binding(case)) is not None:
-            console.show(sentences(case, bound))
-        console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
+    else:
+        _show(case, results)
     if unsaved is not None:
         raise unsaved
     if run.interrupted:
@@ -117,6 +110,22 @@ class _Run:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.interrupted = True
+
+
+def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> None:
+    """Print what binds, the table and a verdict; nothing where weights do not fit: a sentence says so."""
+    from kvbound.binding import binding
+    from kvbound.report import comparison, numbers
+    from kvbound.report.binding import sentences
+    from kvbound.result import Status
+
+    if all(result.status is Status.INFEASIBLE for result in results):
+        return
+    size = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps)
+    console.show(f"{instance.name}: {size}")
+    if (bound := binding(instance)) is not None:
+        console.show(sentences(instance, bound))
+    console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
 
 
 def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:

@@ -112,15 +112,7 @@ def solve_annealing(
         if work is not None:
             evaluations, time_limit = work, math.inf
         return solve_published(instance, evaluations, time_limit, seed, kernel, progress)
-    for name, value in (
-        ("chains", chains),
-        ("moves", moves),
-        ("cycles", cycles),
-        ("work", work),
-        ("threads", threads),
-    ):
-        if value is not None and value < 1:
-            raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
+    _need_counts(chains=chains, moves=moves, cycles=cycles, work=work, threads=threads)
     refuse_spread(instance, "annealing")
     about: dict[str, Any] = {"method": "anneal", "seed": seed, "kernel": pick(kernel)}
     if nothing := infeasible(instance, begin, about):
@@ -162,6 +154,12 @@ def solve_annealing(
         **kept(schedule),
         **about,
     )
+
+
+def _need_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UsageError(f"annealing needs at least 1 of {name}, not {value}")
 
 
 def _packed(
