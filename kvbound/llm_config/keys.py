@@ -86,21 +86,10 @@ class Keys:
         name, value = self._find(key)
         return default if value is None else self._holding(name, value).boolean(name)
 
-    def text(self, key: str, default: str = "") -> str:
-        """Text."""
-        name, value = self._find(key)
-        return default if value is None else self._holding(name, value).text(name, default)
-
     def items(self, key: str) -> list[Any] | None:
         """A list as it stands, None where there is none."""
         name, value = self._find(key)
         return None if value is None else list(self._holding(name, value).items(name))
-
-    def table(self, key: str) -> Mapping[str, Any]:
-        """A table of fields, empty where there is none."""
-        name, value = self._find(key)
-        child = self._holding(name, {} if value is None else value).child(name)
-        return {inner: child.raw(inner) for inner in child}
 
     def error(self, key: str, expected: str) -> InputError:
         """The complaint about `key`, under the name the file has for it."""

@@ -8,15 +8,12 @@ and biases are less than 0.2 % of them, and the embedding and the output project
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from kvbound.llm import MAX_LAYERS
 from kvbound.llm_config.families import Experts, Family, Flag
 from kvbound.llm_config.keys import Keys
 from kvbound.llm_config.model import Layer, Model
 from kvbound.llm_config.windows import windows
-
-_BIASED_EXPERT_MATRICES: Final = 2  # gate and up as one, and down
 
 
 @dataclass(frozen=True)

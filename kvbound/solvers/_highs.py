@@ -1,8 +1,8 @@
 """HiGHS: one place that passes it a program and checks what it answers.
 
-A whole solution counts for what its columns, rounded, are worth; a relaxation's
-bound is what its row prices prove by weak duality; and a run whose columns do not have the objective that it
-reports (HiGHS 1.16 returns the start's columns in some runs) has no bound and is repeated by other means.
+A whole solution counts for what its columns, rounded, are worth; a relaxation's bound is what its row
+prices prove by weak duality; and a run whose columns do not have the objective that it reports (HiGHS 1.16
+returns the start's columns in some runs) has no bound and is repeated by other means.
 """
 
 from __future__ import annotations
