@@ -88,7 +88,7 @@ def read_json(path: Path | str) -> Any:
     if _deep(content):
         raise InputError(path, "", f"JSON that is nested at most {_DEEPEST} levels deep")
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()
         return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant, parse_float=Written)
     except UnicodeDecodeError:
         raise InputError(path, "", "UTF-8 text") from None

@@ -1,6 +1,5 @@
 """Files that others wrote: whatever is in them, one sentence, at once, and no memory to speak of."""
 
-import codecs
 import io
 import json
 import os
@@ -209,9 +208,3 @@ def test_json_that_is_read(tmp_path: Path) -> None:
     assert isinstance(tenth, Written)
     assert (tenth, tenth.text) == (0.1, "0.10")
     assert beyond == float("inf")
-
-
-def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    path.write_bytes(codecs.BOM_UTF8 + b'{"a": 1}')
-    assert read_json(path) == {"a": 1}
