@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from kvbound.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from kvbound.cost import evaluate as evaluate
-    from kvbound.cost import ideal as ideal
+    from kvbound.cost.evaluate import evaluate as evaluate
+    from kvbound.cost.ideal import ideal as ideal
     from kvbound.frame import compare as compare
     from kvbound.instance import Instance as Instance
     from kvbound.instance import Rules as Rules
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kvbound.result import Result as Result
     from kvbound.schedule import Schedule as Schedule
     from kvbound.simulation import simulate as simulate
-    from kvbound.solvers import solve as solve
+    from kvbound.solvers.portfolio import solve as solve
     from kvbound.trace import Trace as Trace
     from kvbound.trace import read_trace as read_trace
     from kvbound.verify import bound as bound
@@ -36,8 +36,8 @@ _HOME = {
     "bound": "verify",
     "check": "verify",
     "compare": "frame",
-    "evaluate": "cost",
-    "ideal": "cost",
+    "evaluate": "cost.evaluate",
+    "ideal": "cost.ideal",
     "make_instance": "instance_io",
     "read_instance": "instance_io",
     "read_trace": "trace",

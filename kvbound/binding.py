@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.cost import ideal_bytes, ideal_latency, last_tier_bytes
+from kvbound.cost.ideal import ideal_bytes, ideal_latency, last_tier_bytes
+from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance, Timing
-from kvbound.slotcost import SlotCost
 
 
 @dataclass(frozen=True)

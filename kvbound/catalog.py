@@ -11,7 +11,7 @@ from typing import Any
 
 from kvbound.errors import InputError, UsageError
 from kvbound.fields import did_you_mean
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from kvbound.instance import Instance
 from kvbound.report import numbers
-from kvbound.result import Result
-from kvbound.solvers import Methods, ranked, ratio, run_all, title
+from kvbound.result import Result, ranked, ratio, title
+from kvbound.solvers.portfolio import Methods, run_all
 
 _HEADINGS: dict[str, tuple[str, str]] = {
     "method": ("", "method"), "status": ("", "status"), "time_s": ("", "time"), "bound_s": ("", "bound"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kvbound import workloads
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES, Fields, show
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace
 from kvbound.workloads import Synthetic

@@ -16,7 +16,7 @@ from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
 from kvbound.instance import SCHEMA, Instance, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.overrides import apply
 from kvbound.reading import read_json
@@ -196,7 +196,7 @@ def _llm(value: object, file: object, folder: Path | None) -> Any:
     """Return a language model's table, from a JSON file too: an llm's, or a model's config.json."""
     if not isinstance(value, Path) and not (isinstance(value, str) and value.endswith(".json")):
         return _entry("llm", value, file)
-    from kvbound.llm_config import read_llm
+    from kvbound.llm.config import read_llm
 
     return read_llm((folder or Path()) / value).to_mapping()
 

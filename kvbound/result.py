@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from kvbound.instance import Instance
+from kvbound.version import __version__
+
 if TYPE_CHECKING:
-    from kvbound.fang2025 import Run
+    from kvbound.certificate import Certificate
     from kvbound.residency import Residency
     from kvbound.schedule import Schedule
-    from kvbound.solvers.certificate import Certificate
 
 SCHEMA = "kvbound.result/1"
 _SLACK = 1e-9
@@ -146,7 +149,7 @@ class Result:
     schedule: Schedule | None = field(default=None, repr=False, compare=False)
     residency: Residency | None = field(default=None, repr=False, compare=False)
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
-    run: Run | None = field(default=None, repr=False, compare=False)
+    run: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OPTIMAL and (self.measures is None or self.bound.time_s is None):
@@ -193,8 +196,6 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of the result schema, every field present."""
-        from kvbound import __version__
-
         measures = self.measures
         steps, bound = self.instance.decode_steps, self.bound
 
@@ -238,3 +239,63 @@ def peak_rss_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def infeasible(
+    instance: Instance, begin: float, about: Mapping[str, Any], termination: Termination | None = None
+) -> Result:
+    """Return the result of an instance that nothing fits into, given when work began."""
+    return Result(
+        identify(instance, with_trace=False),
+        status=Status.INFEASIBLE,
+        termination=termination or Termination(),
+        wall_s=time.perf_counter() - begin,
+        **about,
+    )
+
+
+def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
+    """Name the instance in a result; its hash needs the trace."""
+    return InstanceId(
+        name=instance.name,
+        sha256=instance.sha256 if with_trace else None,
+        layers=instance.layers,
+        prefill_tokens=instance.prefill_tokens,
+        decode_steps=instance.decode_steps,
+        reads=int(instance.read_counts().sum()),
+    )
+
+
+def share_bound(results: Sequence[Result]) -> list[Result]:
+    """Set the strongest bound among results of one instance beside every schedule's time."""
+    bound = strongest(results)
+    return [result if result.measures is None else result.with_bound(bound) for result in results]
+
+
+def strongest(results: Sequence[Result]) -> Bound:
+    """Return the highest time lower bound among results of one instance."""
+    return max((result.bound for result in results), key=lambda bound: bound.time_s or 0.0, default=Bound())
+
+
+def ranked(results: Iterable[Result]) -> list[Result]:
+    """Fastest schedule first, then methods that gave nothing, last the bounds, the strongest first."""
+
+    def key(result: Result) -> tuple[int, float]:
+        if result.status in (Status.OPTIMAL, Status.FEASIBLE):
+            return 0, result.time_s or 0.0
+        bound = result.bound.time_s if result.time_s is None else result.time_s
+        return (1, 0.0) if bound is None else (2, -bound)
+
+    return sorted(results, key=key)
+
+
+def title(result: Result) -> str:
+    """Return the method's name as people read it: `best` under physical accounting is the ideal."""
+    return "ideal" if result.method == "best" and result.bound.method == "ideal" else result.method
+
+
+def ratio(result: Result) -> float | None:
+    """Return time over the time lower bound, or None when either side is missing."""
+    if result.time_s is None or not result.bound.time_s:
+        return None
+    return result.time_s / result.bound.time_s

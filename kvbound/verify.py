@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kvbound import arguments, checker, fang2025
+from kvbound.certificate import Certificate, read_certificate
 from kvbound.checker import Report
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
 from kvbound.residency import Residency
 from kvbound.result import Bound, Result, Status
 from kvbound.schedule import Schedule, file_arrays
-from kvbound.solvers import solve
-from kvbound.solvers.certificate import Certificate, read_certificate
+from kvbound.solvers.portfolio import solve
 from kvbound.units import show
 
 

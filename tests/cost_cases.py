@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker import Report, check
-from kvbound.cost import ideal
+from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
 from kvbound.memory import Memory, Tier

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import kvbound as kv
 from kvbound.binding import Binding, binding
-from kvbound.cost import evaluate, ideal
+from kvbound.cost.evaluate import evaluate
+from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Timing
 from kvbound.report.binding import sentences, summary
 from kvbound.schedule import LayerEvents, Schedule

@@ -12,7 +12,7 @@ import pytest
 from kvbound import catalog
 from kvbound.catalog import Kind
 from kvbound.errors import InputError, UsageError
-from kvbound.llm_config import from_config
+from kvbound.llm.config import from_config
 from kvbound.memory import Memory
 
 MEMORIES = catalog.names(Kind.MEMORY)

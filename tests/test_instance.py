@@ -16,7 +16,7 @@ from kvbound.checker._inputs import instance_sha256
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Accounting, Copies, Initial, Instance, Migration, Rules, Timing
 from kvbound.instance_io import make_instance
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace
 from kvbound.workloads import Fang2025, RandomSwap

@@ -24,7 +24,7 @@ from kvbound.instance_io import (
     write_instance,
     write_json,
 )
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace, write_trace
 from kvbound.workloads import RandomSwap

@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 
 from kvbound.errors import InputError
 from kvbound.instance import Instance
-from kvbound.instance_io import (
-    from_mapping,
-    read_instance,
-    read_json,
-)
+from kvbound.instance_io import from_mapping, read_instance, read_json
 from kvbound.trace import write_trace
 from tests.instance_documents import DOCUMENT, changed
 

@@ -85,7 +85,7 @@ def test_numba_that_cannot_be_imported(tmp_path: Path, fault: str) -> None:
     (tmp_path / "numba.py").write_text(fault)
     code = (
         "from kvbound.kernels import pick\n"
-        "import kvbound.solvers.pricing, kvbound.solvers._balance_kernels\n"
+        "import kvbound.solvers.pricing, kvbound.solvers.eviction.balanced_numba\n"
         "print(pick())\n"
         "from kvbound.errors import UsageError\n"
         "try:\n    pick('numba')\nexcept UsageError as error:\n    print(error)"

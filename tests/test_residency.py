@@ -17,8 +17,8 @@ from kvbound.errors import InputError
 from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.residency import Residency, read_start
-from kvbound.solvers._balance import plays
-from kvbound.solvers._start import examine
+from kvbound.solvers.eviction.balanced import plays
+from kvbound.solvers.warm_start import examine
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.cost import ideal
+from kvbound.cost.ideal import ideal
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.policies import Birth, Slot, Wish, make_policy

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import kvbound as kv
+from kvbound.certificate import write_certificate
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.residency import Residency
 from kvbound.schedule import Schedule, write_schedule
-from kvbound.solvers.certificate import write_certificate
 from tests.cost_cases import toy
 
 PUBLISHED = {"copies": "inclusive", "accounting": "fang2025"}

@@ -40,7 +40,7 @@ Exact = NDArray[np.object_]  # Python integers: no overflow
 
 @dataclass(frozen=True)
 class _Multipliers:
-    """The certificate's arrays; see `kvbound.solvers.certificate`."""
+    """The certificate's arrays; see `kvbound.certificate`."""
 
     bound_s: float
     scale: int

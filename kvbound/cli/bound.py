@@ -32,7 +32,7 @@ def bound(
 ) -> None:
     """Prove a time lower bound, and have it checked."""
     from kvbound import solvers
-    from kvbound.solvers.certificate import read_certificate, write_certificate
+    from kvbound.certificate import read_certificate, write_certificate
 
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
     extra |= options.limits(time_limit, work)

@@ -62,7 +62,7 @@ def catalog(
 def _names() -> dict[str, list[str]]:
     from kvbound.catalog import Kind, names
     from kvbound.policies import POLICIES
-    from kvbound.solvers import METHODS
+    from kvbound.solvers.registry import METHODS
 
     return {
         "memory": list(names(Kind.MEMORY)),
@@ -143,7 +143,7 @@ def _policy(name: str) -> tuple[str, bool, dict[str, Any]]:
 
 def _method(name: str) -> str:
     from kvbound.fields import did_you_mean
-    from kvbound.solvers import METHODS
+    from kvbound.solvers.registry import METHODS
 
     if name not in METHODS:
         raise UsageError(f"no method {name!r}{did_you_mean(name, METHODS)} (known: {', '.join(METHODS)})")
@@ -151,7 +151,7 @@ def _method(name: str) -> str:
 
 
 def _from_config(path: Path, kv_dtype: str | None, weight_dtype: str | None, as_json: bool) -> None:
-    from kvbound.llm_config import read_config
+    from kvbound.llm.config import read_config
     from kvbound.report.catalog import architecture_details
 
     architecture = read_config(

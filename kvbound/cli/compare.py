@@ -49,7 +49,7 @@ def compare(
     Times are set against the time lower bound, the strongest any of them gave.
     """
     from kvbound.report import comparison
-    from kvbound.solvers import share_bound
+    from kvbound.result import share_bound
 
     limits = options.limits(time_limit, work)
     output.check_folder(out)
@@ -91,7 +91,7 @@ class _Run:
 
     def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
         """Run them; a `lenient` run only remarks on those that do not fit the instance."""
-        from kvbound.solvers import solve
+        from kvbound.solvers.portfolio import solve
 
         try:
             for method in methods:
@@ -130,7 +130,7 @@ def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> Non
 
 def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:
     """Return the methods to run; each name once, since it identifies rows and folders."""
-    from kvbound.solvers import choose
+    from kvbound.solvers.portfolio import choose
 
     methods = choose(instance, text)
     names = [method if isinstance(method, str) else method.name for method in methods]

@@ -33,7 +33,7 @@ def policies(incomplete: str) -> list[str]:
 
 def methods(incomplete: str) -> list[str]:
     """Names of the solvers and policies."""
-    from kvbound.solvers import METHODS
+    from kvbound.solvers.registry import METHODS
 
     return [name for name in METHODS if name.startswith(incomplete)] + policies(incomplete)
 

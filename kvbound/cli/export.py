@@ -25,7 +25,7 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Write the integer program to a file."""
-    from kvbound.solvers.export import export_model
+    from kvbound.solvers.mip.export import export_model
 
     output.check_file("--out", out, stream=True)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)

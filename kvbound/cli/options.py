@@ -72,7 +72,7 @@ def number_format(option: str, name: str | None) -> str | None:
     UsageError
         There is none of that name.
     """
-    from kvbound.llm_config.bits import FORMATS
+    from kvbound.llm.config.bits import FORMATS
 
     if name is not None and name not in FORMATS:
         raise UsageError(f"{option}: expected one of {', '.join(FORMATS)}, not {name!r}")

@@ -178,9 +178,9 @@ def _of_a_comparison(entry: Path) -> bool:
 def _write(result: Result, folder: Path) -> None:
     """Write result.json, and schedule.npz and certificate.npz where there are such, into a new folder."""
     from kvbound import fang2025
+    from kvbound.certificate import write_certificate
     from kvbound.instance_io import write_json
     from kvbound.schedule import write_schedule
-    from kvbound.solvers.certificate import write_certificate
 
     place, sha256 = folder / SCHEDULE, result.instance.sha256
     if result.schedule is not None and sha256 is not None:

@@ -206,7 +206,7 @@ def _llm(parts: Parts) -> Any:
         "weight_dtype": options.number_format("--weight-dtype", parts.weight_dtype),
     }
     if _is_json(name):
-        from kvbound.llm_config import read_llm
+        from kvbound.llm.config import read_llm
 
         return read_llm(Path(name), **formats)
     if any(formats.values()):

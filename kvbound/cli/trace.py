@@ -28,7 +28,7 @@ def info(
     """Print how much is read, and how it changes."""
     from kvbound.report.trace import describe
     from kvbound.trace import read_trace
-    from kvbound.trace_info import trace_info
+    from kvbound.trace.statistics import trace_info
 
     with console.Bar(quiet=quiet) as bar:
         measured = trace_info(read_trace(trace), bar)
@@ -135,9 +135,9 @@ def sparsify(
 
     Of a trace that has it, or of recorded queries and keys (an .npz archive with q and k, or p).
     """
+    from kvbound.recording import attention
     from kvbound.trace import read_trace, write_trace
     from kvbound.trace.folder import check_target
-    from kvbound.workloads import attention
 
     check_target(out)
     kept = options.share("--share", share)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-from kvbound import __version__
 from kvbound.cli import console
+from kvbound.version import __version__
 
 
 def show(*, verbose: bool) -> None:

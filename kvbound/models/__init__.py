@@ -1,4 +1,4 @@
-"""The formulation: one placement problem as a mixed-integer program, readable and fast."""
+"""The formulation: one time_indexed_pyomo problem as a mixed-integer program, readable and fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance, Migration
 
 if TYPE_CHECKING:
-    from kvbound.models.matrix import Matrix
+    from kvbound.models.sparse import Matrix
     from kvbound.schedule import Schedule
 
 
@@ -40,11 +40,11 @@ def formulation(instance: Instance, *, cuts: bool = True) -> Formulation:
     UsageError
         The accounting is not physical.
     """
-    from kvbound.models import stays
-    from kvbound.models.indexed import Indexed
+    from kvbound.models import intervals
+    from kvbound.models.time_indexed import Indexed
 
     _only_physical(instance)
-    form = stays.Stays if stays.applies(instance) else Indexed
+    form = intervals.Stays if intervals.supports(instance) else Indexed
     return form(instance, cuts=cuts)
 
 
@@ -56,12 +56,12 @@ def placement_model(instance: Instance, *, cuts: bool = True) -> Any:
     UsageError
         The accounting is not physical.
     """
-    from kvbound.models import placement, placement_by_stays, stays
+    from kvbound.models import intervals, intervals_pyomo, time_indexed_pyomo
 
     _only_physical(instance)
-    if stays.applies(instance):
-        return placement_by_stays.stays_model(instance, cuts=cuts)
-    return placement.indexed_model(instance, cuts=cuts)
+    if intervals.supports(instance):
+        return intervals_pyomo.stays_model(instance, cuts=cuts)
+    return time_indexed_pyomo.indexed_model(instance, cuts=cuts)
 
 
 def columns(instance: Instance) -> int:
@@ -72,12 +72,12 @@ def columns(instance: Instance) -> int:
     UsageError
         The accounting is not physical.
     """
-    from kvbound.models import stays
+    from kvbound.models import intervals
 
     _only_physical(instance)
     tiers, layers, fast = instance.tiers, instance.layers, instance.tiers - 1
     reads = int(instance.read_counts().sum())
-    if stays.applies(instance):
+    if intervals.supports(instance):
         return 2 * (reads + instance.slots) + layers * instance.prefill_tokens + 4 * instance.slots + 1
     first = instance.prefill_tokens + np.arange(instance.decode_steps)
     begun = layers * int((-(-first // instance.granularity)).sum())

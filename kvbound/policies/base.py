@@ -19,7 +19,7 @@ from kvbound.errors import UsageError
 
 if TYPE_CHECKING:
     from kvbound.instance import Instance
-    from kvbound.policies.future import Future
+    from kvbound.trace.future import Future
 
 Ids: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float64]
@@ -149,31 +149,3 @@ def mask(ids: Ids, size: int) -> NDArray[np.bool_]:
     chosen = np.zeros(size, bool)
     chosen[ids] = True
     return chosen
-
-
-def recent_first(instance: Instance) -> Scores:
-    """Scores of the default fill: the most recent prompt tokens, the same share for each layer."""
-    return np.broadcast_to(
-        np.arange(instance.prefill_tokens, dtype=np.float64), (instance.layers, instance.prefill_tokens)
-    )
-
-
-def prompt_first(instance: Instance) -> Scores:
-    """Scores of the published static fill: token by token, all layers of one before the next."""
-    order = np.arange(instance.layers * instance.prefill_tokens, dtype=np.float64)
-    return -order.reshape(instance.prefill_tokens, instance.layers).T
-
-
-def first_use(instance: Instance) -> Scores:
-    """Scores of the fill that scans the decode trace: what is read first comes first.
-
-    As in the study, what is never read leaves its room to tokens still to be born.
-    """
-    from kvbound.policies.future import Future
-
-    scores = np.empty((instance.layers, instance.prefill_tokens))
-    for layer in range(instance.layers):
-        after = Future(instance.trace, layer).next_use(-1)[: instance.prefill_tokens]
-        scores[layer] = -(after.astype(np.float64) * instance.layers + layer)
-        scores[layer, after == instance.decode_steps] = -np.inf
-    return scores

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, first_use
+from kvbound.policies.base import Scores, Slot
 
 
 class Belady:

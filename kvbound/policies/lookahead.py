@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Birth, Ids, Scores, Slot, Wish, first_use, mask
+from kvbound.policies.base import Birth, Ids, Scores, Slot, Wish, mask
 
 
 def balanced_share(instance: Instance) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kvbound.errors import UsageError
+from kvbound.initial import prompt_first
 from kvbound.instance import Instance
-from kvbound.policies.base import Birth, Scores, Slot, Wish, mask, prompt_first
+from kvbound.policies.base import Birth, Scores, Slot, Wish, mask
 
 
 class Page:

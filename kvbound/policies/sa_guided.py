@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from kvbound.errors import UsageError
+from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Wish, first_use
+from kvbound.policies.base import Scores, Slot, Wish
 from kvbound.policies.lookahead import place_birth
 from kvbound.units import show
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvbound.initial import prompt_first
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Wish, prompt_first
+from kvbound.policies.base import Scores, Slot, Wish
 
 
 class Static:

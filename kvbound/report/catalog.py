@@ -14,8 +14,8 @@ from kvbound.report.tables import facts, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kvbound.llm import Llm
-    from kvbound.llm_config import Architecture
+    from kvbound.llm.config import Architecture
+    from kvbound.llm.model import Llm
     from kvbound.memory import Memory
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvbound.report import numbers
 from kvbound.report.result import bound_text, tokens_per_s
 from kvbound.report.tables import table
-from kvbound.result import Result, Status
-from kvbound.solvers import ranked, strongest, title
+from kvbound.result import Result, Status, ranked, strongest, title
 
 if TYPE_CHECKING:
     from rich.table import Table

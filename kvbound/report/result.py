@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from kvbound.report import numbers
 from kvbound.report.tables import facts
-from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.solvers import title
+from kvbound.result import Bound, BoundStatus, Result, Status, title
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,7 +11,7 @@ from kvbound.report.tables import facts, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kvbound.trace_info import LayerInfo, TraceInfo
+    from kvbound.trace.statistics import LayerInfo, TraceInfo
 
 
 def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:

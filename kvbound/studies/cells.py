@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from kvbound.certificate import write_certificate
 from kvbound.errors import InfeasibleError, InputError, UsageError
+from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
-from kvbound.published import PUBLISHED as POLICIES
 from kvbound.residency import Residency, large
-from kvbound.result import Bound, BoundStatus, Result
+from kvbound.result import Bound, BoundStatus, Result, strongest
 from kvbound.schedule import Schedule, write_schedule
-from kvbound.solvers import solve, strongest
-from kvbound.solvers.certificate import write_certificate
+from kvbound.solvers.portfolio import solve
 from kvbound.studies.fang2025 import Cell
 from kvbound.studies.record import (
     RULES,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from kvbound import __version__
 from kvbound.errors import InputError
+from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.fields import Fields
 from kvbound.instance_io import read_json, write_json
-from kvbound.published import PUBLISHED as POLICIES
 from kvbound.residency import large
 from kvbound.studies.fang2025 import Cell, Scale, published
+from kvbound.version import __version__
 
 SCHEMA: Final = "kvbound.study-cell/2"
 RULES: Final = ("static", "belady")

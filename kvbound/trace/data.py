@@ -120,6 +120,12 @@ class Trace:
         """Reads of each slot among past tokens, (steps, layers)."""
         return self._counts - self.own_reads()
 
+    def past_reads(self, layer: int) -> NDArray[np.bool_]:
+        """Which past tokens each step reads in a layer, (steps, tokens)."""
+        read, steps = bits.unpack(self.rows[layer], self.tokens).astype(bool), np.arange(self.decode_steps)
+        read[steps, self.prefill_tokens + steps] = False
+        return read
+
     def row_hashes(self) -> list[str]:
         """SHA-256 (hex) of each layer's packed rows."""
         return list(self._hashes)

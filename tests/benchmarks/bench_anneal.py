@@ -23,8 +23,8 @@ import kvbound as kv
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
-from kvbound.solvers._anneal_board import UNBORN, Board, board, schedule_of, tiers_of
-from kvbound.solvers._anneal_moves import (
+from kvbound.solvers.annealing.chains import Chains
+from kvbound.solvers.annealing.layout import (
     DRAWS,
     LONGEST,
     LOOK,
@@ -32,11 +32,15 @@ from kvbound.solvers._anneal_moves import (
     PROBES,
     ROW,
     STRIDE,
+    UNBORN,
     VICTIMS,
-    anneal,
+    Board,
+    board,
+    schedule_of,
+    tiers_of,
 )
-from kvbound.solvers._anneal_state import Chains
-from kvbound.solvers.annealing import solve_annealing
+from kvbound.solvers.annealing.solve import solve_annealing
+from kvbound.solvers.annealing.tempering import anneal
 
 NAMES = ("swap-2x48-c30-b64", "native-r15-c25-b64-n64", "native-r15-c25-b64")
 HEAT = 0.15
@@ -137,7 +141,7 @@ class Plain:
 
 
 class Picky(Plain):
-    """The same with the moves of `_anneal_moves`."""
+    """The same with the moves of `moves`."""
 
     def __init__(self, setting: Board, states: Chains) -> None:
         super().__init__(setting, states)

@@ -17,13 +17,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kvbound.certificate import Certificate
 from kvbound.checker import check
-from kvbound.cost import ideal
+from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Rules
 from kvbound.instance_io import make_instance
 from kvbound.kernels import Kernel, pick
-from kvbound.solvers.certificate import Certificate
-from kvbound.solvers.dual import evaluate, solve_dual
+from kvbound.solvers.lagrangian.bound import evaluate, solve_dual
 from kvbound.trace import bits
 from kvbound.workloads import Fang2025
 

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 
 import kvbound as kv
 from kvbound.cli.console import Bar
-from kvbound.cost import ideal
+from kvbound.cost.ideal import ideal
 from kvbound.result import peak_rss_bytes
 from kvbound.studies import fang2025
 

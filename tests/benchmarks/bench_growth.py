@@ -23,15 +23,15 @@ from threading import Event, Thread
 
 import numpy as np
 
+from kvbound.bitsets.two_tier import Play
 from kvbound.checker import check
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import silent
 from kvbound.simulation import simulate
-from kvbound.solvers import _balance as balance
-from kvbound.solvers._play import Play
-from kvbound.solvers._respond import SWEEPS, respond
-from kvbound.solvers.dual import evaluate, tune
+from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.lagrangian.bound import evaluate, tune
+from kvbound.solvers.pricing.best_response import SWEEPS, respond
 from tests.benchmarks.bench_pricing import instance
 
 COLUMNS = ("dual", "check", "sweep", "balance", "sa-guided", "replay", "bound MB", "prices MB")

@@ -15,13 +15,13 @@ import time
 import numpy as np
 
 import kvbound as kv
+from kvbound.bitsets.two_tier import Play
+from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.progress import silent
-from kvbound.slotcost import SlotCost
-from kvbound.solvers import _balance as balance
-from kvbound.solvers._play import Play
-from kvbound.solvers._respond import SWEEPS, respond
-from kvbound.solvers.dual import tune
+from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.lagrangian.bound import tune
+from kvbound.solvers.pricing.best_response import SWEEPS, respond
 
 ITEM = 16384
 WEIGHTS, ROOM, PROMPT = 162_889_728, 16_577, 31_346

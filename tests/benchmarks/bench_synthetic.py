@@ -19,7 +19,7 @@ import numpy as np
 
 from kvbound import workloads
 from kvbound.trace import Trace, bits, read_trace, write_trace
-from kvbound.trace_info import trace_info
+from kvbound.trace.statistics import trace_info
 from kvbound.workloads import Fang2025
 
 Answer = TypeVar("Answer")

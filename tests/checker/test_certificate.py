@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbound.certificate import FULL
 from kvbound.checker import Report, check
 from kvbound.instance import Instance, Migration, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.result import Status
-from kvbound.solvers.brute import solve_brute
-from kvbound.solvers.certificate import FULL
-from kvbound.solvers.dual import solve_dual
-from kvbound.solvers.exact import solve_exact
+from kvbound.solvers.lagrangian.bound import solve_dual
+from kvbound.solvers.mip.exact import solve_exact
+from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.workloads import RandomSwap
 from tests.strategies import rule_combinations, tiny_instance
 

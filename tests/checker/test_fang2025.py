@@ -15,13 +15,14 @@ from kvbound.checker import Report, check
 from kvbound.errors import InfeasibleError
 from kvbound.fang2025 import Run, Setting, simulate, write_log
 from kvbound.instance import Instance, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.trace import Trace
 from tests.fang2025.cases import Case, cases
+from tests.paths import DATA
 
-DATA = Path(__file__).parent.parent / "data" / "fang2025"
-REFERENCE: dict[str, Any] = json.loads((DATA / "reference.json").read_text())["traces"]
+STUDY = DATA / "fang2025"
+REFERENCE: dict[str, Any] = json.loads((STUDY / "reference.json").read_text())["traces"]
 WITH_LOG = ["static", "reactive", "page", "lookahead-one", "sa-guided"]
 Arrays = dict[str, Any]
 
@@ -55,7 +56,7 @@ def reference(name: str) -> tuple[Setting, Trace]:
     config, derived = entry["config"], entry["derived"]
     layers, steps = config["L"], config["N"]
     reads: list[list[list[int]]] = [[[] for _ in range(layers)] for _ in range(steps)]
-    with (DATA / entry["file"]).open() as lines:
+    with (STUDY / entry["file"]).open() as lines:
         for row in csv.DictReader(lines):
             reads[int(row["n"]) - config["N_pre"]][int(row["l"])] = json.loads(row["read_kv"])
     setting = Setting(

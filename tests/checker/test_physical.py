@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.checker import Report, check, check_schedule
-from kvbound.cost import evaluate
+from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Instance, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers, write_schedule
 from kvbound.trace import Trace

@@ -15,7 +15,7 @@ from kvbound.instance import Instance
 from kvbound.instance_io import read_instance
 from kvbound.result import Result
 from kvbound.schedule import file_arrays
-from kvbound.solvers import solve
+from kvbound.solvers.portfolio import solve
 from tests.strategies import tiny_instance
 
 UNVERIFIED = {

@@ -14,8 +14,8 @@ from kvbound.checker import Report, check
 from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
 from kvbound.schedule import Schedule
-from kvbound.solvers.brute import find_optimum
-from kvbound.solvers.dual import solve_dual
+from kvbound.solvers.lagrangian.bound import solve_dual
+from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.units import parse_bytes
 from tests.checker.test_certificate import any_multipliers
 from tests.cost_cases import checked

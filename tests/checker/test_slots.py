@@ -10,8 +10,8 @@ from scipy.optimize import linprog
 
 from kvbound.checker._inputs import Case, read_case
 from kvbound.checker._slots import busy_times, slot_times
+from kvbound.cost.slot import SlotCost
 from kvbound.memory import Memory, Tier
-from kvbound.slotcost import SlotCost
 from tests.strategies import tiny_instance
 
 

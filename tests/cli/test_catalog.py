@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from kvbound.catalog import Kind, memory, names
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.policies import POLICIES
-from kvbound.solvers import METHODS
+from kvbound.solvers.registry import METHODS
 from tests.cli.conftest import Run
 
 SECTIONS = {

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Run, document
+from tests.paths import DATA
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_a_false_result_is_rejected(run: Run, small: Path, tmp_path: Path) -> No
 
 def test_an_input_that_failed_in_use(run: Run) -> None:
     """Accurate files beside a result that claims a bound of 1e9 s, certified, for another instance."""
-    data = Path(__file__).parents[1] / "data" / "false-result"
+    data = DATA / "false-result"
     ran = run("check", data / "base.json", data / "out")
     assert ran.code == 6
     assert "bound.time_s is claimed to be 1000000000.0, but the certificate proves only" in ran.out

@@ -8,7 +8,7 @@ import pytest
 from kvbound.cli import reproduce
 from kvbound.errors import install_command
 from kvbound.report import study_plots
-from kvbound.studies import runs as runner
+from kvbound.studies import runs
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import SCALES, TABLES, Cell, Scale
 from kvbound.studies.record import Ran, _digest
@@ -53,7 +53,7 @@ def test_out_and_resumption(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     with (out / "cells.csv").open() as file:
         rows = {row["cell"]: row for row in csv.DictReader(file)}
     assert float(rows["paper"]["bound_s"]) <= float(rows["paper"]["physical_static_time_s"])
-    monkeypatch.setattr(runner, "run_cell", _must_not_run)
+    monkeypatch.setattr(runs, "run_cell", _must_not_run)
     again = run("reproduce", "fang2025", *QUICK, "--out", out)
     assert (again.code, again.out) == (0, first.out)
     assert contents(out) == files
@@ -72,7 +72,7 @@ def test_interrupted_it_keeps_what_is_done(run: Run, tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return run_cell(cell, *rest)
 
-    monkeypatch.setattr(runner, "run_cell", second_stops)
+    monkeypatch.setattr(runs, "run_cell", second_stops)
     ran = run("reproduce", "fang2025", *QUICK, "--out", tmp_path, "--json")
     assert ran.code == 130
     assert [record["cell"] for record in ran.json["cells"]] == ["layers-12"]
@@ -180,7 +180,7 @@ def test_on_a_full_disk_it_prints_what_it_has(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "paper.json")
 
-    monkeypatch.setattr(runner, "store", full)
+    monkeypatch.setattr(runs, "store", full)
     ran = run("reproduce", "fang2025", *QUICK, "--out", tmp_path, "-q")
     assert (ran.code, ran.err) == (2, "kvbound: paper.json: No space left on device\n")
     assert "| layers-12" in ran.out

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, document
+from tests.paths import DATA
 
 
 def test_options_are_typed_by_their_defaults(run: Run, small: Path) -> None:
@@ -54,7 +55,7 @@ def published(run: Run, tmp_path: Path) -> Path:
     """An instance of the study, under its accounting."""
     llm = document()["llm"] | {"weight_read_bytes_per_layer": 1_000_000}
     (tmp_path / "llm.json").write_text(json.dumps(llm))
-    trace = Path(__file__).parents[1] / "data" / "fang2025" / "t1_L2_p128_n128_s60_low.csv"
+    trace = DATA / "fang2025" / "t1_L2_p128_n128_s60_low.csv"
     parts = ("--memory", "gh200-paper", "--llm", tmp_path / "llm.json", "--trace", trace)
     made = run(
         "instance", "make", *parts, "--rule", "accounting=fang2025", "--capacity", "50%",

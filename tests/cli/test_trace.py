@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kvbound.trace import Trace, read_trace, write_trace
-from kvbound.trace_info import trace_info
+from kvbound.trace.statistics import trace_info
 from tests.cli.conftest import READS, Run, contents
 
 CSV = 'n,l,read_kv\n4,0,"[3,0]"\n4,1,[1]\n5,0,[]\n5,1,"[4,2,0]"\n'

@@ -14,7 +14,7 @@ from kvbound.checker import check_fang2025
 from kvbound.errors import InfeasibleError
 from kvbound.fang2025 import Setting, simulate, write_log
 from kvbound.instance import Instance, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from tests.fang2025.cases import Case, cases
 

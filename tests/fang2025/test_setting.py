@@ -11,7 +11,7 @@ import pytest
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fang2025 import Setting
 from kvbound.instance import Instance, Rules
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.trace import Trace
 

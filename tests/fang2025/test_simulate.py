@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from kvbound.fang2025 import POLICIES, Run, Setting, simulate
 from kvbound.trace import Trace, read_trace
 from tests.fang2025.cases import Case, cases
 from tests.fang2025.oracle import Endless
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[1] / "data" / "fang2025"
-REFERENCE: dict[str, Any] = json.loads((DATA / "reference.json").read_text())["traces"]
+STUDY = DATA / "fang2025"
+REFERENCE: dict[str, Any] = json.loads((STUDY / "reference.json").read_text())["traces"]
 EXACT = {
     "static": "static",
     "reactive": "reactive",
@@ -43,7 +43,7 @@ def reference(name: str) -> tuple[Setting, Trace, dict[str, Any]]:
         b_internal=config["B_ext_internal"] * 1e9,
         name=name,
     )
-    return setting, read_trace(DATA / entry["file"]), entry["results"]
+    return setting, read_trace(STUDY / entry["file"]), entry["results"]
 
 
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 
 import kvbound as kv
 from kvbound import library
+from kvbound.certificate import write_certificate
 from kvbound.instance_io import LIBRARY
 from kvbound.library import BestKnown
+from kvbound.models import columns
 from kvbound.policies import POLICIES
-from kvbound.result import Bound, Result
+from kvbound.result import Bound, Result, share_bound
 from kvbound.schedule import Schedule, read_schedule, write_schedule
-from kvbound.solvers import METHODS, MOST_COLUMNS, columns, share_bound
-from kvbound.solvers.certificate import write_certificate
+from kvbound.solvers.portfolio import MOST_COLUMNS
+from kvbound.solvers.registry import METHODS
 
 LIMIT_S = 120.0
 PROVED = 1e-4

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
+from kvbound.recording.attention import from_qk
+from kvbound.recording.library import LICENCE, RECORDINGS
 from kvbound.trace import Trace
-from kvbound.workloads.attention import from_qk
-from kvbound.workloads.recordings import LICENCE, RECORDINGS
 from tests.instances.layout import LINKS, document, scaled_llm
+from tests.paths import DATA
 
-RECORDINGS_HERE: Final = Path(__file__).parent.parent / "data" / "attention"
+RECORDINGS_HERE: Final = DATA / "attention"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cut:
     Parameters
     ----------
     recording
-        A name of `kvbound.workloads.recordings`.
+        A name of `kvbound.recording.library`.
     sequence
         Which of its sequences.
     percent

@@ -13,7 +13,7 @@ from kvbound.checker import check
 from kvbound.instance_io import LIBRARY, library
 from kvbound.library import BestKnown, best_known
 from kvbound.result import Result, Status
-from kvbound.solvers import METHODS
+from kvbound.solvers.registry import METHODS
 from kvbound.trace import read_trace
 from kvbound.workloads import Synthetic
 from tests.instances.build import build

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
-from kvbound.llm import Llm
+from kvbound.llm.model import Llm
 from kvbound.trace import Trace
 from tests.strategies import tiny_memory
 

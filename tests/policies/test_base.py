@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbound.initial import fill, first_use, prompt_first, recent_first
 from kvbound.instance import Initial, Instance
-from kvbound.policies.base import Scores, Slot, first_use, mask, prompt_first, recent_first
-from kvbound.simulation import fill, simulate
+from kvbound.policies.base import Scores, Slot, mask
+from kvbound.simulation import simulate
 from tests.policies.cases import medium_instance
 
 seeds = st.integers(0, 2**32 - 1)

@@ -6,8 +6,7 @@ from rich.console import Console
 
 from kvbound.report.comparison import compare_table, csv_text, document, reference, verdict
 from kvbound.report.result import describe
-from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status
-from kvbound.solvers import ranked
+from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status, ranked
 
 CASE = InstanceId("case", "0" * 64, 2, 4, 10, 100)
 

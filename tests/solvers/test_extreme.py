@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 
 import kvbound as kv
 from kvbound.checker import check
-from kvbound.cost import MOST_SPREAD, spread
+from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import InputError
 from kvbound.instance import Copies, Instance, Migration, Timing
 from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.solvers.brute import solve_brute
-from kvbound.solvers.certified import certify
-from kvbound.solvers.dual import tune
+from kvbound.solvers.lagrangian.bound import tune
+from kvbound.solvers.lagrangian.certify import certify
+from kvbound.solvers.reference.brute_force import solve_brute
+from tests.paths import DATA
 from tests.strategies import tiny_instance
 
-FILES = sorted((Path(__file__).parents[1] / "data" / "extreme").glob("*.json"))
+FILES = sorted((DATA / "extreme").glob("*.json"))
 seeds = st.integers(0, 2**32 - 1)
 
 

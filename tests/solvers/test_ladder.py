@@ -11,15 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.cost import evaluate, ideal
+from kvbound.bitsets.lanes import Lanes, limited
+from kvbound.cost.evaluate import evaluate
+from kvbound.cost.ideal import ideal
+from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
-from kvbound.models.indexed import Indexed
+from kvbound.models.time_indexed import Indexed
 from kvbound.policies import POLICIES
-from kvbound.slotcost import SlotCost
-from kvbound.solvers._dual_items import Lanes, limited
-from kvbound.solvers._highs import program
-from kvbound.solvers.brute import solve_brute
-from kvbound.solvers.dual import _items, solve_dual
+from kvbound.solvers.lagrangian.bound import _items, solve_dual
+from kvbound.solvers.mip.highs import program
+from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
 
 Floats = NDArray[np.float64]

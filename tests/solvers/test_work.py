@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import kvbound as kv
-from kvbound import solvers
+from kvbound.certificate import Certificate
 from kvbound.cli.output import save
 from kvbound.errors import UsageError
 from kvbound.result import Result
-from kvbound.solvers import run_all, solve
-from kvbound.solvers.certificate import Certificate
+from kvbound.solvers import portfolio
+from kvbound.solvers.portfolio import run_all, solve
 
 KERNELS = ["numpy", "numba"] if find_spec("numba") else ["numpy"]
 NAMES = [
@@ -73,7 +73,7 @@ def test_threads_of_the_dual(threads: int) -> None:
 
 
 def solvers_dual(instance: kv.Instance, sample: float | None, **options: Any) -> Certificate:
-    from kvbound.solvers.dual import tune
+    from kvbound.solvers.lagrangian.bound import tune
 
     return tune(instance, work=30, sample=sample, **options).certificate
 
@@ -84,7 +84,7 @@ def same(one: Certificate, other: Certificate) -> bool:
 
 @pytest.mark.parametrize("name", ["tiny-on-read", "tiny-blocks-exclusive"])
 def test_default_and_compare(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solvers, "MOST_COLUMNS", 0)  # pricing, then annealing
+    monkeypatch.setattr(portfolio, "MOST_COLUMNS", 0)  # pricing, then annealing
     instance, found = kv.read_instance(name), []
     for kernel in KERNELS:
         results = [solve(instance, work=3, gap=0.0, kernel=kernel)]

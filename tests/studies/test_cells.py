@@ -7,7 +7,7 @@ import pytest
 
 from kvbound.errors import InputError, UsageError
 from kvbound.result import Termination
-from kvbound.solvers import solve
+from kvbound.solvers.portfolio import solve
 from kvbound.studies import cells as runner
 from kvbound.studies import runs
 from kvbound.studies.cells import run_cell

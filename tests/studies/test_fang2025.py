@@ -6,18 +6,8 @@ import pytest
 
 from kvbound.fang2025 import Setting
 from kvbound.instance_io import read_instance
-from kvbound.solvers import solve
-from kvbound.studies.fang2025 import (
-    PAPER,
-    PUBLISHED,
-    SCALES,
-    TABLES,
-    Cell,
-    cells,
-    headline,
-    notes,
-    published,
-)
+from kvbound.solvers.portfolio import solve
+from kvbound.studies.fang2025 import PAPER, PUBLISHED, SCALES, TABLES, Cell, cells, headline, notes, published
 
 FULL, QUICK = SCALES["full"], SCALES["quick"]
 ALL = list(cells())

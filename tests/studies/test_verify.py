@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kvbound.errors import InputError, RejectedError, UsageError
-from kvbound.studies import runs as runner
+from kvbound.studies import runs
 from kvbound.studies.fang2025 import Cell, Scale
 from kvbound.studies.record import (
     Settings,
@@ -60,7 +60,7 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def must_not_run(cell: Cell, *_: Any) -> Any:
         raise AssertionError(cell.name)
 
-    monkeypatch.setattr(runner, "run_cell", must_not_run)
+    monkeypatch.setattr(runs, "run_cell", must_not_run)
     shutil.copytree(made, tmp_path / "study")
     return tmp_path / "study"
 

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,10 +5,11 @@ from hypothesis import strategies as st
 
 from kvbound import workloads
 from kvbound.trace import Trace, read_csv
-from kvbound.trace_info import trace_info
+from kvbound.trace.statistics import trace_info
 from kvbound.workloads import CountRule, RecordedLike
+from tests.paths import DATA
 
-DATA = Path(__file__).parent.parent / "data" / "attention"
+ATTENTION = DATA / "attention"
 
 
 def overlap(trace: Trace, lag: int) -> float:
@@ -23,7 +22,7 @@ def overlap(trace: Trace, lag: int) -> float:
 
 @pytest.mark.parametrize(("share", "name"), [(0.15, "top15"), (0.40, "top40")])
 def test_it_is_like_what_was_recorded(share: float, name: str) -> None:
-    recorded = read_csv(DATA / f"trace_native512_seq1_{name}.csv.gz")
+    recorded = read_csv(ATTENTION / f"trace_native512_seq1_{name}.csv.gz")
     spec = RecordedLike(5, 128, 384, sparsity=1 - share)
     made = workloads.make(spec)
     assert np.array_equal(made.counts(), recorded.counts())

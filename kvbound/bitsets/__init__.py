@@ -1,0 +1,1 @@
+"""Packed rows of bits: 64 tokens to a word."""

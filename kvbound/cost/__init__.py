@@ -1,0 +1,1 @@
+"""THE cost model: what a schedule moves, and how long that takes."""

@@ -1,0 +1,118 @@
+"""THE cost model: what a schedule of an instance costs under physical accounting.
+
+Layer by layer the reads, moves and births of every slot are counted in bytes; `SlotCost` turns the
+counts into seconds. Nothing else in the package computes times, and the checker does it on its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Counts, Loads, loads
+from kvbound.errors import InputError, KvboundError
+from kvbound.instance import Instance
+from kvbound.progress import Progress, silent
+from kvbound.result import Measures
+from kvbound.schedule import Schedule
+
+MOST_SPREAD = 1e8
+"""Spread up to which the tolerances of linear programs and the whole ticks of annealing mean something."""
+
+
+def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
+    """Seconds per slot, shape (steps, layers)."""
+    return SlotCost.of(instance).times(loads(instance, schedule).q)
+
+
+def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
+    """Cost a schedule.
+
+    Raises
+    ------
+    KvboundError
+        The schedule does not fit into the tiers.
+    """
+    return evaluate_loads(instance, loads(instance, schedule, progress))
+
+
+def evaluate_loads(instance: Instance, counted: Loads) -> Measures:
+    """Cost what a schedule moves.
+
+    Raises
+    ------
+    KvboundError
+        It does not fit into the tiers.
+    """
+    occupied = np.vstack([np.zeros_like(counted.start), counted.blocks.reshape(-1, instance.tiers)])
+    peak = (counted.start + occupied.cumsum(axis=0)).max(axis=0)
+    for room, used, tier in zip(instance.room, peak, instance.memory.tiers, strict=True):
+        if room is not None and used > room:
+            raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {room:,}")
+    return measures(instance, SlotCost.of(instance).times(counted.q), counted, peak)
+
+
+def measures(instance: Instance, times: NDArray[np.float64], counted: Loads, peak: Counts) -> Measures:
+    """Sum up slot times, shape (steps, layers), and loads."""
+    tiers = instance.memory.tiers
+    hit_bytes = counted.q[:, :, : len(tiers)].sum(axis=(0, 1))
+    weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
+    total = hit_bytes.sum()
+    peak_bytes = [instance.block_bytes * blocks for blocks in peak.tolist()]
+    peak_bytes[0] += int(instance.llm.weight_bytes)
+    return Measures(
+        time_s=float(times.sum()),
+        tpot_s=tpot(times.sum(axis=1)),
+        hit_rate={t.name: float(h / total) if total else 0.0 for t, h in zip(tiers, hit_bytes, strict=True)},
+        hit_rate_with_weights=float((hit_bytes[0] + weights) / (total + weights)) if total + weights else 0.0,
+        moved_bytes={
+            "up": int(counted.up.sum()) * instance.item_bytes,
+            "down": int(counted.down.sum()) * instance.item_bytes,
+        },
+        peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
+        utilisation=utilisation(instance, counted, float(times.sum())),
+    )
+
+
+def utilisation(instance: Instance, counted: Loads, time_s: float) -> dict[str, float]:
+    """Return the share of a decode time that each resource is busy."""
+    busy = SlotCost.of(instance).busy(counted.q).sum(axis=(0, 1))
+    share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)
+    return dict(zip(instance.memory.resources, share.tolist(), strict=True))
+
+
+def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:
+    """Return time per output token over steps, in seconds."""
+    p50, p95, p99 = np.percentile(step_times, [50, 95, 99])
+    return {
+        "mean": float(step_times.mean()),
+        "p50": float(p50),
+        "p95": float(p95),
+        "p99": float(p99),
+        "max": float(step_times.max()),
+    }
+
+
+def spread(instance: Instance) -> float:
+    """Return the longest of the tiers' latencies and times to read or write an item, over the shortest."""
+    cost, size = SlotCost.of(instance), instance.item_bytes
+    item = size * np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
+    times = np.concatenate([item, cost.latency[cost.latency > 0]])
+    return float(times.max() / times.min())
+
+
+def refuse_spread(instance: Instance, what: str) -> None:
+    """Refuse an instance whose times differ too much for a method.
+
+    Raises
+    ------
+    InputError
+        The spread is above `MOST_SPREAD`.
+    """
+    if (found := spread(instance)) > MOST_SPREAD:
+        raise InputError(
+            instance.name, "memory",
+            f"for {what} latencies and times per item that differ at most by a factor of {MOST_SPREAD:.0e}, "
+            f"not of {found:.1e}; policies, the methods pricing and dual, and the bound take any",
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""The ideal: time lower bounds in which placement is no constraint."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.arithmetic import combine
+from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import require_physical
+from kvbound.instance import Instance
+
+
+def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
+    """Seconds per slot if placement were no constraint, shape (steps, layers).
+
+    Every read and every birth is split over the tiers as suits the slot: a time lower bound for any
+    schedule under any capacity. With inclusive copies and two tiers this is everything in tier 0, but
+    for the births, which are only written through.
+
+    Raises
+    ------
+    UsageError
+        The instance has another accounting.
+    """
+    require_physical(instance)
+    transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(ideal_bytes(instance), -1, 0))
+    return np.asarray(transfer.max(axis=0) + ideal_latency(instance))
+
+
+def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
+    """Bytes per slot as `SlotCost.ideal_rows` takes them, shape (steps, layers, 3K)."""
+    tiers, size = instance.tiers, instance.item_bytes
+    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
+    q[:, :, 0] = instance.read_counts() * float(size)
+    q[:, :, tiers] = instance.llm.weight_reads
+    q[:, :, -1 if instance.inclusive else 2 * tiers] = size
+    return q
+
+
+def last_tier_bytes(instance: Instance) -> NDArray[np.float64]:
+    """Bytes per slot with all KV in the last tier, never moved, shape (steps, layers, 3K)."""
+    tiers, size = instance.tiers, float(instance.item_bytes)
+    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
+    q[:, :, tiers - 1] = instance.read_counts() * size
+    q[:, :, tiers] = instance.llm.weight_reads
+    q[:, :, -1] = size
+    return q
+
+
+def ideal_latency(instance: Instance) -> NDArray[np.float64]:
+    """Seconds of latency that a slot of each layer has under any placement, shape (layers,)."""
+    latency = SlotCost.of(instance).latency
+    touched = np.zeros((instance.layers, instance.tiers))
+    touched[:, 0], touched[:, -1] = instance.llm.weight_reads > 0, instance.inclusive
+    # every slot touches some tier, as it bears a token
+    return np.maximum(combine(latency[None], touched.T)[0], latency.min())
+
+
+def ideal(instance: Instance) -> float:
+    """Return the ideal decode time in seconds, a time lower bound."""
+    return float(ideal_slot_times(instance).sum())

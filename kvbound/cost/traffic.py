@@ -1,0 +1,187 @@
+"""What a schedule moves: bytes of every slot by tier and kind, counted layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import KvboundError, UsageError
+from kvbound.instance import Instance
+from kvbound.progress import Progress, silent
+from kvbound.schedule import Schedule
+
+Counts = NDArray[np.int64]
+_ROWS = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Loads:
+    """What every slot moves.
+
+    Attributes
+    ----------
+    q
+        Bytes read by holding tier, read without a choice, and written; shape (steps, layers, 3K), see
+        `kvbound.cost.slot`. Weights included.
+    up, down
+        Tokens moved to faster and slower tiers, shape (steps, layers).
+    blocks
+        Change of each tier's blocks after each slot, shape (steps, layers, K).
+    start
+        Blocks in each tier before the first slot, shape (K,).
+    """
+
+    q: NDArray[np.float64]
+    up: Counts
+    down: Counts
+    blocks: Counts
+    start: Counts
+
+
+def loads(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Loads:
+    """Count what a schedule moves; the schedule's rules are the checker's business.
+
+    Raises
+    ------
+    KvboundError
+        The schedule is not one of this instance: it names what is not there, or births are missing.
+    UsageError
+        The instance has another accounting.
+    """
+    require_physical(instance)
+    steps, layers, tiers = instance.decode_steps, instance.layers, instance.tiers
+    _check_names(instance, schedule)
+    q = np.zeros((steps, layers, 3 * tiers))
+    q[:, :, tiers] = instance.llm.weight_reads
+    up, down = np.zeros((2, steps, layers), np.int64)
+    blocks = np.zeros((steps, layers, tiers), np.int64)
+    first = schedule.initial[:, :: instance.granularity]
+    start = np.bincount(first.ravel(), minlength=tiers).astype(np.int64)
+    for layer in range(layers):
+        progress(layer, layers, "cost")
+        counts = _Layer(instance, schedule, layer)
+        q[:, layer, :tiers] += counts.hits() * float(instance.item_bytes)
+        counts.charge(q[:, layer], up[:, layer], down[:, layer])
+        counts.occupy(blocks[:, layer])
+    if instance.inclusive:
+        blocks[:, :, -1] = blocks.sum(axis=2)
+        start[-1] = first.size
+    return Loads(q, up, down, blocks, start)
+
+
+def require_physical(instance: Instance) -> None:
+    """Refuse an instance of another accounting."""
+    if not instance.physical:
+        raise UsageError(f"{instance.name}: schedules are costed and bounded under accounting physical only")
+
+
+def _check_names(instance: Instance, schedule: Schedule) -> None:
+    """Refuse layers, steps, tokens and tiers that the instance does not have."""
+    shape, tiers = (instance.layers, instance.prefill_tokens), instance.tiers
+    fits = schedule.initial.shape == shape and len(schedule.events) == instance.layers
+    if not fits or np.any(schedule.initial >= tiers):
+        raise KvboundError(f"a schedule of this instance starts with {shape} tokens in {tiers} tiers")
+    for layer, events in enumerate(schedule.events):
+        bad = (events.step < 0) | (events.step >= instance.decode_steps) | (events.tier >= tiers)
+        bad |= (events.token < 0) | (events.token > instance.prefill_tokens + events.step)
+        if bad.any():
+            raise KvboundError(f"layer {layer}: the schedule names a step, token or tier that is not there")
+
+
+class _Layer:
+    """The events of one layer, sorted out."""
+
+    def __init__(self, instance: Instance, schedule: Schedule, layer: int) -> None:
+        self.instance, self.layer = instance, layer
+        events, birth = schedule.events[layer], schedule.births(layer)
+        if not np.array_equal(events.step[birth], np.arange(instance.decode_steps)):
+            raise KvboundError(f"layer {layer}: a schedule has exactly one birth per step")
+        self.birth_tier = events.tier[birth]
+        self.tier_at_birth = np.concatenate([schedule.initial[layer], self.birth_tier])
+        self._set_moves(events.step[~birth], events.token[~birth], events.tier[~birth])
+
+    def _set_moves(self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]) -> None:
+        """Moves of single tokens: blocks spelled out, each with the tier it came from."""
+        size, prefill = self.instance.granularity, self.instance.prefill_tokens
+        self.block_step, self.block_tier = step, tier
+        self.block_from = self._previous(step, token, tier)
+        if size > 1:
+            each = np.minimum(size, prefill + step - token)  # those born by then
+            within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+            self.step, self.token = np.repeat(step, each), np.repeat(token, each) + within
+            self.tier, self.source = np.repeat(tier, each), np.repeat(self.block_from, each)
+        else:
+            self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
+
+    def _previous(
+        self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Tier each move starts from."""
+        order = np.lexsort((step, token))
+        before = np.empty_like(tier)
+        before[order[1:]] = tier[order[:-1]]
+        first = np.ones(len(order), bool)
+        first[1:] = token[order[1:]] != token[order[:-1]]
+        before[order[first]] = self.tier_at_birth[token[order[first]]]
+        return before
+
+    def hits(self) -> Counts:
+        """Reads of past tokens by the tier that holds them, shape (steps, K)."""
+        instance = self.instance
+        words = instance.trace.words(self.layer)
+        own = instance.trace.own_reads()[:, self.layer]
+        hits = np.zeros((len(words), instance.tiers), np.int64)
+        for start, stop, tier in self._residencies():
+            held = [np.packbits(tier == k, bitorder="little") for k in range(instance.tiers - 1)]
+            for k, mask in enumerate(held):
+                packed = np.zeros(words.shape[1] * 8, np.uint8)
+                packed[: len(mask)] = mask
+                hits[start:stop, k] = np.bitwise_count(words[start:stop] & packed.view(np.uint64)).sum(axis=1)
+        # a token's mask holds its birth tier from the start, since nothing reads it earlier; but
+        # the read of the step's own token is none
+        np.subtract.at(hits, (np.flatnonzero(own), self.birth_tier[own]), 1)
+        hits[:, -1] = instance.trace.past_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
+        return hits
+
+    def _residencies(self) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """Runs of steps in which the layer's residency does not change, at most _ROWS long."""
+        steps = self.instance.decode_steps
+        tier = self.tier_at_birth.copy()
+        edges = np.unique(np.concatenate([self.step + 1, np.arange(0, steps, _ROWS), [steps]]))
+        edges = edges[edges <= steps]
+        at = np.searchsorted(self.step, edges)
+        for n in range(len(edges) - 1):
+            moves = slice(at[n - 1] if n else 0, at[n])
+            tier[self.token[moves]] = self.tier[moves]
+            yield int(edges[n]), int(edges[n + 1]), tier
+
+    def charge(self, q: NDArray[np.float64], up: Counts, down: Counts) -> None:
+        """Add births and moves to the layer's q (steps, 3K), up and down (steps,)."""
+        instance, tiers, size = self.instance, self.instance.tiers, self.instance.item_bytes
+        forced, written = q[:, tiers : 2 * tiers], q[:, 2 * tiers :]
+        written[np.arange(len(q)), self.birth_tier] += size
+        if instance.inclusive:
+            written[self.birth_tier != tiers - 1, -1] += size
+        free = instance.inclusive & (self.tier == tiers - 1)
+        words = instance.trace.words(self.layer)
+        read = words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
+        moved = ~free & (self.tier != self.source)
+        unread = moved & ~read
+        np.add.at(forced, (self.step[unread], self.source[unread]), size)
+        np.add.at(written, (self.step[moved], self.tier[moved]), size)
+        rises = moved & (self.tier < self.source)
+        np.add.at(up, self.step[rises], 1)
+        falls = moved & (self.tier > self.source)
+        np.add.at(down, self.step[falls], 1)
+
+    def occupy(self, blocks: Counts) -> None:
+        """Set the layer's changes of occupancy, shape (steps, K)."""
+        instance = self.instance
+        born = np.arange(instance.prefill_tokens, instance.tokens)
+        opens = born % instance.granularity == 0
+        np.add.at(blocks, (np.flatnonzero(opens), self.birth_tier[opens]), 1)
+        np.add.at(blocks, (self.block_step, self.block_tier), 1)
+        np.add.at(blocks, (self.block_step, self.block_from), -1)

@@ -1,0 +1,92 @@
+"""The published annealing (arXiv 2508.13231): window and share of the ``sa-guided`` policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from kvbound.arithmetic import exp
+from kvbound.errors import UsageError
+from kvbound.fang2025.adapter import simulate_published
+from kvbound.instance import Instance
+from kvbound.progress import Progress, silent
+from kvbound.result import Result, Status, Termination
+
+EVALUATIONS = 8
+"""Simulations unless told otherwise; the study takes 40 on slices of its trace."""
+COOL = 0.95
+HOT_NS = 100.0
+FURTHER, MORE = 3, 0.3
+FEWEST_SHARE = 0.1
+
+
+class State(NamedTuple):
+    """Steps the policy looks ahead, and the share of the candidates it promotes."""
+
+    window: int
+    topk: float
+
+    def near(self, rng: np.random.Generator) -> State:
+        """Return a random neighbour."""
+        window = max(1, self.window + int(rng.integers(-FURTHER, FURTHER, endpoint=True)))
+        topk = float(np.clip(self.topk + rng.uniform(-MORE, MORE), FEWEST_SHARE, 1.0))
+        return State(window, topk)
+
+
+START = State(5, 0.5)
+
+
+def solve_published(
+    instance: Instance, evaluations: int, time_limit: float, seed: int, kernel: str | None, progress: Progress
+) -> Result:
+    """Anneal window and share as the study does; a state that comes again is not simulated again.
+
+    A worse state is accepted with probability exp(-delta / T), T falling from 100 by 5 % each time,
+    against totals in ns: in effect never.
+
+    Raises
+    ------
+    UsageError
+        There is not even one evaluation.
+    """
+    if evaluations < 1:
+        raise UsageError(f"annealing needs at least 1 evaluation, not {evaluations}")
+    begin, rng = time.perf_counter(), np.random.default_rng(seed)
+    known: dict[State, Result] = {}
+    current, ended, heat = START, Termination(), HOT_NS
+    try:
+        for n in range(evaluations):
+            state = current.near(rng) if n else START
+            luck = rng.random()
+            if state not in known:
+                about = {"method": "sa-guided", "seed": seed, "options": state._asdict()}
+                known[state] = simulate_published(
+                    instance, "sa-guided", about, kernel, silent, time.perf_counter()
+                )
+            if known[state].status is Status.INFEASIBLE:
+                break
+            worse = _ns(known[state]) - _ns(known[current])
+            current = state if worse < 0 or luck < float(exp(np.array(-worse / heat))) else current
+            heat *= COOL
+            best = min(known.values(), key=_ns)
+            progress(n + 1, evaluations, f"best {best.time_s:.6g} s")
+            if n + 1 < evaluations and time.perf_counter() - begin >= time_limit:
+                ended = Termination("limit", "time")
+                break
+    except KeyboardInterrupt:
+        if not known:
+            raise
+        ended = Termination("interrupted")
+    best = min(known.values(), key=_ns)
+    wall_s = time.perf_counter() - begin
+    if best.status is Status.INFEASIBLE:
+        return dataclasses.replace(best, method="anneal", options={"evaluations": evaluations}, wall_s=wall_s)
+    options = {**best.options, "evaluations": len(known)}
+    return dataclasses.replace(best, method="anneal", options=options, termination=ended, wall_s=wall_s)
+
+
+def _ns(result: Result) -> float:
+    return 1e9 * (result.time_s or 0.0)

@@ -1,0 +1,99 @@
+"""A model's architecture in bytes, layer by layer: what a ``config.json`` says to KV placement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kvbound.errors import InputError
+from kvbound.llm.model import Llm
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Cache and weights of every layer; layers may differ.
+
+    Parameters
+    ----------
+    name, model_type, source
+        The model's name, its type, and where the numbers come from.
+    kv_bytes_per_token
+        Bytes of one token's entry in the cache of each layer; 0 where a layer keeps none.
+    weight_read_bytes
+        Bytes of weights a token reads in each layer.
+    windows
+        Sliding window of each layer in tokens, None where attention is full.
+    parameters
+        Of the whole model.
+    weight_bytes
+        Bytes of all weights.
+    sources
+        Field of an `Llm` to how its number came about.
+    """
+
+    name: str
+    model_type: str
+    source: str
+    kv_bytes_per_token: tuple[int, ...]
+    weight_read_bytes: tuple[int, ...]
+    windows: tuple[int | None, ...]
+    parameters: int
+    weight_bytes: int
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def layers(self) -> int:
+        """Layers, with and without a cache."""
+        return len(self.kv_bytes_per_token)
+
+    @property
+    def kv_layers(self) -> int:
+        """Layers that keep a cache."""
+        return sum(size > 0 for size in self.kv_bytes_per_token)
+
+    def to_llm(self) -> Llm:
+        """The model as instances take it: one KV size for all layers.
+
+        Raises
+        ------
+        InputError
+            Layers differ in KV size, or some keep no cache.
+        """
+        sizes = sorted(set(self.kv_bytes_per_token))
+        if len(sizes) != 1:
+            shown = " and ".join(f"{size:,}" for size in sizes if size)
+            expected = "one KV size for all layers, all that instances take so far"
+            found = f"{shown} B in {self.kv_layers} of {self.layers} layers"
+            raise InputError(f"llm {self.name!r}", "kv_bytes_per_token_layer", f"{expected}, not {found}")
+        reads = self.weight_read_bytes
+        return Llm(
+            name=self.name,
+            layers=self.layers,
+            kv_bytes_per_token_layer=self.kv_bytes_per_token[0],
+            weight_bytes=self.weight_bytes,
+            weight_read_bytes_per_layer=reads[0] if len(set(reads)) == 1 else tuple(reads),
+            source=self.source,
+            sources=self.sources,
+            windows=self.windows,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Everything, as ``--json`` prints it: an `Llm`'s fields, lists where layers may differ."""
+        kept = list(self.kv_bytes_per_token)
+        windows = {"windows": list(self.windows)} if any(self.windows) else {}
+        return {
+            "name": self.name,
+            "model_type": self.model_type,
+            "layers": self.layers,
+            "kv_layers": self.kv_layers,
+            "kv_bytes_per_token_layer": kept[0] if len(set(kept)) == 1 else kept,
+            "kv_bytes_per_token_layers": kept,
+            "kv_bytes_per_token": sum(kept),
+            "parameters": self.parameters,
+            "weight_bytes": self.weight_bytes,
+            "weight_read_bytes_per_layer": list(self.weight_read_bytes),
+            **windows,
+            "source": self.source,
+            "sources": dict(self.sources),
+        }

@@ -1,0 +1,180 @@
+"""What a language model's decoding asks of memory: KV bytes per token, weights per layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+from kvbound.fields import MAX_BYTES, Fields, located, show
+from kvbound.units import UnitError, exact_share, whole_up
+
+MAX_LAYERS: Final = 4096
+MAX_KV_BYTES: Final = 2**40
+# follow from the other fields, or describe the model
+_DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers", "parameters")
+
+
+@dataclass(frozen=True)
+class Llm:
+    """A language model as far as KV placement sees it.
+
+    Parameters
+    ----------
+    name
+        For people; catalog entries go by it.
+    layers
+        Layers that keep a KV cache.
+    kv_bytes_per_token_layer
+        Bytes of one token's KV entry in one layer (s).
+    weight_bytes
+        Bytes of weights that stay in tier 0. Rounded up to an int.
+    weight_read_bytes_per_layer
+        Bytes of weights read from tier 0 in every slot: one number for all layers, or one per layer.
+    source
+        What this is and where its numbers come from.
+    sources
+        Dotted field to the origin of its number.
+    windows
+        Sliding window of each layer in tokens, None where attention is full; empty if not known.
+        Describes the model; which tokens are read is the trace's to say.
+    config
+        The fields of the model's published ``config.json`` that the numbers follow from.
+
+    Raises
+    ------
+    InputError
+        If a number is not finite, negative or absurd, or the parts do not fit together.
+    """
+
+    name: str
+    layers: int
+    kv_bytes_per_token_layer: int
+    weight_bytes: float
+    weight_read_bytes_per_layer: float | tuple[float, ...]
+    source: str = field(default="", compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    windows: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._require("layers", self.layers, 1, MAX_LAYERS)
+        self._require("kv_bytes_per_token_layer", self.kv_bytes_per_token_layer, 1, MAX_KV_BYTES)
+        try:
+            object.__setattr__(self, "weight_bytes", whole_up(self.weight_bytes))
+        except UnitError as error:
+            raise self._error("weight_bytes", str(error)) from None
+        self._require("weight_bytes", self.weight_bytes, 0, MAX_BYTES)
+        reads = self.weight_read_bytes_per_layer
+        for value in reads if isinstance(reads, tuple) else (reads,):
+            self._require("weight_read_bytes_per_layer", value, 0, MAX_BYTES)
+        if isinstance(reads, tuple):
+            self._one_each("weight_read_bytes_per_layer", len(reads))
+        if self.windows:
+            self._one_each("windows", len(self.windows))
+
+    def _one_each(self, what: str, count: int) -> None:
+        if count != self.layers:
+            raise self._error(what, f"one entry for each of the {self.layers} layers, not {count}")
+
+    def _require(self, what: str, value: float, low: float, high: float) -> None:
+        whole = what not in ("layers", "kv_bytes_per_token_layer") or isinstance(value, (int, np.integer))
+        if not (whole and low <= value <= high):  # false for NaN, too
+            raise self._error(what, f"{low:,} to {high:,}, not {show(value)}")
+
+    def _error(self, what: str, expected: str) -> InputError:
+        return InputError(f"llm {self.name!r}", what, expected)
+
+    @property
+    def weight_reads(self) -> NDArray[np.float64]:
+        """Bytes of weights read in a slot of each layer, ``(layers,)``."""
+        return np.broadcast_to(np.asarray(self.weight_read_bytes_per_layer, np.float64), self.layers).copy()
+
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of the KV entries of `tokens` tokens in all layers."""
+        return int(self.layers) * int(tokens) * int(self.kv_bytes_per_token_layer)
+
+    def room_for_share(self, share: float | Fraction, tokens: int) -> int:
+        """Capacity that holds the resident weights and a `share` of the KV of `tokens` tokens, bytes.
+
+        The share is taken exactly (0.3 is three tenths), its bytes to the nearest whole one.
+        """
+        return int(self.weight_bytes) + round(exact_share(share) * self.kv_bytes(tokens))
+
+    @classmethod
+    def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
+        """Read the form that instance files and the catalog have.
+
+        Parameters
+        ----------
+        mapping
+            ``name``, ``layers``, ``kv_bytes_per_token_layer``, ``weight_bytes`` and
+            ``weight_read_bytes_per_layer`` (a number or a list of one per layer); optionally ``source``,
+            ``sources``, ``windows``, ``config``, and what `kvbound.llm.config.Architecture.to_mapping`
+            adds. Numbers are bytes; text carries a unit.
+        file, field
+            Where `mapping` stands, for messages.
+
+        Raises
+        ------
+        InputError
+            Naming the field and what was expected there.
+        """
+        fields = Fields(mapping, file, field)
+        sources, config = fields.child("sources", {}), fields.child("config", {})
+        llm: dict[str, Any] = {
+            "name": fields.name("name"),
+            "layers": fields.integer("layers", 1, MAX_LAYERS),
+            "kv_bytes_per_token_layer": _whole_bytes(fields, "kv_bytes_per_token_layer"),
+            "weight_bytes": math.ceil(fields.bytes("weight_bytes")),
+            "weight_read_bytes_per_layer": _weight_reads(fields),
+            "source": fields.text("source", ""),
+            "sources": {path: sources.text(path) for path in sources},
+            "windows": _windows(fields),
+            "config": {key: config.raw(key) for key in config},
+        }
+        for key in _DERIVED:
+            fields.has(key)
+        fields.done()
+        with located(file, field):
+            return cls(**llm)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The part that matters to schedules, in bytes: what `expanded` files hold."""
+        return {
+            "name": self.name,
+            "layers": self.layers,
+            "kv_bytes_per_token_layer": self.kv_bytes_per_token_layer,
+            "weight_bytes": self.weight_bytes,
+            "weight_read_bytes_per_layer": self.weight_reads.tolist(),
+        }
+
+
+def _whole_bytes(fields: Fields, key: str) -> int:
+    size = fields.bytes(key)
+    if not (1 <= size <= MAX_KV_BYTES and size.denominator == 1):
+        found = show(fields.raw(key))
+        raise fields.error(key, f"a whole number of bytes from 1 to {MAX_KV_BYTES:,}, not {found}")
+    return int(size)
+
+
+def _weight_reads(fields: Fields) -> float | tuple[float, ...]:
+    key = "weight_read_bytes_per_layer"
+    value = fields.raw(key, "a size, or a list of one per layer")
+    if not isinstance(value, (list, tuple)):
+        return float(fields.bytes(key))
+    return tuple(float(Fields({key: size}, fields.file, fields.field).bytes(key)) for size in value)
+
+
+def _windows(fields: Fields) -> tuple[int | None, ...]:
+    values = fields.items("windows", ())
+    for value in values:
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise fields.error("windows", f"tokens, or null for full attention, per layer, not {show(value)}")
+    return tuple(values)

@@ -1,0 +1,139 @@
+"""What every form of the program is made from, in units that suit the solver.
+
+Bytes are in units of one token's KV, time in units of what the tier quickest to read takes for that: a
+slot's raw seconds would fall under the solver's tolerances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.arithmetic import combine
+from kvbound.cost.evaluate import refuse_spread
+from kvbound.cost.ideal import ideal_slot_times
+from kvbound.cost.slot import SlotCost
+from kvbound.initial import fill, prompt_first
+from kvbound.instance import Copies, Initial, Instance, Migration, Rules
+from kvbound.models.sparse import Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What both forms of the program, matrix and Pyomo, are made from.
+
+    Attributes
+    ----------
+    unit_s
+        Seconds per unit of time.
+    facets
+        Rows in units, shape (V, 3K): slot time >= facet @ (served, extra, written).
+    latency
+        Units of time per tier, shape (K,).
+    weights
+        Weight reads per layer in units, shape (layers,).
+    ideal
+        Time lower bound of each slot in units, whatever the placement, shape (steps, layers).
+    prompt
+        Fixed tiers of the prompt's blocks, shape (layers, prompt blocks), or None if free.
+    """
+
+    instance: Instance
+    unit_s: float
+    facets: NDArray[np.float64]
+    latency: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    ideal: NDArray[np.float64]
+    prompt: NDArray[np.uint8] | None
+
+    @classmethod
+    def of(cls, instance: Instance) -> Facts:
+        """Gather them.
+
+        Raises
+        ------
+        InputError
+            The times differ too much for a solver's tolerances.
+        """
+        refuse_spread(instance, "a program")
+        cost = SlotCost.of(instance)
+        unit = instance.item_bytes * float(cost.read_costs.max(axis=1).min())
+        rules = instance.rules
+        if cost.latency.any():
+            # hits are diverted tier by tier, so the split is the program's own
+            cost = SlotCost(instance.memory, Rules(copies=Copies.EXCLUSIVE, timing=rules.timing))
+        fixed = rules.initial is Initial.PREFILL_FIRST
+        return cls(
+            instance=instance,
+            unit_s=unit,
+            facets=cost.facets * (instance.item_bytes / unit),
+            latency=cost.latency / unit,
+            weights=instance.llm.weight_reads / instance.item_bytes,
+            ideal=ideal_slot_times(instance) / unit,
+            prompt=fill(instance, prompt_first(instance)) if fixed else None,
+        )
+
+    @cached_property
+    def counts(self) -> Ints:
+        """Past tokens read in each slot, shape (steps, layers)."""
+        return self.instance.read_counts()
+
+    @cached_property
+    def reads(self) -> Ints:
+        """Past tokens read of each block, shape (steps, layers, blocks)."""
+        instance = self.instance
+        starts = np.arange(0, instance.tokens, instance.granularity)
+        layers = [instance.trace.past_reads(layer).astype(np.int64) for layer in range(instance.layers)]
+        return np.stack([np.add.reduceat(bits, starts, axis=1) for bits in layers], axis=1)
+
+    @cached_property
+    def born(self) -> Ints:
+        """Tokens of each block born before each step, shape (steps, blocks)."""
+        past = self.instance.prefill_tokens + np.arange(self.instance.decode_steps)
+        begin = np.arange(self.instance.blocks) * self.instance.granularity
+        return np.clip(past[:, None] - begin, 0, self.instance.granularity)
+
+    @cached_property
+    def first(self) -> Ints:
+        """Step at which each block begins; -1 for the prompt's, shape (blocks,)."""
+        begin = np.arange(self.instance.blocks) * self.instance.granularity
+        return np.maximum(begin - self.instance.prefill_tokens, -1)
+
+    @property
+    def prompt_blocks(self) -> int:
+        """Blocks that begin in the prompt."""
+        return int(np.count_nonzero(self.first < 0))
+
+    def arrows(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
+        """Pairs of tiers a block may move between in a slot."""
+        tiers, migration = self.instance.tiers, self.instance.rules.migration
+        if migration is Migration.NONE or self.first[block] >= step:
+            return []
+        up = migration is Migration.PREFETCH or self.reads[step, layer, block] > 0
+        return [(a, k) for a in range(tiers) for k in range(tiers) if a < k or (a > k and up)]
+
+
+def count_cuts(facts: Facts, step: int, layer: int) -> list[tuple[float, float]]:
+    """Cuts time >= slope * misses + least of a slot in whole misses, nothing moved, two tiers.
+
+    T(m) is the least time with m reads from the slower tier. It is a maximum of affine functions,
+    so convex; between whole m the chord holds too, and lies above T wherever T bends there.
+    """
+    reads = int(facts.counts[step, layer])
+    whole = np.arange(reads + 1, dtype=float)
+    chord = _times(facts, layer, reads, whole)
+    between = _times(facts, layer, reads, whole[:-1] + 0.5)
+    slopes = np.diff(chord)
+    bends = np.flatnonzero(chord[:-1] + slopes / 2 > between * (1 + 1e-9))
+    return [(float(slopes[m]), float(chord[m] - slopes[m] * m)) for m in bends]
+
+
+def _times(facts: Facts, layer: int, reads: int, misses: NDArray[np.float64]) -> NDArray[np.float64]:
+    q = np.zeros((len(misses), 6))
+    q[:, 0], q[:, 1], q[:, 2] = reads - misses, misses, facts.weights[layer]
+    if facts.instance.inclusive:
+        q[:, 5] = 1
+    return combine(facts.facets, q.T).max(axis=0)

@@ -1,0 +1,108 @@
+"""Slot times in whole counts: a miss is a whole item, and so is what enters tier 0.
+
+With two tiers and inclusive copies a slot's time is T(m, z) = max over facets of an affine function of
+its misses m and entries z. Its convex hull over whole (m, z) lies above T wherever T bends between
+whole counts: on a slow link one miss costs as much as tens of hits, and a relaxation in facets alone
+hides half a miss in every slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.spatial import ConvexHull
+
+from kvbound.arithmetic import combine
+from kvbound.models.sparse import Floats
+
+Hull = Callable[[int, int, int], Floats]
+
+BEND = 1e-9
+"""Smaller bends and slopes, relative to the largest time, are rounding."""
+
+
+def hulls(facets: Floats, weights: Floats) -> Hull:
+    """Return a function of layer, reads and most entries of a slot to its hull, computed once each.
+
+    Parameters
+    ----------
+    facets
+        As in `kvbound.models.coefficients.Facts`, of two tiers, shape (V, 6).
+    weights
+        Weight reads per layer, shape (layers,).
+
+    Returns
+    -------
+    Hull
+        Its rows mean time >= row @ (1, misses, entries), shape (rows, 3).
+    """
+    known: dict[tuple[float, int, int], Floats] = {}
+
+    def hull(layer: int, reads: int, entries: int) -> Floats:
+        # a roomier box is valid too, and shared by more slots
+        key = float(weights[layer]), reads, min(1 << entries.bit_length(), reads + 1)
+        if key not in known:
+            known[key] = whole_hull(affine(facets, key[0], reads), reads, entries)
+        return known[key]
+
+    return hull
+
+
+def affine(facets: Floats, weight: float, reads: int) -> Floats:
+    """Return a slot's facets as rows of (1, misses, entries), shape (V, 3)."""
+    served, missed, weigh, _, written, through = facets.T
+    return np.column_stack([served * reads + weigh * weight + through, missed - served, written])
+
+
+def whole_hull(rows: Floats, misses: int, entries: int) -> Floats:
+    """Return the lower convex hull of max(rows @ (1, m, z)) over whole m <= misses and z <= entries.
+
+    Returns
+    -------
+    ndarray
+        Undominated rows of (1, m, z), shape (n, 3); none where the time is the same everywhere.
+    """
+    size = np.array([max(misses, 1), max(entries, 1)])
+    points = _vertices(rows, *size.tolist())
+    time = _times(rows, points)
+    least, most = float(time.min()), float(time.max())
+    if most - least <= BEND * most:
+        return np.empty((0, 3))
+    # all to the unit cube, under a lid that makes the hull a body
+    lid = np.array([[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]])
+    body = np.vstack([np.column_stack([points / size, (time - least) / (most - least)]), lid])
+    planes = ConvexHull(body).equations
+    planes = planes[planes[:, 2] < -BEND]
+    slopes = -planes[:, :2] / planes[:, 2:3] * (most - least) / size
+    slopes[slopes < BEND * most] = 0.0
+    found = np.unique(np.round(slopes / most, 12), axis=0) * most
+    found = found[found.any(axis=1)]
+    # as high as every whole point allows
+    offset = (time - combine(found, points.T)).min(axis=1)
+    return np.column_stack([offset, found])
+
+
+def _vertices(rows: Floats, misses: int, entries: int) -> Floats:
+    """Whole points at which the time bends along both axes: every vertex of the hull is among them."""
+    m = np.arange(misses + 1.0)
+    candidates = [np.zeros_like(m), np.full_like(m, entries)]
+    for n, (a, b, c) in enumerate(rows):
+        for other_a, other_b, other_c in rows[:n]:
+            if abs(c - other_c) > BEND * abs(c + other_c):
+                meet = np.clip(((a - other_a) + (b - other_b) * m) / (other_c - c), 0, entries)
+                candidates += [np.floor(meet), np.ceil(meet)]
+    points = np.unique(np.column_stack([np.tile(m, len(candidates)), np.concatenate(candidates)]), axis=0)
+    time = _times(rows, points)
+    for axis, end in ((0, misses), (1, entries)):
+        step = np.eye(2)[axis]
+        bend = _times(rows, points - step) + _times(rows, points + step) - 2 * time
+        at_end = (points[:, axis] == 0) | (points[:, axis] == end)
+        keep = at_end | (bend > BEND * time)
+        points, time = points[keep], time[keep]
+    return points
+
+
+def _times(rows: Floats, points: Floats) -> Floats:
+    times: Floats = (combine(rows[:, 1:], points.T) + rows[:, :1]).max(axis=0)
+    return times

@@ -1,0 +1,223 @@
+"""The placement problem as a Pyomo model, to read, to change and to add constraints to.
+
+It is the program of `kvbound.models.time_indexed` written out constraint by constraint, with the same
+names; a test holds the two to the same matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+
+from kvbound.instance import Instance, Migration
+from kvbound.models.coefficients import Facts, count_cuts
+
+Index = tuple[int, ...]
+
+
+def indexed_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel:
+    """Return the model over steps j, layers l, blocks b and tiers k.
+
+    Parameters
+    ----------
+    instance
+        Under physical accounting.
+    cuts
+        Add the count cuts.
+
+    Returns
+    -------
+    pyomo.environ.ConcreteModel
+        ``x[j, l, b, k]``: block b is in tier k < K-1 after slot (j, l), j = -1 at the start.
+        ``move[j, l, b, a, k]``: it goes from a to k in that slot. ``served``, ``extra`` and
+        ``written[j, l, k]``: KV read that is held in tier k, other reads, writes, in units of one
+        token's KV. ``time[j, l]``: in units of ``unit_s`` seconds; ``total`` is their sum.
+    """
+    facts = Facts.of(instance)
+    model = pyo.ConcreteModel(name=instance.name)
+    model.unit_s = pyo.Param(initialize=facts.unit_s)
+    _states(model, facts)
+    _traffic(model, facts)
+    _times(model, facts, cuts=cuts)
+    _capacity(model, facts)
+    model.total = pyo.Objective(expr=pyo.quicksum(model.time[slot] for slot in model.slots))
+    return model
+
+
+def _states(model: Any, facts: Facts) -> None:
+    """Where blocks are, and how they move."""
+    instance = facts.instance
+    fast, still = range(instance.tiers - 1), instance.rules.migration is Migration.NONE
+    blocks, layers = range(instance.blocks), range(instance.layers)
+    steps = range(-1, instance.decode_steps)
+    keys = [
+        (j, n, b, k)
+        for j in steps for n in layers for b in blocks for k in fast
+        if (facts.first[b] == j if still else facts.first[b] <= j)
+    ]  # fmt: skip
+    model.x = pyo.Var(keys, domain=pyo.Binary)
+    if facts.prompt is not None:
+        for j, n, b, k in keys:
+            if j < 0:
+                model.x[j, n, b, k].setlb(float(facts.prompt[n, b] == k))
+                model.x[j, n, b, k].setub(float(facts.prompt[n, b] == k))
+
+    def state(j: int, n: int, b: int, k: int) -> Any:
+        """Whether block b is in tier k after slot (j, n), as an expression."""
+        at = int(facts.first[b]) if still else j
+        if k < instance.tiers - 1:
+            return model.x[at, n, b, k]
+        return 1 - pyo.quicksum(model.x[at, n, b, f] for f in fast)
+
+    model.state = state
+    if len(fast) > 1:
+        places = sorted({key[:3] for key in keys})
+        model.one = pyo.Constraint(
+            places, rule=lambda m, j, n, b: pyo.quicksum(m.x[j, n, b, k] for k in fast) <= 1
+        )
+    if still:
+        return
+    slots = [(j, n) for j in range(instance.decode_steps) for n in layers]
+    moves = [(j, n, b, a, k) for j, n in slots for b in blocks for a, k in facts.arrows(j, n, b)]
+    model.move = pyo.Var(moves, bounds=(0, 1))
+    old = [(j, n, b) for j, n in slots for b in blocks if facts.first[b] < j]
+    arrows = {key: facts.arrows(*key) for key in old}
+
+    def keep(m: Any, j: int, n: int, b: int, k: int) -> Any:
+        came = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if c == k)
+        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if a == k)
+        return m.x[j, n, b, k] == m.x[j - 1, n, b, k] + came - left
+
+    def leave(m: Any, j: int, n: int, b: int, k: int) -> Any:
+        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if a == k)
+        return left <= state(j - 1, n, b, k)
+
+    model.keep = pyo.Constraint([(*key, k) for key in old for k in fast], rule=keep)
+    sources = range(instance.tiers - 1 if instance.inclusive and len(fast) == 1 else instance.tiers)
+    model.leave = pyo.Constraint([(*key, k) for key in old for k in sources], rule=leave)
+
+
+def _traffic(model: Any, facts: Facts) -> None:
+    """What a slot serves, reads besides and writes, in units of one token's KV."""
+    instance = facts.instance
+    tiers, last = range(instance.tiers), instance.tiers - 1
+    model.slots = pyo.Set(
+        initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
+        dimen=2,
+        ordered=True,
+    )
+    model.served = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
+    model.extra = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
+    model.written = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
+
+    def serve(m: Any, j: int, n: int, k: int) -> Any:
+        read = np.flatnonzero(facts.reads[j, n])
+        return m.served[j, n, k] == pyo.quicksum(
+            int(facts.reads[j, n, b]) * m.state(j - 1, n, int(b), k) for b in read
+        )
+
+    def charged(j: int, n: int) -> list[tuple[int, int, int]]:
+        if instance.rules.migration is Migration.NONE:
+            return []
+        old = [b for b in range(instance.blocks) if facts.first[b] < j]
+        moves = [(b, a, k) for b in old for a, k in facts.arrows(j, n, b)]
+        return [move for move in moves if not (instance.inclusive and move[2] == last)]
+
+    def besides(m: Any, j: int, n: int, k: int) -> Any:
+        unread = facts.born[j] - facts.reads[j, n]
+        moved = [int(unread[b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if a == k and unread[b]]
+        return m.extra[j, n, k] == (facts.weights[n] if k == 0 else 0) + pyo.quicksum(moved)
+
+    def write(m: Any, j: int, n: int, k: int) -> Any:
+        born = (instance.prefill_tokens + j) // instance.granularity
+        birth = 1 if instance.inclusive and k == last else m.state(j, n, born, k)
+        moved = [int(facts.born[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
+        return m.written[j, n, k] == birth + pyo.quicksum(moved)
+
+    model.sum_served = pyo.Constraint(model.slots, tiers, rule=serve)
+    model.sum_extra = pyo.Constraint(model.slots, tiers, rule=besides)
+    model.sum_written = pyo.Constraint(model.slots, tiers, rule=write)
+
+
+def _times(model: Any, facts: Facts, *, cuts: bool) -> None:
+    """A slot takes at least what each facet of the slot cost says of its traffic."""
+    tiers, size = range(facts.instance.tiers), facts.instance.tiers
+    last = size - 1
+    model.time = pyo.Var(model.slots, bounds=lambda m, j, n: (float(facts.ideal[j, n]), None))
+    slow = bool(facts.latency.any())
+    if slow:
+        _touches(model, facts)
+
+    def served(m: Any, j: int, n: int, k: int) -> Any:
+        if not slow:
+            return m.served[j, n, k]
+        if k < last:
+            return m.served[j, n, k] - m.diverted[j, n, k]
+        return m.served[j, n, k] + pyo.quicksum(m.diverted[j, n, f] for f in range(last))
+
+    def facet(m: Any, j: int, n: int, v: int) -> Any:
+        row = facts.facets[v]
+        traffic = pyo.quicksum(
+            row[k] * served(m, j, n, k)
+            + row[size + k] * m.extra[j, n, k]
+            + row[2 * size + k] * m.written[j, n, k]
+            for k in tiers
+        )
+        latency = pyo.quicksum(facts.latency[k] * m.touched[j, n, k] for k in tiers) if slow else 0
+        return m.time[j, n] >= traffic + latency
+
+    model.facet = pyo.Constraint(model.slots, range(len(facts.facets)), rule=facet)
+    model.cut = pyo.ConstraintList()
+    if cuts and not slow and size == 2:
+        for j, n in model.slots:
+            for slope, least in count_cuts(facts, j, n):
+                model.cut.add(model.time[j, n] >= least + slope * model.served[j, n, 1])
+
+
+def _touches(model: Any, facts: Facts) -> None:
+    """A tier is touched if it moves anything; hits may be diverted to the last tier's copies."""
+    instance = facts.instance
+    tiers, last = range(instance.tiers), instance.tiers - 1
+    model.touched = pyo.Var(model.slots, tiers, domain=pyo.Binary)
+    model.diverted = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
+
+    def touch(m: Any, j: int, n: int, k: int) -> Any:
+        most = 2 * float(facts.born[j].sum()) + facts.weights[n] + 2
+        away = m.diverted[j, n, k] if k < last else -pyo.quicksum(m.diverted[j, n, f] for f in range(last))
+        here = m.served[j, n, k] + m.extra[j, n, k] + m.written[j, n, k] - away
+        return here <= most * m.touched[j, n, k]
+
+    def divert(m: Any, j: int, n: int, k: int) -> Any:
+        return m.diverted[j, n, k] <= (m.served[j, n, k] if instance.inclusive and k < last else 0)
+
+    model.touch = pyo.Constraint(model.slots, tiers, rule=touch)
+    model.divert = pyo.Constraint(model.slots, tiers, rule=divert)
+
+
+def _capacity(model: Any, facts: Facts) -> None:
+    """Room after every slot and at the start: layers up to this one are in their new state."""
+    instance = facts.instance
+    still, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
+    limited = range(last if instance.inclusive else instance.tiers)
+
+    def holds(slot: int) -> list[tuple[int, int, int]]:
+        step, layer = divmod(slot, instance.layers)
+        now = [(step if n <= layer else step - 1, n) for n in range(instance.layers)]
+        now = now if slot >= 0 else [(-1, n) for n in range(instance.layers)]
+        return [(j, n, b) for j, n in now for b in range(instance.blocks) if facts.first[b] <= j]
+
+    model.room = pyo.Constraint(pyo.Any)
+    model.rest = pyo.Constraint(pyo.Any)
+    for slot in range(-1, instance.slots):
+        held = [(int(facts.first[b]) if still else j, n, b) for j, n, b in holds(slot)]
+        for tier in limited:
+            room = instance.room[tier]
+            if room is None or len(held) <= room:
+                continue
+            if tier < last:
+                model.room[slot, tier] = pyo.quicksum(model.x[j, n, b, tier] for j, n, b in held) <= room
+            else:
+                everywhere = [model.x[j, n, b, k] for j, n, b in held for k in range(last)]
+                model.rest[slot] = pyo.quicksum(everywhere) >= len(held) - room

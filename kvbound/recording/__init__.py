@@ -1,0 +1,1 @@
+"""Attention of trained models, recorded as traces."""

@@ -1,0 +1,1 @@
+"""Balanced next-use eviction: which read to miss, with the reads to come in sight."""

@@ -1,0 +1,1 @@
+"""Time lower bounds by Lagrangian relaxation, and their certificates."""

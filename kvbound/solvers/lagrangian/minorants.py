@@ -1,0 +1,161 @@
+"""Linear functions of whole counts that a slot's time is never below: what the dual's prices are mixed of.
+
+A row says T >= alpha + beta . counts. The facets of the slot cost are rows; so is the chord of the time
+between two neighbouring whole numbers of reads at a slow tier, as no part of a read is a miss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.arithmetic import combine
+from kvbound.cost.ideal import ideal_bytes
+from kvbound.cost.slot import SlotCost
+from kvbound.instance import Instance
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of every slot: the V facets, then the chord unless counts need not be whole.
+
+    Attributes
+    ----------
+    alpha
+        Seconds, (V + 1, steps, layers), or (V, steps, layers) without the chord.
+    beta
+        Facets' seconds per item and count, (V, 3K): reads by tier against tier 0, unread moves by
+        source, writes by tier.
+    chord
+        Slope of the chord, seconds per read at the last tier, moved there or not, (steps, layers).
+    whole
+        The chord runs from `whole` to `whole` + 1 such reads, (steps, layers).
+    ends
+        The facets that are active at its two ends, (2, steps, layers).
+    theta
+        Weights over the resources behind each facet, (V, R).
+    tier
+        The tier whose reads the chord counts.
+    """
+
+    alpha: Floats
+    beta: Floats
+    chord: Floats
+    whole: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    theta: Floats
+    tier: int
+
+    @classmethod
+    def of(cls, instance: Instance, whole_counts: bool = True) -> Rows:
+        """Derive the rows from the slot cost."""
+        cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
+        reads = instance.trace.past_counts()
+        base = np.zeros((*reads.shape, 3 * tiers))
+        base[..., 0] = reads * size
+        base[..., tiers] = instance.llm.weight_reads
+        if instance.inclusive:
+            base[..., -1] = size
+        facets = cost.facets
+        alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance)
+        beta = size * facets
+        beta[:, :tiers] -= beta[:, :1]
+        if instance.inclusive:
+            beta[:, -1] = 0  # every slot's one write-through is in alpha
+        needed = _needed(alpha, beta)
+        alpha, beta = alpha[needed], beta[needed]
+        slow = tiers - 1
+        slope = beta[:, slow]
+        whole = _flat(alpha, slope, reads)
+        below, above = (alpha + slope[:, None, None] * (whole + k) for k in (0, 1))
+        chord = above.max(axis=0) - below.max(axis=0)
+        ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
+        if whole_counts:
+            alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
+        return cls(alpha, beta, chord, whole, ends, cost.facet_weights[needed], slow)
+
+    def part(self, steps: slice) -> Rows:
+        """Return the rows of some steps."""
+        alpha, chord, whole = self.alpha[:, steps], self.chord[steps], self.whole[steps]
+        return dataclasses.replace(self, alpha=alpha, chord=chord, whole=whole, ends=self.ends[:, steps])
+
+    def prices(self, weights: Floats) -> Floats:
+        """Return what counts are charged (3K, steps, layers) under row weights (rows, steps, layers)."""
+        facets = len(self.beta)
+        prices = combine(self.beta.T, weights[:facets])
+        for weight in weights[facets:]:
+            prices[self.tier] += weight * self.chord
+            prices[len(prices) // 3 + self.tier] += weight * self.chord
+        return prices
+
+    def at(self, used: Floats, missing: Floats | None = None) -> Floats:
+        """Return what every row says at given counts (3K, steps, layers): (rows, steps, layers).
+
+        Parameters
+        ----------
+        missing
+            Share of each slot's items whose counts are not among them, (steps, layers).
+        """
+        facets = len(self.beta)
+        values = self.alpha.copy() if missing is None else (1 - missing) * self.alpha
+        combine(self.beta, used, values[:facets])
+        values[facets:] += self.chord * (used[self.tier] + used[len(used) // 3 + self.tier])
+        return values
+
+
+def _needed(alpha: Floats, beta: Floats) -> list[int]:
+    """Facets that no other one is above at all counts in every slot."""
+    keep: list[int] = []
+    for n in np.argsort(-alpha.sum(axis=(1, 2)), kind="stable").tolist():
+        steeper = np.flatnonzero((beta[n] <= beta[keep]).all(axis=1))
+        if not any(np.all(alpha[n] <= alpha[keep[m]]) for m in steeper.tolist()):
+            keep.append(n)
+    return sorted(keep)
+
+
+def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
+    """The highest facet; of equal ones the one of least slope (side -1) or of greatest."""
+    order = np.argsort(side * -slope, kind="stable")
+    top = values.max(axis=0)
+    near = values[order] >= top - 1e-13 * top
+    return order[near.argmax(axis=0)]
+
+
+def _flat(alpha: Floats, slope: Floats, reads: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many reads the last tier can serve before the slot takes longer, (steps, layers)."""
+    top = alpha.max(axis=0)
+    rising = np.flatnonzero(slope > 1e-9 * slope.max(initial=0.0))
+    if not rising.size:
+        return reads.copy()
+    room = ((top - alpha[rising]) / slope[rising, None, None]).min(axis=0)
+    return np.clip(np.floor(room + 1e-9), 0, reads).astype(np.int64)
+
+
+def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
+    """Seconds of latency a slot of each layer cannot avoid, (layers,).
+
+    Parameters
+    ----------
+    reads_at
+        A tier whose items the slot is known to read.
+    """
+    latency = np.array([tier.latency for tier in instance.memory.tiers])
+    touched = np.zeros((instance.layers, instance.tiers), bool)
+    touched[:, 0] = instance.llm.weight_reads > 0
+    if instance.inclusive:
+        touched[:, -1] = True
+    elif reads_at is not None:
+        touched[:, reads_at] = True
+    return np.where(touched.any(axis=1), combine(latency[None], touched.T)[0], latency.min())
+
+
+def ideal_theta(instance: Instance) -> Floats:
+    """Resource weights that prove every slot's ideal time, (R, steps, layers)."""
+    cost = SlotCost.of(instance)
+    best = combine(cost.ideal_rows, np.moveaxis(ideal_bytes(instance), -1, 0)).argmax(axis=0)
+    return np.moveaxis(cost.ideal_weights[best], -1, 0)

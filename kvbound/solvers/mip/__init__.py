@@ -1,0 +1,1 @@
+"""Solvers that need the program of `kvbound.models`: exact, relaxed, exported."""

@@ -1,0 +1,69 @@
+"""The linear relaxation: a time lower bound without a schedule."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from kvbound.cost.ideal import ideal
+from kvbound.instance import Instance
+from kvbound.models import formulation
+from kvbound.progress import Progress, silent
+from kvbound.result import Bound, BoundStatus, Result, Status, identify
+from kvbound.solvers.mip.exact import REJECTED
+from kvbound.solvers.mip.highs import minimise
+from kvbound.solvers.warm_start import refuse_infeasible
+
+
+def solve_relaxation(
+    instance: Instance,
+    *,
+    time_limit: float = 60.0,
+    seed: int = 0,
+    cuts: bool = True,
+    work: int | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Bound the decode time from below by letting items be placed in fractions.
+
+    Parameters
+    ----------
+    time_limit
+        Seconds; the relaxation is worth nothing until solved, so the ideal is what remains.
+    cuts
+        Add the count cuts: a miss is a whole item.
+    work
+        Thousands of simplex iterations, instead of a time limit; see `kvbound.solvers.solve`.
+
+    Raises
+    ------
+    UsageError
+        The accounting is not physical.
+    """
+    begin = time.perf_counter()
+    chosen = {"cuts": cuts} | ({} if work is None else {"work": work})
+    about: dict[str, Any] = {"method": "relax", "seed": seed, "options": chosen}
+    if nothing := refuse_infeasible(instance, begin, about):
+        return nothing
+    program = formulation(instance, cuts=cuts)
+    left = max(time_limit - (time.perf_counter() - begin), 0.1)
+    iterations = None
+    if work is not None:
+        left, iterations = math.inf, 1000 * work
+    answer = minimise(
+        program.matrix, whole=False, time_limit=left, work=iterations, seed=seed, progress=progress
+    )
+    least = ideal(instance)
+    if answer.rejected:
+        about["options"][REJECTED] = answer.rejected
+    relaxed = answer.bound * program.unit_s
+    bound = Bound(max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal")
+    return Result(
+        identify(instance),
+        status=Status.UNKNOWN,
+        bound=bound,
+        termination=answer.termination,
+        wall_s=time.perf_counter() - begin,
+        **about,
+    )

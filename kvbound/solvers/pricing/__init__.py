@@ -1,0 +1,1 @@
+"""Schedules of any size from the prices of the Lagrangian bound."""

@@ -1,0 +1,1 @@
+"""Enumeration with slot times of its own: what the other solvers are compared with."""

@@ -1,0 +1,140 @@
+"""Annealing on packed bits: legal schedules, counts that stay true, never worse than its start."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kvbound as kv
+from kvbound.bitsets.two_tier import Play
+from kvbound.checker import check
+from kvbound.cost.evaluate import evaluate
+from kvbound.errors import UsageError
+from kvbound.instance import Copies, Instance, Migration
+from kvbound.progress import silent
+from kvbound.solvers import incumbent
+from kvbound.solvers.annealing import layout, packed
+from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
+from kvbound.solvers.annealing.packed import BitsAnnealer
+from kvbound.solvers.annealing.solve import solve_annealing
+from kvbound.solvers.eviction.balanced import plays
+from kvbound.solvers.reference.brute_force import solve_brute
+from tests.strategies import tiny_instances
+
+pytest.importorskip("numba", reason="it is made for numba: without it there is a clear sentence instead")
+
+simple = partial(tiny_instances, tiers=2, copies=Copies.INCLUSIVE, granularity=1)
+
+
+@pytest.fixture(autouse=True)
+def everything_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every instance is too large for an array of tiers."""
+    monkeypatch.setattr(layout, "MOST_BYTES", 0)
+    monkeypatch.setattr(packed, "_CHUNK", 500)
+
+
+movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH)
+
+
+@given(movable, st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_counts_stay_true(instance: Instance, seed: int) -> None:
+    """What moves keep up to date is what the schedule they led to says, and the checker agrees."""
+    annealer = BitsAnnealer.of(instance, next(plays(instance, silent)), np.random.default_rng(seed))
+    before = annealer.time_s
+    annealer.run(lambda: annealer.moves < 500)
+    play, board, bits = annealer.play(), annealer.board, annealer.bits
+    assert annealer.time_s <= before
+    counts, held = counted(instance, board, play.loads(instance))
+    layer = np.arange(instance.slots) % instance.layers
+    ticks = slot_ticks(board, counts, layer)
+    assert np.array_equal(counts, bits.counts)
+    assert np.array_equal(held[0], bits.held)
+    assert np.array_equal(ticks, bits.ticks)
+    assert np.array_equal(margins(board, counts, layer, ticks), bits.margin)
+    time_s = incumbent.cost_of(instance, play)[0].time_s
+    assert annealer.time_s == pytest.approx(time_s, rel=1e-6)
+    arrays = play.residency.arrays(instance.sha256)
+    report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
+    assert report.ok, report.problems
+
+
+@given(movable)
+@settings(max_examples=25, deadline=None)
+def test_between_the_optimum_and_its_start(instance: Instance) -> None:
+    result, best = solve_annealing(instance, moves=500, gap=0.0), solve_brute(instance).time_s
+    start = incumbent.cost_of(instance, next(plays(instance, silent)))[0].time_s
+    assert best is not None
+    assert result.time_s is not None
+    assert best * (1 - 1e-9) <= result.time_s <= start * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"), [("swap-4x64-c30-b450", 20_000), ("native-r15-c25-b64-n64-prefetch", 400_000)]
+)
+def test_better_than_balanced_eviction(name: str, moves: int) -> None:
+    instance = kv.read_instance(name)
+    start = incumbent.cost_of(instance, next(plays(instance, silent)))[0].time_s
+    result = solve_annealing(instance, moves=moves, gap=0.0)
+    assert result.time_s is not None
+    assert result.time_s < 0.995 * start
+    assert result.termination.reason == "done"
+
+
+def test_same_seed_same_bytes() -> None:
+    instance = kv.read_instance("swap-4x64-c30-b450")
+    first, again, other = (solve_annealing(instance, moves=5000, gap=0.0, seed=seed) for seed in (1, 1, 2))
+    assert first.schedule is not None
+    assert again.schedule is not None
+    assert first.time_s == again.time_s != other.time_s
+    for one, two in zip(first.schedule.events, again.schedule.events, strict=True):
+        assert np.array_equal(one.token, two.token)
+        assert np.array_equal(one.step, two.step)
+
+
+def test_too_large_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    instance = kv.read_instance("swap-1x200-c30-b450")
+    result = solve_annealing(instance, time_limit=0.2)
+    assert result.schedule is None
+    assert result.residency is not None
+    assert result.time_s == pytest.approx(evaluate(instance, result.residency.schedule()).time_s)
+
+
+def test_an_interrupt_keeps_the_best() -> None:
+    instance, start = kv.read_instance("native-r15-c25-b64-n64"), threading.get_ident()
+    timer = threading.Timer(1.5, lambda: signal.pthread_kill(start, signal.SIGINT))
+    begin = time.perf_counter()
+    timer.start()
+    result = solve_annealing(instance, time_limit=60)
+    assert time.perf_counter() - begin < 30
+    assert result.termination.reason == "interrupted"
+    assert result.schedule is not None
+
+
+def test_what_it_does_not_take() -> None:
+    instance = kv.read_instance("swap-1x200-c30-b450")
+    with pytest.raises(UsageError, match="takes neither chains nor cycles"):
+        solve_annealing(instance, chains=2)
+
+
+def test_from_a_schedule_as_solve_does() -> None:
+    """What pricing found goes on into annealing, whatever the size."""
+    instance = kv.read_instance("swap-4x64-c30-b450")
+    start = kv.simulate(instance, "lru")
+    assert start.schedule is not None
+    known = Play.replayed(instance, start.schedule)
+    assert incumbent.cost_of(instance, known)[0].time_s == pytest.approx(start.time_s)
+    result = solve_annealing(instance, start=start.schedule, moves=2000)
+    as_bits = solve_annealing(instance, start=known.residency, moves=2000)
+    assert result.time_s is not None
+    assert start.time_s is not None
+    assert result.time_s < start.time_s
+    assert as_bits.time_s == result.time_s

@@ -1,0 +1,196 @@
+"""Best paths: the fast way between two tiers, the general one and both kernels agree; slopes are slopes."""
+
+import dataclasses
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.bitsets.lanes import NOBODY, Floats, Lanes, count_units
+from kvbound.instance import Instance
+from kvbound.kernels import Kernel
+from kvbound.llm.model import Llm
+from kvbound.solvers.lagrangian.paths import ManyTiers
+from kvbound.solvers.lagrangian.paths_two_tier import TwoTiers
+from kvbound.solvers.lagrangian.subproblem import Items
+from kvbound.workloads import RandomSwap
+from tests.strategies import rule_combinations, tiny_instance
+
+TWO: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "granularity": 1}
+
+
+def lanes(instance: Instance) -> Lanes:
+    return Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
+
+
+def any_prices(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Prices without ties; writes and unread moves never pay."""
+    slots = instance.decode_steps * instance.layers
+    prices = rng.random((3 * instance.tiers, instance.decode_steps, instance.layers))
+    prices[: instance.tiers] *= 3
+    return prices, 0.2 * rng.random((instance.tiers, 1 + slots))
+
+
+def both(instance: Instance, prices: Floats, capacity: Floats) -> None:
+    """Compare the general paths with the fast ones of both kernels."""
+    if instance.inclusive:
+        capacity[-1] = 0
+    general: Items = ManyTiers(instance, lanes(instance))
+    value, demand = general.evaluate(prices, capacity)
+    kernels: tuple[Kernel, ...] = ("numpy", "numba")
+    for kernel in kernels:
+        for threads in (1, 2):
+            fast: Items = TwoTiers(instance, lanes(instance), kernel, threads)
+            found, used = fast.evaluate(prices, capacity)
+            assert found == pytest.approx(value, rel=1e-12)
+            assert demand is not None
+            assert used is not None
+            np.testing.assert_allclose(used.used, demand.used)
+            np.testing.assert_allclose(used.held[0], demand.held[0])
+            assert fast.evaluate(prices, capacity, demand=False) == (found, None)
+
+
+@pytest.mark.parametrize("migration", ["none", "on-read", "prefetch"])
+@pytest.mark.parametrize("initial", ["free", "prefill-first"])
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=8)
+def test_fast_paths_are_the_general_ones(migration: str, initial: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial)
+    both(instance, *any_prices(instance, rng))
+
+
+@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
+def test_kernels_agree_on_the_general_paths(rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng([ord(letter) for letter in str(rules)])
+    for _ in range(3):
+        instance = tiny_instance(rng, **rules)
+        same_paths(instance, *any_prices(instance, rng))
+
+
+def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
+    plain = ManyTiers(instance, lanes(instance))
+    value, demand = plain.evaluate(prices, capacity)
+    assert demand is not None
+    for threads in (1, 2):
+        compiled = ManyTiers(instance, lanes(instance), "numba", threads)
+        found, used = compiled.evaluate(prices, capacity)
+        assert found == pytest.approx(value, rel=1e-12)
+        assert used is not None
+        assert np.array_equal(used.used, demand.used)
+        assert np.array_equal(used.held, demand.held)
+        assert compiled.evaluate(prices, capacity, demand=False) == (found, None)
+        for one, other in zip(plain.paths(prices, capacity), compiled.paths(prices, capacity), strict=True):
+            assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("granularity", [3, 16, 40])
+def test_kernels_agree_on_blocks_that_share_words(granularity: int) -> None:
+    rng = np.random.default_rng(granularity)
+    reads = RandomSwap(layers=2, prefill_tokens=900, decode_steps=50, variation=0.3)
+    rules: dict[str, Any] = {"tiers": 3, "copies": "inclusive", "migration": "on-read", "initial": "free"}
+    some = tiny_instance(rng, **rules, granularity=granularity)
+    instance = Instance("blocks", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
+    same_paths(instance, *any_prices(instance, rng))
+
+
+def test_words_of_tokens_that_are_all_born_late() -> None:
+    rng = np.random.default_rng(0)
+    reads = RandomSwap(layers=2, prefill_tokens=10, decode_steps=200, variation=0.3)
+    some = tiny_instance(rng, **TWO, migration="prefetch", initial="free")
+    llm = Llm("two layers", 2, 1, 0, 1.0)
+    instance = Instance("late", some.memory, llm, some.rules, reads)
+    prices, capacity = any_prices(instance, rng)
+    both(instance, prices, capacity / 100)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=60)
+def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any]) -> None:
+    """The value is concave in the prices, and of degree one: it is its own slope times the prices."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules)
+    items = ManyTiers(instance, lanes(instance))
+    here = any_prices(instance, rng)
+    value, demand = items.evaluate(*here)
+    assert demand is not None
+    for prices, capacity in (here, *(any_prices(instance, rng) for _ in range(3))):
+        touched = float((demand.used * prices).sum() + (demand.held * capacity).sum())
+        assert items.evaluate(prices, capacity)[0] <= touched + 1e-9
+    assert value == pytest.approx(float((demand.used * here[0]).sum() + (demand.held * here[1]).sum()))
+
+
+def sampled(granularity: int) -> Instance:
+    """An instance of 12 units, the last of which is not full."""
+    rng = np.random.default_rng(granularity)
+    reads = RandomSwap(layers=2, prefill_tokens=700, decode_steps=12, variation=0.3)
+    rules: dict[str, Any] = {"tiers": 3, "copies": "exclusive", "migration": "prefetch", "initial": "free"}
+    some = tiny_instance(rng, **rules, granularity=granularity)
+    return Instance("sampled", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
+
+
+@pytest.mark.parametrize("stride", [2, 3, 8])
+@pytest.mark.parametrize("granularity", [1, 3, 16])
+def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
+    instance = sampled(granularity)
+    prices, capacity = any_prices(instance, np.random.default_rng(stride))
+    whole = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)[0]
+    parts, taken = 0.0, []
+    for offset in range(stride):
+        one = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
+        taken.append(one.blocks[0][one.born[0] != NOBODY])
+        parts += ManyTiers(instance, one).evaluate(prices, capacity)[0]
+    assert np.array_equal(np.sort(np.concatenate(taken)), np.arange(instance.blocks))
+    assert parts == pytest.approx(whole)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 5, 7, 8, 20])
+@pytest.mark.parametrize("granularity", [1, 3, 16])
+def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
+    """Every unit has the same chance, whether the stride divides their number or not."""
+    instance = sampled(granularity)
+    prices, capacity = any_prices(instance, np.random.default_rng(stride))
+    value, demand = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)
+    assert demand is not None
+    count = count_units(instance)
+    values, held = [], []
+    for first in range(count):
+        given = Mock(np.random.Generator)
+        given.integers.return_value = np.full((instance.layers, 1), first)
+        drawn = Lanes.sample(instance, stride, given)
+        one, asked = ManyTiers(instance, drawn).evaluate(prices, capacity)
+        assert asked is not None
+        values.append(one)
+        held.append(asked.held)
+    assert np.mean(values) == pytest.approx(value)
+    assert np.mean(held, axis=0) == pytest.approx(demand.held)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 60, 100, 2**20 - 1])
+@pytest.mark.parametrize("copies", ["inclusive", "exclusive"])
+def test_blocks_of_any_size_take_no_more_room_than_the_trace(size: int, copies: str) -> None:
+    """They need not fill whole words, and may reach beyond the last token."""
+    rng = np.random.default_rng(size)
+    base = tiny_instance(rng, tiers=3, copies=copies, migration="prefetch", granularity=1)
+    reads = RandomSwap(layers=base.layers, prefill_tokens=70, decode_steps=12, variation=0.3)
+    roomy = tuple(
+        dataclasses.replace(t, capacity=None if k == 2 else size * 10**4)
+        for k, t in enumerate(base.memory.tiers)
+    )
+    memory = dataclasses.replace(base.memory, tiers=roomy)
+    instance = dataclasses.replace(base, workload=reads, memory=memory).with_rules(granularity=size)
+    made = lanes(instance)
+    assert made.rows.shape[-1] == instance.trace.words(0).shape[1]
+    prices, capacity = any_prices(instance, rng)
+    capacity[-1] = 0
+    plain, compiled = (ManyTiers(instance, made, kernel) for kernel in ("numpy", "numba"))
+    (value, demand), (found, used) = (each.evaluate(prices, capacity) for each in (plain, compiled))
+    assert found == pytest.approx(value, rel=1e-12)
+    assert demand is not None
+    assert used is not None
+    np.testing.assert_allclose(used.used, demand.used)
+    np.testing.assert_allclose(used.held, demand.held)
+    assert demand.used[: instance.tiers].sum() == instance.trace.past_counts().sum()

@@ -1,0 +1,130 @@
+"""Schedules from prices under any rules: legal, better than policies, the same on any kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kvbound as kv
+from kvbound.bitsets.lanes import Lanes
+from kvbound.checker import check
+from kvbound.cost.evaluate import evaluate
+from kvbound.instance import Copies, Instance, Migration
+from kvbound.schedule import Schedule, file_arrays
+from kvbound.solvers.lagrangian.ascent import Multipliers
+from kvbound.solvers.lagrangian.bound import prove, tune
+from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.pricing import best_response as answers
+from kvbound.solvers.pricing.response_tiers import Tiers
+from kvbound.studies.fang2025 import Cell, Scale
+from tests.strategies import rule_combinations, tiny_instance
+
+FAST = {"copies": Copies.INCLUSIVE, "granularity": 1, "tiers": 2}
+"""Rules under which answers are bits instead."""
+MOVING = [
+    rules
+    for rules in rule_combinations()
+    if rules["migration"] is not Migration.NONE and not FAST.items() <= rules.items()
+]
+
+
+def anything(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Multipliers:
+    """Multipliers that nobody tuned; without prices of room everybody wants to be in the fastest tier."""
+    rows = Rows.of(instance)
+    weights = rng.random(rows.alpha.shape) + 1e-9
+    capacity = dear * rng.exponential(rows.beta.max(), (instance.tiers, 1 + instance.slots))
+    return Multipliers(weights / weights.sum(axis=0), capacity)
+
+
+def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
+    arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    time_s = evaluate(instance, schedule).time_s
+    return check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s).problems
+
+
+@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, dear: bool) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules)
+    found = answers.respond(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
+    assert isinstance(found, Schedule)
+    assert rejected(instance, found) == ()
+
+
+@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int) -> None:
+    """Counts that change with every answer are those of the whole plan, counted at once."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules)
+    state = Tiers.of(instance, 1, "numba", 1)
+    lanes = Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
+
+    def some(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return rng.random(shape) < 0.5
+
+    shape = 3 * instance.tiers, instance.decode_steps, instance.layers
+    for choose in (None, some, some):
+        prices = rng.random(shape), rng.random((instance.tiers, 1 + instance.slots))
+        state.answer(lanes, *prices, choose)
+    again = Tiers.of(instance, 1, "numpy", 1)
+    again._count(lanes, state.first, state.plan, 1)
+    for name in ("counts", "after", "start"):
+        assert np.array_equal(getattr(state, name), getattr(again, name))
+    assert state.share == 1
+
+
+def exclusive(**factors: Any) -> Instance:
+    case = Cell(**factors).instance(Scale("small", 64, 16, 0.0))
+    return case.with_rules(accounting="physical", copies="exclusive")
+
+
+@pytest.fixture(scope="module")
+def high() -> tuple[Instance, Multipliers, float]:
+    instance = exclusive(variation="high")
+    tuned = tune(instance, time_limit=math.inf, iterations=200)
+    assert tuned.multipliers is not None
+    return instance, tuned.multipliers, tuned.certificate.bound_s
+
+
+def test_close_to_the_bound_where_policies_are_not(high: tuple[Instance, Multipliers, float]) -> None:
+    instance, multipliers, bound_s = high
+    answer = answers.respond(instance, multipliers)
+    schedule = answer.schedule()
+    assert isinstance(schedule, Schedule)
+    assert rejected(instance, schedule) == ()
+    found = evaluate(instance, schedule).time_s
+    belady = kv.simulate(instance, "belady").time_s
+    assert belady is not None
+    assert prove(instance, answer.multipliers).bound_s <= found
+    assert bound_s <= found
+    assert found - bound_s < 0.1 * (belady - bound_s)
+
+
+@pytest.mark.parametrize("options", [{"threads": 2}, {"kernel": "numpy"}])
+def test_same_schedule_whatever_runs(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "SWEEPS", 1)
+    instance = Cell(block=16).instance(Scale("small", 32, 32, 0.0)).with_rules(accounting="physical")
+    multipliers = anything(instance, np.random.default_rng(0), dear=True)
+    files = []
+    for chosen in ({}, options):
+        found = answers.respond(instance, multipliers, **chosen).schedule()
+        assert isinstance(found, Schedule)
+        files.append(file_arrays(found, instance_sha256="", decode_steps=instance.decode_steps))
+    for one, other in zip(files[0].values(), files[1].values(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_not_where_nothing_moves_or_the_plan_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = exclusive()
+    assert answers.supports(instance)
+    assert not answers.supports(instance.with_rules(migration="none"))
+    monkeypatch.setattr(answers, "_MOST", 1e3)
+    assert not answers.supports(instance)
+    assert answers.supports(instance.with_rules(copies="inclusive"))

@@ -1,0 +1,98 @@
+"""What is a schedule without prefetch is one with it: no method ends above what it finds there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kvbound as kv
+from kvbound.instance import Instance, Migration
+from kvbound.result import BoundStatus, Termination
+from kvbound.solvers.eviction import balanced
+from kvbound.solvers.mip import exact
+from kvbound.solvers.mip.exact import Improved, improve
+from kvbound.solvers.pricing import best_response
+from kvbound.solvers.pricing import solve as pricing
+from kvbound.solvers.warm_start import without_prefetch
+from tests.strategies import rule_combinations, tiny_instance
+
+
+def prefetch(instance: Instance) -> bool:
+    return instance.rules.migration is Migration.PREFETCH
+
+
+def time_of(instance: Instance, method: str | None, **options: Any) -> float:
+    time = kv.solve(instance, method, **options).time_s
+    assert time is not None
+    return time
+
+
+def both(name: str) -> tuple[Instance, Instance]:
+    instance = kv.read_instance(name)
+    plain = without_prefetch(instance)
+    assert plain is not None
+    return instance, plain
+
+
+@pytest.fixture
+def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With prefetch nothing is found but by the policies."""
+
+    def only_without(instance: Instance, known: Any, **options: Any) -> Improved:
+        if prefetch(instance):
+            return Improved(known, 0.0, Termination("limit", "time"))
+        return improve(instance, known, **options)
+
+    for module in (exact, pricing):
+        monkeypatch.setattr(module, "improve", only_without)
+    for module in (best_response, balanced):
+        known = module.supports
+        monkeypatch.setattr(module, "supports", lambda i, known=known: not prefetch(i) and known(i))
+
+
+def test_who_has_no_prefetch_has_nothing_to_take_away() -> None:
+    assert without_prefetch(kv.read_instance("tiny-on-read")) is None
+    assert without_prefetch(kv.read_instance("tiny-none")) is None
+
+
+@pytest.mark.usefixtures("_blind")
+@pytest.mark.parametrize("method", ["exact", "pricing", None])
+@pytest.mark.parametrize("name", ["swap-2x48-c30-b64-prefetch", "swap-1x24-c30-b64-exclusive-prefetch"])
+def test_a_search_that_finds_nothing_ends_with_what_is_found_without(name: str, method: str | None) -> None:
+    instance, plain = both(name)
+    least = time_of(plain, method, time_limit=3)
+    assert least < time_of(instance, "belady")
+    assert time_of(instance, method, time_limit=6) <= least
+
+
+@pytest.mark.parametrize("method", ["exact", "pricing"])
+def test_an_interrupt_without_prefetch_is_one_of_the_whole_run(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(instance: Instance, known: Any, **_: Any) -> Improved:
+        assert not prefetch(instance)
+        return Improved(known, 0.0, Termination("interrupted"))
+
+    for module in (exact, pricing):
+        monkeypatch.setattr(module, "improve", interrupted)
+    instance, plain = both("swap-2x48-c30-b64-prefetch")
+    result = kv.solve(instance, method, gap=0.0, time_limit=6)
+    assert result.termination.reason == "interrupted"
+    assert result.instance.sha256 == instance.sha256 != plain.sha256
+    assert (result.time_s or 0.0) <= time_of(instance, "belady")
+    assert result.bound.status is (BoundStatus.CLAIMED if method == "exact" else BoundStatus.CERTIFIED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["exact", "pricing", None])
+def test_under_any_rules(method: str | None) -> None:
+    rng = np.random.default_rng(8)
+    mine = [rules for rules in rule_combinations() if rules["migration"] is Migration.PREFETCH]
+    for rules in mine[::3]:
+        instance = tiny_instance(rng, **rules)
+        plain = without_prefetch(instance)
+        assert plain is not None
+        least = time_of(plain, method, time_limit=5)
+        assert time_of(instance, method, time_limit=5) <= least * (1 + 1e-9)
