@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kvbound.initial import Tiers, fill
 from kvbound.instance import Instance, Migration
-from kvbound.policies.base import NOBODY, Birth, Ids, Scores, Slot, Wish, mask
+from kvbound.policies.base import NO_TOKENS, Birth, Ids, MoveRequest, Scores, Slot, mask
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class Hierarchy:
     def filled(cls, instance: Instance, scores: Scores) -> Hierarchy:
         """Fill the tiers with the prompt, in falling order of scores (layers, prefill)."""
         unlimited = instance.layers * instance.blocks
-        room = np.array([unlimited if r is None else r for r in instance.room], np.int64)
+        room = np.array([unlimited if r is None else r for r in instance.capacity_blocks], np.int64)
         tier = np.full((instance.layers, instance.blocks), instance.tiers - 1, np.uint8)
         prompt = fill(instance, scores)
         tier[:, : prompt.shape[1]] = prompt
@@ -46,7 +46,7 @@ def block_scores(scores: Scores, instance: Instance) -> Scores:
     return np.maximum.reduceat(scores, np.arange(0, len(scores), instance.granularity))
 
 
-def request(scores: Scores, slot: Slot, pool: Hierarchy, tier: int) -> Wish:
+def request(scores: Scores, slot: Slot, pool: Hierarchy, tier: int) -> MoveRequest:
     """Turn block scores into a wish, in tokens, for one tier: read blocks that outrank its lowest.
 
     In tier 0 a new block competes with the misses, lest one is brought in only to make way for it.
@@ -65,7 +65,7 @@ def request(scores: Scores, slot: Slot, pool: Hierarchy, tier: int) -> Wish:
     better = scores[coming[room : room + len(residents)]] > scores[residents]
     chosen = coming[: room + int(np.argmin(np.append(better, False)))]
     birth = Birth.MAKE_ROOM if born in chosen else Birth.IF_ROOM
-    return Wish(chosen[chosen < born] * size, residents * size, birth=birth)
+    return MoveRequest(chosen[chosen < born] * size, residents * size, birth=birth)
 
 
 def lowest_scored(ids: Ids, scores: Scores, count: int) -> Ids:
@@ -79,12 +79,12 @@ def lowest_scored(ids: Ids, scores: Scores, count: int) -> Ids:
     return ids[np.lexsort((ids, scores[ids]))]
 
 
-def apply(wish: Wish, slot: Slot, pool: Hierarchy, tier: int = 0) -> Ids:
+def apply(wish: MoveRequest, slot: Slot, pool: Hierarchy, tier: int = 0) -> Ids:
     """Move what the rules allow; return the blocks that could still leave."""
     size, rules = slot.instance.granularity, slot.instance.rules
     state = pool.tier[slot.layer]
     if rules.migration is Migration.NONE:
-        return NOBODY
+        return NO_TOKENS
     up = blocks_of(wish.promote, slot)
     if rules.migration is Migration.ON_READ:
         read = np.zeros(len(state), bool)

@@ -56,7 +56,7 @@ def fill(instance: Instance, scores: Scores) -> Tiers:
         scores = prompt_first(instance)
     worth = np.maximum.reduceat(scores, starts, axis=1).ravel()
     ranked = np.lexsort((-np.arange(worth.size), -worth))
-    room = np.array([worth.size if r is None else min(r, worth.size) for r in instance.room])
+    room = np.array([worth.size if r is None else min(r, worth.size) for r in instance.capacity_blocks])
     order = np.arange(instance.tiers, dtype=np.uint8)
     fast = np.repeat(order, room)[: np.count_nonzero(worth > -np.inf)]
     room -= np.bincount(fast, minlength=instance.tiers)
@@ -69,5 +69,5 @@ def fill(instance: Instance, scores: Scores) -> Tiers:
 def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Ids:
     """Tier into which prefill-first puts blocks of the prompt, of any shape."""
     unlimited = instance.layers * instance.blocks
-    room = np.array([unlimited if limit is None else limit for limit in instance.room[:-1]])
+    room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks[:-1]])
     return np.searchsorted(np.cumsum(room), block * instance.layers + layer, side="right")

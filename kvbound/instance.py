@@ -218,7 +218,7 @@ class Instance:
         return workloads.shape(self.workload)[3]
 
     @cached_property
-    def room(self) -> tuple[int | None, ...]:
+    def capacity_blocks(self) -> tuple[int | None, ...]:
         """How many blocks fit into each tier beside the resident weights; None is unlimited.
 
         Computed in integers of any size: everything that has to fit is compared with these numbers.

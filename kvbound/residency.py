@@ -26,7 +26,7 @@ MOST = 1e9
 """Slots times tokens up to which a schedule is kept as events."""
 
 
-def large(instance: Instance) -> bool:
+def exceeds_event_limit(instance: Instance) -> bool:
     """Whether the events of a schedule would fill the memory, so that it is kept as bits."""
     return instance.slots * instance.tokens > MOST
 

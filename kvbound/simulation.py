@@ -20,7 +20,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
 from kvbound.policies.answers import checked_scores, checked_wish
-from kvbound.policies.base import Ids, Policy, Slot, Wish
+from kvbound.policies.base import Ids, MoveRequest, Policy, Slot
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify, infeasible
 from kvbound.schedule import LayerEvents, Schedule
@@ -73,7 +73,7 @@ def simulate(
     if not instance.physical:
         return simulate_published(instance, rule or name, about, kernel, progress, start, record=record)
     try:
-        _ = instance.room
+        _ = instance.capacity_blocks
         if rule is None and name == "best":
             return _best(instance, about, start)
         rule = rule or make_policy(name, **options)
@@ -150,16 +150,16 @@ def _play(
     tokens = instance.prefill_tokens + step
     slot = _view(instance, pool, future, step, layer)
     answer = policy.step(slot)
-    if isinstance(answer, Wish):
+    if isinstance(answer, MoveRequest):
         answer = checked_wish(policy, answer, slot)
     else:
         answer = block_scores(checked_scores(policy, answer, (tokens + 1,)), instance)
     state = pool.tier[layer]
     born = -(-tokens // instance.granularity)  # blocks begun before this slot
     before = state[:born].copy()
-    wish = answer if isinstance(answer, Wish) else request(answer, slot, pool, 0)
+    wish = answer if isinstance(answer, MoveRequest) else request(answer, slot, pool, 0)
     left = apply(wish, slot, pool)
-    if not isinstance(answer, Wish):
+    if not isinstance(answer, MoveRequest):
         for tier in range(1, instance.tiers - 1):
             apply(request(answer, slot, pool, tier), slot, pool, tier)
     if tokens % instance.granularity == 0:

@@ -39,7 +39,7 @@ def bound(instance: Instance, **options: Any) -> Bound:
     InfeasibleError
         The instance has no placement.
     """
-    _ = arguments.instance(instance).room  # says why nothing fits
+    _ = arguments.instance(instance).capacity_blocks  # says why nothing fits
     if options.get("resume") is not None:
         options["resume"] = _certificate(instance, options["resume"])
     found = solve(instance, "dual", **options)

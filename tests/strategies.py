@@ -119,7 +119,7 @@ def random_schedule(rng: np.random.Generator, instance: Instance, restless: floa
         Chance that a block tries to move in a slot of its layer.
     """
     size, prefill, last = instance.granularity, instance.prefill_tokens, instance.tiers - 1
-    free = [np.inf if room is None else room for room in instance.room]
+    free = [np.inf if room is None else room for room in instance.capacity_blocks]
     tier: list[list[int]] = [[] for _ in range(instance.layers)]
 
     def enter(k: int) -> int:

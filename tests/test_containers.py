@@ -15,7 +15,7 @@ import pytest
 
 import kvbound
 
-NOBODY = ("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups")
+NO_TOKENS = ("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups")
 READS = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
 """So that Python can be read although it is installed in root's home."""
 
@@ -25,7 +25,7 @@ def _as_nobody() -> tuple[str, ...]:
     """What runs a command as a user without a name who may not write; nothing if that is who we are."""
     if os.geteuid() != 0:
         return ()
-    for prefix in (NOBODY, NOBODY + READS):
+    for prefix in (NO_TOKENS, NO_TOKENS + READS):
         tried = subprocess.run([*prefix, sys.executable, "-c", "import numpy"], capture_output=True)
         if tried.returncode == 0:
             return prefix

@@ -92,9 +92,9 @@ def test_room_is_what_fits_beside_the_weights(capacity: int, weights: int, size:
     instance = toy(memory=memory, llm=llm, rules={"granularity": size})
     if weights > capacity:
         with pytest.raises(InfeasibleError, match="weights"):
-            _ = instance.room
+            _ = instance.capacity_blocks
         return
-    room, unlimited = instance.room
+    room, unlimited = instance.capacity_blocks
     assert unlimited is None
     assert room is not None
     assert weights + room * size * item <= capacity < weights + (room + 1) * size * item
@@ -113,10 +113,10 @@ def test_feasible_to_the_last_block(size: int) -> None:
             rules = {"copies": copies, "granularity": size}
             instance = toy(memory=MEMORY | {"tiers": tiers}, rules=rules)
             if last == needed:
-                assert instance.room == (fast, last)
+                assert instance.capacity_blocks == (fast, last)
             else:
                 with pytest.raises(InfeasibleError, match=f"{blocks} blocks"):
-                    _ = instance.room
+                    _ = instance.capacity_blocks
 
 
 def test_own_reads_count_only_under_the_published_accounting() -> None:

@@ -216,7 +216,10 @@ def test_overrides_apply_in_order_and_capacity_last() -> None:
 def test_capacity_finds_a_tier_whatever_it_is_called() -> None:
     for name in ("a.b", "1", "capacity"):
         document = changed("memory/tiers/0/name", name)
-        assert make_instance("t", **(parts() | {"memory": document["memory"]}), capacity=8).room[0] == 2
+        assert (
+            make_instance("t", **(parts() | {"memory": document["memory"]}), capacity=8).capacity_blocks[0]
+            == 2
+        )
 
 
 @pytest.mark.parametrize(

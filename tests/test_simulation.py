@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import kvbound as kv
 from kvbound.instance import Copies, Initial, Instance, Migration, Timing
-from kvbound.policies import POLICIES, Birth, Slot, Wish, make_policy
+from kvbound.policies import POLICIES, Birth, MoveRequest, Slot, make_policy
 from kvbound.schedule import write_schedule
 from kvbound.simulation import simulate
 from tests.cost_cases import assert_sound, same, schedule_of
@@ -48,14 +48,14 @@ class Random:
         self.rng = rng
         return rng.random((instance.layers, instance.prefill_tokens))
 
-    def step(self, slot: Slot) -> Wish | NDArray[np.float64]:
+    def step(self, slot: Slot) -> MoveRequest | NDArray[np.float64]:
         if self.rng.random() < 0.3:
             return self.rng.integers(0, 3, slot.tokens + 1).astype(np.float64)
         up, out = (self.rng.integers(0, max(slot.tokens, 1), self.rng.integers(6)) for _ in range(2))
         if not slot.tokens:
             up = out = up[:0]
         births = list(Birth)
-        return Wish(up, out, bool(self.rng.random() < 0.5), births[self.rng.integers(len(births))])
+        return MoveRequest(up, out, bool(self.rng.random() < 0.5), births[self.rng.integers(len(births))])
 
 
 @given(seeds, st.integers(0, 9))

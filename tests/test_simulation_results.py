@@ -10,7 +10,7 @@ import kvbound as kv
 from kvbound.cost.ideal import ideal
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
-from kvbound.policies import Birth, Slot, Wish, make_policy
+from kvbound.policies import Birth, MoveRequest, Slot, make_policy
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import run, simulate
@@ -142,7 +142,9 @@ def test_a_class_of_your_own() -> None:
     result = kv.simulate(toy(), Mine())
     assert (result.method, result.status) == ("mine", Status.FEASIBLE)
     assert_sound(toy(), result)
-    wishful = Mine(np.ones((1, 3)), lambda slot: Wish(slot.misses, np.array([0, 0, 1]), birth=Birth.SLOW))
+    wishful = Mine(
+        np.ones((1, 3)), lambda slot: MoveRequest(slot.misses, np.array([0, 0, 1]), birth=Birth.SLOW)
+    )
     assert_sound(toy(), kv.simulate(toy(), wishful))
 
 
@@ -162,8 +164,8 @@ def test_your_own_may_be_called_like_ours() -> None:
         (None, lambda slot: np.zeros(5), r"not shape \(5,\)"),
         (None, lambda slot: np.full(slot.tokens + 1, np.nan), "not NaN"),
         (None, 1.0, r"not shape \(\)"),
-        (None, lambda slot: Wish(np.array([slot.tokens])), "expected one of the past tokens 0 to 2"),
-        (None, lambda slot: Wish(evict=np.array([-1])), "expected one of the past tokens 0 to 2"),
+        (None, lambda slot: MoveRequest(np.array([slot.tokens])), "expected one of the past tokens 0 to 2"),
+        (None, lambda slot: MoveRequest(evict=np.array([-1])), "expected one of the past tokens 0 to 2"),
     ],
 )
 def test_answers_that_make_no_sense(start: object, step: object, message: str) -> None:

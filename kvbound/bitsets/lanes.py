@@ -16,7 +16,7 @@ _NARROW = 16
 """Columns up to which they are added up one by one: a short last axis is summed several times slower."""
 
 
-PROMPT, NOBODY = -1, -2
+PROMPT, PADDING = -1, -2
 """Birth steps of the prompt's tokens and of lanes that only fill a word."""
 
 
@@ -34,7 +34,7 @@ class Lanes:
     blocks
         Number of each block, (layers, lanes).
     born
-        Step in which each block begins: PROMPT, or NOBODY for lanes that only fill a word; (layers, lanes).
+        Step in which each block begins: PROMPT, or PADDING for lanes that only fill a word; (layers, lanes).
     weight
         Blocks that a lane stands for.
     reads
@@ -75,7 +75,7 @@ class Lanes:
         tokens = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
         blocks = tokens[:, ::size] // size
         born = np.maximum(blocks * size - prefill, PROMPT)
-        born = np.where(blocks < instance.blocks, born, NOBODY).astype(np.int32)
+        born = np.where(blocks < instance.blocks, born, PADDING).astype(np.int32)
         words = tokens[:, ::64] // 64
         rows = np.zeros((steps, *words.shape), "<u8")
         for n, layer in enumerate(chosen):
@@ -110,10 +110,10 @@ def count_units(instance: Instance) -> int:
     return -(-instance.tokens // _span(instance))
 
 
-def limited(instance: Instance) -> Ints:
+def limited_tiers(instance: Instance) -> Ints:
     """Tiers whose room can have a price: the last of inclusive ones holds everything anyway."""
     tiers = range(instance.tiers - instance.inclusive)
-    return np.array([k for k in tiers if instance.room[k] is not None], np.int64)
+    return np.array([k for k in tiers if instance.capacity_blocks[k] is not None], np.int64)
 
 
 def supports(instance: Instance) -> bool:

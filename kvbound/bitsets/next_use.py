@@ -17,13 +17,13 @@ Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
 
-def by_token(instance: Instance) -> Words:
+def transposed_reads(instance: Instance) -> Words:
     """Return the reads turned round; see `turn`."""
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
     turned = np.zeros(shape, np.uint64)
 
     def one(layer: int) -> None:
-        turn(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
+        transpose(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, range(instance.layers)))
@@ -31,7 +31,7 @@ def by_token(instance: Instance) -> Words:
 
 
 @compiled()
-def turn(rows: Words, prefill: int, turned: Words) -> None:
+def transpose(rows: Words, prefill: int, turned: Words) -> None:
     """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
 
     A step's read of its own token is left out.

@@ -10,7 +10,7 @@ _ONE = np.uint64(1)
 
 
 @compiled()
-def ones(word: np.uint64) -> np.int64:
+def popcount(word: np.uint64) -> np.int64:
     """Bits set in a word."""
     word = word - ((word >> _ONE) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import BORN, HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
-from kvbound.cost.traffic import Loads
+from kvbound.cost.traffic import ScheduleTraffic
 from kvbound.instance import Instance
 from kvbound.residency import Residency
 from kvbound.schedule import Schedule
@@ -27,7 +27,7 @@ _PART = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Play:
+class TwoTierSchedule:
     """A schedule by its counts.
 
     Attributes
@@ -45,7 +45,7 @@ class Play:
     residency: Residency
 
     @classmethod
-    def of(cls, instance: Instance, inside: Bools, after: Callable[[int], Words]) -> Play:
+    def of(cls, instance: Instance, inside: Bools, after: Callable[[int], Words]) -> TwoTierSchedule:
         """Count a schedule by its bits, and keep them.
 
         Parameters
@@ -61,7 +61,7 @@ class Play:
 
         def settle(layer: int) -> None:
             lanes, rows = Lanes.of(instance, slice(layer, layer + 1), everyone), after(layer)
-            tally(lanes, inside[layer, None], rows[:, None], counts[:, layer, None])
+            add_counts(lanes, inside[layer, None], rows[:, None], counts[:, layer, None])
             residency.put(layer, np.ascontiguousarray(rows).view(np.uint8))
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -69,7 +69,7 @@ class Play:
         return cls(counts, inside.sum(axis=1), residency)
 
     @classmethod
-    def replayed(cls, instance: Instance, schedule: Schedule | Residency) -> Play:
+    def replayed(cls, instance: Instance, schedule: Schedule | Residency) -> TwoTierSchedule:
         """Take a schedule by its events or bits."""
         words = count_units(instance)
         inside = np.zeros((instance.layers, 64 * words), np.bool_)
@@ -89,7 +89,7 @@ class Play:
 
         return cls.of(instance, inside, after)
 
-    def loads(self, instance: Instance) -> Loads:
+    def traffic(self, instance: Instance) -> ScheduleTraffic:
         """Return what every slot moves."""
         size, counts = instance.item_bytes, self.counts
         reads = instance.trace.past_counts()
@@ -105,10 +105,10 @@ class Play:
         held = np.concatenate([self.start[None], counts[..., HELD]])
         blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        return Loads(q, up, np.zeros_like(up), blocks, first)
+        return ScheduleTraffic(q, up, np.zeros_like(up), blocks, first)
 
 
-def tally(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:
+def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:
     """Add to counts, or take away, what lanes do, by their bits; see `balanced_numba`."""
     before = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)[None]
     for first in range(0, len(after), _PART):
@@ -121,10 +121,12 @@ def tally(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1
         mine[..., UNREAD] += sign * count_bits(entering & ~read)
         mine[..., HELD] += sign * count_bits(now)
         before = now
-    tally_births(lanes, lambda layer, step, word: after[step, layer, word], counts, sign)
+    add_birth_counts(lanes, lambda layer, step, word: after[step, layer, word], counts, sign)
 
 
-def tally_births(lanes: Lanes, after: Callable[[Ints, Ints, Ints], Words], counts: Ints, sign: int) -> None:
+def add_birth_counts(
+    lanes: Lanes, after: Callable[[Ints, Ints, Ints], Words], counts: Ints, sign: int
+) -> None:
     """Add to counts, or take away, births into tier 0, which are no moves of unread items.
 
     Parameters

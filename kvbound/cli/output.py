@@ -219,7 +219,7 @@ def finish(instance: Instance, result: Result, unsaved: OSError | None = None) -
     if result.termination.reason == "interrupted":
         raise KeyboardInterrupt
     if result.status == "infeasible":
-        _ = instance.room  # says why
+        _ = instance.capacity_blocks  # says why
         why = result.termination.reason
         told = why not in ("done", "infeasible")
         raise InfeasibleError(why if told else f"{instance.name}: no placement satisfies its rules")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Counts, Loads, loads
+from kvbound.cost.traffic import Counts, ScheduleTraffic, schedule_traffic
 from kvbound.errors import InputError, KvboundError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
@@ -23,7 +23,7 @@ MOST_SPREAD = 1e8
 
 def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
     """Seconds per slot, shape (steps, layers)."""
-    return SlotCost.of(instance).times(loads(instance, schedule).q)
+    return SlotCost.of(instance).times(schedule_traffic(instance, schedule).q)
 
 
 def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
@@ -34,10 +34,10 @@ def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent
     KvboundError
         The schedule does not fit into the tiers.
     """
-    return evaluate_loads(instance, loads(instance, schedule, progress))
+    return evaluate_traffic(instance, schedule_traffic(instance, schedule, progress))
 
 
-def evaluate_loads(instance: Instance, counted: Loads) -> Measures:
+def evaluate_traffic(instance: Instance, counted: ScheduleTraffic) -> Measures:
     """Cost what a schedule moves.
 
     Raises
@@ -47,13 +47,15 @@ def evaluate_loads(instance: Instance, counted: Loads) -> Measures:
     """
     occupied = np.vstack([np.zeros_like(counted.start), counted.blocks.reshape(-1, instance.tiers)])
     peak = (counted.start + occupied.cumsum(axis=0)).max(axis=0)
-    for room, used, tier in zip(instance.room, peak, instance.memory.tiers, strict=True):
+    for room, used, tier in zip(instance.capacity_blocks, peak, instance.memory.tiers, strict=True):
         if room is not None and used > room:
             raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {room:,}")
     return measures(instance, SlotCost.of(instance).times(counted.q), counted, peak)
 
 
-def measures(instance: Instance, times: NDArray[np.float64], counted: Loads, peak: Counts) -> Measures:
+def measures(
+    instance: Instance, times: NDArray[np.float64], counted: ScheduleTraffic, peak: Counts
+) -> Measures:
     """Sum up slot times, shape (steps, layers), and loads."""
     tiers = instance.memory.tiers
     hit_bytes = counted.q[:, :, : len(tiers)].sum(axis=(0, 1))
@@ -75,7 +77,7 @@ def measures(instance: Instance, times: NDArray[np.float64], counted: Loads, pea
     )
 
 
-def utilisation(instance: Instance, counted: Loads, time_s: float) -> dict[str, float]:
+def utilisation(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float]:
     """Return the share of a decode time that each resource is busy."""
     busy = SlotCost.of(instance).busy(counted.q).sum(axis=(0, 1))
     share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)

@@ -18,7 +18,7 @@ _ROWS = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Loads:
+class ScheduleTraffic:
     """What every slot moves.
 
     Attributes
@@ -41,7 +41,7 @@ class Loads:
     start: Counts
 
 
-def loads(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Loads:
+def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress = silent) -> ScheduleTraffic:
     """Count what a schedule moves; the schedule's rules are the checker's business.
 
     Raises
@@ -69,7 +69,7 @@ def loads(instance: Instance, schedule: Schedule, progress: Progress = silent) -
     if instance.inclusive:
         blocks[:, :, -1] = blocks.sum(axis=2)
         start[-1] = first.size
-    return Loads(q, up, down, blocks, start)
+    return ScheduleTraffic(q, up, down, blocks, start)
 
 
 def require_physical(instance: Instance) -> None:

@@ -47,7 +47,7 @@ def simulate_published(
         The study has no such policy, or the policy no such option.
     """
     try:
-        _ = instance.room
+        _ = instance.capacity_blocks
         return _simulate(instance, policy, about, kernel, progress, start, record)
     except InfeasibleError as error:
         return infeasible(instance, start, about, Termination(str(error)))

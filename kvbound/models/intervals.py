@@ -177,7 +177,7 @@ class Stays:
         self.time = build.add_columns("time", slots, lower=ideal, cost=1.0).reshape(shape)
         self.hits = build.add_columns("hits", slots, upper=reads, integer=True).reshape(shape)
         self.enter = build.add_columns("enter", slots).reshape(shape)
-        room = instance.room[0]
+        room = instance.capacity_blocks[0]
         assert room is not None  # only the last tier may be unlimited
         # the first is the start, as if it were the slot before all
         self.held = build.add_columns("held", [[-1, instance.layers - 1], *slots.tolist()], upper=room)

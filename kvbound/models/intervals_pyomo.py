@@ -107,7 +107,7 @@ def _room(model: Any, facts: Facts) -> None:
     last = instance.layers - 1
     inside = None if facts.prompt is None else np.count_nonzero(facts.prompt == 0, axis=1)
     places = [(-1, last), *model.slots]
-    model.held = pyo.Var(places, bounds=(0, instance.room[0]))
+    model.held = pyo.Var(places, bounds=(0, instance.capacity_blocks[0]))
 
     def count(m: Any, j: int, n: int) -> Any:
         if j < 0:

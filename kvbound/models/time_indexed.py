@@ -99,7 +99,7 @@ class Indexed:
             held = self.x[now, np.arange(instance.layers)]  # (layers, blocks, fast)
             born = int(np.count_nonzero(held[:, :, 0] != NONE))
             for tier in limited:
-                room = instance.room[tier]
+                room = instance.capacity_blocks[tier]
                 if room is None or born <= room:
                     continue
                 if tier < self._fast:

@@ -213,7 +213,7 @@ def _capacity(model: Any, facts: Facts) -> None:
     for slot in range(-1, instance.slots):
         held = [(int(facts.first[b]) if still else j, n, b) for j, n, b in holds(slot)]
         for tier in limited:
-            room = instance.room[tier]
+            room = instance.capacity_blocks[tier]
             if room is None or len(held) <= room:
                 continue
             if tier < last:

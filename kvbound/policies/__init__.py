@@ -9,10 +9,20 @@ from typing import Any
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
 from kvbound.policies import own
-from kvbound.policies.base import Birth, Policy, Slot, Wish
+from kvbound.policies.base import Birth, MoveRequest, Policy, Slot
 from kvbound.policies.own import is_file
 
-__all__ = ["POLICIES", "Birth", "Policy", "Slot", "Wish", "describe", "is_file", "is_policy", "make_policy"]
+__all__ = [
+    "POLICIES",
+    "Birth",
+    "MoveRequest",
+    "Policy",
+    "Slot",
+    "describe",
+    "is_file",
+    "is_policy",
+    "make_policy",
+]
 
 POLICIES: dict[str, str] = {
     "static": "static:Static",

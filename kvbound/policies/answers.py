@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from kvbound.errors import UsageError
-from kvbound.policies.base import NOBODY, Birth, Ids, Policy, Scores, Slot, Wish
+from kvbound.policies.base import NO_TOKENS, Birth, Ids, MoveRequest, Policy, Scores, Slot
 from kvbound.units import show
 
 
@@ -32,7 +32,7 @@ def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Sc
     raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
 
 
-def checked_wish(policy: Policy, wish: Wish, slot: Slot) -> Wish:
+def checked_wish(policy: Policy, wish: MoveRequest, slot: Slot) -> MoveRequest:
     """Return a policy's wish.
 
     Raises
@@ -44,16 +44,18 @@ def checked_wish(policy: Policy, wish: Wish, slot: Slot) -> Wish:
     def ids(what: str, tokens: object) -> Ids:
         given = np.asarray(tokens)
         if given.size == 0:
-            return NOBODY
+            return NO_TOKENS
         if given.ndim != 1 or given.dtype.kind not in "iu":
             found = f"{given.dtype} of shape {given.shape}"
-            raise UsageError(f"policy {policy.name}: a Wish's {what} is a list of token ids, not {found}")
+            raise UsageError(
+                f"policy {policy.name}: a MoveRequest's {what} is a list of token ids, not {found}"
+            )
         if not 0 <= given.min() <= given.max() < slot.tokens:
             wrong = given.max() if given.min() >= 0 else given.min()
             past = f"one of the past tokens 0 to {slot.tokens - 1}"
-            raise UsageError(f"policy {policy.name}: a Wish's {what} holds {wrong}, expected {past}")
+            raise UsageError(f"policy {policy.name}: a MoveRequest's {what} holds {wrong}, expected {past}")
         return given.astype(np.int64, copy=False)
 
     if not isinstance(wish.birth, Birth):
-        raise UsageError(f"policy {policy.name}: a Wish's birth is a Birth, not {show(wish.birth)}")
+        raise UsageError(f"policy {policy.name}: a MoveRequest's birth is a Birth, not {show(wish.birth)}")
     return replace(wish, promote=ids("promote", wish.promote), evict=ids("evict", wish.evict))

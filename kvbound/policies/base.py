@@ -2,7 +2,7 @@
 
 A policy is a small class: `start` may rank the prompt's tokens for the initial fill, `step` says
 after every slot what should be in the fast tier, either as a score per token (higher stays) or as
-an explicit `Wish`. The simulator applies what the instance's rules allow.
+an explicit `MoveRequest`. The simulator applies what the instance's rules allow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Ids: TypeAlias = NDArray[np.int64]
 Scores: TypeAlias = NDArray[np.float64]
-NOBODY: Ids = np.zeros(0, np.int64)
+NO_TOKENS: Ids = np.zeros(0, np.int64)
 
 
 class Unseen(UsageError, AttributeError):
@@ -39,7 +39,7 @@ class Birth(Enum):
 
 
 @dataclass(frozen=True, eq=False)
-class Wish:
+class MoveRequest:
     """Moves a policy wants in this slot, in its order of preference.
 
     Attributes
@@ -54,8 +54,8 @@ class Wish:
         Where the new token goes.
     """
 
-    promote: Ids = field(default_factory=lambda: NOBODY)
-    evict: Ids = field(default_factory=lambda: NOBODY)
+    promote: Ids = field(default_factory=lambda: NO_TOKENS)
+    evict: Ids = field(default_factory=lambda: NO_TOKENS)
     together: bool = False
     birth: Birth = Birth.IF_ROOM
 
@@ -140,8 +140,8 @@ class Policy(Protocol):
         takes the most recent tokens of every layer.
         """
 
-    def step(self, slot: Slot) -> Scores | Wish:
-        """Return scores of the past tokens and the new one, shape (tokens + 1,), or a `Wish`."""
+    def step(self, slot: Slot) -> Scores | MoveRequest:
+        """Return scores of the past tokens and the new one, shape (tokens + 1,), or a `MoveRequest`."""
 
 
 def mask(ids: Ids, size: int) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Birth, Ids, Scores, Slot, Wish, mask
+from kvbound.policies.base import Birth, Ids, MoveRequest, Scores, Slot, mask
 
 
 def balanced_share(instance: Instance) -> float:
@@ -32,11 +32,11 @@ class LookaheadOne:
         self.share = balanced_share(instance)
         return first_use(instance)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         """Promote what both steps read."""
         soon = slot.future.reads()
         if not len(soon):
-            return Wish(birth=Birth.SLOW)
+            return MoveRequest(birth=Birth.SLOW)
         next_up = mask(soon, slot.tokens + 2)[: slot.tokens]
         hits = int(np.count_nonzero(slot.resident & next_up))
         weights, size = slot.instance.llm.weight_reads[slot.layer], slot.instance.item_bytes
@@ -49,4 +49,4 @@ class LookaheadOne:
         idle, leave = slot.resident & ~next_up, leave[: max(0, len(promote) - slot.room)]
         idle[leave] = False
         evict = np.concatenate([leave, np.flatnonzero(idle)])
-        return Wish(promote=promote, evict=evict, birth=place_birth(slot, soon))
+        return MoveRequest(promote=promote, evict=evict, birth=place_birth(slot, soon))

@@ -16,7 +16,7 @@ import numpy as np
 from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Unseen, Wish
+from kvbound.policies.base import MoveRequest, Scores, Slot, Unseen
 from kvbound.units import show
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<cls>.*))?")
@@ -132,7 +132,7 @@ class Own:
         start = getattr(self._policy, "start", None)
         return None if start is None else self._ask("start", start, instance, rng)
 
-    def step(self, slot: Slot) -> Scores | Wish:
+    def step(self, slot: Slot) -> Scores | MoveRequest:
         """Return its scores or wish."""
         return self._ask("step", self._policy.step, slot)
 

@@ -7,7 +7,7 @@ import numpy as np
 from kvbound.errors import UsageError
 from kvbound.initial import prompt_first
 from kvbound.instance import Instance
-from kvbound.policies.base import Birth, Scores, Slot, Wish, mask
+from kvbound.policies.base import Birth, MoveRequest, Scores, Slot, mask
 
 
 class Page:
@@ -34,7 +34,7 @@ class Page:
         """Fill with the prompt in order."""
         return prompt_first(instance)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         """Promote what is missing of the next step's pages, oldest pages leaving first."""
         soon = slot.future.reads()
         wanted = np.unique(soon[soon < slot.tokens] // self.size)
@@ -47,7 +47,7 @@ class Page:
         older = np.argmin(np.append(page[evict[:pairs]] < page[promote[slot.room :][:pairs]], False))
         opens = slot.tokens % self.size == 0
         first_here = not opens and slot.resident[slot.tokens - slot.tokens % self.size]
-        return Wish(
+        return MoveRequest(
             promote=promote[: slot.room + older],
             evict=evict[:older],
             birth=Birth.IF_ROOM if opens or first_here else Birth.SLOW,

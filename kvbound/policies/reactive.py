@@ -6,7 +6,7 @@ import numpy as np
 
 from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Wish
+from kvbound.policies.base import MoveRequest, Scores, Slot
 
 
 class Reactive:
@@ -19,6 +19,6 @@ class Reactive:
         """Fill by scanning the decode trace, as the study does."""
         return first_use(instance)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         """Promote all misses."""
-        return Wish(promote=slot.misses, evict=np.flatnonzero(slot.resident), together=True)
+        return MoveRequest(promote=slot.misses, evict=np.flatnonzero(slot.resident), together=True)

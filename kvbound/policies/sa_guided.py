@@ -9,7 +9,7 @@ import numpy as np
 from kvbound.errors import UsageError
 from kvbound.initial import first_use
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Wish
+from kvbound.policies.base import MoveRequest, Scores, Slot
 from kvbound.policies.lookahead import place_birth
 from kvbound.units import show
 
@@ -40,7 +40,7 @@ class SaGuided:
         """Fill by scanning the decode trace, as the study does."""
         return first_use(instance)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         """Promote by the sum of 1 / offset over the window's reads."""
         ahead = min(self.window, slot.instance.decode_steps - 1 - slot.step)
         score = np.zeros(slot.tokens + 1 + ahead)
@@ -51,4 +51,4 @@ class SaGuided:
         order = np.argsort(-score[candidates], kind="stable")
         promote = candidates[order][: math.ceil(self.topk * len(candidates))]
         evict = np.flatnonzero(slot.resident & (score == 0))
-        return Wish(promote=promote, evict=evict, birth=place_birth(slot, slot.future.reads()))
+        return MoveRequest(promote=promote, evict=evict, birth=place_birth(slot, slot.future.reads()))

@@ -6,7 +6,7 @@ import numpy as np
 
 from kvbound.initial import prompt_first
 from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot, Wish
+from kvbound.policies.base import MoveRequest, Scores, Slot
 
 
 class Static:
@@ -19,6 +19,6 @@ class Static:
         """Fill token by token, all layers of one before the next."""
         return prompt_first(instance)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         """Move nothing."""
-        return Wish()
+        return MoveRequest()

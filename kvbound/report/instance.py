@@ -23,7 +23,7 @@ def figures(instance: Instance) -> dict[str, Any]:
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = instance.prefill_tokens + sum(range(instance.decode_steps)) / instance.decode_steps
     kv_bytes = llm.kv_bytes(instance.tokens)
-    room = [None if n is None else n * instance.block_bytes for n in instance.room]
+    room = [None if n is None else n * instance.block_bytes for n in instance.capacity_blocks]
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
-from kvbound.cost.evaluate import evaluate, evaluate_loads
+from kvbound.cost.evaluate import evaluate, evaluate_traffic
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
-from kvbound.residency import Residency, large
+from kvbound.residency import Residency, exceeds_event_limit
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers.warm_start import without_prefetch
@@ -42,12 +42,12 @@ class Incumbent:
         plain = without_prefetch(instance)
         return cls(instance, None if plain is None else cls(plain))
 
-    def take(self, found: Found) -> None:
+    def take(self, found: CostedPlacement) -> None:
         """Keep what is faster."""
         if self.measures is None or found[0].time_s < self.measures.time_s:
             self.measures, self.schedule = found
 
-    def take_all(self, candidates: Iterable[Found]) -> None:
+    def take_all(self, candidates: Iterable[CostedPlacement]) -> None:
         """Keep the fastest."""
         for found in candidates:
             self.take(found)
@@ -68,10 +68,10 @@ class Incumbent:
         return self.measures.time_s - (bound_s or 0.0) <= gap * self.measures.time_s
 
 
-Found: TypeAlias = tuple[Measures, Schedule | Residency]
+CostedPlacement: TypeAlias = tuple[Measures, Schedule | Residency]
 
 
-def cost_of(instance: Instance, play: Play | Schedule) -> Found:
+def evaluate_placement(instance: Instance, play: TwoTierSchedule | Schedule) -> CostedPlacement:
     """Cost a schedule; a play that is too large to be kept as events is checked at once.
 
     Raises
@@ -81,10 +81,10 @@ def cost_of(instance: Instance, play: Play | Schedule) -> Found:
     """
     if isinstance(play, Schedule):
         return evaluate(instance, play), play
-    if not large(instance):
+    if not exceeds_event_limit(instance):
         schedule = play.residency.schedule()
         return evaluate(instance, schedule), schedule
-    measures = evaluate_loads(instance, play.loads(instance))
+    measures = evaluate_traffic(instance, play.traffic(instance))
     arrays = play.residency.arrays(instance.sha256)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=measures.time_s)
     if not report.ok:
@@ -92,6 +92,6 @@ def cost_of(instance: Instance, play: Play | Schedule) -> Found:
     return measures, play.residency
 
 
-def kept(schedule: Schedule | Residency | None) -> dict[str, Any]:
+def placement_fields(schedule: Schedule | Residency | None) -> dict[str, Any]:
     """Name a result's schedule by what it is."""
     return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}

@@ -44,7 +44,7 @@ def events(instance: Instance, start: Schedule | Residency) -> Schedule:
 def refuse_infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Result | None:
     """Return the result of an instance that nothing fits into, given when work began; else None."""
     try:
-        _ = instance.room
+        _ = instance.capacity_blocks
     except InfeasibleError:
         return infeasible(instance, begin, about)
     return None

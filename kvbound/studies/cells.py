@@ -13,7 +13,7 @@ from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency, large
+from kvbound.residency import Residency, exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Result, strongest
 from kvbound.schedule import Schedule, write_schedule
 from kvbound.solvers.portfolio import solve
@@ -126,7 +126,7 @@ def _schedules(instance: Instance, time_limit: float, common: dict[str, Any]) ->
 
 
 def _rule(instance: Instance, name: str, common: dict[str, Any]) -> Entry:
-    if large(instance) and name != "static":
+    if exceeds_event_limit(instance) and name != "static":
         return None, "its moves would fill the memory"
     return _entry(instance, name, **common)
 
@@ -162,7 +162,7 @@ def shape(instance: Instance) -> dict[str, Any]:
         "prefill_tokens": instance.prefill_tokens,
         "decode_steps": instance.decode_steps,
         "reads": int(instance.read_counts().sum()),
-        "room_blocks": instance.room[0],
+        "room_blocks": instance.capacity_blocks[0],
     }
 
 

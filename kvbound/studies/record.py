@@ -14,7 +14,7 @@ from kvbound.errors import InputError
 from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.fields import Fields
 from kvbound.instance_io import read_json, write_json
-from kvbound.residency import large
+from kvbound.residency import exceeds_event_limit
 from kvbound.studies.fang2025 import Cell, Scale, published
 from kvbound.version import __version__
 
@@ -46,7 +46,7 @@ class Settings:
 
 def large_cell(cell: Cell, settings: Settings) -> bool:
     """Whether the schedules of a cell are too large to keep."""
-    return large(cell.instance(settings.scale, settings.seed))
+    return exceeds_event_limit(cell.instance(settings.scale, settings.seed))
 
 
 class Ran(NamedTuple):

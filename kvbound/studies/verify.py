@@ -10,7 +10,7 @@ from typing import Any
 
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
-from kvbound.residency import large
+from kvbound.residency import exceeds_event_limit
 from kvbound.studies import cells
 from kvbound.studies.fang2025 import Cell
 from kvbound.studies.record import (
@@ -93,7 +93,7 @@ def _replayed(study: Instance, record: Record, folder: Path) -> Iterator[str]:
         entry, name = record["physical"][solver], schedule_name(record["cell"], solver)
         found = report(name)
         if found is None:
-            if entry["time_s"] is not None and not large(ours):
+            if entry["time_s"] is not None and not exceeds_event_limit(ours):
                 yield f"physical.{solver}.time_s is given, but there is no {name}"
         elif found.problems:
             yield f"{name}: {found.problems[0]}"

@@ -23,14 +23,14 @@ from threading import Event, Thread
 
 import numpy as np
 
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import silent
 from kvbound.simulation import simulate
 from kvbound.solvers.eviction import balanced as balance
-from kvbound.solvers.lagrangian.bound import evaluate, tune
+from kvbound.solvers.lagrangian.bound import evaluate, maximize_dual
 from kvbound.solvers.pricing.best_response import SWEEPS, respond
 from tests.benchmarks.bench_pricing import instance
 
@@ -83,14 +83,14 @@ def run(case: Instance) -> list[float]:
     kernel, peak, study = pick(), list[float](), case.with_rules(accounting="fang2025")
     expanded, rows = case.expanded(), case.trace.rows
     with watched(peak):
-        tuned = tune(case, iterations=20, threads=1)
+        tuned = maximize_dual(case, iterations=20, threads=1)
         check(expanded, rows, tuned.certificate.arrays())
     assert tuned.multipliers is not None
     begin = time.perf_counter()
     with watched(peak):
         answer = respond(case, tuned.multipliers, kernel=kernel).schedule()
     sweep = (time.perf_counter() - begin) / (1 + SWEEPS)
-    assert isinstance(answer, Play)
+    assert isinstance(answer, TwoTierSchedule)
     schedule = answer.residency.arrays(case.sha256)
     return [
         seconds(lambda: evaluate(case, tuned.certificate, kernel)),

@@ -15,12 +15,12 @@ import time
 import numpy as np
 
 import kvbound as kv
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.solvers.eviction import balanced as balance
-from kvbound.solvers.lagrangian.bound import tune
+from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.pricing.best_response import SWEEPS, respond
 
 ITEM = 16384
@@ -47,18 +47,18 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     _ = case.trace
     cost, reads = SlotCost.of(case), int(case.read_counts().sum())
 
-    def total(play: Play) -> float:
-        return float(cost.times(play.loads(case).q).sum())
+    def total(play: TwoTierSchedule) -> float:
+        return float(cost.times(play.traffic(case).q).sum())
 
     begin = time.perf_counter()
     plays = list(balance.plays(case, silent))
     balanced = (time.perf_counter() - begin) / len(plays)
-    tuned = tune(case, time_limit=limit)
+    tuned = maximize_dual(case, time_limit=limit)
     assert tuned.multipliers is not None
     begin = time.perf_counter()
     answer = respond(case, tuned.multipliers).schedule()
     answered = (time.perf_counter() - begin) / (1 + SWEEPS)
-    assert isinstance(answer, Play)
+    assert isinstance(answer, TwoTierSchedule)
     found = total(answer)
     belady = kv.simulate(case, "belady").time_s or np.nan
     passes = "".join(f"{seconds:8.3f}{1e9 * seconds / reads:9.1f}" for seconds in (balanced, answered))
@@ -72,7 +72,7 @@ def main(limit: float = 10.0) -> None:
     """Print both series."""
     warm = instance(64, 64)
     list(balance.plays(warm, silent))  # compiled by now
-    first = tune(warm, iterations=1).multipliers
+    first = maximize_dual(warm, iterations=1).multipliers
     assert first is not None
     respond(warm, first)
     print("                               balanced         prices")

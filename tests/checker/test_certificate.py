@@ -38,7 +38,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     scale = int(rng.integers(20, 45))
     unit = 2.0**scale * instance.item_bytes / float(rng.choice(instance.memory.bandwidths))
     capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.1, 1, 5]) * unit
-    for k, room in enumerate(instance.room):
+    for k, room in enumerate(instance.capacity_blocks):
         if room is None or (instance.inclusive and k == tiers - 1):
             capacity[k] = 0
     prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit

@@ -98,7 +98,7 @@ def test_every_part_sees_the_same_room(weights: Size, more: Size, kv: int, size:
     if free < 0:
         return
     blocks = free // (kv * size)
-    assert instance.room == (blocks, None)
+    assert instance.capacity_blocks == (blocks, None)
     for n in range(PROMPT // size + 1):
         assert kept(instance, n).ok == (n <= blocks)
     if blocks < 2**53:  # the bound is a double
@@ -158,14 +158,14 @@ def test_no_accepted_schedule_is_faster_than_an_accepted_bound(
         report = kept(instance, blocks)
         assert report.time_s is not None
         assert not report.ok or report.time_s >= bound.bound_s
-    assert not kept(instance, inside).ok or instance.room[0] == inside
+    assert not kept(instance, inside).ok or instance.capacity_blocks[0] == inside
 
 
 @pytest.mark.parametrize("capacity", [2**54 + 1, "18014398509481985B", "18014398509481985.9"])
 def test_prefill_first_fills_by_the_same_room(capacity: Size) -> None:
     """One block beside the weights; 1 + 2**54 is 2**54 in doubles."""
     instance = keeping(2**54, capacity, initial="prefill-first")
-    assert instance.room == (1, None)
+    assert instance.capacity_blocks == (1, None)
     assert kept(instance, 1).ok
     assert not kept(instance, 0).ok
     assert not kept(instance, 2).ok
@@ -176,7 +176,7 @@ def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
     memory, llm = instance.memory.to_mapping(), instance.llm.to_mapping()
     weights = Fraction(int(rng.integers(0, 50)), 10) + int(rng.choice([0, 2**53 + 1, 2**55 - 3]))
     llm["weight_bytes"] = _written(rng, weights)
-    for k, (tier, room) in enumerate(zip(memory["tiers"], instance.room, strict=True)):
+    for k, (tier, room) in enumerate(zip(memory["tiers"], instance.capacity_blocks, strict=True)):
         if room is not None:
             spare = Fraction(int(rng.integers(0, 10 * instance.block_bytes)), 10)
             base = math.ceil(weights) if k == 0 else 0

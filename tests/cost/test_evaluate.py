@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import kvbound as kv
 from kvbound.cost.evaluate import evaluate, measures, slot_times, tpot
-from kvbound.cost.traffic import loads
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.errors import KvboundError, UsageError
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import simulate
@@ -26,7 +26,7 @@ def test_any_schedule_costs_what_the_checker_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng)
     schedule = random_schedule(rng, instance)
-    report, counted = checked(instance, schedule), loads(instance, schedule)
+    report, counted = checked(instance, schedule), schedule_traffic(instance, schedule)
     times = slot_times(instance, schedule)
     assert report.step_times_s is not None
     assert report.hit_bytes is not None
@@ -137,7 +137,7 @@ def test_a_block_moves_as_one_and_only_its_unread_tokens_are_charged_for_reading
     schedule = Schedule(
         np.array([[1, 1, 1]], np.uint8), (LayerEvents.of([0, 0, 1, 1], [0, 3, 2, 4], [0, 1, 0, 1]),)
     )
-    counted = loads(instance, schedule)
+    counted = schedule_traffic(instance, schedule)
     # reads by tier, unread reads by tier, writes by tier
     assert counted.q[:, 0].tolist() == [[0, 1, 0, 1, 2, 1], [0, 0, 0, 2, 2, 1]]
     assert counted.up.tolist() == [[2], [2]]
@@ -221,7 +221,7 @@ def test_the_published_accounting_is_costed_elsewhere() -> None:
 def test_measures_sum_up_what_was_counted() -> None:
     instance = toy()
     schedule = broken("nothing")
-    counted = loads(instance, schedule)
+    counted = schedule_traffic(instance, schedule)
     found = measures(instance, np.ones((2, 1)), counted, np.array([1, 2]))
     assert found.time_s == 2
     assert found.peak_bytes == {"hbm": 1, "ddr": 2}

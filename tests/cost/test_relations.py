@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvbound.cost.evaluate import evaluate, slot_times, utilisation
 from kvbound.cost.ideal import ideal, ideal_slot_times
-from kvbound.cost.traffic import loads
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Copies, Instance, Timing
 from kvbound.instance_io import make_instance
 from kvbound.result import identify
@@ -38,7 +38,9 @@ def scaled(instance: Instance, factor: float) -> Instance:
 
 def busy_shares(instance: Instance, schedule: Schedule) -> dict[str, float]:
     """Utilisation, whether the schedule fits or not."""
-    return utilisation(instance, loads(instance, schedule), float(slot_times(instance, schedule).sum()))
+    return utilisation(
+        instance, schedule_traffic(instance, schedule), float(slot_times(instance, schedule).sum())
+    )
 
 
 @given(seeds, st.sampled_from([0.125, 0.5, 2.0, 1024.0]))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.instance import Instance
-from kvbound.policies import Policy, Slot, Wish, make_policy
+from kvbound.policies import MoveRequest, Policy, Slot, make_policy
 from kvbound.policies.base import Scores
 from kvbound.simulation import simulate
 
@@ -16,7 +16,7 @@ class Spy:
     """A policy that passes everything on to another and keeps a copy."""
 
     inner: Policy
-    seen: list[tuple[Slot, Wish, set[int]]] = field(default_factory=list)
+    seen: list[tuple[Slot, MoveRequest, set[int]]] = field(default_factory=list)
     name: str = "spy"
 
     @property
@@ -26,15 +26,15 @@ class Spy:
     def start(self, instance: Instance, rng: np.random.Generator) -> Scores | None:
         return self.inner.start(instance, rng)
 
-    def step(self, slot: Slot) -> Wish:
+    def step(self, slot: Slot) -> MoveRequest:
         wish = self.inner.step(slot)
-        assert isinstance(wish, Wish)
+        assert isinstance(wish, MoveRequest)
         soon = set(slot.future.reads().tolist()) if self.oracle else set()
         self.seen.append((slot, wish, soon))
         return wish
 
 
-def watch(instance: Instance, name: str, **options: Any) -> list[tuple[Slot, Wish, set[int]]]:
+def watch(instance: Instance, name: str, **options: Any) -> list[tuple[Slot, MoveRequest, set[int]]]:
     """Every slot of a run, what the policy wished there, and what the layer reads in the next step."""
     spy = Spy(make_policy(name, **options))
     simulate(instance, spy)

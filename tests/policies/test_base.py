@@ -88,7 +88,7 @@ def test_room_is_what_tier_0_has_left(seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed))
     spy = Spy(oracle=False)
     simulate(instance, spy)
-    room, size = instance.room[0], instance.granularity
+    room, size = instance.capacity_blocks[0], instance.granularity
     assert room is not None
     held = [0] * instance.layers
     for layer in range(instance.layers):
@@ -141,18 +141,18 @@ def test_filling_keeps_to_room_and_rank(seed: int) -> None:
     worth = np.array([scores[:, s : s + size].max(axis=1) for s in starts])
     worth = worth.reshape(len(starts), instance.layers).T
     held = np.bincount(tiers.ravel(), minlength=instance.tiers)
-    for count, room in zip(held, instance.room, strict=True):
+    for count, room in zip(held, instance.capacity_blocks, strict=True):
         assert room is None or count <= room
     wanted = worth > -np.inf
     for tier in range(instance.tiers):
         # nobody waits in a slower tier while somebody worth less is here, or while there is room
         slower = worth[wanted & (tiers > tier)]
         if slower.size:
-            assert held[tier] == instance.room[tier]
+            assert held[tier] == instance.capacity_blocks[tier]
             assert not wanted[tiers == tier].any() or worth[(tiers == tier) & wanted].min() >= slower.max()
         # and nobody worthless is here while a slower tier has room
         if np.any(~wanted & (tiers == tier)):
-            assert all(held[k] == instance.room[k] for k in range(tier + 1, instance.tiers))
+            assert all(held[k] == instance.capacity_blocks[k] for k in range(tier + 1, instance.tiers))
 
 
 @given(seeds)

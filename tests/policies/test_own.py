@@ -8,7 +8,7 @@ import pytest
 
 import kvbound as kv
 from kvbound.errors import UsageError
-from kvbound.policies import Birth, Slot, Wish, make_policy
+from kvbound.policies import Birth, MoveRequest, Slot, make_policy
 from kvbound.policies.lru import Lru
 from tests.cost_cases import assert_sound, same, schedule_of, toy
 
@@ -158,16 +158,16 @@ def test_a_file_that_is_not_there() -> None:
         ("high", "not 'high'"),
         ([[1], [1, 2]], r"not \[\[1\], \[1, 2\]\]"),
         (
-            Wish(promote=np.ones(3, bool)),
-            r"a Wish's promote is a list of token ids, not bool of shape \(3,\)",
+            MoveRequest(promote=np.ones(3, bool)),
+            r"a MoveRequest's promote is a list of token ids, not bool of shape \(3,\)",
         ),
-        (Wish(evict=np.array([0.5])), "evict is a list of token ids, not float64"),
+        (MoveRequest(evict=np.array([0.5])), "evict is a list of token ids, not float64"),
         (
-            Wish(evict=np.array([9])),
-            "policy Odd: a Wish's evict holds 9, expected one of the past",
+            MoveRequest(evict=np.array([9])),
+            "policy Odd: a MoveRequest's evict holds 9, expected one of the past",
         ),
-        (Wish(promote=np.array([-2, 1])), "promote holds -2, expected one of the past tokens 0 to 2"),
-        (Wish(birth="slow"), "a Wish's birth is a Birth, not 'slow'"),  # type: ignore[arg-type]
+        (MoveRequest(promote=np.array([-2, 1])), "promote holds -2, expected one of the past tokens 0 to 2"),
+        (MoveRequest(birth="slow"), "a MoveRequest's birth is a Birth, not 'slow'"),  # type: ignore[arg-type]
     ],
 )
 def test_answers_that_make_no_sense_name_the_policy(answer: object, message: str) -> None:
@@ -196,7 +196,7 @@ def test_options_of_the_wrong_type_are_told_by_the_policy_itself() -> None:
 def test_lists_are_ids_too() -> None:
     class Lists:
         def step(self, slot: Slot) -> Any:
-            return Wish(list(slot.misses), [0], birth=Birth.SLOW)  # type: ignore[arg-type]
+            return MoveRequest(list(slot.misses), [0], birth=Birth.SLOW)  # type: ignore[arg-type]
 
     assert_sound(toy(), kv.simulate(toy(), Lists()))  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ def test_nothing_moves_and_births_take_the_fastest_tier_with_room(seed: int) -> 
     instance = medium_instance(np.random.default_rng(seed))
     rng = np.random.default_rng(0)
     schedule = run(instance, make_policy("static"), rng)
-    room = [np.inf if most is None else most for most in instance.room]
+    room = [np.inf if most is None else most for most in instance.capacity_blocks]
     for filled in schedule.initial[:, :: instance.granularity].ravel():
         room[filled] -= 1
     for step in range(instance.decode_steps):

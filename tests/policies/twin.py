@@ -80,7 +80,7 @@ class Twin:
 
     def room(self, tier: int) -> float:
         """Blocks that still fit."""
-        most = self.instance.room[tier]
+        most = self.instance.capacity_blocks[tier]
         held = sum(at == tier for at in self.tier.values())
         return np.inf if most is None else most - held
 

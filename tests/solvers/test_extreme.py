@@ -14,7 +14,7 @@ from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import InputError
 from kvbound.instance import Copies, Instance, Migration, Timing
 from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.solvers.lagrangian.bound import tune
+from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.paths import DATA
@@ -67,7 +67,7 @@ def accepted(instance: Instance, result: Result) -> bool:
 
 def certified(instance: Instance) -> Bound:
     """A bound that the checker has seen, from a short climb."""
-    return certify(instance, tune(instance, iterations=100, kernel="numpy").certificate)
+    return certify(instance, maximize_dual(instance, iterations=100, kernel="numpy").certificate)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.bitsets.lanes import Lanes, limited
+from kvbound.bitsets.lanes import Lanes, limited_tiers
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
@@ -125,7 +125,11 @@ def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
     prices, everyone = np.tensordot(beta.T, weights, 1), np.zeros(instance.layers, np.int64)
     lanes = Lanes.of(instance, slice(None), everyone)
     items = _items(instance, lanes, "numpy", 1).evaluate(prices, room, demand=False)[0]
-    return slots + items - sum(float(instance.room[k] or 0) * room[k].sum() for k in limited(instance))
+    return (
+        slots
+        + items
+        - sum(float(instance.capacity_blocks[k] or 0) * room[k].sum() for k in limited_tiers(instance))
+    )
 
 
 @pytest.mark.parametrize("part", range(4))

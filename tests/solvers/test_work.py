@@ -73,9 +73,9 @@ def test_threads_of_the_dual(threads: int) -> None:
 
 
 def solvers_dual(instance: kv.Instance, sample: float | None, **options: Any) -> Certificate:
-    from kvbound.solvers.lagrangian.bound import tune
+    from kvbound.solvers.lagrangian.bound import maximize_dual
 
-    return tune(instance, work=30, sample=sample, **options).certificate
+    return maximize_dual(instance, work=30, sample=sample, **options).certificate
 
 
 def same(one: Certificate, other: Certificate) -> bool:

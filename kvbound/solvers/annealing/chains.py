@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost.traffic import Loads, loads
+from kvbound.cost.traffic import ScheduleTraffic, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
 from kvbound.solvers.annealing.layout import UNLIMITED, Board, Ints, Tiers, tiers_of
@@ -43,7 +43,7 @@ class Chains:
     @classmethod
     def of(cls, instance: Instance, board: Board, schedules: Sequence[Schedule]) -> Chains:
         """Start one chain from each schedule."""
-        parts = [counted(instance, board, loads(instance, schedule)) for schedule in schedules]
+        parts = [counted(instance, board, schedule_traffic(instance, schedule)) for schedule in schedules]
         counts = np.stack([part[0] for part in parts])
         layer = np.arange(board.slots) % board.layers
         ticks = slot_ticks(board, counts, layer)
@@ -71,7 +71,7 @@ class Chains:
             array[target] = array[source]
 
 
-def counted(instance: Instance, board: Board, moved: Loads) -> tuple[Ints, NDArray[np.int32]]:
+def counted(instance: Instance, board: Board, moved: ScheduleTraffic) -> tuple[Ints, NDArray[np.int32]]:
     """Tokens moved in every slot and blocks held after it, as the cost model counts them; see `Chains`."""
     tiers = board.tiers
     q = moved.q.copy()

@@ -143,7 +143,7 @@ def bare(instance: Instance) -> Board:
     """Set a board with nobody on it, for those who keep blocks otherwise."""
     last = instance.tiers - 1
     room = [UNLIMITED if r is None or (instance.inclusive and k == last) else r
-            for k, r in enumerate(instance.room)]  # fmt: skip
+            for k, r in enumerate(instance.capacity_blocks)]  # fmt: skip
     cost, size = SlotCost.of(instance), instance.item_bytes
     unit = size * float(cost.read_costs.max(axis=1).min())
     # if every item of every layer moved in every slot, ticks would still fit

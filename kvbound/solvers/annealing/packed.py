@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvbound.bitsets.lanes import count_units
-from kvbound.bitsets.next_use import by_token, turn
-from kvbound.bitsets.two_tier import Play, Words
+from kvbound.bitsets.next_use import transpose, transposed_reads
+from kvbound.bitsets.two_tier import TwoTierSchedule, Words
 from kvbound.instance import Initial, Instance
 from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
 from kvbound.solvers.annealing.layout import Board, bare
@@ -40,20 +40,20 @@ class BitsAnnealer:
     moves: int = 0
 
     @classmethod
-    def of(cls, instance: Instance, play: Play, rng: np.random.Generator) -> BitsAnnealer:
+    def of(cls, instance: Instance, play: TwoTierSchedule, rng: np.random.Generator) -> BitsAnnealer:
         """Begin with a schedule."""
         from kvbound.solvers.annealing.packed_numba import Bits
 
-        board, reads = bare(instance), by_token(instance)
+        board, reads = bare(instance), transposed_reads(instance)
         after = np.zeros_like(reads)
 
         def turn_layer(layer: int) -> None:
             rows = play.residency.after(layer).view(np.uint64)
-            turn(rows, instance.prefill_tokens + 1, after[layer])  # the born are there in their own step
+            transpose(rows, instance.prefill_tokens + 1, after[layer])  # the born are there in their own step
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(turn_layer, range(instance.layers)))
-        counts, held = counted(instance, board, play.loads(instance))
+        counts, held = counted(instance, board, play.traffic(instance))
         layer = np.arange(instance.slots) % instance.layers
         ticks = slot_ticks(board, counts, layer)
         margin = margins(board, counts, layer, ticks)
@@ -84,7 +84,7 @@ class BitsAnnealer:
             anneal(self.board, self.bits, self.rng.random((_CHUNK, DRAWS)))
             self.moves += _CHUNK
 
-    def play(self) -> Play:
+    def play(self) -> TwoTierSchedule:
         """Return the schedule."""
         from kvbound.solvers.annealing.packed_numba import turn_back
 
@@ -97,4 +97,4 @@ class BitsAnnealer:
             turn_back(self.bits.after[layer], after)
             return after
 
-        return Play.of(instance, start, rows)
+        return TwoTierSchedule.of(instance, start, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.evaluate import evaluate, refuse_spread
 from kvbound.cost.ideal import ideal
 from kvbound.errors import KvboundError, UsageError
@@ -26,7 +26,7 @@ from kvbound.solvers.annealing.layout import MOST_BYTES, Board, board, schedule_
 from kvbound.solvers.annealing.packed import BitsAnnealer
 from kvbound.solvers.annealing.tempering import Annealer
 from kvbound.solvers.eviction.balanced import plays, supports
-from kvbound.solvers.incumbent import Found, cost_of, kept
+from kvbound.solvers.incumbent import CostedPlacement, evaluate_placement, placement_fields
 from kvbound.solvers.warm_start import events, examine, refuse_infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
@@ -153,7 +153,7 @@ def solve_annealing(
         termination=ended,
         options=options,
         wall_s=time.perf_counter() - begin,
-        **kept(schedule),
+        **placement_fields(schedule),
         **about,
     )
 
@@ -170,12 +170,12 @@ def _packed(
     rng: np.random.Generator,
     moves: int | None,
     clock: _Clock,
-) -> tuple[Found, int, Termination]:
+) -> tuple[CostedPlacement, int, Termination]:
     """Improve a schedule of an instance too large for an array of tiers; see `packed`."""
     if start is None:
         first = next(plays(instance, clock.progress))
     else:
-        first = Play.replayed(instance, examine(instance, start))
+        first = TwoTierSchedule.replayed(instance, examine(instance, start))
     annealer = BitsAnnealer.of(instance, first, rng)
     annealer.warm_up()
     clock, ended = replace(clock, begin=time.perf_counter()), Termination()
@@ -186,7 +186,7 @@ def _packed(
             ended = Termination("limit", "time")
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    return cost_of(instance, annealer.play()), annealer.moves, ended
+    return evaluate_placement(instance, annealer.play()), annealer.moves, ended
 
 
 def _chains(setting: Board, kernel: str) -> int:
@@ -194,7 +194,7 @@ def _chains(setting: Board, kernel: str) -> int:
     return 1 if kernel == "numba" else max(1, min(MANY, MOST_BYTES // (2 * setting.stay.size)))
 
 
-def _costed(instance: Instance, run: _Run) -> Found:
+def _costed(instance: Instance, run: _Run) -> CostedPlacement:
     """Return what the cost model says of the best schedule, and that."""
     best = schedule_of(run.board, run.annealer.best)
     measures = evaluate(instance, best)

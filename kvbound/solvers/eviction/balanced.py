@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets import lanes
 from kvbound.bitsets.counts import HITS, UP
-from kvbound.bitsets.next_use import by_token, first_reads
-from kvbound.bitsets.two_tier import AT_ONCE, Play
+from kvbound.bitsets.next_use import first_reads, transposed_reads
+from kvbound.bitsets.two_tier import AT_ONCE, TwoTierSchedule
 from kvbound.cost.marginal import free_misses
 from kvbound.initial import fill
 from kvbound.instance import Initial, Instance, Migration
@@ -61,10 +61,10 @@ def keeps_up(instance: Instance) -> bool:
     return bool(new <= free[1 : len(rows), 0].sum())
 
 
-def plays(instance: Instance, progress: Progress) -> Generator[Play, None, None]:
-    """Play the instance again and again, each time knowing the last time's writes better."""
+def plays(instance: Instance, progress: Progress) -> Generator[TwoTierSchedule, None, None]:
+    """Simulate the instance again and again, each time knowing the last time's writes better."""
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
-    turned, writes = by_token(instance), np.zeros(reads.shape)
+    turned, writes = transposed_reads(instance), np.zeros(reads.shape)
     misses = reads
     saved: NDArray[np.floating] = np.zeros(reads.shape)
     for number, (cheap, share) in enumerate(passes):
@@ -99,8 +99,8 @@ def _play(
     targets: Ints,
     free: Ints,
     progress: Progress,
-) -> Play:
-    """Play all slots."""
+) -> TwoTierSchedule:
+    """Simulate all slots."""
     steps, layers, prefill = instance.decode_steps, instance.layers, instance.prefill_tokens
     rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
     prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
@@ -126,28 +126,28 @@ def _play(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         inside = np.stack(list(pool.map(settle, range(layers))))
     residency.initial = (~inside).astype(np.uint8)
-    return Play(np.moveaxis(counts, 0, 1), inside.sum(axis=1), residency)
+    return TwoTierSchedule(np.moveaxis(counts, 0, 1), inside.sum(axis=1), residency)
 
 
 def _state(instance: Instance, turned: kernels.Words, targets: Ints, prefetch: bool) -> kernels.State:
     """Return the state in which nobody has begun yet."""
-    layers, room = instance.layers, instance.room[0]
+    layers, room = instance.layers, instance.capacity_blocks[0]
     assert room is not None  # only the last tier may be unlimited
-    by_step, by_token = (layers, instance.decode_steps + 1), (layers, instance.tokens)
+    by_step, transposed_reads = (layers, instance.decode_steps + 1), (layers, instance.tokens)
     words = (layers, instance.decode_steps, -(-instance.tokens // 64))
     last = np.zeros((1, layers), np.int64)
     return kernels.State(
         turned=turned,
         target=np.concatenate([targets, last]).T.copy(),
-        when=np.full(by_token, instance.decode_steps, np.int32),
+        when=np.full(transposed_reads, instance.decode_steps, np.int32),
         coming=np.concatenate([instance.trace.past_counts(), last]).T.copy(),
         held=np.zeros((2, *by_step), np.int64),
         kept=np.full((2, *by_step), -1, np.int32),
         left=np.full(by_step, -1, np.int32),
-        below=np.full(by_token, -1, np.int32),
-        entered=np.full(by_token, -1, np.int32),
-        seen=np.full(by_token, -1, np.int32),
-        inside=np.zeros(by_token, np.bool_),
+        below=np.full(transposed_reads, -1, np.int32),
+        entered=np.full(transposed_reads, -1, np.int32),
+        seen=np.full(transposed_reads, -1, np.int32),
+        inside=np.zeros(transposed_reads, np.bool_),
         hits=np.zeros(words, np.uint64),
         fetched=np.zeros(words if prefetch else (0, 0, 0), np.uint64),
         pool=np.array([0, room, 0, 0]),

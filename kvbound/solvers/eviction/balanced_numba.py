@@ -32,7 +32,7 @@ class State(NamedTuple):
     """Where the items of all layers are; a stack is a top per step and, per item, who lies below it."""
 
     turned: Words
-    """The reads, token by token; see `next_use.turn`: (layers, ceil(steps / 64), tokens)."""
+    """The reads, token by token; see `next_use.transpose`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
     """Hits that each slot can make use of, (layers, steps + 1)."""
     when: Short
@@ -173,7 +173,7 @@ def _flip(rows: Words, step: int, token: int) -> None:
 
 @compiled()
 def play(state: State, layer: int, words: Words, step: int, prefill: int, spare: int, evict: bool) -> None:
-    """Play one slot.
+    """Simulate one slot.
 
     Parameters
     ----------

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import exp, log
-from kvbound.bitsets.lanes import limited
+from kvbound.bitsets.lanes import limited_tiers
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.progress import Progress
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import seal
 from kvbound.solvers.lagrangian.subproblem import Items
 
@@ -63,7 +63,7 @@ class _Part(NamedTuple):
     """Some steps of a climb."""
 
     steps: slice
-    rows: Rows
+    rows: SlotMinorants
     logits: _Adam
 
     def price(self, weights: Floats, prices: Floats) -> float:
@@ -89,7 +89,7 @@ class Multipliers(NamedTuple):
     """Price of a block's room in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
 
 
-class Tuner:
+class DualAscent:
     """Climbs in row weights, as a softmax of logits, and room prices.
 
     Either all items are asked in every step, and the best point is kept; or another sample of them every
@@ -108,7 +108,7 @@ class Tuner:
     def __init__(
         self,
         instance: Instance,
-        rows: Rows,
+        rows: SlotMinorants,
         draw: Callable[[], Items],
         *,
         sampled: bool,
@@ -117,8 +117,8 @@ class Tuner:
     ) -> None:
         self.instance, self.rows, self.draw, self.sampled, self.each = instance, rows, draw, sampled, each
         self.unit = float(rows.beta.max())  # seconds of the dearest count
-        self.limited = limited(instance)
-        self.room = np.array([instance.room[k] for k in self.limited], np.float64)[:, None]
+        self.limited = limited_tiers(instance)
+        self.room = np.array([instance.capacity_blocks[k] for k in self.limited], np.float64)[:, None]
         shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.stay = _first_logits(rows), _Adam(np.full(shape, 0.1), _RATES[1])
         if start is not None:
@@ -199,7 +199,7 @@ def _softmax(logits: Floats) -> Floats:
     return weights
 
 
-def _first_logits(rows: Rows) -> Floats:
+def _first_logits(rows: SlotMinorants) -> Floats:
     """Start from what binds without misses and with most misses, in equal parts, and some chord."""
     count = len(rows.beta)
     weights = np.full(rows.alpha.shape, 1e-3)

@@ -27,8 +27,8 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Termination
-from kvbound.solvers.lagrangian.ascent import Multipliers, Tuner
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths import ManyTiers
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTiers
 from kvbound.solvers.lagrangian.rounding import claim, seal, seal_ideal, unseal
@@ -42,7 +42,7 @@ the general paths against the fast ones."""
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class AscentResult:
     """Outcome of a climb.
 
     Attributes
@@ -61,7 +61,7 @@ class Tuned:
 
 
 def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
-    """Bound the decode time from below; options as for `tune`.
+    """Bound the decode time from below; options as for `maximize_dual`.
 
     Returns
     -------
@@ -72,11 +72,11 @@ def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
     UsageError
         The accounting is not physical.
     """
-    best = tune(instance, **options).certificate
+    best = maximize_dual(instance, **options).certificate
     return Bound(best.bound_s, BoundStatus.CLAIMED, "dual"), best
 
 
-def tune(
+def maximize_dual(
     instance: Instance,
     *,
     time_limit: float = math.inf,
@@ -91,7 +91,7 @@ def tune(
     kernel: str | None = None,
     threads: int | None = None,
     progress: Progress = silent,
-) -> Tuned:
+) -> AscentResult:
     """Climb to good multipliers, and prove what they are worth.
 
     Parameters
@@ -138,14 +138,14 @@ def tune(
         with _pool(workers) as pool:
             draw = _samples(instance, stride, seed, chosen, workers, pool)
             each = map if workers == 1 else pool.map
-            rows = Rows.of(instance, whole_counts)
+            rows = SlotMinorants.of(instance, whole_counts)
             start = None if resume is None else Multipliers(*unseal(instance, rows, resume))
-            tuner = Tuner(instance, rows, draw, sampled=stride > 1, each=each, start=start)
+            tuner = DualAscent(instance, rows, draw, sampled=stride > 1, each=each, start=start)
             for found, reached in _climb(tuner, steps, time_limit, target, price, progress):
                 best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-    return Tuned(best, ended, None if tuner is None else tuner.multipliers())
+    return AscentResult(best, ended, None if tuner is None else tuner.multipliers())
 
 
 def _samples(
@@ -171,7 +171,7 @@ def _samples(
 
 
 def _climb(
-    tuner: Tuner,
+    tuner: DualAscent,
     iterations: int,
     limit_s: float,
     target: float,
@@ -225,7 +225,7 @@ def prove(
     progress: Progress = silent,
 ) -> Certificate:
     """Return what multipliers prove."""
-    sealed = seal(instance, Rows.of(instance), *multipliers)
+    sealed = seal(instance, SlotMinorants.of(instance), *multipliers)
     return evaluate(instance, sealed, pick(kernel), threads, progress)
 
 

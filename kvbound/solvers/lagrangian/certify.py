@@ -12,7 +12,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
-from kvbound.solvers.lagrangian.bound import tune
+from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.warm_start import refuse_infeasible
 
 
@@ -35,7 +35,7 @@ def solve_certified(
         Seconds for tuning the multipliers; their evaluation and the check come on top. An interrupt ends
         the tuning with the best so far, another one the evaluation, another one the check.
     sample
-        Share of the items to tune on; None lets the size decide.
+        Share of the items to maximize_dual on; None lets the size decide.
     resume
         A certificate of the instance to go on from; what comes out proves no less.
     work
@@ -60,7 +60,7 @@ def solve_certified(
     about: dict[str, Any] = {"method": "dual", "seed": seed, "options": options}
     if nothing := refuse_infeasible(instance, begin, about):
         return nothing
-    tuned = tune(
+    tuned = maximize_dual(
         instance, time_limit=time_limit, seed=seed, sample=sample, resume=resume, work=work, kernel=kernel,
         progress=progress,
     )  # fmt: skip

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of every slot: the V facets, then the chord unless counts need not be whole.
+class SlotMinorants:
+    """Minorants of every slot: the V facets, then the chord unless counts need not be whole.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Rows:
     tier: int
 
     @classmethod
-    def of(cls, instance: Instance, whole_counts: bool = True) -> Rows:
+    def of(cls, instance: Instance, whole_counts: bool = True) -> SlotMinorants:
         """Derive the rows from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
         reads = instance.trace.past_counts()
@@ -79,7 +79,7 @@ class Rows:
             alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
         return cls(alpha, beta, chord, whole, ends, cost.facet_weights[needed], slow)
 
-    def part(self, steps: slice) -> Rows:
+    def part(self, steps: slice) -> SlotMinorants:
         """Return the rows of some steps."""
         alpha, chord, whole = self.alpha[:, steps], self.chord[steps], self.whole[steps]
         return dataclasses.replace(self, alpha=alpha, chord=chord, whole=whole, ends=self.ends[:, steps])

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import NOBODY, PROMPT, Lanes
+from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes
 from kvbound.initial import forced_tiers
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
@@ -76,7 +76,7 @@ class ManyTiers:
         """Return what all best paths cost, and what they use; see `Items`."""
         swept, first, at_start = self._sweep(prices, capacity, demand)
         total = np.where(self.lanes.born == PROMPT, at_start, swept.total)
-        cost = float((self.lanes.weight * total.sum(axis=1, where=self.lanes.born != NOBODY)).sum())
+        cost = float((self.lanes.weight * total.sum(axis=1, where=self.lanes.born != PADDING)).sum())
         if not demand:
             return cost, None
         counts = tally(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import NOBODY
-from kvbound.bitsets.popcount import ones
+from kvbound.bitsets.lanes import PADDING
+from kvbound.bitsets.popcount import popcount
 from kvbound.kernels import compiled
 from kvbound.solvers.lagrangian.subproblem import CHUNK
 
@@ -28,7 +28,7 @@ def _count(row: Words, begin: int, size: int) -> np.int64:
         take = min(size, 64 - shift)
         if take < 64:
             bits &= (np.uint64(1) << np.uint64(take)) - np.uint64(1)
-        count += ones(bits)
+        count += popcount(bits)
         size -= take
         word, shift = word + 1, 0
     return count
@@ -69,7 +69,7 @@ def backward(
             read_price = prices[step, layer, :tiers]
             extra, write = prices[step, layer, tiers : 2 * tiers], prices[step, layer, 2 * tiers :]
             for lane in range(begin, min(begin + CHUNK, born.shape[1])):
-                if born[layer, lane] == NOBODY or born[layer, lane] > step:
+                if born[layer, lane] == PADDING or born[layer, lane] > step:
                     continue
                 older = min(token - blocks[layer, lane] * size, size)
                 for k in range(tiers):

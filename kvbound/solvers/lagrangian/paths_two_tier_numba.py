@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.popcount import _ONE, ones
+from kvbound.bitsets.popcount import _ONE, popcount
 from kvbound.kernels import compiled
 
 Floats = NDArray[np.float64]
@@ -113,8 +113,8 @@ def forward(
                 if after.size > 0:
                     after[step, layer, w] = held
                     continue
-                counts[step, layer - base, 0] += ones(read & ~before)
+                counts[step, layer - base, 0] += popcount(read & ~before)
                 if enter:
-                    counts[step, layer - base, 1] += ones(enter & ~read)
-                    counts[step, layer - base, 2] += ones(enter)
-                counts[step, layer - base, 3] += ones(held)
+                    counts[step, layer - base, 1] += popcount(enter & ~read)
+                    counts[step, layer - base, 2] += popcount(enter)
+                counts[step, layer - base, 3] += popcount(held)

@@ -12,7 +12,7 @@ from kvbound.arithmetic import combine, solve
 from kvbound.certificate import FULL, MOST_SCALE, Certificate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Timing
-from kvbound.solvers.lagrangian.minorants import Rows, ideal_theta, sure_latency
+from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta, sure_latency
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ _RIDGE = 1e-9
 """Keeps rows apart that say the same."""
 
 
-def seal(instance: Instance, rows: Rows, weights: Floats, capacity: Floats) -> Certificate:
+def seal(instance: Instance, rows: SlotMinorants, weights: Floats, capacity: Floats) -> Certificate:
     """Round multipliers; the certificate claims nothing yet.
 
     Parameters
@@ -53,7 +53,7 @@ def seal_ideal(instance: Instance) -> Certificate:
     return claim(instance, _rounded(instance, prices, capacity, theta, tiers - 1, whole), 0.0)
 
 
-def unseal(instance: Instance, rows: Rows, certificate: Certificate) -> tuple[Floats, Floats]:
+def unseal(instance: Instance, rows: SlotMinorants, certificate: Certificate) -> tuple[Floats, Floats]:
     """Return row weights that nearly have a certificate's prices, and its prices of room; see `seal`.
 
     By least squares in what is charged, in the weights of the resources and in the sum, 1; then nothing
@@ -108,7 +108,7 @@ def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     return min(max(min(fine), -MOST_SCALE), MOST_SCALE)
 
 
-def _theta(rows: Rows, weights: Floats, end: NDArray[np.int64]) -> Floats:
+def _theta(rows: SlotMinorants, weights: Floats, end: NDArray[np.int64]) -> Floats:
     """Resource weights that prove the rows' mix on one side of the chord, (R, steps, layers)."""
     facets = weights[: len(rows.beta)].copy()
     for weight in weights[len(rows.beta) :]:
@@ -176,7 +176,9 @@ def claim(instance: Instance, certificate: Certificate, items: float) -> Certifi
     slots, mass = slot_bounds(instance, certificate)
     room = math.fsum(
         float(prices.sum()) * (limit or 0)
-        for limit, prices in zip(instance.room, certificate.capacity.astype(np.float64), strict=True)
+        for limit, prices in zip(
+            instance.capacity_blocks, certificate.capacity.astype(np.float64), strict=True
+        )
     )
     roundings = 16 + 2 * instance.tiers + len(instance.memory.resources)
     slack = _SLACK * (math.fsum(np.abs(slots).ravel()) + abs(items) + room)

@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import power
 from kvbound.bitsets import lanes
-from kvbound.bitsets.lanes import Lanes, count_units, limited
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.lanes import Lanes, count_units, limited_tiers
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.instance import Instance, Migration
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing.response_bits import Bits
 from kvbound.solvers.pricing.response_tiers import Tiers
 
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
     """The dual's, moved by what loads they led to."""
     termination: Termination
 
-    def schedule(self, progress: Progress = silent) -> Play | Schedule | None:
+    def schedule(self, progress: Progress = silent) -> TwoTierSchedule | Schedule | None:
         """Make it a schedule that keeps the rules, once: the answers are used up."""
         return None if self.state is None else self.state.settled(progress)
 
@@ -158,7 +158,7 @@ class _State(Protocol):
 class _Answers(_State, Protocol):
     """One that can be made to fit."""
 
-    def settled(self, progress: Progress = silent) -> Play | Schedule:
+    def settled(self, progress: Progress = silent) -> TwoTierSchedule | Schedule:
         """Return it as a schedule that keeps within the room; what was answered is used up."""
 
 
@@ -168,9 +168,9 @@ class _Prices:
     def __init__(
         self, instance: Instance, multipliers: Multipliers, kernel: Kernel, each: Callable[..., Iterable[Any]]
     ) -> None:
-        self.instance, self.kernel, self.each, self.rows = instance, kernel, each, Rows.of(instance)
-        self.reads, self.limited = instance.trace.past_counts(), limited(instance)
-        self.room = np.array([instance.room[k] for k in self.limited], np.float64)[:, None]
+        self.instance, self.kernel, self.each, self.rows = instance, kernel, each, SlotMinorants.of(instance)
+        self.reads, self.limited = instance.trace.past_counts(), limited_tiers(instance)
+        self.room = np.array([instance.capacity_blocks[k] for k in self.limited], np.float64)[:, None]
         self.weights, self.stay = multipliers.weights.copy(), multipliers.capacity[self.limited]
         self.unit = float(self.rows.beta.max())
         self.prices = np.empty((3 * instance.tiers, *self.reads.shape))
@@ -191,10 +191,10 @@ class _Prices:
         list(self.each(price, repeat(state), *zip(*self.parts, strict=True)))
         return self.prices, self._capacity(self._stay(state, 1.0))
 
-    def _price(self, state: _State, part: slice, rows: Rows) -> None:
+    def _price(self, state: _State, part: slice, rows: SlotMinorants) -> None:
         self.prices[:, part] = rows.prices(self._weights(state, part, rows, 1.0))
 
-    def _price_compiled(self, state: _State, part: slice, _: Rows) -> None:
+    def _price_compiled(self, state: _State, part: slice, _: SlotMinorants) -> None:
         from kvbound.solvers.pricing.best_response_numba import price_around
 
         rows, pull = self.rows, self.pull[0] / self.unit
@@ -215,7 +215,7 @@ class _Prices:
             self.weights[:, part] = self._weights(state, part, rows, _LEARN[0])
         self.stay = self._stay(state, _LEARN[1])
 
-    def _weights(self, state: _State, part: slice, rows: Rows, share: float) -> Floats:
+    def _weights(self, state: _State, part: slice, rows: SlotMinorants, share: float) -> Floats:
         """Row weights of some steps, moved by what the rows say of those asked so far."""
         says, pull = rows.at(state.used(part), self._missing(state, part)), share * self.pull[0] / self.unit
         return _onto_simplex(self.weights[:, part] + pull * (says - says.max(axis=0)))

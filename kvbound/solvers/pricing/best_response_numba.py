@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import HELD, HITS, UNREAD, UP
-from kvbound.bitsets.popcount import ones
+from kvbound.bitsets.popcount import popcount
 from kvbound.kernels import compiled
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ def price_around(
     Parameters
     ----------
     alpha, beta, chord, tier
-        See `minorants.Rows`, of all steps.
+        See `minorants.SlotMinorants`, of all steps.
     used
         Of every count, from step `first` on, (3K, some, layers).
     missing
@@ -73,7 +73,7 @@ def _says(
     step: int,
     n: int,
 ) -> None:
-    """Find what the rows of a step's slots say of what is used in them, its n-th; as `Rows.at` does."""
+    """Evaluate the minorants of a step's slots at what is used in them; as `SlotMinorants.at`."""
     (facets, kinds), layers = beta.shape, chord.shape[1]
     for row in range(len(says)):
         for layer in range(layers):
@@ -92,7 +92,7 @@ def _says(
 def _charge(
     beta: Floats, chord: Floats, tier: int, weights: Floats, slope: Floats, prices: Floats, step: int
 ) -> None:
-    """Price counts of a step's slots under row weights, as `Rows.prices` does."""
+    """Price counts of a step's slots under row weights, as `SlotMinorants.prices` does."""
     (facets, kinds), layers = beta.shape, chord.shape[1]
     for kind in range(kinds):
         slope[:] = 0.0
@@ -160,9 +160,9 @@ def exchange(
             before, since = was[word], now[word]
             if old != new or before != since:
                 left, entered = old & ~before, new & ~since
-                counts[step, layer, HITS] += ones(read & since) - ones(read & before)
-                counts[step, layer, UP] += ones(entered) - ones(left)
-                counts[step, layer, UNREAD] += ones(entered & ~read) - ones(left & ~read)
-                counts[step, layer, HELD] += ones(new) - ones(old)
+                counts[step, layer, HITS] += popcount(read & since) - popcount(read & before)
+                counts[step, layer, UP] += popcount(entered) - popcount(left)
+                counts[step, layer, UNREAD] += popcount(entered & ~read) - popcount(left & ~read)
+                counts[step, layer, HELD] += popcount(new) - popcount(old)
                 mine[step, word] = new
             was[word], now[word] = old, new

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.next_use import by_token, last_read, lowest, next_read
+from kvbound.bitsets.next_use import last_read, lowest, next_read, transposed_reads
 from kvbound.instance import Initial, Instance
 from kvbound.kernels import compiled
 from kvbound.progress import Progress, silent
@@ -38,9 +38,9 @@ def fit(instance: Instance, inside: Bools, after: Words, spare: Ints, progress: 
     spare
         Misses that a slot could still have at no cost, negative if it has too many, (steps, layers); changed.
     """
-    room = instance.room[0]
+    room = instance.capacity_blocks[0]
     assert room is not None  # only the last tier may be unlimited
-    turned = by_token(instance)
+    turned = transposed_reads(instance)
     _trim(turned, inside, after, _held(after), spare, room)
     held = np.concatenate([inside.sum(axis=1)[None], _held(after)])
     change = np.diff(held, axis=0).ravel()

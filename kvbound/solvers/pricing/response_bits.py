@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
-from kvbound.bitsets.two_tier import Play, tally, tally_births
+from kvbound.bitsets.two_tier import TwoTierSchedule, add_birth_counts, add_counts
 from kvbound.cost.marginal import free_misses
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
@@ -102,8 +102,8 @@ class Bits:
         mine = np.arange(len(groups)), groups
         before = np.ascontiguousarray(self.after[mine].swapaxes(0, 1))
         after = before ^ (before ^ after) & who
-        tally(lanes, inside[0], before, self.counts, -1)
-        tally(lanes, inside[1], after, self.counts)
+        add_counts(lanes, inside[0], before, self.counts, -1)
+        add_counts(lanes, inside[1], after, self.counts)
         self.after[mine] = after.swapaxes(0, 1)
 
     def _exchange_compiled(
@@ -121,14 +121,14 @@ class Bits:
         def found(layer: Ints, step: Ints, word: Ints) -> Words:
             return self.after[layer, groups[layer], step, word]
 
-        tally_births(lanes, found, self.counts, -1)
+        add_birth_counts(lanes, found, self.counts, -1)
         every = range(len(groups))
         if self.threads == 1:
             some(every)
         else:
             with ThreadPoolExecutor(self.threads) as pool:
                 list(pool.map(some, (every[n :: self.threads] for n in range(self.threads))))
-        tally_births(lanes, found, self.counts, 1)
+        add_birth_counts(lanes, found, self.counts, 1)
 
     @property
     def share(self) -> float:
@@ -148,7 +148,7 @@ class Bits:
         start, after = self.start.astype(np.float64), self.counts[..., HELD].astype(np.float64)
         return occupancy(self.instance, start[None], after[None], slice(None))
 
-    def settled(self, progress: Progress = silent) -> Play:
+    def settled(self, progress: Progress = silent) -> TwoTierSchedule:
         """Return it as a schedule that keeps within the room; what was answered is used up."""
         instance = self.instance
         free = free_misses(instance, self.counts[..., UP].astype(np.float64))
@@ -156,7 +156,7 @@ class Bits:
         served = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]  # by tier 1
         after, width = self._by_step(), count_units(instance)
         fit(instance, inside, after, free - served, progress)
-        return Play.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
+        return TwoTierSchedule.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
 
     def _by_step(self) -> Words:
         """Return the bits as (layers, steps, words), in the same place."""

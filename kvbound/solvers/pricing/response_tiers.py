@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import Lanes, count_bits, count_units, limited
+from kvbound.bitsets.lanes import Lanes, count_bits, count_units, limited_tiers
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
@@ -123,7 +123,7 @@ class Tiers:
 
     def held(self) -> Floats:
         """Blocks of those in tiers with a limit, at the start and after every slot, (tiers, 1 + slots)."""
-        tiers, after = limited(self.instance), np.moveaxis(self.after, -1, 0)
+        tiers, after = limited_tiers(self.instance), np.moveaxis(self.after, -1, 0)
         start, now = (each[tiers].astype(np.float64) for each in (self.start, after))
         return occupancy(self.instance, start, now, slice(None))
 
@@ -133,7 +133,7 @@ class Tiers:
         plan, prompt = self.plan[:, :, : instance.blocks], -(-instance.prefill_tokens // instance.granularity)
         first = self.first[:, :prompt]
         most = instance.layers * instance.blocks
-        room = np.array([most if limit is None else limit for limit in instance.room])
+        room = np.array([most if limit is None else limit for limit in instance.capacity_blocks])
         if instance.rules.initial is Initial.FREE:
             _seat(first, room)
         room -= np.bincount(first.ravel(), minlength=instance.tiers)

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.cost.slot import SlotCost
@@ -26,14 +26,14 @@ from kvbound.instance import Instance, Migration
 from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency, large
+from kvbound.residency import Residency, exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.background import Job, beside
 from kvbound.solvers.eviction import balanced as balance
-from kvbound.solvers.incumbent import Found, Incumbent, cost_of, kept
-from kvbound.solvers.lagrangian.bound import Tuned, prove, tune
+from kvbound.solvers.incumbent import CostedPlacement, Incumbent, evaluate_placement, placement_fields
+from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.mip.exact import ON_READ, REJECTED, improve
 from kvbound.solvers.pricing import best_response as answers
@@ -74,7 +74,7 @@ def solve_pricing(
     start
         A schedule to start from, beside the method's own.
     sample
-        Share of the items to tune the bound on; None lets the size decide.
+        Share of the items to maximize_dual the bound on; None lets the size decide.
     work
         Steps of the dual's ascent, instead of a time limit. For every 50 of them all items are evaluated once
         again, up to nine times in each of five rounds, and nothing is searched by HiGHS, which differs
@@ -139,16 +139,16 @@ def _find(
     options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
     if fewer is not None:
         fewer.take_all(_candidates(fewer.instance, None, progress))
-    tuning = (1.0 if large(instance) else _BOUND) * time_limit
+    tuning = (1.0 if exceeds_event_limit(instance) else _BOUND) * time_limit
     with beside(_eviction(best), progress) as finish:
-        tuned = tune(instance, time_limit=tuning, sample=sample, work=work, **options)
+        tuned = maximize_dual(instance, time_limit=tuning, sample=sample, work=work, **options)
         proof.certificate = tuned.certificate
         if tuned.termination.reason != "interrupted":
             finish()
-    until = end if work is None and not large(instance) else math.inf
+    until = end if work is None and not exceeds_event_limit(instance) else math.inf
     rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
     proof.certificate, ended, fitting = _answered(best, tuned, gap, rounds, **options)
-    if fewer is not None and ended.reason == "done" and not large(instance):
+    if fewer is not None and ended.reason == "done" and not exceeds_event_limit(instance):
         # the prices serve fewer moves, too; the bound they prove for those is not needed here
         ended = _answered(fewer, tuned, gap, rounds, **options)[1]
     with beside(fitting, progress) as finish:
@@ -166,7 +166,7 @@ def _find(
 
 def _answered(
     best: Incumbent,
-    tuned: Tuned,
+    tuned: AscentResult,
     gap: float,
     rounds: list[int],
     *,
@@ -197,7 +197,7 @@ def _answered(
                 instance, multipliers, seed=seed + number, sweeps=sweeps, end=end, progress=progress, **how
             )
             multipliers, ended = answer.multipliers, answer.termination
-            if large(instance):
+            if exceeds_event_limit(instance):
                 fitting = partial(_settle, best, answer)
             else:
                 _settle(best, answer, progress)
@@ -214,7 +214,7 @@ def _answered(
 def _settle(best: Incumbent, answer: answers.Answer, progress: Progress) -> None:
     schedule = answer.schedule(progress)
     if schedule is not None:
-        best.take(cost_of(best.instance, schedule))
+        best.take(evaluate_placement(best.instance, schedule))
 
 
 def _sweeps(instance: Instance, work: int | None) -> list[int]:
@@ -223,8 +223,10 @@ def _sweeps(instance: Instance, work: int | None) -> list[int]:
     There is a single round where one takes minutes, or where a search follows.
     """
     if work is None:
-        return [answers.SWEEPS] * (1 if large(instance) or columns(instance) <= _PROGRAM else _ROUNDS)
-    rounds, sweeps = 1 if large(instance) else _ROUNDS, -(-work // _STEPS)
+        return [answers.SWEEPS] * (
+            1 if exceeds_event_limit(instance) or columns(instance) <= _PROGRAM else _ROUNDS
+        )
+    rounds, sweeps = 1 if exceeds_event_limit(instance) else _ROUNDS, -(-work // _STEPS)
     return [min(answers.SWEEPS, sweeps - n) for n in range(0, sweeps, answers.SWEEPS)][:rounds]
 
 
@@ -235,35 +237,42 @@ def _eviction(best: Incumbent) -> Job | None:
     """
     instance = (best.fewer or best).instance
     on_read = instance.rules.migration is Migration.ON_READ
-    if not (large(instance) and on_read and balance.supports(instance) and balance.keeps_up(instance)):
+    if not (
+        exceeds_event_limit(instance)
+        and on_read
+        and balance.supports(instance)
+        and balance.keeps_up(instance)
+    ):
         return None
     return lambda report: best.take(_balanced(instance, report))
 
 
 def _candidates(
     instance: Instance, start: Schedule | Residency | None, progress: Progress
-) -> Iterator[Found]:
+) -> Iterator[CostedPlacement]:
     """Yield schedules that need no search, best guesses last."""
     if start is not None:
         known = examine(instance, start)
-        yield cost_of(instance, known if isinstance(known, Schedule) else Play.replayed(instance, known))
-    if not large(instance) or not answers.supports(instance):
+        yield evaluate_placement(
+            instance, known if isinstance(known, Schedule) else TwoTierSchedule.replayed(instance, known)
+        )
+    if not exceeds_event_limit(instance) or not answers.supports(instance):
         for policy in ("belady", "keep-last"):
             result = simulate(instance, policy, progress=progress)
             assert result.measures is not None
             assert result.schedule is not None
             yield result.measures, result.schedule
-    if balance.supports(instance) and not large(instance):
+    if balance.supports(instance) and not exceeds_event_limit(instance):
         yield _balanced(instance, progress)
 
 
-def _balanced(instance: Instance, progress: Progress) -> Found:
+def _balanced(instance: Instance, progress: Progress) -> CostedPlacement:
     """Return the best of the balanced plays, or the first where each takes minutes."""
     cost = SlotCost.of(instance)
     with closing(balance.plays(instance, progress)) as plays:  # it holds all reads by token
-        some = islice(plays, 1 if large(instance) else None)
-        best = min(some, key=lambda play: float(cost.times(play.loads(instance).q).sum()))
-    return cost_of(instance, best)
+        some = islice(plays, 1 if exceeds_event_limit(instance) else None)
+        best = min(some, key=lambda play: float(cost.times(play.traffic(instance).q).sum()))
+    return evaluate_placement(instance, best)
 
 
 def _search(
@@ -308,5 +317,5 @@ def _result(
     return Result(
         identify(best.instance), status=Status.UNKNOWN if measures is None else Status.FEASIBLE,
         measures=measures, bound=bound, termination=ended, wall_s=wall_s, certificate=proof.certificate,
-        **kept(best.schedule), **about,
+        **placement_fields(best.schedule), **about,
     )  # fmt: skip

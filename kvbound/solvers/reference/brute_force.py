@@ -144,7 +144,7 @@ def _fits(instance: Instance, blocks: list[int]) -> NDArray[np.bool_]:
     """Which joint states respect every capacity; one axis per layer."""
     shape = [instance.tiers**count for count in blocks]
     fine = np.ones(shape, dtype=bool)
-    for k, room in enumerate(instance.room):
+    for k, room in enumerate(instance.capacity_blocks):
         held = np.zeros(shape, dtype=np.int64)
         for layer, count in enumerate(blocks):
             everything = instance.inclusive and k == instance.tiers - 1
@@ -157,7 +157,7 @@ def _fits(instance: Instance, blocks: list[int]) -> NDArray[np.bool_]:
 
 def _prefill_first(instance: Instance) -> tuple[int, ...]:
     """State in which the prompt lies, filled token by token, layer by layer, fastest tier until full."""
-    free = [math.inf if room is None else room for room in instance.room]
+    free = [math.inf if room is None else room for room in instance.capacity_blocks]
     if instance.inclusive:
         free[-1] = math.inf  # its copies have their place anyway; `_fits` sees to that
     state = [0] * instance.layers

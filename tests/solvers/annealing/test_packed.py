@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.errors import UsageError
@@ -52,14 +52,14 @@ def test_counts_stay_true(instance: Instance, seed: int) -> None:
     annealer.run(lambda: annealer.moves < 500)
     play, board, bits = annealer.play(), annealer.board, annealer.bits
     assert annealer.time_s <= before
-    counts, held = counted(instance, board, play.loads(instance))
+    counts, held = counted(instance, board, play.traffic(instance))
     layer = np.arange(instance.slots) % instance.layers
     ticks = slot_ticks(board, counts, layer)
     assert np.array_equal(counts, bits.counts)
     assert np.array_equal(held[0], bits.held)
     assert np.array_equal(ticks, bits.ticks)
     assert np.array_equal(margins(board, counts, layer, ticks), bits.margin)
-    time_s = incumbent.cost_of(instance, play)[0].time_s
+    time_s = incumbent.evaluate_placement(instance, play)[0].time_s
     assert annealer.time_s == pytest.approx(time_s, rel=1e-6)
     arrays = play.residency.arrays(instance.sha256)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
@@ -70,7 +70,7 @@ def test_counts_stay_true(instance: Instance, seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_between_the_optimum_and_its_start(instance: Instance) -> None:
     result, best = solve_annealing(instance, moves=500, gap=0.0), solve_brute(instance).time_s
-    start = incumbent.cost_of(instance, next(plays(instance, silent)))[0].time_s
+    start = incumbent.evaluate_placement(instance, next(plays(instance, silent)))[0].time_s
     assert best is not None
     assert result.time_s is not None
     assert best * (1 - 1e-9) <= result.time_s <= start * (1 + 1e-9)
@@ -81,7 +81,7 @@ def test_between_the_optimum_and_its_start(instance: Instance) -> None:
 )
 def test_better_than_balanced_eviction(name: str, moves: int) -> None:
     instance = kv.read_instance(name)
-    start = incumbent.cost_of(instance, next(plays(instance, silent)))[0].time_s
+    start = incumbent.evaluate_placement(instance, next(plays(instance, silent)))[0].time_s
     result = solve_annealing(instance, moves=moves, gap=0.0)
     assert result.time_s is not None
     assert result.time_s < 0.995 * start
@@ -130,8 +130,8 @@ def test_from_a_schedule_as_solve_does() -> None:
     instance = kv.read_instance("swap-4x64-c30-b450")
     start = kv.simulate(instance, "lru")
     assert start.schedule is not None
-    known = Play.replayed(instance, start.schedule)
-    assert incumbent.cost_of(instance, known)[0].time_s == pytest.approx(start.time_s)
+    known = TwoTierSchedule.replayed(instance, start.schedule)
+    assert incumbent.evaluate_placement(instance, known)[0].time_s == pytest.approx(start.time_s)
     result = solve_annealing(instance, start=start.schedule, moves=2000)
     as_bits = solve_annealing(instance, start=known.residency, moves=2000)
     assert result.time_s is not None

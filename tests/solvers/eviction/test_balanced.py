@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import kvbound as kv
 from kvbound.bitsets import next_use
 from kvbound.bitsets.counts import HITS, UP
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
@@ -51,8 +51,8 @@ def plain() -> ModuleType:
     return without_numba(kernels)
 
 
-def total(instance: Instance, play: Play) -> float:
-    return float(SlotCost.of(instance).times(play.loads(instance).q).sum())
+def total(instance: Instance, play: TwoTierSchedule) -> float:
+    return float(SlotCost.of(instance).times(play.traffic(instance).q).sum())
 
 
 def examine(instance: Instance) -> list[float]:
@@ -69,7 +69,7 @@ def examine(instance: Instance) -> list[float]:
         assert packed.to_mapping() == report.to_mapping() | {"checked": packed.schema}
         measures = evaluate(instance, schedule)
         assert measures.time_s == pytest.approx(total(instance, play), rel=1e-12)
-        assert measures.moved_bytes["up"] == play.loads(instance).up.sum() * instance.item_bytes
+        assert measures.moved_bytes["up"] == play.traffic(instance).up.sum() * instance.item_bytes
         times.append(measures.time_s)
     return times
 
@@ -160,7 +160,7 @@ def fewest_misses(instance: Instance) -> int:
     misses, inside = 0, list[int]()
     for slot in range(-1, instance.slots):
         inside = [end for end in inside if end > slot] + stays.get(slot, [])
-        room = instance.room[0]
+        room = instance.capacity_blocks[0]
         assert room is not None
         misses += max(len(inside) - room, 0)
         inside = sorted(inside)[:room]
@@ -209,7 +209,7 @@ def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None
 @settings(max_examples=20, deadline=None)
 def test_reads_turned_round(module: ModuleType, instance: Instance) -> None:
     """Every token's steps are those whose rows have it, but for a step's own token."""
-    turned = module.by_token(instance)
+    turned = module.transposed_reads(instance)
     steps, prefill = instance.decode_steps, instance.prefill_tokens
     for layer in range(instance.layers):
         rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]

@@ -23,8 +23,8 @@ from kvbound.progress import Progress
 from kvbound.result import Termination
 from kvbound.simulation import simulate
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import prove, solve_dual, tune
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.bound import maximize_dual, prove, solve_dual
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import unseal
 from kvbound.solvers.mip.relaxation import solve_relaxation
 from kvbound.solvers.reference.brute_force import solve_brute
@@ -160,7 +160,7 @@ def test_ever_new_samples_come_closer_the_longer_they_are_drawn() -> None:
 def test_a_target_that_samples_only_promise_is_climbed_to() -> None:
     instance = swaps(4000, 30)
     target = 1.2 * ideal(instance)
-    tuned = tune(instance, iterations=400, sample=0.1, incumbent_s=target)
+    tuned = maximize_dual(instance, iterations=400, sample=0.1, incumbent_s=target)
     assert tuned.certificate.bound_s >= target
     assert tuned.termination == Termination()
 
@@ -179,7 +179,7 @@ def stop_after(calls: int) -> Progress:
 @pytest.mark.parametrize("sample", [None, 0.1])
 def test_interruption_keeps_the_best(calls: int, sample: float | None) -> None:
     instance = swaps(1500, 12)
-    tuned = tune(instance, sample=sample, progress=stop_after(calls))
+    tuned = maximize_dual(instance, sample=sample, progress=stop_after(calls))
     assert tuned.termination == Termination("interrupted")
     assert tuned.certificate.bound_s >= ideal(instance) * (1 - 1e-9)
     assert check(instance.expanded(), instance.trace.rows, tuned.certificate.arrays()).ok
@@ -193,7 +193,7 @@ def test_interruption_while_tuning_proves_what_was_tuned() -> None:
 
     stopped: list[float] = []
     instance = swaps(100, 12)
-    tuned = tune(instance, iterations=200, progress=interrupt_once)
+    tuned = maximize_dual(instance, iterations=200, progress=interrupt_once)
     assert tuned.termination == Termination("interrupted")
     assert tuned.certificate.bound_s > 1.05 * ideal(instance)
 
@@ -201,9 +201,9 @@ def test_interruption_while_tuning_proves_what_was_tuned() -> None:
 @pytest.mark.parametrize("sample", [None, 0.1])
 def test_says_how_it_ended(sample: float | None) -> None:
     instance = swaps(1500, 12)
-    done = tune(instance, sample=sample, iterations=20)
+    done = maximize_dual(instance, sample=sample, iterations=20)
     assert done.termination == Termination()
-    late = tune(instance, sample=sample, time_limit=0.0)
+    late = maximize_dual(instance, sample=sample, time_limit=0.0)
     assert late.termination == Termination("limit", "time")
     assert late.certificate.bound_s <= done.certificate.bound_s
 
@@ -213,17 +213,17 @@ def test_says_how_it_ended(sample: float | None) -> None:
 )
 def test_multipliers_can_be_had_back_from_a_certificate(rules: dict[str, Any]) -> None:
     instance = swaps(100, 12, **rules)
-    first = tune(instance, iterations=100).certificate
-    again = prove(instance, Multipliers(*unseal(instance, Rows.of(instance), first)))
+    first = maximize_dual(instance, iterations=100).certificate
+    again = prove(instance, Multipliers(*unseal(instance, SlotMinorants.of(instance), first)))
     assert again.bound_s == pytest.approx(first.bound_s, rel=1e-6)
 
 
 @pytest.mark.parametrize("sample", [None, 0.1])
 def test_goes_on_where_another_climb_ended(sample: float | None) -> None:
     instance = swaps(1500, 12)
-    first = tune(instance, iterations=100, sample=sample).certificate
-    second = tune(instance, iterations=100, sample=sample, resume=first).certificate
-    anew = tune(instance, iterations=100, sample=sample).certificate
+    first = maximize_dual(instance, iterations=100, sample=sample).certificate
+    second = maximize_dual(instance, iterations=100, sample=sample, resume=first).certificate
+    anew = maximize_dual(instance, iterations=100, sample=sample).certificate
     assert second.bound_s > max(first.bound_s, anew.bound_s)
     assert check(instance.expanded(), instance.trace.rows, second.arrays()).ok
 
@@ -235,10 +235,10 @@ def test_stops_at_the_gap_and_at_the_limit() -> None:
     def note(done: float, total: float, text: str = "") -> None:
         notes.append(done)
 
-    tune(instance, incumbent_s=2 * ideal(instance), gap=0.9, progress=note)
+    maximize_dual(instance, incumbent_s=2 * ideal(instance), gap=0.9, progress=note)
     assert len(notes) < 100
     notes.clear()
-    tune(instance, time_limit=0.0, progress=note)
+    maximize_dual(instance, time_limit=0.0, progress=note)
     assert len(notes) <= instance.layers + 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.bitsets.lanes import NOBODY, Floats, Lanes, count_units
+from kvbound.bitsets.lanes import PADDING, Floats, Lanes, count_units
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm.model import Llm
@@ -141,7 +141,7 @@ def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: in
     parts, taken = 0.0, []
     for offset in range(stride):
         one = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
-        taken.append(one.blocks[0][one.born[0] != NOBODY])
+        taken.append(one.blocks[0][one.born[0] != PADDING])
         parts += ManyTiers(instance, one).evaluate(prices, capacity)[0]
     assert np.array_equal(np.sort(np.concatenate(taken)), np.arange(instance.blocks))
     assert parts == pytest.approx(whole)

@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.bitsets.lanes import Lanes, count_units, limited
-from kvbound.bitsets.two_tier import Play
+from kvbound.bitsets.lanes import Lanes, count_units, limited_tiers
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
-from kvbound.cost.evaluate import evaluate, evaluate_loads
+from kvbound.cost.evaluate import evaluate, evaluate_traffic
 from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.eviction import balanced as balance
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import prove, tune
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing import best_response, repair
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.pricing.best_response import _onto_simplex, respond
@@ -43,7 +43,7 @@ def simple() -> st.SearchStrategy[Instance]:
 
 def anything(instance: Instance, seed: int) -> Multipliers:
     """Multipliers that nobody tuned."""
-    rng, rows = np.random.default_rng(seed), Rows.of(instance)
+    rng, rows = np.random.default_rng(seed), SlotMinorants.of(instance)
     weights = rng.random(rows.alpha.shape) + 1e-9
     capacity = np.zeros((2, 1 + instance.slots))
     capacity[0] = rng.exponential(rows.beta.max(), 1 + instance.slots)
@@ -54,8 +54,8 @@ def anything(instance: Instance, seed: int) -> Multipliers:
 @settings(max_examples=30, deadline=None)
 def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int) -> None:
     play = respond(instance, anything(instance, seed), seed=seed).schedule()
-    assert isinstance(play, Play)
-    measures = evaluate_loads(instance, play.loads(instance))
+    assert isinstance(play, TwoTierSchedule)
+    measures = evaluate_traffic(instance, play.traffic(instance))
     bits = play.residency.arrays(instance.sha256)
     report = check(instance.expanded(), instance.trace.rows, bits, claimed_s=measures.time_s)
     assert report.problems == ()
@@ -69,14 +69,14 @@ def tight() -> tuple[Instance, Multipliers]:
     """High variation and a slow link with prefetch, where what a slot can use changes from step to step."""
     cell = Cell("high", hbm=25, link=64, migration="prefetch").instance(Scale("small", 64, 16, 0.0))
     instance = cell.with_rules(accounting="physical")
-    tuned = tune(instance, time_limit=math.inf, iterations=400)
+    tuned = maximize_dual(instance, time_limit=math.inf, iterations=400)
     assert tuned.multipliers is not None
     return instance, tuned.multipliers
 
 
-def cost(instance: Instance, play: Play | Schedule | None) -> float:
-    assert isinstance(play, Play)
-    return evaluate_loads(instance, play.loads(instance)).time_s
+def cost(instance: Instance, play: TwoTierSchedule | Schedule | None) -> float:
+    assert isinstance(play, TwoTierSchedule)
+    return evaluate_traffic(instance, play.traffic(instance)).time_s
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": 2}, {"kernel": "numpy"}])
@@ -87,8 +87,8 @@ def test_same_bits_whatever_runs(
     monkeypatch.setattr(best_response, "SWEEPS", 1)
     monkeypatch.setattr(best_response, "_WORTH", 0)  # threads for the smallest, too
     one, other = (respond(instance, multipliers, seed=3, **chosen).schedule() for chosen in ({}, options))
-    assert isinstance(one, Play)
-    assert isinstance(other, Play)
+    assert isinstance(one, TwoTierSchedule)
+    assert isinstance(other, TwoTierSchedule)
     for layer in range(instance.layers):
         assert np.array_equal(one.residency.after(layer), other.residency.after(layer))
     assert np.array_equal(one.residency.initial, other.residency.initial)
@@ -98,7 +98,7 @@ def test_same_bits_whatever_runs(
 def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float) -> None:
     case = Cell(variation).instance(Scale("small", 16, 16, 0.0))
     instance = case.with_rules(accounting="physical")
-    tuned = tune(instance, time_limit=math.inf, iterations=500)
+    tuned = maximize_dual(instance, time_limit=math.inf, iterations=500)
     assert tuned.multipliers is not None
     bound = tuned.certificate.bound_s
     balanced = min(cost(instance, play) for play in balance.plays(instance, silent))
@@ -133,7 +133,7 @@ def test_an_interrupt_keeps_what_everybody_has_answered(tight: tuple[Instance, M
 def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
     """From poor multipliers better ones come, and whatever comes proves no more than is true."""
     instance, _ = tight
-    poor = tune(instance, time_limit=math.inf, iterations=60)
+    poor = maximize_dual(instance, time_limit=math.inf, iterations=60)
     assert poor.multipliers is not None
     answer = respond(instance, poor.multipliers)
     learnt = prove(instance, answer.multipliers)
@@ -146,7 +146,7 @@ def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
 def test_made_to_fit(instance: Instance, seed: int) -> None:
     """Everybody is wanted everywhere: those leave that do not fit, and until they are read."""
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
-    room = instance.room[0]
+    room = instance.capacity_blocks[0]
     assert room is not None
     born = np.arange(instance.tokens)[:, None] < instance.prefill_tokens + 1 + np.arange(steps)
     words = np.zeros((layers, steps, 64), np.uint8)
@@ -181,7 +181,7 @@ def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPa
     """Giving up useless hits and filling what is free is better than only leaving out what is over."""
     case = Cell("actual-like", migration=migration).instance(Scale("small", 32, 16, 0.0))
     instance = case.with_rules(accounting="physical")
-    tuned = tune(instance, time_limit=math.inf, iterations=300)
+    tuned = maximize_dual(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
     # more sweeps leave nothing to give up here
     times = {"fit": cost(instance, respond(instance, tuned.multipliers, sweeps=3).schedule())}
@@ -219,7 +219,7 @@ def test_made_to_fit_the_same_without_numba(plain: ModuleType, instance: Instanc
 def test_compiled_prices_agree(instance: Instance, seed: int) -> None:
     pytest.importorskip("numba")
     rng, shape = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
-    rows = Rows.of(instance)
+    rows = SlotMinorants.of(instance)
     weights = rng.dirichlet(np.ones(len(rows.alpha)), shape).transpose(2, 0, 1)
     multipliers = Multipliers(weights.copy(), np.zeros((instance.tiers, 1 + instance.slots)))
     state = _Loads(instance, rng)
@@ -237,7 +237,7 @@ class _Loads:
     def __init__(self, instance: Instance, rng: np.random.Generator) -> None:
         self.share, self.reads = 0.5, instance.trace.past_counts() // 2
         self.loads = rng.integers(0, 5, (3 * instance.tiers, *self.reads.shape)).astype(np.float64)
-        self.blocks = rng.random((len(limited(instance)), 1 + instance.slots))
+        self.blocks = rng.random((len(limited_tiers(instance)), 1 + instance.slots))
 
     def used(self, steps: slice) -> np.ndarray[Any, np.dtype[np.float64]]:
         return self.loads[:, steps]
@@ -255,7 +255,7 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
     both = [Bits.of(instance, stride, kernel, 2) for kernel in ("numpy", "numba")]
     for number in range(3 * stride):
         multipliers = anything(instance, seed + number)
-        prices = Rows.of(instance).prices(multipliers.weights)
+        prices = SlotMinorants.of(instance).prices(multipliers.weights)
         offsets = np.full(instance.layers, number % stride)
         for state in both:
             rng = np.random.default_rng(number)
@@ -267,7 +267,7 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
         assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
     rows, width = compiled._by_step(), count_units(instance)
     inside = compiled.inside.reshape(instance.layers, -1)[:, : 64 * width]
-    counted = Play.of(instance, inside, lambda layer: rows[layer, :, :width]).counts
+    counted = TwoTierSchedule.of(instance, inside, lambda layer: rows[layer, :, :width]).counts
     assert np.array_equal(compiled.counts, counted)
 
 
@@ -286,7 +286,7 @@ def test_projected_onto_weights(rows: int, seed: int) -> None:
 
 def test_more_rounds_are_no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other luck, and multipliers that learnt: the best one counts, one that is good enough ends it."""
-    monkeypatch.setattr(pricing, "tune", partial(tune, iterations=100))
+    monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=100))
     monkeypatch.setattr(pricing, "_PROGRAM", 0)
     monkeypatch.setattr(pricing, "_candidates", lambda *_: iter(()))
     monkeypatch.setattr(best_response, "SWEEPS", 1)
@@ -302,7 +302,7 @@ def test_more_rounds_are_no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pricing_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "tune", partial(tune, iterations=300))
+    monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=300))
     monkeypatch.setattr(pricing, "_PROGRAM", 0)
     monkeypatch.setattr(pricing, "_ROUNDS", 1)
     case = Cell("actual-like").instance(Scale("small", 32, 16, 0.0))

@@ -17,8 +17,8 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Copies, Instance, Migration
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import prove, tune
-from kvbound.solvers.lagrangian.minorants import Rows
+from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing import best_response as answers
 from kvbound.solvers.pricing.response_tiers import Tiers
 from kvbound.studies.fang2025 import Cell, Scale
@@ -35,7 +35,7 @@ MOVING = [
 
 def anything(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Multipliers:
     """Multipliers that nobody tuned; without prices of room everybody wants to be in the fastest tier."""
-    rows = Rows.of(instance)
+    rows = SlotMinorants.of(instance)
     weights = rng.random(rows.alpha.shape) + 1e-9
     capacity = dear * rng.exponential(rows.beta.max(), (instance.tiers, 1 + instance.slots))
     return Multipliers(weights / weights.sum(axis=0), capacity)
@@ -88,7 +88,7 @@ def exclusive(**factors: Any) -> Instance:
 @pytest.fixture(scope="module")
 def high() -> tuple[Instance, Multipliers, float]:
     instance = exclusive(variation="high")
-    tuned = tune(instance, time_limit=math.inf, iterations=200)
+    tuned = maximize_dual(instance, time_limit=math.inf, iterations=200)
     assert tuned.multipliers is not None
     return instance, tuned.multipliers, tuned.certificate.bound_s
 

@@ -21,7 +21,7 @@ from kvbound.result import BoundStatus, Status, Termination
 from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced as balance
 from kvbound.solvers.lagrangian import certify
-from kvbound.solvers.lagrangian.bound import Tuned, tune
+from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.studies.fang2025 import Cell, Scale
 from tests.strategies import tiny_instances
@@ -140,10 +140,10 @@ def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_what_runs_beside_ends_with_the_tuning(
     forever: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: Any, **options: Any) -> Tuned:
-        return replace(tune(*args, **options), termination=Termination("interrupted"))
+    def interrupted(*args: Any, **options: Any) -> AscentResult:
+        return replace(maximize_dual(*args, **options), termination=Termination("interrupted"))
 
-    monkeypatch.setattr(pricing, "tune", interrupted)
+    monkeypatch.setattr(pricing, "maximize_dual", interrupted)
     result = kv.solve(_small(), "pricing", time_limit=2)
     assert forever.is_set()
     assert (result.status, result.termination.reason) == ("unknown", "interrupted")

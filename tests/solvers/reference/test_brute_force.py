@@ -50,7 +50,7 @@ def test_the_checker_accepts_the_optimum_and_random_schedules_are_no_faster(comb
 def enumerate_all(instance: Instance) -> float:
     """Least time over every schedule there is: one layer, blocks of one token, two tiers."""
     prefill, steps = instance.prefill_tokens, instance.decode_steps
-    best, room = np.inf, instance.room[0]
+    best, room = np.inf, instance.capacity_blocks[0]
 
     def legal(state: tuple[int, ...], after: tuple[int, ...], read: set[int]) -> bool:
         rule = instance.rules.migration
