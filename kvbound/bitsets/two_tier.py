@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import BORN, HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
-from kvbound.cost.traffic import ScheduleTraffic
+from kvbound.cost.traffic import Columns, ScheduleTraffic, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.residency import Residency
 from kvbound.schedule import Schedule
@@ -94,18 +94,16 @@ class TwoTierSchedule:
         size, counts = instance.item_bytes, self.counts
         reads = instance.trace.past_counts()
         up = counts[..., UP] - counts[..., BORN]
-        q = np.zeros((*reads.shape, 6))
-        q[..., 0] = counts[..., HITS]
-        q[..., 1] = reads - counts[..., HITS]
-        q[..., 3] = counts[..., UNREAD]
-        q[..., 4] = counts[..., UP]
-        q[..., 5] = 1
-        q *= size
-        q[..., 2] = instance.llm.weight_reads
+        traffic = fixed_traffic(instance)
+        columns = Columns.of(traffic)
+        columns.reads[..., 0] = counts[..., HITS] * size
+        columns.reads[..., 1] = (reads - counts[..., HITS]) * size
+        columns.extra_reads[..., 1] = counts[..., UNREAD] * size
+        columns.writes[..., 0] = counts[..., UP] * size
         held = np.concatenate([self.start[None], counts[..., HELD]])
         blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        return ScheduleTraffic(q, up, np.zeros_like(up), blocks, first)
+        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first)
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

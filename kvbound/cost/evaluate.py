@@ -23,7 +23,7 @@ MOST_SPREAD = 1e8
 
 def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
     """Seconds per slot, shape (steps, layers)."""
-    return SlotCost.of(instance).times(schedule_traffic(instance, schedule).q)
+    return SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
 
 
 def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
@@ -50,7 +50,7 @@ def evaluate_traffic(instance: Instance, counted: ScheduleTraffic) -> Measures:
     for room, used, tier in zip(instance.capacity_blocks, peak, instance.memory.tiers, strict=True):
         if room is not None and used > room:
             raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {room:,}")
-    return measures(instance, SlotCost.of(instance).times(counted.q), counted, peak)
+    return measures(instance, SlotCost.of(instance).times(counted.traffic), counted, peak)
 
 
 def measures(
@@ -58,7 +58,7 @@ def measures(
 ) -> Measures:
     """Sum up slot times, shape (steps, layers), and loads."""
     tiers = instance.memory.tiers
-    hit_bytes = counted.q[:, :, : len(tiers)].sum(axis=(0, 1))
+    hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1))
     weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
     total = hit_bytes.sum()
     peak_bytes = [instance.block_bytes * blocks for blocks in peak.tolist()]
@@ -79,7 +79,7 @@ def measures(
 
 def utilisation(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float]:
     """Return the share of a decode time that each resource is busy."""
-    busy = SlotCost.of(instance).busy(counted.q).sum(axis=(0, 1))
+    busy = SlotCost.of(instance).busy(counted.traffic).sum(axis=(0, 1))
     share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)
     return dict(zip(instance.memory.resources, share.tolist(), strict=True))
 

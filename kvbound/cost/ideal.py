@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import require_physical
+from kvbound.cost.traffic import Columns, fixed_traffic, require_physical
 from kvbound.instance import Instance
 
 
@@ -30,22 +30,21 @@ def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
 
 def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
     """Bytes per slot as `SlotCost.ideal_rows` takes them, shape (steps, layers, 3K)."""
-    tiers, size = instance.tiers, instance.item_bytes
-    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
-    q[:, :, 0] = instance.read_counts() * float(size)
-    q[:, :, tiers] = instance.llm.weight_reads
-    q[:, :, -1 if instance.inclusive else 2 * tiers] = size
-    return q
+    traffic = fixed_traffic(instance)
+    columns = Columns.of(traffic)
+    columns.reads[..., 0] = instance.read_counts() * float(instance.item_bytes)
+    if not instance.inclusive:
+        columns.writes[..., 0] = instance.item_bytes
+    return traffic
 
 
 def last_tier_bytes(instance: Instance) -> NDArray[np.float64]:
     """Bytes per slot with all KV in the last tier, never moved, shape (steps, layers, 3K)."""
-    tiers, size = instance.tiers, float(instance.item_bytes)
-    q = np.zeros((instance.decode_steps, instance.layers, 3 * tiers))
-    q[:, :, tiers - 1] = instance.read_counts() * size
-    q[:, :, tiers] = instance.llm.weight_reads
-    q[:, :, -1] = size
-    return q
+    traffic = fixed_traffic(instance)
+    columns = Columns.of(traffic)
+    columns.reads[..., -1] = instance.read_counts() * float(instance.item_bytes)
+    columns.writes[..., -1] = instance.item_bytes
+    return traffic
 
 
 def ideal_latency(instance: Instance) -> NDArray[np.float64]:

@@ -1,18 +1,28 @@
-"""What one more miss costs a slot."""
+"""What one more miss costs a slot: where misses are free, and where the slot time bends.
+
+A miss is a read that the slow tier serves. The slot time is convex in their number, so that up to some
+number they are free: the slow tier has time for them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def free_misses(instance: Instance, writes: NDArray[np.float64], cheap: float = 0.0) -> Ints:
-    """How many reads of each slot tier 1 can serve without the slot taking longer, (steps, layers).
+def free_misses(instance: Instance, writes: Floats, cheap: float = 0.0) -> Ints:
+    """Return how many reads of each slot tier 1 can serve without the slot taking longer, (steps, layers).
+
+    For single tokens between two tiers with inclusive copies, latencies included.
 
     Parameters
     ----------
@@ -23,12 +33,13 @@ def free_misses(instance: Instance, writes: NDArray[np.float64], cheap: float = 
     """
     cost, size = SlotCost.of(instance), instance.item_bytes
     reads = instance.trace.past_counts()
-    q = np.zeros((*reads.shape, 6))
-    q[..., 2], q[..., 4], q[..., 5] = instance.llm.weight_reads, writes * size, size
+    traffic = fixed_traffic(instance)
+    columns = Columns.of(traffic)
+    columns.writes[..., 0] = writes * size
 
-    def times(misses: Ints) -> NDArray[np.float64]:
-        q[..., 0], q[..., 1] = (reads - misses) * size, misses * size
-        return cost.times(q)
+    def times(misses: Ints) -> Floats:
+        columns.reads[..., 0], columns.reads[..., 1] = (reads - misses) * size, misses * size
+        return cost.times(traffic)
 
     low, high = np.zeros_like(reads), reads.copy()
     dearest = times(reads) - times(np.maximum(reads - 1, 0))
@@ -38,3 +49,43 @@ def free_misses(instance: Instance, writes: NDArray[np.float64], cheap: float = 
         free = times(middle) <= least
         low, high = np.where(free, middle, low), np.where(free, high, middle - 1)
     return low
+
+
+def breakpoints(constant: Floats, slope: Floats, reads: Ints) -> Ints:
+    """Return how many reads each slot has free in a maximum of affine functions of their number.
+
+    Parameters
+    ----------
+    constant
+        Values without misses, in seconds, shape (facets, steps, layers).
+    slope
+        Seconds per miss, shape (facets,).
+    reads
+        The most misses there can be, shape (steps, layers).
+    """
+    top = constant.max(axis=0)
+    rising = np.flatnonzero(slope > 1e-9 * slope.max(initial=0.0))
+    if not rising.size:
+        return reads.copy()
+    free = ((top - constant[rising]) / slope[rising, None, None]).min(axis=0)
+    return np.clip(np.floor(free + 1e-9), 0, reads).astype(np.int64)
+
+
+def chords(times: Callable[[Floats], Floats], reads: int) -> list[tuple[float, float]]:
+    """Return slope and constant of each chord of a slot's time between integers that lies above it somewhere.
+
+    The time is convex in the number of misses and only integers occur, so that the chords between neighbours
+    bound it from below wherever it bends between them.
+
+    Parameters
+    ----------
+    times
+        Slot times for numbers of misses.
+    reads
+        The most misses there can be.
+    """
+    misses = np.arange(reads + 1, dtype=float)
+    ends, between = times(misses), times(misses[:-1] + 0.5)
+    slopes = np.diff(ends)
+    bends = np.flatnonzero(ends[:-1] + slopes / 2 > between * (1 + 1e-9))
+    return [(float(slopes[m]), float(ends[m] - slopes[m] * m)) for m in bends]

@@ -1,11 +1,10 @@
 """The time of one slot as a function of the bytes it moves: the one cost model.
 
-A slot's work is a vector q of 3K byte counts: reads by the tier that holds the item (n_k), reads
-that cannot be served from elsewhere (e_k: weights, items moved without being read), writes (z_k).
-Its time is T(q) = max_v facets[v] @ q, plus latencies. With inclusive copies a read held in tier k
-may be split between k and the last tier; T is then the optimum of a linear program, and the facets
-are the vertices of its dual: weights theta over the resources, sum 1, each read priced at the
-cheaper copy. The MIP, the relaxation, the dual and the annealer take their coefficients from here.
+The traffic of a slot is a vector q of 3K byte counts, see `kvbound.cost.traffic.Columns`. Its time is
+T(q) = max_v facets[v] @ q, plus latencies. With inclusive copies a read held in tier k may be split
+between k and the last tier; T is then the optimum of a linear program, and the facets are the vertices
+of its dual: weights theta over the resources, of sum 1, each read priced at the cheaper copy. The MIP,
+the relaxation, the dual and the annealer take their coefficients from here.
 """
 
 from __future__ import annotations
@@ -128,46 +127,63 @@ class SlotCost:
         theta = rays * self.memory.bandwidths
         return theta / theta.sum(axis=1, keepdims=True)
 
-    def times(self, q: Array) -> Array:
+    def times(self, traffic: Array) -> Array:
         """Return slot times in seconds.
 
         Parameters
         ----------
-        q
+        traffic
             Bytes, shape (..., 3K).
         """
-        if q.ndim > 1 and len(q) > 1 and q.size * len(self.facets) > _MOST:
-            half = len(q) // 2
-            return np.concatenate([self.times(q[:half]), self.times(q[half:])])
+        if halves := self._halves(traffic):
+            return np.concatenate([self.times(half) for half in halves])
         if not self.latency.any():
-            return self._transfer(q)
-        best = np.full(q.shape[:-1], np.inf)
-        for diverted in self._left_alone(q):
-            best = np.minimum(best, self._transfer(diverted) + self._touching(diverted))
+            return self._transfer(traffic)
+        best = np.full(traffic.shape[:-1], np.inf)
+        for diverted in self._diversions(traffic):
+            best = np.minimum(best, self._transfer(diverted) + self._latencies(diverted))
         return best
 
-    def busy(self, q: Array) -> Array:
-        """Return the seconds each resource works in slots, shape (..., R), reads split in the least time.
+    def _halves(self, traffic: Array) -> tuple[Array, ...]:
+        """Return the two halves of what is too large to be costed at once."""
+        if traffic.ndim == 1 or len(traffic) < 2 or traffic.size * len(self.facets) <= _MOST:
+            return ()
+        half = len(traffic) // 2
+        return traffic[:half], traffic[half:]
 
-        Of the splits that take the least time it is the one of least total work with two tiers; with more
-        it is found tier by tier, the first one's part chosen for the least work that its own bytes cause.
+    def split(self, traffic: Array) -> Array:
+        """Return the traffic with every read assigned to the tier that serves it, in the least time.
+
+        What may be served by either copy becomes reads without that choice. Of the splits that take the least
+        time it is the one of least total work with two tiers; with more it is found tier by tier, the first
+        one's part chosen for the least work that its own bytes cause.
 
         Parameters
         ----------
-        q
+        traffic
             Bytes, shape (..., 3K).
         """
-        if q.ndim > 1 and len(q) > 1 and q.size * len(self.facets) > _MOST:
-            half = len(q) // 2
-            return np.concatenate([self.busy(q[:half]), self.busy(q[half:])])
-        best, chosen = np.full(q.shape[:-1], np.inf), q
-        for diverted in self._left_alone(q):
-            time = self._transfer(diverted) + self._touching(diverted)
+        if halves := self._halves(traffic):
+            return np.concatenate([self.split(half) for half in halves])
+        best, chosen = np.full(traffic.shape[:-1], np.inf), traffic
+        for diverted in self._diversions(traffic):
+            time = self._transfer(diverted) + self._latencies(diverted)
             chosen = np.where((time < best)[..., None], diverted, chosen)
             best = np.minimum(best, time)
-        settled = self._settled(chosen) if self.inclusive else chosen
-        held, forced, written = np.split(settled, 3, axis=-1)
-        read = combine(self.read_costs.T, np.moveaxis(held + forced, -1, 0))
+        return self._settled(chosen) if self.inclusive else chosen
+
+    def busy(self, traffic: Array) -> Array:
+        """Return the seconds that each resource is busy in slots, shape (..., R); reads as `split` has them.
+
+        Parameters
+        ----------
+        traffic
+            Bytes, shape (..., 3K).
+        """
+        if halves := self._halves(traffic):
+            return np.concatenate([self.busy(half) for half in halves])
+        held, extra, written = np.split(self.split(traffic), 3, axis=-1)
+        read = combine(self.read_costs.T, np.moveaxis(held + extra, -1, 0))
         return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
     def _settled(self, q: Array) -> Array:
@@ -199,12 +215,12 @@ class SlotCost:
         """Seconds without latencies."""
         return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
 
-    def _touching(self, q: Array) -> Array:
+    def _latencies(self, q: Array) -> Array:
         """Latencies of the tiers that any byte is read from or written to."""
         touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
         return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
 
-    def _left_alone(self, q: Array) -> Iterator[Array]:
+    def _diversions(self, q: Array) -> Iterator[Array]:
         """Yield q for each set of tiers to leave alone, their hits served by the last tier."""
         last = self.tiers - 1
         # where no latency is saved the split decides

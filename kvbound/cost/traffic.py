@@ -1,20 +1,63 @@
-"""What a schedule moves: bytes of every slot by tier and kind, counted layer by layer."""
+"""What a schedule moves: the traffic of every slot, counted layer by layer.
+
+The traffic of a slot among K tiers is a vector of 3K byte counts with named `Columns`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.cost.transitions import Transitions
 from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.schedule import Schedule
 
 Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
 _ROWS = 128
+"""Steps over which reads are counted at once."""
+
+
+class Columns(NamedTuple):
+    """The parts of a traffic array, each a view of shape (..., K).
+
+    Attributes
+    ----------
+    reads
+        Read by the tier that holds the item; with inclusive copies the last tier may serve it instead.
+    extra_reads
+        Read without that choice: weights at tier 0, and items that move without being read.
+    writes
+        Written: moves and births.
+    """
+
+    reads: Floats
+    extra_reads: Floats
+    writes: Floats
+
+    @classmethod
+    def of(cls, traffic: Floats) -> Columns:
+        """Name the parts of an array of shape (..., 3K)."""
+        return cls(*np.split(traffic, 3, axis=-1))
+
+
+def fixed_traffic(instance: Instance) -> Floats:
+    """Bytes that any placement moves, shape (steps, layers, 3K).
+
+    They are the weights and, with inclusive copies, the write-through of each new token.
+    """
+    traffic = np.zeros((instance.decode_steps, instance.layers, 3 * instance.tiers))
+    columns = Columns.of(traffic)
+    columns.extra_reads[..., 0] = instance.llm.weight_reads
+    if instance.inclusive:
+        columns.writes[..., -1] = instance.item_bytes
+    return traffic
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +66,8 @@ class ScheduleTraffic:
 
     Attributes
     ----------
-    q
-        Bytes read by holding tier, read without a choice, and written; shape (steps, layers, 3K), see
-        `kvbound.cost.slot`. Weights included.
+    traffic
+        Bytes, see `Columns`, weights included; shape (steps, layers, 3K).
     up, down
         Tokens moved to faster and slower tiers, shape (steps, layers).
     blocks
@@ -34,7 +76,7 @@ class ScheduleTraffic:
         Blocks in each tier before the first slot, shape (K,).
     """
 
-    q: NDArray[np.float64]
+    traffic: Floats
     up: Counts
     down: Counts
     blocks: Counts
@@ -54,8 +96,9 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     require_physical(instance)
     steps, layers, tiers = instance.decode_steps, instance.layers, instance.tiers
     _check_names(instance, schedule)
-    q = np.zeros((steps, layers, 3 * tiers))
-    q[:, :, tiers] = instance.llm.weight_reads
+    traffic = fixed_traffic(instance)
+    columns = Columns.of(traffic)
+    transitions = Transitions.of(instance)
     up, down = np.zeros((2, steps, layers), np.int64)
     blocks = np.zeros((steps, layers, tiers), np.int64)
     first = schedule.initial[:, :: instance.granularity]
@@ -63,13 +106,13 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     for layer in range(layers):
         progress(layer, layers, "cost")
         counts = _Layer(instance, schedule, layer)
-        q[:, layer, :tiers] += counts.hits() * float(instance.item_bytes)
-        counts.charge(q[:, layer], up[:, layer], down[:, layer])
+        columns.reads[:, layer] += counts.hits() * float(instance.item_bytes)
+        counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
     if instance.inclusive:
         blocks[:, :, -1] = blocks.sum(axis=2)
         start[-1] = first.size
-    return ScheduleTraffic(q, up, down, blocks, start)
+    return ScheduleTraffic(traffic, up, down, blocks, start)
 
 
 def require_physical(instance: Instance) -> None:
@@ -158,20 +201,16 @@ class _Layer:
             tier[self.token[moves]] = self.tier[moves]
             yield int(edges[n]), int(edges[n + 1]), tier
 
-    def charge(self, q: NDArray[np.float64], up: Counts, down: Counts) -> None:
-        """Add births and moves to the layer's q (steps, 3K), up and down (steps,)."""
-        instance, tiers, size = self.instance, self.instance.tiers, self.instance.item_bytes
-        forced, written = q[:, tiers : 2 * tiers], q[:, 2 * tiers :]
-        written[np.arange(len(q)), self.birth_tier] += size
-        if instance.inclusive:
-            written[self.birth_tier != tiers - 1, -1] += size
-        free = instance.inclusive & (self.tier == tiers - 1)
+    def charge(self, transitions: Transitions, columns: Columns, up: Counts, down: Counts) -> None:
+        """Add births and moves to the layer's traffic, each part (steps, K), and to up and down (steps,)."""
+        instance, size = self.instance, self.instance.item_bytes
+        columns.writes[:] = transitions.birth_writes[self.birth_tier] * size
         words = instance.trace.words(self.layer)
         read = words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
-        moved = ~free & (self.tier != self.source)
+        moved = transitions.charged[self.source, self.tier]
         unread = moved & ~read
-        np.add.at(forced, (self.step[unread], self.source[unread]), size)
-        np.add.at(written, (self.step[moved], self.tier[moved]), size)
+        np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
+        np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
         rises = moved & (self.tier < self.source)
         np.add.at(up, self.step[rises], 1)
         falls = moved & (self.tier > self.source)

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from kvbound.arithmetic import combine
 from kvbound.cost.evaluate import refuse_spread
 from kvbound.cost.ideal import ideal_slot_times
+from kvbound.cost.marginal import chords
 from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns
+from kvbound.cost.transitions import Transitions
 from kvbound.initial import fill, prompt_first
-from kvbound.instance import Copies, Initial, Instance, Migration, Rules
+from kvbound.instance import Copies, Initial, Instance, Rules
 from kvbound.models.sparse import Ints
 
 
@@ -77,6 +80,11 @@ class Facts:
         )
 
     @cached_property
+    def transitions(self) -> Transitions:
+        """What may move where, and what that charges."""
+        return Transitions.of(self.instance)
+
+    @cached_property
     def counts(self) -> Ints:
         """Past tokens read in each slot, shape (steps, layers)."""
         return self.instance.read_counts()
@@ -109,31 +117,21 @@ class Facts:
 
     def arrows(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
         """Pairs of tiers a block may move between in a slot."""
-        tiers, migration = self.instance.tiers, self.instance.rules.migration
-        if migration is Migration.NONE or self.first[block] >= step:
+        if self.first[block] >= step:
             return []
-        up = migration is Migration.PREFETCH or self.reads[step, layer, block] > 0
-        return [(a, k) for a in range(tiers) for k in range(tiers) if a < k or (a > k and up)]
+        return self.transitions.moves(self.reads[step, layer, block] > 0)
 
 
 def count_cuts(facts: Facts, step: int, layer: int) -> list[tuple[float, float]]:
-    """Cuts time >= slope * misses + least of a slot in whole misses, nothing moved, two tiers.
-
-    T(m) is the least time with m reads from the slower tier. It is a maximum of affine functions,
-    so convex; between whole m the chord holds too, and lies above T wherever T bends there.
-    """
+    """Cuts time >= slope * misses + constant of a slot between two tiers, with nothing moved."""
     reads = int(facts.counts[step, layer])
-    whole = np.arange(reads + 1, dtype=float)
-    chord = _times(facts, layer, reads, whole)
-    between = _times(facts, layer, reads, whole[:-1] + 0.5)
-    slopes = np.diff(chord)
-    bends = np.flatnonzero(chord[:-1] + slopes / 2 > between * (1 + 1e-9))
-    return [(float(slopes[m]), float(chord[m] - slopes[m] * m)) for m in bends]
+    return chords(lambda misses: _times(facts, layer, reads, misses), reads)
 
 
 def _times(facts: Facts, layer: int, reads: int, misses: NDArray[np.float64]) -> NDArray[np.float64]:
-    q = np.zeros((len(misses), 6))
-    q[:, 0], q[:, 1], q[:, 2] = reads - misses, misses, facts.weights[layer]
-    if facts.instance.inclusive:
-        q[:, 5] = 1
-    return combine(facts.facets, q.T).max(axis=0)
+    traffic = np.zeros((len(misses), 6))
+    columns = Columns.of(traffic)
+    columns.reads[:, 0], columns.reads[:, 1] = reads - misses, misses
+    columns.extra_reads[:, 0] = facts.weights[layer]
+    columns.writes[:, -1] = facts.instance.inclusive
+    return combine(facts.facets, traffic.T).max(axis=0)

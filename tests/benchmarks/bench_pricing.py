@@ -48,7 +48,7 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     cost, reads = SlotCost.of(case), int(case.read_counts().sum())
 
     def total(play: TwoTierSchedule) -> float:
-        return float(cost.times(play.traffic(case).q).sum())
+        return float(cost.times(play.traffic(case).traffic).sum())
 
     begin = time.perf_counter()
     plays = list(balance.plays(case, silent))

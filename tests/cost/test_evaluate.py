@@ -32,7 +32,7 @@ def test_any_schedule_costs_what_the_checker_says(seed: int) -> None:
     assert report.hit_bytes is not None
     assert report.peak_bytes is not None
     np.testing.assert_allclose(times.sum(axis=1), report.step_times_s, rtol=1e-11)
-    assert np.array_equal(counted.q[:, :, : instance.tiers].sum(axis=(0, 1)), report.hit_bytes)
+    assert np.array_equal(counted.traffic[:, :, : instance.tiers].sum(axis=(0, 1)), report.hit_bytes)
     assert report.moved_bytes == {
         "up": counted.up.sum() * instance.item_bytes,
         "down": counted.down.sum() * instance.item_bytes,
@@ -139,7 +139,7 @@ def test_a_block_moves_as_one_and_only_its_unread_tokens_are_charged_for_reading
     )
     counted = schedule_traffic(instance, schedule)
     # reads by tier, unread reads by tier, writes by tier
-    assert counted.q[:, 0].tolist() == [[0, 1, 0, 1, 2, 1], [0, 0, 0, 2, 2, 1]]
+    assert counted.traffic[:, 0].tolist() == [[0, 1, 0, 1, 2, 1], [0, 0, 0, 2, 2, 1]]
     assert counted.up.tolist() == [[2], [2]]
     assert counted.start.tolist() == [0, 2]
     assert counted.blocks[:, 0].tolist() == [[1, -1], [1, 0]]

@@ -74,7 +74,7 @@ class Chains:
 def counted(instance: Instance, board: Board, moved: ScheduleTraffic) -> tuple[Ints, NDArray[np.int32]]:
     """Tokens moved in every slot and blocks held after it, as the cost model counts them; see `Chains`."""
     tiers = board.tiers
-    q = moved.q.copy()
+    q = moved.traffic.copy()
     q[:, :, tiers] -= instance.llm.weight_reads
     counts = np.rint(q / instance.item_bytes).astype(np.int64).reshape(-1, 3 * tiers)
     held = np.vstack([moved.start, moved.start + moved.blocks.reshape(-1, tiers).cumsum(axis=0)])

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.cost.ideal import ideal_bytes
+from kvbound.cost.marginal import breakpoints
 from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 
 Floats = NDArray[np.float64]
@@ -56,11 +58,8 @@ class SlotMinorants:
         """Derive the rows from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
         reads = instance.trace.past_counts()
-        base = np.zeros((*reads.shape, 3 * tiers))
-        base[..., 0] = reads * size
-        base[..., tiers] = instance.llm.weight_reads
-        if instance.inclusive:
-            base[..., -1] = size
+        base = fixed_traffic(instance)
+        Columns.of(base).reads[..., 0] = reads * size
         facets = cost.facets
         alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance)
         beta = size * facets
@@ -71,7 +70,7 @@ class SlotMinorants:
         alpha, beta = alpha[needed], beta[needed]
         slow = tiers - 1
         slope = beta[:, slow]
-        whole = _flat(alpha, slope, reads)
+        whole = breakpoints(alpha, slope, reads)
         below, above = (alpha + slope[:, None, None] * (whole + k) for k in (0, 1))
         chord = above.max(axis=0) - below.max(axis=0)
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
@@ -124,16 +123,6 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
     top = values.max(axis=0)
     near = values[order] >= top - 1e-13 * top
     return order[near.argmax(axis=0)]
-
-
-def _flat(alpha: Floats, slope: Floats, reads: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many reads the last tier can serve before the slot takes longer, (steps, layers)."""
-    top = alpha.max(axis=0)
-    rising = np.flatnonzero(slope > 1e-9 * slope.max(initial=0.0))
-    if not rising.size:
-        return reads.copy()
-    room = ((top - alpha[rising]) / slope[rising, None, None]).min(axis=0)
-    return np.clip(np.floor(room + 1e-9), 0, reads).astype(np.int64)
 
 
 def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:

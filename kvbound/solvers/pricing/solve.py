@@ -271,7 +271,7 @@ def _balanced(instance: Instance, progress: Progress) -> CostedPlacement:
     cost = SlotCost.of(instance)
     with closing(balance.plays(instance, progress)) as plays:  # it holds all reads by token
         some = islice(plays, 1 if exceeds_event_limit(instance) else None)
-        best = min(some, key=lambda play: float(cost.times(play.traffic(instance).q).sum()))
+        best = min(some, key=lambda play: float(cost.times(play.traffic(instance).traffic).sum()))
     return evaluate_placement(instance, best)
 
 

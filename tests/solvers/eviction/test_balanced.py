@@ -52,7 +52,7 @@ def plain() -> ModuleType:
 
 
 def total(instance: Instance, play: TwoTierSchedule) -> float:
-    return float(SlotCost.of(instance).times(play.traffic(instance).q).sum())
+    return float(SlotCost.of(instance).times(play.traffic(instance).traffic).sum())
 
 
 def examine(instance: Instance) -> list[float]:

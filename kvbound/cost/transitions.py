@@ -1,0 +1,61 @@
+"""Which moves between tiers the rules allow, and what moves and births charge: one table for all methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.instance import Copies, Instance, Migration, Rules
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """The transitions of an item among K tiers within a slot.
+
+    Attributes
+    ----------
+    legal
+        Whether an item that the slot does not read (0) or reads (1) may move, shape (2, K, K): from, to.
+    charged
+        Whether a move writes the item to its target and, if the slot does not read the item anyway, reads
+        it at its source, shape (K, K). With inclusive copies the move to the last tier is free, as the copy
+        is there.
+    birth_writes
+        Items written to each tier (second axis) for a token born into one (first axis), shape (K, K). With
+        inclusive copies every birth is written through to the last tier.
+    limited
+        The tiers whose blocks count against a capacity: with inclusive copies the last one always holds
+        everything, whatever the placement.
+    """
+
+    legal: Bools
+    charged: Bools
+    birth_writes: NDArray[np.int64]
+    limited: range
+
+    @classmethod
+    def of(cls, instance: Instance) -> Transitions:
+        """Return the transitions of an instance."""
+        return cls.under(instance.rules, instance.tiers)
+
+    @classmethod
+    def under(cls, rules: Rules, tiers: int) -> Transitions:
+        """Return the transitions among some tiers under given rules."""
+        order, inclusive = np.arange(tiers), rules.copies is Copies.INCLUSIVE
+        down, up = order[:, None] < order, order[:, None] > order
+        read = np.array([False, True])[:, None, None]
+        promotes = {Migration.NONE: read & ~read, Migration.ON_READ: read, Migration.PREFETCH: read | ~read}
+        legal = (down | up & promotes[rules.migration]) & (rules.migration is not Migration.NONE)
+        charged, writes = down | up, np.eye(tiers, dtype=np.int64)
+        if inclusive:
+            charged[:, -1] = False
+            writes[:-1, -1] = 1
+        return cls(legal, charged, writes, range(tiers - inclusive))
+
+    def moves(self, read: bool) -> list[tuple[int, int]]:
+        """Return the legal moves of an item, from and to, by source and then by target."""
+        return [(int(a), int(b)) for a, b in np.argwhere(self.legal[int(read)])]

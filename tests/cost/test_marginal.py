@@ -1,0 +1,62 @@
+"""Free misses and chords against slot times written out for every number of misses."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbound.cost.marginal import breakpoints, chords, free_misses
+from kvbound.cost.slot import SlotCost
+from kvbound.instance import Copies, Instance
+from tests.strategies import tiny_instances
+
+two_tiers = tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1)
+
+
+@given(two_tiers, st.integers(0, 3), st.sampled_from([0.0, 0.3]))
+def test_free_misses_are_all_those_that_take_no_longer(instance: Instance, writes: int, cheap: float) -> None:
+    cost, size, reads = SlotCost.of(instance), instance.item_bytes, instance.trace.past_counts()
+    found = free_misses(instance, np.full(reads.shape, float(writes)), cheap)
+    for step, layer in np.ndindex(reads.shape):
+        count = int(reads[step, layer])
+        weights = float(instance.llm.weight_reads[layer])
+        rows = [[(count - m) * size, m * size, weights, 0, writes * size, size] for m in range(count + 1)]
+        times = cost.times(np.array(rows, float))
+        dearest = times[-1] - times[max(count - 1, 0)]
+        free = times <= times[0] * (1 + 1e-12) + cheap * dearest
+        assert found[step, layer] == np.flatnonzero(free).max()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=5),
+    st.integers(0, 12),
+)
+def test_the_breakpoint_is_the_last_number_of_misses_that_costs_nothing(
+    facets: list[tuple[int, int]], reads: int
+) -> None:
+    constant, slope = np.array(facets, float).T
+    found = breakpoints(constant[:, None, None], slope, np.array([[reads]]))
+    times = (constant + slope * np.arange(reads + 1)[:, None]).max(axis=1)
+    assert found[0, 0] == np.flatnonzero(times <= times[0] + 1e-6).max()
+
+
+@given(st.lists(st.tuples(st.floats(1, 50), st.floats(0, 20)), min_size=1, max_size=4), st.integers(0, 12))
+def test_chords_hold_at_integers_and_are_above_the_time_between_where_it_bends(
+    facets: list[tuple[float, float]], reads: int
+) -> None:
+    constant, slope = np.array(facets).T
+
+    def times(
+        misses: np.ndarray[tuple[int], np.dtype[np.float64]],
+    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.asarray((constant + slope * misses[:, None]).max(axis=1))
+
+    integers = np.arange(reads + 1.0)
+    found = chords(times, reads)
+    for rate, start in found:
+        assert np.all(rate * integers + start <= times(integers) * (1 + 1e-9))
+    between = integers[:-1] + 0.5
+    bends = times(integers[:-1]) + times(integers[1:]) > 2 * times(between) * (1 + 1e-8)
+    for misses in between[bends]:
+        assert max(rate * misses + start for rate, start in found) > times(np.array([misses]))[0]
