@@ -51,28 +51,29 @@ def reproduce(
     With --out, an interrupted run resumes after verifying the cells it had saved. 'kvbound check'
     verifies the folder.
     """
-    from kvbound.studies import STUDIES, fang2025
+    from kvbound.studies import STUDIES, load_study
     from kvbound.studies.record import Settings
 
     if study not in STUDIES:
         raise UsageError(
             f"unknown study {study!r}{did_you_mean(study, STUDIES)} (known: {', '.join(STUDIES)})"
         )
-    if table is not None and table not in fang2025.TABLES:
-        known = ", ".join(fang2025.TABLES)
-        raise UsageError(f"unknown table {table!r}{did_you_mean(table, fang2025.TABLES)} (known: {known})")
+    chosen = load_study(study)
+    if table is not None and table not in chosen.tables:
+        known = ", ".join(chosen.tables)
+        raise UsageError(f"unknown table {table!r}{did_you_mean(table, chosen.tables)} (known: {known})")
     output.check_folder(out)
     drawn = _figures(figures, out, quiet=quiet)
-    size = fang2025.SCALES[scale]
+    size = chosen.scales[scale]
     limit = size.time_limit if time_limit is None else options.seconds("--time-limit", time_limit)
-    settings = Settings(size, seed, limit)
+    settings = Settings(chosen, size, seed, limit)
     records: dict[str, Record] = {}
     ended: KeyboardInterrupt | OSError | None = None
     try:
         _run(table, settings, out, records, quiet=quiet)
     except (KeyboardInterrupt, OSError) as error:
         ended = error
-    tables = [name for name in fang2025.TABLES if table in (None, name)]
+    tables = [name for name in chosen.tables if table in (None, name)]
     unsaved = _report(tables, records, settings, out, drawn=drawn, as_json=as_json)
     for failure in (ended, unsaved):
         if failure is not None:
@@ -97,10 +98,9 @@ def _run(
 ) -> None:
     """Run the cells one at a time into `records`; off a terminal a line for each says how far it is."""
     from kvbound.report import numbers
-    from kvbound.studies import fang2025
     from kvbound.studies.runs import run_cells
 
-    cells = list(fang2025.cells(table))
+    cells = list(settings.study.cells(table))
     with console.Bar(quiet=quiet) as bar:
         for record in run_cells(cells, settings, out, bar):
             records[record["cell"]] = record
@@ -114,7 +114,7 @@ def _report(
 ) -> OSError | None:  # fmt: skip
     """Write and print what there is; return what could not be written."""
     from kvbound.report import study_plots
-    from kvbound.studies import fang2025, folder
+    from kvbound.studies import folder
 
     made = folder.report(tables, records, settings)
 
@@ -122,7 +122,7 @@ def _report(
         if out is None or not records:
             return
         folder.write_report(made, out)
-        for name, cells in fang2025.TABLES.items() if drawn else ():
+        for name, cells in settings.study.tables.items() if drawn else ():
             rows = [records[cell.name] for cell in cells if name in tables and cell.name in records]
             if rows:
                 study_plots.draw(name, rows, out / "figures")

@@ -15,7 +15,12 @@ Records = Mapping[str, Record]
 
 
 def markdown(
-    title: str, notes: Sequence[str], tables: Mapping[str, Sequence[str]], records: Records, headline: Record
+    title: str,
+    notes: Sequence[str],
+    tables: Mapping[str, Sequence[str]],
+    records: Records,
+    headline: Record,
+    accounting: str,
 ) -> str:
     """Return every table with the cells that there are.
 
@@ -27,14 +32,16 @@ def markdown(
         Names of the cells of each table.
     headline
         The largest ratios, beside what the study claims.
+    accounting
+        The study's own.
     """
     unit = numbers.Unit.of(_times(records.values()), numbers.TIMES)
     parts = [f"# {title}", *notes]
     for name, cells in tables.items():
         rows = [records[cell] for cell in cells if cell in records]
         if rows:
-            parts += [f"## {name}", _policies(rows, unit), _schedules(rows, unit)]
-            parts += _missing(rows)
+            parts += [f"## {name}", _policies(rows, unit, accounting), _schedules(rows, unit)]
+            parts += _missing(rows, accounting)
     parts += _published(records.values())
     parts += ["## Headline", *headlines(headline)]
     return "\n\n".join(parts) + "\n"
@@ -58,25 +65,25 @@ def _times(records: Iterable[Record]) -> Iterable[float | None]:
     return (entry["time_s"] for record in records for entry in record["physical"].values())
 
 
-def _policies(rows: Sequence[Record], unit: numbers.Unit) -> str:
+def _policies(rows: Sequence[Record], unit: numbers.Unit, accounting: str) -> str:
     """Return the study's policies under its own accounting: time, and times its `best`.
 
     Cells that it cannot tell from the one before, or does not know, have no row.
     """
-    names = list(rows[0]["fang2025"])
+    names = list(rows[0][accounting])
     distinct = [
         row
         for before, row in zip([None, *rows], rows, strict=False)
-        if (before is None or before["fang2025"] != row["fang2025"])
-        and any(entry["time_s"] is not None for entry in row["fang2025"].values())
+        if (before is None or before[accounting] != row[accounting])
+        and any(entry["time_s"] is not None for entry in row[accounting].values())
     ]
 
     def show(record: Record, name: str) -> str:
-        time, best = (record["fang2025"][each]["time_s"] for each in (name, "best"))
+        time, best = (record[accounting][each]["time_s"] for each in (name, "best"))
         over = f" ({numbers.ratio(time / best)})" if time and best and name != "best" else ""
         return f"{unit.show(time)}{over}"
 
-    head = [f"fang2025, {unit.name} (x best)", *names]
+    head = [f"{accounting}, {unit.name} (x best)", *names]
     return grid(head, [[row["cell"], *(show(row, name) for name in names)] for row in distinct])
 
 
@@ -102,11 +109,11 @@ def _schedule_row(row: Record, names: Sequence[str], unit: numbers.Unit) -> list
     ]  # fmt: skip
 
 
-def _missing(rows: Sequence[Record]) -> list[str]:
+def _missing(rows: Sequence[Record], accounting: str) -> list[str]:
     """Say why numbers are missing, each reason once."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
-        for entries in (row["fang2025"], row["physical"]):
+        for entries in (row[accounting], row["physical"]):
             for name, entry in entries.items():
                 if entry["note"]:
                     reasons.setdefault(entry["note"], []).append(name)
@@ -141,9 +148,9 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def as_csv(records: Iterable[Record]) -> str:
+def as_csv(records: Iterable[Record], accounting: str) -> str:
     """Return one line per cell, SI units."""
-    lines = [_flat(record) for record in records]
+    lines = [_flat(record, accounting) for record in records]
     text = io.StringIO()
     names = dict.fromkeys(name for line in lines for name in line)
     writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
@@ -152,7 +159,7 @@ def as_csv(records: Iterable[Record]) -> str:
     return text.getvalue()
 
 
-def _flat(record: Record) -> dict[str, Any]:
+def _flat(record: Record, accounting: str) -> dict[str, Any]:
     single = (
         "ideal_s", "bound_s", "bound_status", "best_found", "gap",
         "static_over_best_found", "static_over_bound",
@@ -162,7 +169,7 @@ def _flat(record: Record) -> dict[str, Any]:
         **record["factors"],
         **{
             f"{rules}_{name}_{what}": entry[what]
-            for rules in ("fang2025", "physical")
+            for rules in (accounting, "physical")
             for name, entry in record[rules].items()
             for what in ("time_s", "hit_rate")
         },

@@ -1,8 +1,5 @@
 """Published studies, reproduced: each one as data, and what runs its cells."""
 
-from __future__ import annotations
+from kvbound.studies.study import STUDIES, Cell, Scale, Study, load_study
 
-from typing import Final
-
-STUDIES: Final = ("fang2025",)
-"""Names that `kvbound reproduce` knows."""
+__all__ = ["STUDIES", "Cell", "Scale", "Study", "load_study"]

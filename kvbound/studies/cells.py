@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any, Final
 
 from kvbound.certificate import write_certificate
 from kvbound.errors import InfeasibleError, InputError, UsageError
-from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Result, strongest
 from kvbound.schedule import Schedule, write_schedule
 from kvbound.solvers.portfolio import solve
-from kvbound.studies.fang2025 import Cell
 from kvbound.studies.record import (
     RULES,
     SCHEMA,
@@ -30,9 +27,8 @@ from kvbound.studies.record import (
     ratios,
     schedule_name,
 )
+from kvbound.studies.study import Cell, Study
 
-OPTIONS: Final = {"sa-guided": {"window": 5, "topk": 0.5}}
-"""The policies' options: where the study's search starts."""
 GAP: Final = 1e-3
 """Relative gap at which the annealer, which begins at the fastest schedule so far, may stop."""
 
@@ -52,33 +48,36 @@ def run_cell(
     KeyboardInterrupt
         So that no half-done cell counts as done.
     """
-    study = cell.instance(settings.scale, settings.seed)
-    ours = study.with_rules(accounting="physical")
+    theirs = cell.instance(settings.scale, settings.seed)
+    ours = theirs.with_rules(accounting="physical")
     common: dict[str, Any] = {"seed": settings.seed, "progress": progress}
     if policies is None:
-        policies = published_entries(study, **common)
+        policies = published_entries(settings.study, theirs, **common)
     runs = _schedules(ours, settings.time_limit, common)
     bound = _certified(runs.values())
     record = {
         "schema": SCHEMA,
         "cell": cell.name,
         "settings": settings.to_json(),
-        "factors": dataclasses.asdict(cell),
+        "factors": dict(cell.factors),
         "instance": shape(ours),
-        "fang2025": policies,
+        settings.study.accounting: policies,
         "physical": {name: _summary(entry, bound) for name, entry in runs.items()},
         "ideal_s": ideal_s(ours, **common),
         "bound_s": bound.time_s,
         "bound_status": str(bound.status),
         **ratios({name: _time(result) for name, (result, _) in runs.items()}, bound.time_s),
-        "published": beside(cell, settings.scale, policies),
+        "published": beside(cell, settings, policies),
     }
     return Ran(record, _proofs(cell, ours, runs, bound))
 
 
-def published_entries(study: Instance, **common: Any) -> Record:
+def published_entries(study: Study, instance: Instance, **common: Any) -> Record:
     """Run the study's policies under its own accounting."""
-    return {name: _summary(_entry(study, name, **OPTIONS.get(name, {}), **common)) for name in POLICIES}
+    return {
+        name: _summary(_entry(instance, name, **options, **common))
+        for name, options in study.policies.items()
+    }
 
 
 def rule_entry(ours: Instance, name: str, **common: Any) -> Record:

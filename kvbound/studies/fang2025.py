@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kvbound import catalog
+from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.instance import Accounting, Instance, Migration, Rules
 from kvbound.memory import Memory
+from kvbound.studies.study import Scale, Study
 from kvbound.workloads import CountRule, Fang2025, RecordedLike, Synthetic
 
-TITLE: Final = "arXiv 2508.13231, the published study"
 LLM: Final = "llama-3.1-8b-mha"
 LINKS: Final = {"pcie6-paper": 64, "pcie6": 128, "nvlink3-paper": 300, "gh200-paper": 450}
 """Memories of the catalog, and their external link's GB/s in each direction."""
+OPTIONS: Final = {"sa-guided": {"window": 5, "topk": 0.5}}
+"""The policies' options: where the study's search starts."""
 SINK_TOKENS: Final = 4
 """First tokens that every slot of an actual-like trace reads."""
 
@@ -52,28 +55,6 @@ _COMPARED: Final = (
     ("static", "best"), ("static", "sa-guided"),
     ("reactive", "best"), ("page", "best"), ("sa-guided", "best"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much smaller than the study the cells are.
-
-    Parameters
-    ----------
-    name
-        For people.
-    tokens
-        What every token count and all bytes that do not follow from one are divided by.
-    layers
-        What the number of layers is divided by.
-    time_limit
-        Seconds that the solvers of a cell have together unless told otherwise.
-    """
-
-    name: str
-    tokens: int
-    layers: int
-    time_limit: float
 
 
 SCALES: Final = {scale.name: scale for scale in (Scale("quick", 64, 8, 5.0), Scale("full", 1, 1, 300.0))}
@@ -119,7 +100,12 @@ class Cell:
         return "-".join(parts) or "paper"
 
     @property
-    def published_rules(self) -> Cell:
+    def factors(self) -> dict[str, str | int]:
+        """The values of all factors."""
+        return dataclasses.asdict(self)
+
+    @property
+    def as_published(self) -> Cell:
         """The cell that is the same to the study's accounting, which knows no migration rule."""
         return dataclasses.replace(self, migration="on-read")
 
@@ -188,12 +174,6 @@ TABLES: Final[dict[str, tuple[Cell, ...]]] = {
 """Cells of each table, in order; the ones that several share are one cell."""
 
 
-def cells(table: str | None = None) -> Iterator[Cell]:
-    """Yield every cell of a table, or of all of them, once."""
-    chosen = TABLES.values() if table is None else [TABLES[table]]
-    yield from dict.fromkeys(cell for group in chosen for cell in group)
-
-
 def published(cell: str) -> dict[str, float]:
     """Return the study's numbers of a cell: seconds by policy, and ratios as ``static / best``."""
     times = PUBLISHED.get(cell, {})
@@ -242,3 +222,16 @@ def notes(scale: Scale) -> list[str]:
             f"{scale.tokens} times more."
         )
     return lines
+
+
+STUDY: Final = Study(
+    name="fang2025",
+    title="arXiv 2508.13231, the published study",
+    accounting=str(Accounting.FANG2025),
+    policies={name: OPTIONS.get(name, {}) for name in POLICIES},
+    scales=SCALES,
+    tables=TABLES,
+    published=published,
+    headline=headline,
+    notes=notes,
+)

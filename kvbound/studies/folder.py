@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,9 +12,9 @@ from kvbound.fields import Fields
 from kvbound.files import atomic_write
 from kvbound.instance_io import read_json, write_json
 from kvbound.progress import Progress, silent
-from kvbound.report import study
-from kvbound.studies import fang2025
+from kvbound.report import study as tables_of
 from kvbound.studies.record import Record, Settings, large_cell, read_record
+from kvbound.studies.study import STUDIES, load_study
 from kvbound.studies.verify import verify_cell
 
 SCHEMA: Final = "kvbound.study/1"
@@ -31,22 +31,22 @@ class Report(NamedTuple):
 
 def report(tables: Iterable[str], records: Mapping[str, Record], settings: Settings) -> Report:
     """Make the tables of these names from the records of the cells that there are."""
-    names = {name: [cell.name for cell in fang2025.TABLES[name]] for name in tables}
-    largest, remarks = fang2025.headline(records.values()), notes(settings)
+    study = settings.study
+    names = {name: [cell.name for cell in study.tables[name]] for name in tables}
+    largest, remarks = study.headline(records.values()), notes(settings)
     document = {
-        "schema": SCHEMA, "study": "fang2025", "settings": settings.to_json(), "notes": remarks,
+        "schema": SCHEMA, "study": study.name, "settings": settings.to_json(), "notes": remarks,
         "tables": names, "cells": list(records.values()), "headline": largest,
     }  # fmt: skip
-    title = f"{fang2025.TITLE}: --scale {settings.scale.name}"
-    return Report(
-        document, study.markdown(title, remarks, names, records, largest), study.as_csv(records.values())
-    )
+    title = f"{study.title}: --scale {settings.scale.name}"
+    text = tables_of.markdown(title, remarks, names, records, largest, study.accounting)
+    return Report(document, text, tables_of.as_csv(records.values(), study.accounting))
 
 
 def notes(settings: Settings) -> list[str]:
     """Return what a reader of the tables has to know."""
     return [
-        *fang2025.notes(settings.scale),
+        *settings.study.notes(settings.scale),
         f"Solvers of a cell had {settings.time_limit:g} s together, seed {settings.seed}.",
     ]
 
@@ -72,14 +72,14 @@ def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[s
         A file is missing, damaged or not of a study.
     """
     names, settings = _read_study(folder / STUDY)
-    known = {cell.name: cell for cell in fang2025.cells()}
+    known = {cell.name: cell for cell in settings.study.cells()}
     problems: dict[Path, list[str]] = {}
     records: dict[str, Record] = {}
-    policies: dict[fang2025.Cell, Record] = {}
+    policies: dict[Hashable, Record] = {}
     places = sorted((folder / "cells").glob("*.json"))
     for number, place in enumerate(places):
         progress(number, len(places), f"{place.stem}: verified")
-        record = records[place.stem] = read_record(place)
+        record = records[place.stem] = read_record(place, settings.study)
         if place.stem not in known:
             problems[place] = ["the study has no such cell"]
         elif record["settings"] != settings.to_json():
@@ -90,7 +90,7 @@ def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[s
             problems[place] = verify_cell(cell, settings, record, place.parent, policies)
     if any(problems.values()):
         return problems
-    wanted = dict.fromkeys(cell.name for name in names for cell in fang2025.TABLES[name])
+    wanted = dict.fromkeys(cell.name for name in names for cell in settings.study.tables[name])
     made = report(names, {name: records[name] for name in wanted if name in records}, settings)
     document = json.loads(json.dumps(made.document))
     problems[folder / STUDY] = [] if read_json(folder / STUDY) == document else [_OTHER]
@@ -105,7 +105,7 @@ _OTHER = "it does not follow from the cells; reproduce makes it again"
 def unproved(folder: Path) -> list[str]:
     """Return the cells whose schedules were too large to keep: the solvers' times are not replayed."""
     _, settings = _read_study(folder / STUDY)
-    cells = [cell for cell in fang2025.cells() if (folder / "cells" / f"{cell.name}.json").exists()]
+    cells = [cell for cell in settings.study.cells() if (folder / "cells" / f"{cell.name}.json").exists()]
     return [cell.name for cell in cells if large_cell(cell, settings)]
 
 
@@ -114,15 +114,16 @@ def _read_study(place: Path) -> tuple[list[str], Settings]:
     fields = Fields(read_json(place), place)
     if fields.text("schema") != SCHEMA:
         raise fields.error("schema", f"{SCHEMA!r}, not {fields.raw('schema')!r:.60}")
-    names = list(fields.child("tables"))
-    if not names or not set(names) <= set(fang2025.TABLES):
-        raise fields.error("tables", f"some of {', '.join(fang2025.TABLES)}, not {names!r:.60}")
+    if fields.text("study") not in STUDIES:
+        raise fields.error("study", f"one of {', '.join(STUDIES)}, not {fields.raw('study')!r:.60}")
+    study, names = load_study(fields.text("study")), list(fields.child("tables"))
+    if not names or not set(names) <= set(study.tables):
+        raise fields.error("tables", f"some of {', '.join(study.tables)}, not {names!r:.60}")
     given = fields.child("settings")
-    if given.text("scale") not in fang2025.SCALES:
-        raise given.error("scale", f"one of {', '.join(fang2025.SCALES)}, not {given.raw('scale')!r:.60}")
-    scale = fang2025.SCALES[given.text("scale")]
+    if given.text("scale") not in study.scales:
+        raise given.error("scale", f"one of {', '.join(study.scales)}, not {given.raw('scale')!r:.60}")
     limit = given.number("time_limit_s", 0)
-    return names, Settings(scale, given.integer("seed"), limit)
+    return names, Settings(study, study.scales[given.text("scale")], given.integer("seed"), limit)
 
 
 def _text(place: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from kvbound.errors import InputError
-from kvbound.fang2025.adapter import PUBLISHED as POLICIES
 from kvbound.fields import Fields
 from kvbound.instance_io import read_json, write_json
 from kvbound.residency import exceeds_event_limit
-from kvbound.studies.fang2025 import Cell, Scale, published
+from kvbound.studies.study import Cell, Scale, Study
 from kvbound.version import __version__
 
 SCHEMA: Final = "kvbound.study-cell/2"
@@ -30,6 +28,7 @@ Record = dict[str, Any]
 class Settings:
     """What a record depends on beside its cell."""
 
+    study: Study
     scale: Scale
     seed: int = 0
     time_limit: float = 0.0
@@ -76,8 +75,8 @@ def store(ran: Ran, place: Path) -> Record:
     return record
 
 
-def read_record(place: Path) -> Record:
-    """Read a record that `store` wrote; its claims are not verified here.
+def read_record(place: Path, study: Study) -> Record:
+    """Read a record of a study's cell that `store` wrote; its claims are not verified here.
 
     Raises
     ------
@@ -94,15 +93,15 @@ def read_record(place: Path) -> Record:
         raise fields.error("cell", f"the file's name, {place.stem!r}")
     _settings(fields.child("settings"))
     factors = fields.child("factors")
-    for field in dataclasses.fields(Cell):
-        read = factors.text if isinstance(field.default, str) else factors.integer
-        read(field.name)
+    for name, value in next(study.cells()).factors.items():
+        read = factors.text if isinstance(value, str) else factors.integer
+        read(name)
     factors.done()
     shape = fields.child("instance")
     for name in ("layers", "prefill_tokens", "decode_steps", "reads", "room_blocks"):
         shape.integer(name)
     shape.done()
-    for rules, names in (("fang2025", POLICIES), ("physical", (*RULES, *SOLVERS))):
+    for rules, names in ((study.accounting, study.policies), ("physical", (*RULES, *SOLVERS))):
         entries = fields.child(rules)
         for name in names:
             _entry(entries.child(name))
@@ -190,12 +189,12 @@ def ratios(times: Mapping[str, float | None], bound: float | None) -> dict[str, 
     }
 
 
-def beside(cell: Cell, scale: Scale, policies: Record) -> list[dict[str, Any]]:
+def beside(cell: Cell, settings: Settings, policies: Record) -> list[dict[str, Any]]:
     """Return published numbers and ours: ratios at any scale, seconds at full size."""
     rows = []
-    for what, theirs in published(cell.name).items():
+    for what, theirs in settings.study.published(cell.name).items():
         one, _, other = what.partition(" / ")
-        if not other and scale.tokens > 1:
+        if not other and settings.scale.tokens > 1:
             continue
         time, unit = policies[one]["time_s"], policies[other]["time_s"] if other else 1.0
         own = None if time is None or not unit else time / unit

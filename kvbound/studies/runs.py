@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 from kvbound.errors import RejectedError, UsageError
 from kvbound.progress import Progress, silent
 from kvbound.studies.cells import run_cell
-from kvbound.studies.fang2025 import Cell
 from kvbound.studies.record import Record, Settings, large_cell, read_record, store
+from kvbound.studies.study import Cell
 from kvbound.studies.verify import verify_cell
 
 
@@ -35,18 +35,18 @@ def run_cells(
     todo = list(cells)
     places = [None if folder is None else folder / "cells" / f"{cell.name}.json" for cell in todo]
     known = _stored(todo, places, settings, progress)
-    policies: dict[Cell, Record] = {}
+    policies: dict[Hashable, Record] = {}
     for number, (cell, place, record) in enumerate(zip(todo, places, known, strict=True), 1):
         unsaved = None
         if record is None:
             report = _named(progress, f"{number}/{len(todo)} {cell.name}")
-            ran = run_cell(cell, settings, report, policies.get(cell.published_rules))
+            ran = run_cell(cell, settings, report, policies.get(cell.as_published))
             record = ran.record
             try:
                 record = record if place is None else store(ran, place)
             except OSError as error:
                 unsaved = error
-        policies[cell.published_rules] = record["fang2025"]
+        policies[cell.as_published] = record[settings.study.accounting]
         yield record
         if unsaved is not None:
             raise unsaved
@@ -67,12 +67,12 @@ def _stored(
     """Read and verify the records that there are, before any cell is run."""
     found: list[tuple[Cell, Path | None, Record | None]] = []
     for cell, place in zip(cells, places, strict=True):
-        record = None if place is None or not place.is_file() else read_record(place)
+        record = None if place is None or not place.is_file() else read_record(place, settings.study)
         if record is not None and record["settings"] != settings.to_json():
             told = f"{place} was run with other settings, {record['settings']}"
             raise UsageError(f"{told}; take another --out")
         found.append((cell, place, record))
-    policies: dict[Cell, Record] = {}
+    policies: dict[Hashable, Record] = {}
     for number, (cell, place, record) in enumerate(found):
         if place is None or record is None:
             continue

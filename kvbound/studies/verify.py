@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from kvbound.checker import Report, check
 from kvbound.instance import Instance
 from kvbound.residency import exceeds_event_limit
 from kvbound.studies import cells
-from kvbound.studies.fang2025 import Cell
 from kvbound.studies.record import (
     RULES,
     SOLVERS,
@@ -23,6 +21,7 @@ from kvbound.studies.record import (
     ratios,
     schedule_name,
 )
+from kvbound.studies.study import Cell
 
 _SAME = 1e-9
 
@@ -32,7 +31,7 @@ def verify_cell(
     settings: Settings,
     record: Record,
     folder: Path,
-    policies: dict[Cell, Record],
+    policies: dict[Hashable, Record],
     *,
     thorough: bool = True,
 ) -> list[str]:
@@ -43,17 +42,17 @@ def verify_cell(
     folder
         Where the certificate and the schedules are.
     policies
-        What the study's policies gave on the cells before, by `Cell.published_rules`; added to.
+        What the study's policies gave on the cells before, by `Cell.as_published`; added to.
     thorough
         Whether to run and replay; otherwise only what follows from other fields is verified, which takes no
         time at the published size.
     """
     times = {name: entry["time_s"] for name, entry in record["physical"].items()}
-    problems = list(_differences("factors", record["factors"], dataclasses.asdict(cell)))
+    problems = list(_differences("factors", record["factors"], dict(cell.factors)))
     for name, value in ratios(times, record["bound_s"]).items():
         problems += _differences(name, record[name], value)
     problems += _differences(
-        "published", record["published"], beside(cell, settings.scale, record["fang2025"])
+        "published", record["published"], beside(cell, settings, record[settings.study.accounting])
     )
     if record["bound_status"] != ("none" if record["bound_s"] is None else "certified"):
         problems.append(f"bound_status is {record['bound_status']!r}, but bound_s is {record['bound_s']!r}")
@@ -66,14 +65,16 @@ def verify_cell(
     return problems
 
 
-def _run_again(cell: Cell, settings: Settings, record: Record, policies: dict[Cell, Record]) -> Iterator[str]:
+def _run_again(
+    cell: Cell, settings: Settings, record: Record, policies: dict[Hashable, Record]
+) -> Iterator[str]:
     """Compare what needs no search with what it is here."""
-    study = cell.instance(settings.scale, settings.seed)
-    ours, seed = study.with_rules(accounting="physical"), settings.seed
-    rules = cell.published_rules
+    theirs, study = cell.instance(settings.scale, settings.seed), settings.study
+    ours, seed = theirs.with_rules(accounting="physical"), settings.seed
+    rules = cell.as_published
     if rules not in policies:
-        policies[rules] = cells.published_entries(study, seed=seed)
-    yield from _differences("fang2025", record["fang2025"], policies[rules])
+        policies[rules] = cells.published_entries(study, theirs, seed=seed)
+    yield from _differences(study.accounting, record[study.accounting], policies[rules])
     yield from _differences("instance", record["instance"], cells.shape(ours))
     yield from _differences("ideal_s", record["ideal_s"], cells.ideal_s(ours, seed=seed))
     for name in RULES:

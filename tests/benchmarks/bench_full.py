@@ -37,7 +37,7 @@ COLUMNS = [
 
 def row(name: str, limit: float) -> list[object]:
     """Solve a cell, and return its line."""
-    cell = next(cell for cell in fang2025.cells() if cell.name == name)
+    cell = next(cell for cell in fang2025.STUDY.cells() if cell.name == name)
     case = cell.instance(fang2025.SCALES["full"]).with_rules(accounting="physical")
     reads = int(case.read_counts().sum())
     begin = time.perf_counter()

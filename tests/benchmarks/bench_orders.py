@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.fang2025 import Setting, simulate
-from kvbound.studies import fang2025
+from kvbound.studies import Scale, fang2025
 from kvbound.trace import Trace
 
 RULES: dict[str, dict[str, Any]] = {
@@ -42,9 +42,9 @@ def main(divisor: int = 16) -> None:
     }
     print(f"{'cell, seed, order':<22}" + "".join(f"{rule:>15}" for rule in RULES))
     for name in ("paper", "high"):
-        cell = next(each for each in fang2025.cells() if each.name == name)
+        cell = next(each for each in fang2025.STUDY.cells() if each.name == name)
         for seed in (0, 1):
-            case = cell.instance(fang2025.Scale("small", divisor, 16, 0.0), seed)
+            case = cell.instance(Scale("small", divisor, 16, 0.0), seed)
             setting, trace = Setting.from_instance(case), case.trace
             for what, order in orders.items():
                 listed = relisted(trace, order)

@@ -8,9 +8,9 @@ import pytest
 from kvbound.cli import reproduce
 from kvbound.errors import install_command
 from kvbound.report import study_plots
-from kvbound.studies import runs
+from kvbound.studies import Scale, runs
 from kvbound.studies.cells import run_cell
-from kvbound.studies.fang2025 import SCALES, TABLES, Cell, Scale
+from kvbound.studies.fang2025 import SCALES, TABLES, Cell
 from kvbound.studies.record import Ran, _digest
 from tests.cli.conftest import Run, contents
 

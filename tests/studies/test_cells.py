@@ -8,14 +8,14 @@ import pytest
 from kvbound.errors import InputError, UsageError
 from kvbound.result import Termination
 from kvbound.solvers.portfolio import solve
+from kvbound.studies import Scale, runs
 from kvbound.studies import cells as runner
-from kvbound.studies import runs
 from kvbound.studies.cells import run_cell
-from kvbound.studies.fang2025 import PAPER, SCALES, Cell, Scale, cells
+from kvbound.studies.fang2025 import PAPER, SCALES, STUDY, Cell
 from kvbound.studies.record import RULES, SOLVERS, Ran, Settings, beside
 from kvbound.studies.runs import run_cells
 
-TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
+TINY = Settings(STUDY, Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)
 
 
@@ -57,7 +57,7 @@ def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
 def test_published_seconds_stand_beside_ours_at_full_size() -> None:
     ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
     policies = {name: {"time_s": time} for name, time in ours.items()}
-    lines = beside(PAPER, SCALES["full"], policies)
+    lines = beside(PAPER, Settings(STUDY, SCALES["full"]), policies)
     found = {line["what"]: line["ours"] for line in lines}
     assert {name: found[name] for name in ours} == ours
     assert found["static / best"] is None
@@ -128,7 +128,7 @@ def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_cells_of_other_settings_are_refused(tmp_path: Path) -> None:
     list(run_cells([SMALL], TINY, tmp_path))
-    other = Settings(TINY.scale, 1, TINY.time_limit)
+    other = Settings(STUDY, TINY.scale, 1, TINY.time_limit)
     with pytest.raises(UsageError, match="other settings"):
         next(run_cells([SMALL], other, tmp_path))
     (tmp_path / "cells" / f"{SMALL.name}.json").write_text("{}")
@@ -153,7 +153,7 @@ def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_bound_is_below_every_schedule_in_every_cell() -> None:
-    for record in run_cells(cells(), TINY):
+    for record in run_cells(STUDY.cells(), TINY):
         times = [entry["time_s"] for entry in record["physical"].values() if entry["time_s"] is not None]
         assert record["gap"] is not None, record["cell"]
         assert record["ideal_s"] * (1 - 1e-9) <= record["bound_s"] <= min(times) * (1 + 1e-9), record["cell"]

@@ -7,16 +7,16 @@ import pytest
 from kvbound.fang2025 import Setting
 from kvbound.instance_io import read_instance
 from kvbound.solvers.portfolio import solve
-from kvbound.studies.fang2025 import PAPER, PUBLISHED, SCALES, TABLES, Cell, cells, headline, notes, published
+from kvbound.studies.fang2025 import PAPER, PUBLISHED, SCALES, STUDY, TABLES, Cell, headline, notes, published
 
 FULL, QUICK = SCALES["full"], SCALES["quick"]
-ALL = list(cells())
+ALL = [cell for cell in STUDY.cells() if isinstance(cell, Cell)]
 
 
 def test_cells_are_unique_and_named_so() -> None:
     assert len(set(ALL)) == len(ALL) == len({cell.name for cell in ALL})
     assert set(ALL) == {cell for group in TABLES.values() for cell in group}
-    assert list(cells("capacity")) == list(TABLES["capacity"])
+    assert list(STUDY.cells("capacity")) == list(TABLES["capacity"])
 
 
 def test_cells_cover_every_factor() -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from kvbound.errors import InputError, RejectedError, UsageError
-from kvbound.studies import runs
-from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.studies import Scale, runs
+from kvbound.studies.fang2025 import STUDY, Cell
 from kvbound.studies.record import (
     Settings,
     _digest,
@@ -25,7 +25,7 @@ from kvbound.studies.record import (
 )
 from kvbound.studies.runs import run_cells
 
-TINY = Settings(Scale("tiny", 512, 32, 1.0), 0, 0.4)
+TINY = Settings(STUDY, Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL = Cell("high", hbm=18)
 WRONG: tuple[Any, ...] = (
     None,
@@ -210,7 +210,7 @@ def fuzz(folder: Path, count: int) -> None:
         place(folder).write_text(text[:cut] + draw.choice(("", text[cut + 1 :], "\x00", "}")))
         if not unchanged(folder, record):
             with pytest.raises(InputError):
-                read_record(place(folder))
+                read_record(place(folder), STUDY)
 
 
 def unchanged(folder: Path, record: dict[str, Any]) -> bool:

@@ -28,7 +28,8 @@ from kvbound.progress import silent
 from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.eviction import balanced_numba as kernels
-from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.studies import Scale
+from kvbound.studies.fang2025 import Cell
 from kvbound.workloads import CountRule, Fang2025
 from tests.plain import without_numba
 from tests.strategies import tiny_instances

@@ -30,7 +30,8 @@ from kvbound.solvers.pricing import best_response, repair
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.pricing.best_response import _onto_simplex, respond
 from kvbound.solvers.pricing.response_bits import Bits
-from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.studies import Scale
+from kvbound.studies.fang2025 import Cell
 from tests.plain import without_numba
 from tests.strategies import tiny_instances
 

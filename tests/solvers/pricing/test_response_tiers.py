@@ -21,7 +21,8 @@ from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing import best_response as answers
 from kvbound.solvers.pricing.response_tiers import Tiers
-from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.studies import Scale
+from kvbound.studies.fang2025 import Cell
 from tests.strategies import rule_combinations, tiny_instance
 
 FAST = {"copies": Copies.INCLUSIVE, "granularity": 1, "tiers": 2}

@@ -23,7 +23,8 @@ from kvbound.solvers.eviction import balanced as balance
 from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
 from kvbound.solvers.pricing import solve as pricing
-from kvbound.studies.fang2025 import Cell, Scale
+from kvbound.studies import Scale
+from kvbound.studies.fang2025 import Cell
 from tests.strategies import tiny_instances
 
 
