@@ -40,10 +40,11 @@ def hulls(facets: Floats, weights: Floats) -> Hull:
     known: dict[tuple[float, int, int], Floats] = {}
 
     def hull(layer: int, reads: int, entries: int) -> Floats:
-        # a roomier box is valid too, and shared by more slots
-        key = float(weights[layer]), reads, min(1 << entries.bit_length(), reads + 1)
+        # a larger box is valid too, and one that is a power of two serves more slots
+        weight, most = float(weights[layer]), min(1 << entries.bit_length(), reads + 1)
+        key = weight, reads, most
         if key not in known:
-            known[key] = whole_hull(affine(facets, key[0], reads), reads, entries)
+            known[key] = whole_hull(affine(facets, weight, reads), reads, most)
         return known[key]
 
     return hull
