@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import shlex
 import shutil
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import kvbound
+from docs import tables
 from kvbound.cli import main
 from kvbound.instance import SCHEMA, Rules
-from kvbound.instance_io import library
+from kvbound.instance_io import LIBRARY, library
+from kvbound.policies import POLICIES
 
 ROOT = Path(__file__).parent.parent
-PAGES = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *tables.pages()]
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
@@ -59,7 +63,7 @@ def test_instance_files_are_instances(page: Path) -> None:
 
 
 def test_pages_name_instances_that_exist() -> None:
-    names = set(library())
+    names = {*library(), *(path.stem for path in LIBRARY.glob("*/*.trace"))}
     pattern = re.compile(r"`((?:tiny|swap|native|ext|three|paper)-[a-z0-9-]+)`")
     for page in PAGES:
         for name in pattern.findall(page.read_text(encoding="utf-8")):
@@ -85,3 +89,55 @@ def test_the_readme_shows_what_make_demo_prints(capsys: pytest.CaptureFixture[st
 
     assert rows(shown) == rows(capsys.readouterr().out)
     assert len(rows(shown)) > 10
+
+
+@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
+def test_generated_parts_are_fresh(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert tables.updated(text) == text, "run python -m docs.tables"
+
+
+def test_every_generated_part_stands_on_one_page() -> None:
+    found = [part[2] for page in tables.pages() for part in tables.MARKED.finditer(page.read_text("utf-8"))]
+    assert sorted(found) == sorted(tables.PARTS)
+
+
+def test_the_table_of_public_names_has_all_of_them() -> None:
+    shown = set(re.findall(r"^\| `kvbound\.(\w+)` \|", tables.api(), re.M))
+    assert shown == set(kvbound.__all__) - {"__version__"}
+
+
+def test_the_pages_need_nothing_that_only_sphinx_shows() -> None:
+    """But for the table of contents, which the index hides."""
+    for page in PAGES:
+        directives = re.findall(r"^(?:`{3,}|:{3,})\{(\S+)\}", page.read_text(encoding="utf-8"), re.M)
+        assert directives == (["toctree"] if page.name == "index.md" else []), page.name
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_pages_name_modules_that_exist() -> None:
+    for page in PAGES:
+        for name in re.findall(r"`(kvbound(?:\.\w+)+)`", page.read_text(encoding="utf-8")):
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError) as error:
+                pytest.fail(f"{page.name}: {name}: {error}")
+
+
+def test_policies_have_a_row() -> None:
+    page = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    for name in POLICIES:
+        assert f"\n| `{name}` |" in page
+
+
+def test_the_glossary_is_sorted() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = [term.casefold().replace(",", "") for term in re.findall(r"^\*\*(.+?)\.\*\*", page, re.M)]
+    assert len(terms) > 50
+    assert terms == sorted(terms)

@@ -10,6 +10,8 @@ Where items may be prefetched, slots before others with too many misses save som
 that: what the slow tier has time for beside the misses brings in what later slots still want.
 All layers share the room. Who has to leave before it is read was never worth bringing in, and is not. What
 no slot needs may stay as long as there is room, so that less has to be brought in again.
+
+Equations: "Balanced next-use eviction" in docs/methods.md.
 """
 
 from __future__ import annotations

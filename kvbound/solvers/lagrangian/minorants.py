@@ -2,6 +2,9 @@
 
 A row says T >= alpha + beta . counts. The facets of the slot cost are rows; so is the chord of the time
 between two neighbouring whole numbers of reads at a slow tier, as no part of a read is a miss.
+
+Equations: "Minorants of a slot" in docs/methods.md,
+which also says why the chord is one between two tiers only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""From tuned multipliers to a certificate: integers in a fixed unit of time, and what they prove."""
+"""From tuned multipliers to a certificate: integers in a fixed unit of time, and what they prove.
+
+Equations: "Rounding to a certificate" in docs/methods.md.
+"""
 
 from __future__ import annotations
 

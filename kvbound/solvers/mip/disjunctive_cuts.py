@@ -5,6 +5,8 @@ go on into which (they need not be promoted). Where the relaxation misses k + 1/
 both sides at once and pays for neither: promotions hide under the longer time of k + 1 misses, hits
 come from the side of k. The least time of a true mixture of the two sides is a small linear program,
 and its dual prices are the deepest cut that this slot alone can tell.
+
+Equations: "Disjunctive cuts" in docs/methods.md.
 """
 
 from __future__ import annotations

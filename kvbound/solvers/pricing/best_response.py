@@ -6,6 +6,8 @@ slot move away from the dual's: up where it has more than it should, down where 
 method of multipliers for the convex program over all mixes of paths, minimised block by block; the more
 items share a slot, the less it matters that each takes one path whole. In the end it is made to fit the
 room (`repair`, `response_tiers`).
+
+Equations: "Best responses to prices" in docs/methods.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 ``python -m tests.llm.config.reference`` (needs the extra ``hf``) writes
 
 - ``kvbound/llm/config/defaults.json``: what the config class of each known type takes for absent keys;
-- the table of model types in ``docs/catalog.md``;
 - ``tests/data/llm-configs/reference.json``: parameters, values per token and windows of the model that
   transformers builds for each type's default configuration and for variants of it;
 
@@ -19,11 +18,10 @@ from typing import Any
 from kvbound.errors import InputError
 from kvbound.fields import Fields
 from kvbound.llm.config import evidence
-from kvbound.llm.config.families import FAMILIES, WRAPPERS
+from kvbound.llm.config.families import FAMILIES
 from tests.paths import ROOT
 
 DEFAULTS = ROOT / "kvbound/llm/config/defaults.json"
-DOCUMENT = ROOT / "docs/catalog.md"
 REFERENCE = ROOT / "tests/data/llm-configs/reference.json"
 
 # NEEDED: what a default configuration lacks to run; VARIANTS: what it leaves untouched
@@ -161,22 +159,11 @@ def types() -> Iterator[str]:
         yield kind
 
 
-def table() -> str:
-    """The known types as the documentation lists them."""
-    rows = [f"| `{kind}` | {family.about} |" for kind, family in FAMILIES.items()]
-    within = ", ".join(f"`{kind}`" for kind in WRAPPERS)
-    rows += [f"| {within} | their language model, in `text_config` |"]
-    return "\n".join(["| `model_type` | models |", "|---|---|", *rows])
-
-
 def main() -> None:
     """Write both files, or print the types."""
     if "--types" in sys.argv:
         print(*types(), sep="\n")
         return
-    text = DOCUMENT.read_text(encoding="utf-8")
-    start, end = text.index("| `model_type` |"), text.index("<!-- end of the model types -->")
-    DOCUMENT.write_text(text[:start] + table() + "\n" + text[end:], encoding="utf-8")
     DEFAULTS.write_text(json.dumps(class_defaults(), indent=1) + "\n", encoding="utf-8")
     REFERENCE.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(reference(), separators=(",", ":")).replace('{"config"', '\n{"config"')

@@ -55,8 +55,3 @@ def test_reference_is_what_transformers_has(transformers: Any) -> None:
 @pytest.mark.slow
 def test_types_that_are_read_with_transformers(transformers: Any) -> None:
     assert len(list(islice(reference.types(), 60))) == 60
-
-
-def test_documented_types() -> None:
-    text = reference.DOCUMENT.read_text(encoding="utf-8")
-    assert reference.table() in text
