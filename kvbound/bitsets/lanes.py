@@ -1,4 +1,4 @@
-"""Blocks of some layers side by side as bits: who is read in which step."""
+"""Packed reads of some layers, block by block: which steps read which tokens, all layers side by side."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from kvbound.instance import Instance
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-_NARROW = 16
-"""Columns up to which they are added up one by one: a short last axis is summed several times slower."""
-
+Words = NDArray[np.uint64]
 
 PROMPT, PADDING = -1, -2
-"""Birth steps of the prompt's tokens and of lanes that only fill a word."""
+"""Birth steps of blocks that the prompt begins, and of lanes that only fill up a word."""
+
+_SHORT_AXIS = 16
+"""Words up to which columns are added one by one: NumPy sums a short last axis several times slower."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lanes:
-    """Blocks of some layers side by side, and who of them is read when.
+    """Blocks of some layers, one to a lane, and the reads of their tokens.
 
     Attributes
     ----------
     layers
-        Which layers they belong to.
+        The layers that the blocks belong to.
     rows
-        Reads of the blocks' tokens, block after block, (steps, layers, words), bits as in a trace; no
-        token reads itself.
+        Reads of the blocks' tokens, block after block, (steps, layers, words), bits as in a trace; the read
+        of a step's own token is left out.
     blocks
-        Number of each block, (layers, lanes).
+        Number of the block in each lane, (layers, lanes).
     born
-        Step in which each block begins: PROMPT, or PADDING for lanes that only fill a word; (layers, lanes).
+        Step in which each block begins, PROMPT or PADDING, (layers, lanes).
     weight
-        Blocks that a lane stands for.
+        Number of blocks that a lane stands for.
     reads
-        What all lanes read, times the weight, (steps, layers).
+        Reads of all lanes, times the weight, (steps, layers).
     """
 
     layers: slice
-    rows: NDArray[np.uint64]
+    rows: Words
     blocks: Ints
     born: NDArray[np.int32]
     weight: np.float64
@@ -58,8 +59,13 @@ class Lanes:
         return cls._of(instance, layers, offsets[layers, None] + stride * np.arange(count), np.float64(1))
 
     @classmethod
+    def all_of(cls, instance: Instance, layers: slice) -> Lanes:
+        """Take all blocks of some layers."""
+        return cls.of(instance, layers, np.zeros(instance.layers, np.int64))
+
+    @classmethod
     def sample(cls, instance: Instance, stride: int, generator: np.random.Generator) -> Lanes:
-        """Draw about one unit in `stride` of every layer, evenly spread, each with the same chance."""
+        """Draw about one unit in `stride` of every layer, evenly spread, each with the same probability."""
         units = count_units(instance)
         count = max(round(units / stride), 1)
         first = generator.integers(units, size=(instance.layers, 1))
@@ -68,7 +74,7 @@ class Lanes:
 
     @classmethod
     def _of(cls, instance: Instance, layers: slice, units: Ints, weight: np.float64) -> Lanes:
-        """Take units of some layers, (layers, units), upwards; those beyond the last one are empty."""
+        """Take units of some layers, (layers, units), ascending; units beyond the last are padding."""
         size, steps, prefill = instance.granularity, instance.decode_steps, instance.prefill_tokens
         chosen = range(instance.layers)[layers]
         span = _span(instance)
@@ -80,19 +86,25 @@ class Lanes:
         rows = np.zeros((steps, *words.shape), "<u8")
         for n, layer in enumerate(chosen):
             trace = instance.trace.words(layer)
-            there = np.searchsorted(words[n], trace.shape[1])
-            whole = there == trace.shape[1]
-            rows[:, n, :there] = trace[:, slice(there) if whole else words[n, :there]]
-            lane = np.flatnonzero((tokens[n] >= prefill) & (tokens[n] < instance.tokens))
-            clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
-            rows[tokens[n, lane] - prefill, n, lane >> 6] &= clear
+            present = np.searchsorted(words[n], trace.shape[1])
+            complete = present == trace.shape[1]
+            rows[:, n, :present] = trace[:, slice(present) if complete else words[n, :present]]
+            _clear_own_reads(rows[:, n], tokens[n], instance)
         return cls(layers, rows, blocks, born, weight, count_bits(rows) * weight)
 
 
-def count_bits(words: NDArray[np.uint64]) -> Ints:
+def _clear_own_reads(rows: Words, tokens: Ints, instance: Instance) -> None:
+    """Clear the bits of each step's own token in rows (steps, words) of some tokens."""
+    lane = np.flatnonzero((tokens >= instance.prefill_tokens) & (tokens < instance.tokens))
+    rows[tokens[lane] - instance.prefill_tokens, lane >> 6] &= ~(
+        np.uint64(1) << (lane & 63).astype(np.uint64)
+    )
+
+
+def count_bits(words: Words) -> Ints:
     """Count the bits set along the last axis."""
     counts = np.bitwise_count(words)
-    if counts.shape[-1] > _NARROW:
+    if counts.shape[-1] > _SHORT_AXIS:
         return counts.sum(axis=-1, dtype=np.int64)
     total = np.zeros(counts.shape[:-1], np.int64)
     for column in np.moveaxis(counts, -1, 0):
@@ -108,14 +120,3 @@ def _span(instance: Instance) -> int:
 def count_units(instance: Instance) -> int:
     """Units of a layer, the last of which may not be full."""
     return -(-instance.tokens // _span(instance))
-
-
-def limited_tiers(instance: Instance) -> Ints:
-    """Tiers whose room can have a price: the last of inclusive ones holds everything anyway."""
-    tiers = range(instance.tiers - instance.inclusive)
-    return np.array([k for k in tiers if instance.capacity_blocks[k] is not None], np.int64)
-
-
-def supports(instance: Instance) -> bool:
-    """Whether the instance's items are of this kind."""
-    return instance.inclusive and instance.tiers == 2 and instance.granularity == 1

@@ -1,6 +1,6 @@
-"""Reads turned round: of every token the steps that read it, as bits, so that its next read is soon found.
+"""Reads by token: of every token the steps that read it, as bits, so that its next read is found quickly.
 
-Without numba the same lines run as Python.
+The functions are compiled where numba is installed; without numba the same lines run as Python.
 """
 
 from __future__ import annotations
@@ -18,40 +18,45 @@ Ints = NDArray[np.int64]
 
 
 def transposed_reads(instance: Instance) -> Words:
-    """Return the reads turned round; see `turn`."""
+    """Return the reads by token, (layers, ceil(steps / 64), tokens); see `transpose`."""
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
-    turned = np.zeros(shape, np.uint64)
+    by_token = np.zeros(shape, np.uint64)
 
-    def one(layer: int) -> None:
-        transpose(instance.trace.words(layer), instance.prefill_tokens, turned[layer])
+    def transpose_layer(layer: int) -> None:
+        transpose(instance.trace.words(layer), instance.prefill_tokens, by_token[layer])
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(one, range(instance.layers)))
-    return turned
+        list(pool.map(transpose_layer, range(instance.layers)))
+    return by_token
 
 
 @compiled()
-def transpose(rows: Words, prefill: int, turned: Words) -> None:
-    """Turn rows (steps, words) round: bits of the steps that read each token, (ceil(steps / 64), tokens).
+def transpose(rows: Words, prefill: int, by_token: Words) -> None:
+    """Transpose rows (steps, words) into bits of the steps that read each token.
 
-    A step's read of its own token is left out.
+    Parameters
+    ----------
+    prefill
+        Step j reads tokens below prefill + j; the bits of others are left out, such as a step's own token's.
+    by_token
+        (ceil(steps / 64), tokens), zeros; filled in.
     """
-    now = np.empty(turned.shape[1], np.int64)
+    tokens = np.empty(by_token.shape[1], np.int64)
     for step in range(len(rows)):
         bit = np.uint64(1) << np.uint64(step & 63)
-        for n in range(decode(rows[step], prefill + step, now)):
-            turned[step >> 6, now[n]] |= bit
+        for n in range(list_tokens(rows[step], prefill + step, tokens)):
+            by_token[step >> 6, tokens[n]] |= bit
 
 
 @compiled()
-def decode(words: Words, before: int, now: Ints) -> int:
-    """List the tokens that are set in a row and below `before`; return how many."""
+def list_tokens(words: Words, before: int, tokens: Ints) -> int:
+    """List the tokens below `before` whose bits are set in a row; return how many there are."""
     count = 0
     for n in range(len(words)):
         bits, token = words[n], 64 * n
         while bits != 0 and token < before:
             if bits & np.uint64(1):
-                now[count] = token
+                tokens[count] = token
                 count += 1
             bits >>= np.uint64(1)
             token += 1
@@ -59,45 +64,45 @@ def decode(words: Words, before: int, now: Ints) -> int:
 
 
 @compiled()
-def next_read(turned: Words, token: int, step: int, steps: int) -> int:
+def next_read(by_token: Words, token: int, step: int, steps: int) -> int:
     """First step from `step` on that reads a token, or `steps`."""
     chunk = step >> 6
-    if chunk >= len(turned):
+    if chunk >= len(by_token):
         return steps
-    bits = turned[chunk, token] >> np.uint64(step & 63)
+    bits = by_token[chunk, token] >> np.uint64(step & 63)
     while bits == 0:
         chunk += 1
-        if chunk == len(turned):
+        if chunk == len(by_token):
             return steps
-        bits = turned[chunk, token]
+        bits = by_token[chunk, token]
         step = 64 * chunk
-    return step + lowest(bits)
+    return step + lowest_bit(bits)
 
 
 @compiled()
-def lowest(bits: np.uint64) -> int:
-    """Position of the lowest bit that is set."""
-    at = 0
+def lowest_bit(bits: np.uint64) -> int:
+    """Position of the lowest bit set in a word that is not 0."""
+    position = 0
     for shift in (32, 16, 8, 4, 2, 1):
         if bits << np.uint64(64 - shift) == 0:  # the lowest bits are all clear
             bits >>= np.uint64(shift)
-            at += shift
-    return at
+            position += shift
+    return position
 
 
 @compiled()
-def last_read(turned: Words, token: int, step: int) -> int:
+def last_read(by_token: Words, token: int, step: int) -> int:
     """Last step before `step` that reads a token, or -1."""
     step -= 1
     if step < 0:
         return -1
     chunk = step >> 6
-    bits = turned[chunk, token] << np.uint64(63 - (step & 63))
+    bits = by_token[chunk, token] << np.uint64(63 - (step & 63))
     while bits == 0:
         chunk -= 1
         if chunk < 0:
             return -1
-        bits = turned[chunk, token]
+        bits = by_token[chunk, token]
         step = 64 * chunk + 63
     for shift in (32, 16, 8, 4, 2, 1):
         if bits >> np.uint64(64 - shift) == 0:  # the highest bits are all clear
@@ -107,9 +112,9 @@ def last_read(turned: Words, token: int, step: int) -> int:
 
 
 @compiled()
-def first_reads(turned: Words, prefill: int, steps: int) -> Ints:
-    """First step that reads each token of the prompt, or `steps`."""
+def first_reads(by_token: Words, prefill: int, steps: int) -> Ints:
+    """First step that reads each token of the prompt, or `steps`, (prefill,)."""
     first = np.empty(prefill, np.int64)
     for token in range(prefill):
-        first[token] = next_read(turned, token, 0, steps)
+        first[token] = next_read(by_token, token, 0, steps)
     return first

@@ -1,4 +1,4 @@
-"""Schedules between two tiers by their counts and their bits, small or too large for events."""
+"""Two-tier schedules as bits and counts, for instances of any size."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 
-AT_ONCE = 2
-"""Layers counted side by side: at full size each takes 0.2 GB."""
-_PART = 256
-"""Steps counted at a time: what that takes stays in a cache."""
+LAYERS_AT_ONCE = 2
+"""Layers counted in parallel: at the largest sizes each takes 0.2 GB."""
+_CHUNK = 256
+"""Steps counted at a time: their arrays fit into a cache."""
+
+
+def supports_two_tier_bits(instance: Instance) -> bool:
+    """Whether one bit per token says where it is: two inclusive tiers, single tokens."""
+    return instance.inclusive and instance.tiers == 2 and instance.granularity == 1
 
 
 @dataclass(frozen=True, eq=False)
 class TwoTierSchedule:
-    """A schedule by its counts.
+    """A schedule between two inclusive tiers, with its counts.
 
     Attributes
     ----------
     counts
-        See `balanced_numba`, (steps, layers, 5).
+        Counts of each slot, columns as in `kvbound.bitsets.counts`, (steps, layers, 5).
     start
         Items of each layer in tier 0 before the first slot, (layers,).
     residency
@@ -46,31 +51,30 @@ class TwoTierSchedule:
 
     @classmethod
     def of(cls, instance: Instance, inside: Bools, after: Callable[[int], Words]) -> TwoTierSchedule:
-        """Count a schedule by its bits, and keep them.
+        """Count a schedule given by its bits, and keep them as a residency.
 
         Parameters
         ----------
         inside
-            Who is in tier 0 at the start, (layers, lanes).
+            Whether each lane is in tier 0 at the start, (layers, lanes).
         after
-            Returns a layer's bits of who is there after every slot, (steps, words).
+            Returns a layer's bits of the lanes in tier 0 after every slot, (steps, words).
         """
         counts, residency = np.zeros((instance.decode_steps, instance.layers, 5), np.int64), Residency()
         residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
-        everyone = np.zeros(instance.layers, np.int64)
 
-        def settle(layer: int) -> None:
-            lanes, rows = Lanes.of(instance, slice(layer, layer + 1), everyone), after(layer)
+        def put_layer(layer: int) -> None:
+            lanes, rows = Lanes.all_of(instance, slice(layer, layer + 1)), after(layer)
             add_counts(lanes, inside[layer, None], rows[:, None], counts[:, layer, None])
             residency.put(layer, np.ascontiguousarray(rows).view(np.uint8))
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(settle, range(instance.layers)))
+        with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
+            list(pool.map(put_layer, range(instance.layers)))
         return cls(counts, inside.sum(axis=1), residency)
 
     @classmethod
     def replayed(cls, instance: Instance, schedule: Schedule | Residency) -> TwoTierSchedule:
-        """Take a schedule by its events or bits."""
+        """Count a schedule given by its events or as a residency."""
         words = count_units(instance)
         inside = np.zeros((instance.layers, 64 * words), np.bool_)
         inside[:, : instance.prefill_tokens] = schedule.initial == 0
@@ -82,8 +86,8 @@ class TwoTierSchedule:
             ends = np.searchsorted(events.step, np.arange(instance.decode_steps + 1))
             rows = np.zeros((instance.decode_steps, words), np.uint64)
             for step, row in enumerate(rows):
-                mine = slice(ends[step], ends[step + 1])
-                now[events.token[mine]] = events.tier[mine] == 0
+                part = slice(ends[step], ends[step + 1])
+                now[events.token[part]] = events.tier[part] == 0
                 row[:] = np.packbits(now, bitorder="little").view(np.uint64)
             return rows
 
@@ -107,17 +111,25 @@ class TwoTierSchedule:
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:
-    """Add to counts, or take away, what lanes do, by their bits; see `balanced_numba`."""
+    """Add what lanes do, given by their bits, to counts (steps, layers, 5), or with sign -1 subtract it.
+
+    Parameters
+    ----------
+    inside
+        Whether each lane is in tier 0 at the start, (layers, lanes).
+    after
+        Bits of the lanes in tier 0 after every slot, (steps, layers, words).
+    """
     before = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)[None]
-    for first in range(0, len(after), _PART):
-        part = slice(first, first + _PART)
-        now, read, mine = after[part], lanes.rows[part], counts[part]
+    for first in range(0, len(after), _CHUNK):
+        steps = slice(first, first + _CHUNK)
+        now, read, part = after[steps], lanes.rows[steps], counts[steps]
         before = np.concatenate([before[-1:], now[:-1]])
         entering = now & ~before
-        mine[..., HITS] += sign * count_bits(read & before)
-        mine[..., UP] += sign * count_bits(entering)
-        mine[..., UNREAD] += sign * count_bits(entering & ~read)
-        mine[..., HELD] += sign * count_bits(now)
+        part[..., HITS] += sign * count_bits(read & before)
+        part[..., UP] += sign * count_bits(entering)
+        part[..., UNREAD] += sign * count_bits(entering & ~read)
+        part[..., HELD] += sign * count_bits(now)
         before = now
     add_birth_counts(lanes, lambda layer, step, word: after[step, layer, word], counts, sign)
 
@@ -125,15 +137,15 @@ def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: in
 def add_birth_counts(
     lanes: Lanes, after: Callable[[Ints, Ints, Ints], Words], counts: Ints, sign: int
 ) -> None:
-    """Add to counts, or take away, births into tier 0, which are no moves of unread items.
+    """Add births into tier 0 to counts, or subtract them; they are no promotions of unread items.
 
     Parameters
     ----------
     after
-        Finds the words of some layers, steps and columns.
+        Returns the words after slots, given their layers, steps and columns.
     """
     layer, lane = np.nonzero(lanes.born >= 0)
     step = lanes.born[layer, lane].astype(np.int64)
-    chose = after(layer, step, lane >> 6) >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
+    inside = after(layer, step, lane >> 6) >> (lane & 63).astype(np.uint64) & np.uint64(1) != 0
     for column, change in ((BORN, sign), (UNREAD, -sign)):
-        np.add.at(counts, (step[chose], layer[chose], column), change)
+        np.add.at(counts, (step[inside], layer[inside], column), change)

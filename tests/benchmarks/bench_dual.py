@@ -23,7 +23,7 @@ from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Rules
 from kvbound.instance_io import make_instance
 from kvbound.kernels import Kernel, pick
-from kvbound.solvers.lagrangian.bound import evaluate, solve_dual
+from kvbound.solvers.lagrangian.bound import evaluate_certificate, solve_dual
 from kvbound.trace import bits
 from kvbound.workloads import Fang2025
 
@@ -67,8 +67,8 @@ def evaluations(case: Instance, certificate: Certificate, kernels: list[Kernel],
     print(f"  counting {plain:.3f} s", end="")
     for kernel in kernels:
         small = instance(1, 64, 4, case.rules.copies)
-        evaluate(small, solve_dual(small)[1], kernel)  # compiles
-        taken = seconds(lambda k=kernel: evaluate(case, certificate, k, threads))  # type: ignore[misc]
+        evaluate_certificate(small, solve_dual(small)[1], kernel)  # compiles
+        taken = seconds(lambda k=kernel: evaluate_certificate(case, certificate, k, threads))  # type: ignore[misc]
         print(f"; {kernel} {taken:.3f} s, {1e9 * taken / cells:.2f} ns per cell", end="")
     print()
 

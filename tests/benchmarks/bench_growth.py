@@ -30,7 +30,7 @@ from kvbound.kernels import pick
 from kvbound.progress import silent
 from kvbound.simulation import simulate
 from kvbound.solvers.eviction import balanced as balance
-from kvbound.solvers.lagrangian.bound import evaluate, maximize_dual
+from kvbound.solvers.lagrangian.bound import evaluate_certificate, maximize_dual
 from kvbound.solvers.pricing.best_response import SWEEPS, respond
 from tests.benchmarks.bench_pricing import instance
 
@@ -93,7 +93,7 @@ def run(case: Instance) -> list[float]:
     assert isinstance(answer, TwoTierSchedule)
     schedule = answer.residency.arrays(case.sha256)
     return [
-        seconds(lambda: evaluate(case, tuned.certificate, kernel)),
+        seconds(lambda: evaluate_certificate(case, tuned.certificate, kernel)),
         seconds(lambda: check(expanded, rows, tuned.certificate.arrays())),
         sweep,
         seconds(lambda: next(balance.plays(case, silent))),

@@ -11,14 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.bitsets.lanes import Lanes, limited_tiers
+from kvbound.bitsets.lanes import Lanes
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import Indexed
 from kvbound.policies import POLICIES
-from kvbound.solvers.lagrangian.bound import _items, solve_dual
+from kvbound.solvers.lagrangian.bound import item_subproblem, solve_dual
+from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.mip.highs import program
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
@@ -50,7 +51,7 @@ def ladder(instance: Instance, rng: np.random.Generator) -> None:
     assert brute.time_s is not None
     assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
     assert exact.termination.reason == "done"
-    duals = [bound(instance, "dual", whole_counts=whole) for whole in (False, True)]
+    duals = [bound(instance, "dual", integer_counts=whole) for whole in (False, True)]
     plain, cut = (bound(instance, "relax", cuts=cuts) for cuts in (False, True))
     steps = [ideal(instance), plain, cut, brute.time_s]
     assert all(low <= high * (1 + CLOSE) for low, high in pairwise(steps)), steps
@@ -124,7 +125,7 @@ def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
         beta[:, -1] = 0
     prices, everyone = np.tensordot(beta.T, weights, 1), np.zeros(instance.layers, np.int64)
     lanes = Lanes.of(instance, slice(None), everyone)
-    items = _items(instance, lanes, "numpy", 1).evaluate(prices, room, demand=False)[0]
+    items = item_subproblem(instance, lanes, "numpy", 1).evaluate(prices, room, demand=False)[0]
     return (
         slots
         + items

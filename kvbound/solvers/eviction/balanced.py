@@ -22,10 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets import lanes
 from kvbound.bitsets.counts import HITS, UP
 from kvbound.bitsets.next_use import first_reads, transposed_reads
-from kvbound.bitsets.two_tier import AT_ONCE, TwoTierSchedule
+from kvbound.bitsets.two_tier import LAYERS_AT_ONCE, TwoTierSchedule, supports_two_tier_bits
 from kvbound.cost.marginal import free_misses
 from kvbound.initial import fill
 from kvbound.instance import Initial, Instance, Migration
@@ -49,7 +48,7 @@ _LOOK = 1024
 
 def supports(instance: Instance) -> bool:
     """Whether the instance's rules are those of this rule."""
-    return lanes.supports(instance) and instance.rules.migration is not Migration.NONE
+    return supports_two_tier_bits(instance) and instance.rules.migration is not Migration.NONE
 
 
 def keeps_up(instance: Instance) -> bool:
@@ -125,7 +124,7 @@ def _play(
         residency.put(layer, after)
         return inside[layer] if forced else first[:prefill]
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
         inside = np.stack(list(pool.map(settle, range(layers))))
     residency.initial = (~inside).astype(np.uint8)
     return TwoTierSchedule(np.moveaxis(counts, 0, 1), inside.sum(axis=1), residency)

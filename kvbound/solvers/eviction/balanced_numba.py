@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import BORN, HELD, HITS, UNREAD, UP
-from kvbound.bitsets.next_use import decode, next_read
+from kvbound.bitsets.next_use import list_tokens, next_read
 from kvbound.kernels import compiled
 
 Words = NDArray[np.uint64]
@@ -186,7 +186,7 @@ def play(state: State, layer: int, words: Words, step: int, prefill: int, spare:
     """
     steps, born = state.target.shape[1] - 1, prefill + step
     now, was = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
-    count, hits = decode(words, born, now), 0
+    count, hits = list_tokens(words, born, now), 0
     now[count] = born
     state.left[layer, step] = -1
     for kind in (NEEDED, SPARE):
@@ -258,7 +258,7 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
         counts[step, HELD] = held
         after[step] = bits
         if len(fetched):
-            for n in range(decode(fetched[step], born, now)):
+            for n in range(list_tokens(fetched[step], born, now)):
                 counts[step, UP] += 1
                 counts[step, UNREAD] += 1
                 keep[now[n]] = False
@@ -270,7 +270,7 @@ def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints,
             keep[born] = False
             bits[born >> 3] ^= np.uint8(1 << (born & 7))
             held -= 1
-        for n in range(decode(rows[step], born, now)):
+        for n in range(list_tokens(rows[step], born, now)):
             token = now[n]
             hit = hits[step, token >> 6] >> np.uint64(token & 63) & np.uint64(1) != 0
             counts[step, UP] += int(keep[token] and not hit)

@@ -1,9 +1,10 @@
-"""A certified time lower bound at any size: Lagrangian decomposition into items and slots.
+"""A time lower bound for instances of any size: Lagrangian decomposition into items and slots.
 
-Prices on what items ask of slots, and on room, let both fall apart: an item is a cheapest path over the
-tiers, a slot the least of its time less the prices paid to it. The prices are mixes of linear functions
-that the slot's time is never below (`minorants`), tuned by first-order ascent, of many items by ever new
-samples of them (`ascent`), and evaluated on all items; rounded to integers they are a certificate.
+Prices on the counts that couple items and slots, and on capacity, separate the two: the cheapest path of an
+item over the tiers, and the least time of a slot minus the prices paid to it. The prices are convex
+combinations of slot minorants (`minorants`), improved by first-order ascent (`ascent`), and evaluated on all
+items; rounded to integers they are a certificate (`rounding`). The equations stand in docs/methods.md,
+"Slot minorants" and "Rounding to a certificate".
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.bitsets.lanes import Lanes, count_units, supports
+from kvbound.bitsets.lanes import Lanes, count_units
+from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.certificate import Certificate
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
@@ -29,30 +31,36 @@ from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Termination
 from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths import ManyTiers
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTiers
-from kvbound.solvers.lagrangian.rounding import claim, seal, seal_ideal, unseal
-from kvbound.solvers.lagrangian.subproblem import Items
+from kvbound.solvers.lagrangian.paths import MultiTierPaths
+from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.rounding import (
+    claim_bound,
+    ideal_certificate,
+    recover_multipliers,
+    round_multipliers,
+)
+from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 
-_CELLS, _GENERAL_CELLS = {"numba": 1e8, "numpy": 4e7}, 2e7
-"""Lanes times steps of a default sample, for the fast paths and for the general ones."""
-_WORK, _FEWEST, _MOST, _GENERAL = 3e11, 250, 3000, 20
-"""Default iterations: about so many lanes times steps in all, but within these limits; what one costs on
-the general paths against the fast ones."""
+_SAMPLE_CELLS, _MULTI_TIER_SAMPLE_CELLS = {"numba": 1e8, "numpy": 4e7}, 2e7
+"""Blocks times steps in a default sample: on two-tier paths, by kernel, and on multi-tier paths."""
+_DEFAULT_WORK, _FEWEST, _MOST = 3e11, 250, 3000
+"""The default number of iterations evaluates about so many blocks times steps in all, within these limits."""
+_MULTI_TIER_COST = 20
+"""Time that an evaluation takes on multi-tier paths, relative to two-tier paths."""
 
 
 @dataclass(frozen=True, eq=False)
 class AscentResult:
-    """Outcome of a climb.
+    """Outcome of an ascent.
 
     Attributes
     ----------
     certificate
         The best multipliers and the time lower bound they prove, at least the ideal time.
     termination
-        Whether the climb was finished, out of time, or interrupted.
+        Whether the ascent was finished, out of time, or interrupted.
     multipliers
-        Where it ended.
+        The last multipliers; None if the ascent did not begin.
     """
 
     certificate: Certificate
@@ -65,7 +73,7 @@ def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
 
     Returns
     -------
-    The bound, at least the ideal time, and its certificate; claimed until the checker has seen that.
+    The bound, at least the ideal time, and its certificate; only claimed, as the checker has not seen it.
 
     Raises
     ------
@@ -86,37 +94,40 @@ def maximize_dual(
     work: int | None = None,
     seed: int = 0,
     sample: float | None = None,
-    whole_counts: bool = True,
+    integer_counts: bool = True,
     resume: Certificate | None = None,
     kernel: str | None = None,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> AscentResult:
-    """Climb to good multipliers, and prove what they are worth.
+    """Maximize the dual function over the multipliers, and evaluate the bound they prove.
 
     Parameters
     ----------
     time_limit
-        Seconds to stop tuning after; preparing it and the last evaluation on all items come on top.
+        Seconds after which the ascent stops; its preparation and the last evaluation on all items come on
+        top.
     gap, incumbent_s
-        Stop tuning when the bound is within `gap` of this decode time of a schedule.
+        Stop when the bound is within `gap` of this decode time of a schedule.
     iterations
-        Steps of the ascent; by default 3000, of large instances fewer, 250 at least.
+        Iterations of the ascent; by default 3000, for large instances fewer, at least 250.
     work
-        The same without a time limit, and with the sample of the fast kernel whichever runs: the outcome is
-        the same, to the last bit, on any machine.
+        Iterations without a time limit, and with the sample size of the compiled kernel whichever runs: the
+        outcome is the same, to the last bit, on any machine.
     sample
-        Share of the items to ask in every step; by default all of a small instance, 1 % of the largest.
-    whole_counts
-        Whether to use that no part of a read is a miss; without it the bound is at most the plain LP's.
+        Share of the items evaluated in each iteration; by default all items of a small instance, 1 % of the
+        largest.
+    integer_counts
+        Whether to use that the numbers of reads by tier are integers; without it the bound is at most that of
+        the plain LP relaxation.
     resume
-        A certificate of the instance to go on from, whose own bound is not asked about again.
+        A certificate of the instance to start from, whose own bound is not evaluated again.
     kernel
-        "numpy" or "numba"; None takes the faster one at hand.
+        "numpy" or "numba"; None takes the faster one that is available.
     threads
-        How many; None takes one, or for an instance that is sampled all processors. The numbers are the same.
+        Number of threads; None takes one, or all processors if items are sampled. The numbers are the same.
     progress
-        Told the bound so far. An interrupt ends the tuning, a second one the evaluation.
+        Called with the bound so far. An interrupt ends the ascent, a second one the evaluation.
 
     Raises
     ------
@@ -125,95 +136,98 @@ def maximize_dual(
     """
     if not instance.physical:
         raise UsageError("a bound needs accounting 'physical'")
-    best, chosen, ended, tuner = seal_ideal(instance), pick(kernel), Termination(), None
+    best, chosen, termination, ascent = ideal_certificate(instance), pick(kernel), Termination(), None
     try:
         stride = _stride(instance, sample, chosen if work is None else "numba")
         if work is not None:
             iterations, time_limit = work, math.inf
-        workers = threads or (_processors() if stride > 1 else 1)
+        workers = threads or (_usable_processors() if stride > 1 else 1)
         _warm_up(instance, chosen)
-        price = partial(evaluate, instance, kernel=chosen, threads=workers, progress=progress)
-        steps = _iterations(instance, stride) if iterations is None else iterations
+        evaluate = partial(evaluate_certificate, instance, kernel=chosen, threads=workers, progress=progress)
+        count = _default_iterations(instance, stride) if iterations is None else iterations
         target = incumbent_s * (1 - gap)
-        with _pool(workers) as pool:
-            draw = _samples(instance, stride, seed, chosen, workers, pool)
-            each = map if workers == 1 else pool.map
-            rows = SlotMinorants.of(instance, whole_counts)
-            start = None if resume is None else Multipliers(*unseal(instance, rows, resume))
-            tuner = DualAscent(instance, rows, draw, sampled=stride > 1, each=each, start=start)
-            for found, reached in _climb(tuner, steps, time_limit, target, price, progress):
-                best, ended = max(best, found, key=lambda certificate: certificate.bound_s), reached
+        with _thread_pool(workers) as pool:
+            draw = _sampler(instance, stride, seed, chosen, workers, pool)
+            map_chunks = map if workers == 1 else pool.map
+            minorants = SlotMinorants.of(instance, integer_counts)
+            start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
+            ascent = DualAscent(
+                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start
+            )
+            for found, reached in _ascend(ascent, count, time_limit, target, evaluate, progress):
+                best = max(best, found, key=lambda certificate: certificate.bound_s)
+                termination = reached
     except KeyboardInterrupt:
-        ended = Termination("interrupted")
-    return AscentResult(best, ended, None if tuner is None else tuner.multipliers())
+        termination = Termination("interrupted")
+    return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
 
 
-def _samples(
+def _sampler(
     instance: Instance, stride: int, seed: int, kernel: Kernel, threads: int, pool: ThreadPoolExecutor
-) -> Callable[[], Items]:
-    """Return what draws the items of a step: another sample every time, or if the stride is 1 always all."""
+) -> Callable[[], ItemSubproblem]:
+    """Return a function that draws the items of an iteration: a new sample, or with stride 1 all items."""
     generator = np.random.default_rng(seed)
 
-    def gather() -> Items:
-        return _items(instance, Lanes.sample(instance, stride, generator), kernel, threads)
+    def gather() -> ItemSubproblem:
+        return item_subproblem(instance, Lanes.sample(instance, stride, generator), kernel, threads)
 
     if stride == 1:
-        everything = gather()
-        return lambda: everything
-    ahead = pool.submit(gather)
+        all_items = gather()
+        return lambda: all_items
+    following = pool.submit(gather)
 
-    def draw() -> Items:
-        nonlocal ahead
-        items, ahead = ahead.result(), pool.submit(gather)
+    def draw() -> ItemSubproblem:
+        nonlocal following
+        items, following = following.result(), pool.submit(gather)
         return items
 
     return draw
 
 
-def _climb(
-    tuner: DualAscent,
+def _ascend(
+    ascent: DualAscent,
     iterations: int,
     limit_s: float,
     target: float,
-    price: Callable[[Certificate], Certificate],
+    evaluate: Callable[[Certificate], Certificate],
     progress: Progress,
 ) -> Iterator[tuple[Certificate, Termination]]:
-    """Tune until the target is proved or the end is reached, and yield what is proved and how it ended."""
+    """Ascend until the target is proved or the end is reached; yield each certificate and termination."""
     start, level = time.perf_counter(), target
     while True:
         try:
-            done = tuner.run(iterations, start, limit_s, level, progress)
-            late = done >= 1 and tuner.count < iterations
-            ended = Termination("limit", "time") if late else Termination()
+            done = ascent.run(iterations, start, limit_s, level, progress)
+            late = done >= 1 and ascent.count < iterations
+            termination = Termination("limit", "time") if late else Termination()
         except KeyboardInterrupt:
-            done, ended = 1.0, Termination("interrupted")
-        found = price(tuner.sealed())
-        yield found, ended
+            done, termination = 1.0, Termination("interrupted")
+        found = evaluate(ascent.rounded())
+        yield found, termination
         if done >= 1 or found.bound_s >= target:
             return
-        level = tuner.level_s * target / found.bound_s  # it promised more than was proved
+        level = ascent.value_s * target / found.bound_s  # the estimate was above the bound
 
 
-def evaluate(
+def evaluate_certificate(
     instance: Instance,
     certificate: Certificate,
     kernel: Kernel,
     threads: int = 1,
     progress: Progress = silent,
 ) -> Certificate:
-    """Price all items, layer by layer, and return the certificate with the bound it proves."""
+    """Evaluate all items, layer by layer, and return the certificate with the bound it proves."""
     prices, capacity = certificate.prices.astype(np.float64), certificate.capacity.astype(np.float64)
-    everyone, total = np.zeros(instance.layers, np.int64), 0.0
+    total = 0.0
 
-    def one_layer(layer: int) -> float:
-        items = _items(instance, Lanes.of(instance, slice(layer, layer + 1), everyone), kernel, 1)
-        return items.evaluate(prices, capacity, demand=False)[0]
+    def evaluate_layer(layer: int) -> float:
+        lanes = Lanes.all_of(instance, slice(layer, layer + 1))
+        return item_subproblem(instance, lanes, kernel, 1).evaluate(prices, capacity, demand=False)[0]
 
-    with _pool(threads) as pool:
-        for layer, value in enumerate(pool.map(one_layer, range(instance.layers))):
+    with _thread_pool(threads) as pool:
+        for layer, cost in enumerate(pool.map(evaluate_layer, range(instance.layers))):
             progress(layer, instance.layers, "bound evaluated on all items")
-            total += value
-    return claim(instance, certificate, total)
+            total += cost
+    return claim_bound(instance, certificate, total)
 
 
 def prove(
@@ -224,14 +238,14 @@ def prove(
     threads: int = 1,
     progress: Progress = silent,
 ) -> Certificate:
-    """Return what multipliers prove."""
-    sealed = seal(instance, SlotMinorants.of(instance), *multipliers)
-    return evaluate(instance, sealed, pick(kernel), threads, progress)
+    """Round multipliers, and return the certificate with the bound they prove."""
+    rounded = round_multipliers(instance, SlotMinorants.of(instance), *multipliers)
+    return evaluate_certificate(instance, rounded, pick(kernel), threads, progress)
 
 
 @contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Run threads that stop soon when interrupted."""
+def _thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Run threads; when interrupted, cancel the tasks that have not begun."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -239,37 +253,38 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _items(instance: Instance, lanes: Lanes, kernel: Kernel, threads: int) -> Items:
-    """Make lanes ready to be priced, with the fast path where it applies."""
-    paths = TwoTiers if supports(instance) else ManyTiers
+def item_subproblem(instance: Instance, lanes: Lanes, kernel: Kernel, threads: int) -> ItemSubproblem:
+    """Return the subproblem of the items in some lanes, on the fast two-tier paths where they apply."""
+    paths = TwoTierPaths if supports_two_tier_bits(instance) else MultiTierPaths
     return paths(instance, lanes, kernel, threads)
 
 
 def _warm_up(instance: Instance, kernel: Kernel) -> None:
-    """Have the kernels compiled before a clock runs: the first time that takes seconds."""
+    """Compile the kernels before the time limit starts: this takes seconds the first time."""
     lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_units(instance))
-    items = _items(instance, lanes, kernel, 1)
+    items = item_subproblem(instance, lanes, kernel, 1)
     slots = instance.decode_steps, instance.layers
     capacity = np.zeros((instance.tiers, 1 + math.prod(slots)))
     items.evaluate(np.zeros((3 * instance.tiers, *slots)), capacity)
 
 
-def _iterations(instance: Instance, stride: int) -> int:
+def _default_iterations(instance: Instance, stride: int) -> int:
     cells = instance.layers * instance.blocks * instance.decode_steps / stride
-    return int(np.clip(_WORK / (cells * (1 if supports(instance) else _GENERAL)), _FEWEST, _MOST))
+    cost = 1 if supports_two_tier_bits(instance) else _MULTI_TIER_COST
+    return int(np.clip(_DEFAULT_WORK / (cells * cost), _FEWEST, _MOST))
 
 
-def _processors() -> int:
+def _usable_processors() -> int:
     """Count the processors that this process may use."""
     usable = getattr(os, "sched_getaffinity", None)  # Linux
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
-    """Every how manieth unit to ask in a step."""
+    """Sampling stride, in units."""
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
     cells = instance.layers * instance.blocks * instance.decode_steps
-    most = _CELLS[kernel] if supports(instance) else _GENERAL_CELLS
+    most = _SAMPLE_CELLS[kernel] if supports_two_tier_bits(instance) else _MULTI_TIER_SAMPLE_CELLS
     stride = min(cells / most if sample is None else 1 / sample, count_units(instance))
     return 1 if stride < 5 else round(stride)

@@ -57,7 +57,7 @@ class SlotMinorants:
     tier: int
 
     @classmethod
-    def of(cls, instance: Instance, whole_counts: bool = True) -> SlotMinorants:
+    def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
         """Derive the rows from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
         reads = instance.trace.past_counts()
@@ -77,7 +77,7 @@ class SlotMinorants:
         below, above = (alpha + slope[:, None, None] * (whole + k) for k in (0, 1))
         chord = above.max(axis=0) - below.max(axis=0)
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
-        if whole_counts:
+        if integer_counts:
             alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
         return cls(alpha, beta, chord, whole, ends, cost.facet_weights[needed], slow)
 

@@ -19,7 +19,7 @@ from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes
 from kvbound.initial import forced_tiers
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
-from kvbound.solvers.lagrangian.subproblem import CHUNK, Demand, holds, occupancy
+from kvbound.solvers.lagrangian.subproblem import CHUNK, Demand, holding_prices, occupancy
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -64,7 +64,7 @@ class _Swept:
 
 
 @dataclass(frozen=True, eq=False)
-class ManyTiers:
+class MultiTierPaths:
     """The blocks of some layers, or a sample of them."""
 
     instance: Instance
@@ -73,13 +73,13 @@ class ManyTiers:
     threads: int = 1
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
-        """Return what all best paths cost, and what they use; see `Items`."""
+        """Return what all best paths cost, and what they use; see `ItemSubproblem`."""
         swept, first, at_start = self._sweep(prices, capacity, demand)
         total = np.where(self.lanes.born == PROMPT, at_start, swept.total)
         cost = float((self.lanes.weight * total.sum(axis=1, where=self.lanes.born != PADDING)).sum())
         if not demand:
             return cost, None
-        counts = tally(
+        counts = count_traffic(
             self.instance, self.lanes, first, self._follow(swept, first), self.kernel, self.threads
         )
         used, held = (np.moveaxis(each, -1, 0) * self.lanes.weight for each in counts)
@@ -99,7 +99,7 @@ class ManyTiers:
     def _sweep(self, prices: Floats, capacity: Floats, masks: bool) -> tuple[_Swept, Bytes, Floats]:
         """Sweep all paths; return also each block's tier at the start, K for none, and what it costs."""
         tiers, steps, shape = self.instance.tiers, self.instance.decode_steps, self.lanes.blocks.shape
-        hold, start = holds(self.instance, capacity, self.lanes.layers)
+        hold, start = holding_prices(self.instance, capacity, self.lanes.layers)
         swept = _Swept(
             np.zeros((*shape, tiers)), np.zeros(shape), np.zeros(shape, np.uint8),
             np.zeros((steps, tiers, *shape) if masks else (0, 0, 0, 0), np.uint8),
@@ -211,10 +211,10 @@ class ManyTiers:
         return plan
 
 
-def tally(
+def count_traffic(
     instance: Instance, lanes: Lanes, first: Bytes, plan: Bytes, kernel: Kernel, threads: int = 1
 ) -> tuple[Ints, Ints]:
-    """Count what blocks do under a plan; see `ManyTiers.paths`.
+    """Count what blocks do under a plan; see `MultiTierPaths.paths`.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def tally(
         else:
             from kvbound.solvers.lagrangian import paths_numba
 
-            paths_numba.tally(
+            paths_numba.count_traffic(
                 lanes.rows, lanes.blocks, instance.granularity, instance.prefill_tokens, instance.inclusive,
                 first, plan, *counts, begin, end,
             )  # fmt: skip

@@ -130,7 +130,7 @@ def follow(
 
 
 @compiled()
-def tally(
+def count_traffic(
     rows: Words,
     blocks: Ints,
     size: int,
@@ -143,7 +143,7 @@ def tally(
     first: int,
     last: int,
 ) -> None:
-    """Add up what the chunks first..last-1 do under a plan; see `paths.tally`."""
+    """Add up what the chunks first..last-1 do under a plan; see `paths.count_traffic`."""
     steps, tiers = len(plan), held.shape[2]
     parts = -(-start.shape[1] // CHUNK)
     for part in range(first, last):

@@ -19,7 +19,7 @@ from kvbound.bitsets.lanes import PROMPT, Lanes
 from kvbound.initial import forced_tiers
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
-from kvbound.solvers.lagrangian.subproblem import Demand, holds, occupancy
+from kvbound.solvers.lagrangian.subproblem import Demand, holding_prices, occupancy
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
@@ -115,7 +115,7 @@ def _backward(lanes: Lanes, prices: Floats, swept: Swept) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class TwoTiers:
+class TwoTierPaths:
     """The items of some layers, or a sample of them, between two tiers with inclusive copies."""
 
     instance: Instance
@@ -124,7 +124,7 @@ class TwoTiers:
     threads: int
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
-        """Return what all best paths cost, and what they ask for; see `subproblem.Items`."""
+        """Return what all best paths cost, and what they ask for; see `subproblem.ItemSubproblem`."""
         instance, lanes = self.instance, self.lanes
         mine = prices[:, :, lanes.layers]
         swept, at_start, inside = self._sweep(mine, capacity, demand)
@@ -156,7 +156,7 @@ class TwoTiers:
     def _sweep(self, mine: Floats, capacity: Floats, masks: bool) -> tuple[Swept, Floats, Bools]:
         """Sweep all paths; return also what a start in tier 0 costs each lane, and who starts there."""
         instance, lanes, rules = self.instance, self.lanes, self.instance.rules
-        hold, start = (part[0] for part in holds(instance, capacity[:1], lanes.layers))
+        hold, start = (part[0] for part in holding_prices(instance, capacity[:1], lanes.layers))
         table = np.zeros((6, *hold.shape))
         table[HOLD], table[UP], table[BIRTH], table[UNREAD] = hold, mine[4], mine[4], np.inf
         np.subtract(mine[1], mine[0], out=table[MISS])

@@ -31,7 +31,9 @@ _RIDGE = 1e-9
 """Keeps rows apart that say the same."""
 
 
-def seal(instance: Instance, rows: SlotMinorants, weights: Floats, capacity: Floats) -> Certificate:
+def round_multipliers(
+    instance: Instance, rows: SlotMinorants, weights: Floats, capacity: Floats
+) -> Certificate:
     """Round multipliers; the certificate claims nothing yet.
 
     Parameters
@@ -47,17 +49,19 @@ def seal(instance: Instance, rows: SlotMinorants, weights: Floats, capacity: Flo
     return _rounded(instance, rows.prices(weights), capacity, theta, rows.tier, whole)
 
 
-def seal_ideal(instance: Instance) -> Certificate:
+def ideal_certificate(instance: Instance) -> Certificate:
     """Return the certificate of the ideal time: everything is free, and so all items are where they like."""
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
     theta = np.repeat(ideal_theta(instance)[None], 2, axis=0)
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
     prices, whole = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
-    return claim(instance, _rounded(instance, prices, capacity, theta, tiers - 1, whole), 0.0)
+    return claim_bound(instance, _rounded(instance, prices, capacity, theta, tiers - 1, whole), 0.0)
 
 
-def unseal(instance: Instance, rows: SlotMinorants, certificate: Certificate) -> tuple[Floats, Floats]:
-    """Return row weights that nearly have a certificate's prices, and its prices of room; see `seal`.
+def recover_multipliers(
+    instance: Instance, rows: SlotMinorants, certificate: Certificate
+) -> tuple[Floats, Floats]:
+    """Return row weights that nearly have a certificate's prices, and its prices of room; see `round_multipliers`.
 
     By least squares in what is charged, in the weights of the resources and in the sum, 1; then nothing
     below 0.
@@ -170,7 +174,7 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     return least, mass
 
 
-def claim(instance: Instance, certificate: Certificate, items: float) -> Certificate:
+def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:
     """Add up the bound, given what the items' paths cost in units, and round it down.
 
     The checker finds no less: it rounds every slot and latency down by less than a unit, and floating

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import Floats
 from kvbound.instance import Instance
@@ -27,7 +28,7 @@ class Demand:
     held: Floats
 
 
-class Items(Protocol):
+class ItemSubproblem(Protocol):
     """Some items of an instance, ready to be priced again and again."""
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
@@ -45,7 +46,13 @@ class Items(Protocol):
         ...
 
 
-def holds(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, Floats]:
+def limited_tiers(instance: Instance) -> NDArray[np.int64]:
+    """Tiers with a capacity that can bind, (tiers,): the last of inclusive tiers holds everything anyway."""
+    tiers = range(instance.tiers - instance.inclusive)
+    return np.array([k for k in tiers if instance.capacity_blocks[k] is not None], np.int64)
+
+
+def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, Floats]:
     """Price a block's stay from one slot of its layer to the next.
 
     Returns

@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import power
-from kvbound.bitsets import lanes
-from kvbound.bitsets.lanes import Lanes, count_units, limited_tiers
-from kvbound.bitsets.two_tier import TwoTierSchedule
+from kvbound.bitsets.lanes import Lanes, count_units
+from kvbound.bitsets.two_tier import TwoTierSchedule, supports_two_tier_bits
 from kvbound.instance import Instance, Migration
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
@@ -33,6 +32,7 @@ from kvbound.result import Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing.response_bits import Bits
 from kvbound.solvers.pricing.response_tiers import Tiers
 
@@ -77,7 +77,7 @@ class Answer(NamedTuple):
 def supports(instance: Instance) -> bool:
     """Whether schedules come from prices: items may move, and their tiers are not too many to keep."""
     plan = instance.slots * instance.blocks
-    kept = lanes.supports(instance) or plan <= _MOST
+    kept = supports_two_tier_bits(instance) or plan <= _MOST
     return kept and instance.rules.migration is not Migration.NONE
 
 
@@ -113,7 +113,7 @@ def respond(
     steps = stride + (SWEEPS if sweeps is None else sweeps) * sweep
     if instance.slots * instance.blocks / stride < _WORTH:
         threads = 1
-    state = (Bits if lanes.supports(instance) else Tiers).of(instance, stride, chosen, threads)
+    state = (Bits if supports_two_tier_bits(instance) else Tiers).of(instance, stride, chosen, threads)
     ended = Termination()
     with ThreadPoolExecutor(threads) as pool:
         prices = _Prices(instance, multipliers, chosen, map if threads == 1 else pool.map)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.next_use import last_read, lowest, next_read, transposed_reads
+from kvbound.bitsets.next_use import last_read, lowest_bit, next_read, transposed_reads
 from kvbound.instance import Initial, Instance
 from kvbound.kernels import compiled
 from kvbound.progress import Progress, silent
@@ -160,7 +160,7 @@ def _release(
         if step > 0:
             bits &= after[step - 1, n]
         while bits != 0:
-            k = 64 * n + lowest(bits)
+            k = 64 * n + lowest_bit(bits)
             bits &= bits - np.uint64(1)
             if k < prompt + step and (step > 0 or inside[k]):
                 token[count], since[count] = k, max(last_read(turned, k, step), k - prompt, -1)
@@ -188,7 +188,7 @@ def _fill(
     for n in range(len(read)):
         bits = read[n] & ~after[step, n]
         while bits != 0 and left[first] > 0:
-            k = 64 * n + lowest(bits)
+            k = 64 * n + lowest_bit(bits)
             bit = np.uint64(1) << np.uint64(k & 63)
             bits ^= bit
             at = next_read(turned, k, step + 1, len(after)) if k < prompt + step else len(after)

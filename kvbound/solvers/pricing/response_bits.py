@@ -16,7 +16,7 @@ from kvbound.cost.marginal import free_misses
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTiers
+from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import occupancy
 from kvbound.solvers.pricing.repair import fit
 
@@ -81,7 +81,7 @@ class Bits:
 
     def answer(self, lanes: Lanes, prices: Floats, capacity: Floats, choose: Choose | None) -> None:
         """Let lanes take their best paths; all that were not asked before, else those that are chosen."""
-        inside, after = TwoTiers(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
+        inside, after = TwoTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
         words = lanes.blocks[:, ::64] // 64
         layers, groups = np.arange(len(words)), words[:, 0]
         began = self.inside[layers[:, None], words].reshape(inside.shape)

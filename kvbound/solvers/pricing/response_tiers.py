@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import Lanes, count_bits, count_units, limited_tiers
+from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.schedule import Schedule, from_tiers
-from kvbound.solvers.lagrangian.paths import ManyTiers, tally
-from kvbound.solvers.lagrangian.subproblem import occupancy
+from kvbound.solvers.lagrangian.paths import MultiTierPaths, count_traffic
+from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
 from kvbound.solvers.pricing.repair import FITTED
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Tiers:
         Tiers of blocks at the start, (layers, blocks), and after every slot, (steps, layers, blocks), K for
         those that have not begun, filled up to whole groups.
     counts, after
-        What those asked so far do, see `tally`.
+        What those asked so far do, see `count_traffic`.
     start
         How many of them begin in each tier, (K, layers).
     reads
@@ -87,7 +87,7 @@ class Tiers:
         choose: Callable[[tuple[int, ...]], Bools] | None,
     ) -> None:
         """Let blocks take their best paths; all that were not asked before, else those that are chosen."""
-        first, plan = ManyTiers(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
+        first, plan = MultiTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
         if choose is None:
             self.reads += count_bits(lanes.rows)
             self.asked += first.shape[1]
@@ -107,7 +107,7 @@ class Tiers:
         return first, np.stack([self.plan[:, layer, blocks] for layer, blocks in layers], axis=1)
 
     def _count(self, lanes: Lanes, first: Bytes, plan: Bytes, sign: int) -> None:
-        counts, after = tally(self.instance, lanes, first, plan, self.kernel, self.threads)
+        counts, after = count_traffic(self.instance, lanes, first, plan, self.kernel, self.threads)
         self.counts += sign * counts
         self.after += sign * after
         self.start += sign * (first == np.arange(self.instance.tiers)[:, None, None]).sum(axis=2)

@@ -25,7 +25,7 @@ from kvbound.simulation import simulate
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove, solve_dual
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.rounding import unseal
+from kvbound.solvers.lagrangian.rounding import recover_multipliers
 from kvbound.solvers.mip.relaxation import solve_relaxation
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.trace import Trace, read_csv
@@ -92,7 +92,7 @@ def test_close_to_the_relaxation_and_never_above(migration: str) -> None:
     for whole in (False, True):
         relaxed = solve_relaxation(instance, cuts=whole).bound.time_s
         assert relaxed is not None
-        found = bound(instance, whole_counts=whole, iterations=600)
+        found = bound(instance, integer_counts=whole, iterations=600)
         # with whole counts the slots' minima may beat the cuts a little
         assert relaxed * 0.995 <= found <= relaxed * (1 + (1e-3 if whole else 1e-7))
 
@@ -115,7 +115,7 @@ def test_recorded_attention(tmp_path: Path) -> None:
     instance = Instance("recorded", Memory("gh200", resources, tiers), llm, Rules(), trace)
     least = ideal(instance)
     assert 1.260 * least <= bound(instance, iterations=700) <= 1.2623 * least
-    assert 1.209 * least <= bound(instance, whole_counts=False, iterations=1500) <= 1.2158 * least
+    assert 1.209 * least <= bound(instance, integer_counts=False, iterations=1500) <= 1.2158 * least
 
 
 def test_kernels_agree() -> None:
@@ -214,7 +214,7 @@ def test_says_how_it_ended(sample: float | None) -> None:
 def test_multipliers_can_be_had_back_from_a_certificate(rules: dict[str, Any]) -> None:
     instance = swaps(100, 12, **rules)
     first = maximize_dual(instance, iterations=100).certificate
-    again = prove(instance, Multipliers(*unseal(instance, SlotMinorants.of(instance), first)))
+    again = prove(instance, Multipliers(*recover_multipliers(instance, SlotMinorants.of(instance), first)))
     assert again.bound_s == pytest.approx(first.bound_s, rel=1e-6)
 
 

@@ -13,9 +13,9 @@ from kvbound.bitsets.lanes import PADDING, Floats, Lanes, count_units
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm.model import Llm
-from kvbound.solvers.lagrangian.paths import ManyTiers
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTiers
-from kvbound.solvers.lagrangian.subproblem import Items
+from kvbound.solvers.lagrangian.paths import MultiTierPaths
+from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.workloads import RandomSwap
 from tests.strategies import rule_combinations, tiny_instance
 
@@ -38,12 +38,12 @@ def both(instance: Instance, prices: Floats, capacity: Floats) -> None:
     """Compare the general paths with the fast ones of both kernels."""
     if instance.inclusive:
         capacity[-1] = 0
-    general: Items = ManyTiers(instance, lanes(instance))
+    general: ItemSubproblem = MultiTierPaths(instance, lanes(instance))
     value, demand = general.evaluate(prices, capacity)
     kernels: tuple[Kernel, ...] = ("numpy", "numba")
     for kernel in kernels:
         for threads in (1, 2):
-            fast: Items = TwoTiers(instance, lanes(instance), kernel, threads)
+            fast: ItemSubproblem = TwoTierPaths(instance, lanes(instance), kernel, threads)
             found, used = fast.evaluate(prices, capacity)
             assert found == pytest.approx(value, rel=1e-12)
             assert demand is not None
@@ -72,11 +72,11 @@ def test_kernels_agree_on_the_general_paths(rules: dict[str, Any]) -> None:
 
 
 def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
-    plain = ManyTiers(instance, lanes(instance))
+    plain = MultiTierPaths(instance, lanes(instance))
     value, demand = plain.evaluate(prices, capacity)
     assert demand is not None
     for threads in (1, 2):
-        compiled = ManyTiers(instance, lanes(instance), "numba", threads)
+        compiled = MultiTierPaths(instance, lanes(instance), "numba", threads)
         found, used = compiled.evaluate(prices, capacity)
         assert found == pytest.approx(value, rel=1e-12)
         assert used is not None
@@ -113,7 +113,7 @@ def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any])
     """The value is concave in the prices, and of degree one: it is its own slope times the prices."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    items = ManyTiers(instance, lanes(instance))
+    items = MultiTierPaths(instance, lanes(instance))
     here = any_prices(instance, rng)
     value, demand = items.evaluate(*here)
     assert demand is not None
@@ -137,12 +137,12 @@ def sampled(granularity: int) -> Instance:
 def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
     instance = sampled(granularity)
     prices, capacity = any_prices(instance, np.random.default_rng(stride))
-    whole = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)[0]
+    whole = MultiTierPaths(instance, lanes(instance)).evaluate(prices, capacity)[0]
     parts, taken = 0.0, []
     for offset in range(stride):
         one = Lanes.of(instance, slice(None), np.full(instance.layers, offset), stride)
         taken.append(one.blocks[0][one.born[0] != PADDING])
-        parts += ManyTiers(instance, one).evaluate(prices, capacity)[0]
+        parts += MultiTierPaths(instance, one).evaluate(prices, capacity)[0]
     assert np.array_equal(np.sort(np.concatenate(taken)), np.arange(instance.blocks))
     assert parts == pytest.approx(whole)
 
@@ -153,7 +153,7 @@ def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
     """Every unit has the same chance, whether the stride divides their number or not."""
     instance = sampled(granularity)
     prices, capacity = any_prices(instance, np.random.default_rng(stride))
-    value, demand = ManyTiers(instance, lanes(instance)).evaluate(prices, capacity)
+    value, demand = MultiTierPaths(instance, lanes(instance)).evaluate(prices, capacity)
     assert demand is not None
     count = count_units(instance)
     values, held = [], []
@@ -161,7 +161,7 @@ def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
         given = Mock(np.random.Generator)
         given.integers.return_value = np.full((instance.layers, 1), first)
         drawn = Lanes.sample(instance, stride, given)
-        one, asked = ManyTiers(instance, drawn).evaluate(prices, capacity)
+        one, asked = MultiTierPaths(instance, drawn).evaluate(prices, capacity)
         assert asked is not None
         values.append(one)
         held.append(asked.held)
@@ -186,7 +186,7 @@ def test_blocks_of_any_size_take_no_more_room_than_the_trace(size: int, copies: 
     assert made.rows.shape[-1] == instance.trace.words(0).shape[1]
     prices, capacity = any_prices(instance, rng)
     capacity[-1] = 0
-    plain, compiled = (ManyTiers(instance, made, kernel) for kernel in ("numpy", "numba"))
+    plain, compiled = (MultiTierPaths(instance, made, kernel) for kernel in ("numpy", "numba"))
     (value, demand), (found, used) = (each.evaluate(prices, capacity) for each in (plain, compiled))
     assert found == pytest.approx(value, rel=1e-12)
     assert demand is not None

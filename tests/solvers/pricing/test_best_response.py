@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.bitsets.lanes import Lanes, count_units, limited_tiers
+from kvbound.bitsets.lanes import Lanes, count_units
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate, evaluate_traffic
@@ -26,6 +26,7 @@ from kvbound.solvers.eviction import balanced as balance
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing import best_response, repair
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.pricing.best_response import _onto_simplex, respond
