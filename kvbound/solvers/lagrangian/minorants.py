@@ -1,10 +1,8 @@
-"""Linear functions of whole counts that a slot's time is never below: what the dual's prices are mixed of.
+"""Slot minorants: affine functions of a slot's counts that its time is never below.
 
-A row says T >= alpha + beta . counts. The facets of the slot cost are rows; so is the chord of the time
-between two neighbouring whole numbers of reads at a slow tier, as no part of a read is a miss.
-
-Equations: "Minorants of a slot" in docs/methods.md,
-which also says why the chord is one between two tiers only.
+A minorant says T >= alpha + beta . counts. Each facet of the slot cost is one; so is the chord of the time
+between two consecutive numbers of reads at the slowest tier, since these numbers are integers. The dual's
+prices are convex combinations of them. The equations stand in docs/methods.md, "Slot minorants".
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.cost import marginal
 from kvbound.cost.ideal import ideal_bytes
-from kvbound.cost.marginal import breakpoints
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
@@ -27,19 +25,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class SlotMinorants:
-    """Minorants of every slot: the V facets, then the chord unless counts need not be whole.
+    """Minorants of every slot: its V facets, and the chord unless counts may be fractional.
 
     Attributes
     ----------
     alpha
-        Seconds, (V + 1, steps, layers), or (V, steps, layers) without the chord.
+        Seconds at counts 0, (V + 1, steps, layers), or (V, steps, layers) without the chord.
     beta
-        Facets' seconds per item and count, (V, 3K): reads by tier against tier 0, unread moves by
-        source, writes by tier.
+        Seconds per item of each count, of the facets, (V, 3K): reads by tier, relative to tier 0, extra reads
+        by source, writes by tier.
     chord
-        Slope of the chord, seconds per read at the last tier, moved there or not, (steps, layers).
-    whole
-        The chord runs from `whole` to `whole` + 1 such reads, (steps, layers).
+        Slope of the chord, seconds per item read at the last tier, moved there or not, (steps, layers).
+    breakpoints
+        Numbers of such reads where the chords begin; they end one read further, (steps, layers).
     ends
         The facets that are active at its two ends, (2, steps, layers).
     theta
@@ -51,14 +49,14 @@ class SlotMinorants:
     alpha: Floats
     beta: Floats
     chord: Floats
-    whole: NDArray[np.int64]
+    breakpoints: NDArray[np.int64]
     ends: NDArray[np.int64]
     theta: Floats
     tier: int
 
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
-        """Derive the rows from the slot cost."""
+        """Derive the minorants from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
         reads = instance.trace.past_counts()
         base = fixed_traffic(instance)
@@ -68,26 +66,31 @@ class SlotMinorants:
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
-            beta[:, -1] = 0  # every slot's one write-through is in alpha
-        needed = _needed(alpha, beta)
+            beta[:, -1] = 0  # the one write-through of every slot is part of alpha
+        needed = _undominated(alpha, beta)
         alpha, beta = alpha[needed], beta[needed]
-        slow = tiers - 1
-        slope = beta[:, slow]
-        whole = breakpoints(alpha, slope, reads)
-        below, above = (alpha + slope[:, None, None] * (whole + k) for k in (0, 1))
+        tier = tiers - 1
+        slope = beta[:, tier]
+        breakpoints = marginal.breakpoints(alpha, slope, reads)
+        below, above = (alpha + slope[:, None, None] * (breakpoints + k) for k in (0, 1))
         chord = above.max(axis=0) - below.max(axis=0)
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
         if integer_counts:
-            alpha = np.concatenate([alpha, (below.max(axis=0) - chord * whole)[None]])
-        return cls(alpha, beta, chord, whole, ends, cost.facet_weights[needed], slow)
+            alpha = np.concatenate([alpha, (below.max(axis=0) - chord * breakpoints)[None]])
+        return cls(alpha, beta, chord, breakpoints, ends, cost.facet_weights[needed], tier)
 
     def part(self, steps: slice) -> SlotMinorants:
-        """Return the rows of some steps."""
-        alpha, chord, whole = self.alpha[:, steps], self.chord[steps], self.whole[steps]
-        return dataclasses.replace(self, alpha=alpha, chord=chord, whole=whole, ends=self.ends[:, steps])
+        """Return the minorants of some steps."""
+        return dataclasses.replace(
+            self,
+            alpha=self.alpha[:, steps],
+            chord=self.chord[steps],
+            breakpoints=self.breakpoints[steps],
+            ends=self.ends[:, steps],
+        )
 
     def prices(self, weights: Floats) -> Floats:
-        """Return what counts are charged (3K, steps, layers) under row weights (rows, steps, layers)."""
+        """Return prices of counts, (3K, steps, layers), under weights (minorants, steps, layers)."""
         facets = len(self.beta)
         prices = combine(self.beta.T, weights[:facets])
         for weight in weights[facets:]:
@@ -96,12 +99,12 @@ class SlotMinorants:
         return prices
 
     def at(self, used: Floats, missing: Floats | None = None) -> Floats:
-        """Return what every row says at given counts (3K, steps, layers): (rows, steps, layers).
+        """Return the value of every minorant at given counts (3K, steps, layers): (minorants, steps, layers).
 
         Parameters
         ----------
         missing
-            Share of each slot's items whose counts are not among them, (steps, layers).
+            Share of each slot's items that the counts leave out, (steps, layers).
         """
         facets = len(self.beta)
         values = self.alpha.copy() if missing is None else (1 - missing) * self.alpha
@@ -110,8 +113,8 @@ class SlotMinorants:
         return values
 
 
-def _needed(alpha: Floats, beta: Floats) -> list[int]:
-    """Facets that no other one is above at all counts in every slot."""
+def _undominated(alpha: Floats, beta: Floats) -> list[int]:
+    """Facets that no other facet is above at all counts in every slot."""
     keep: list[int] = []
     for n in np.argsort(-alpha.sum(axis=(1, 2)), kind="stable").tolist():
         steeper = np.flatnonzero((beta[n] <= beta[keep]).all(axis=1))
@@ -121,7 +124,7 @@ def _needed(alpha: Floats, beta: Floats) -> list[int]:
 
 
 def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
-    """The highest facet; of equal ones the one of least slope (side -1) or of greatest."""
+    """The highest facet; among equals the one of least slope (side -1) or of greatest (side 1)."""
     order = np.argsort(side * -slope, kind="stable")
     top = values.max(axis=0)
     near = values[order] >= top - 1e-13 * top
@@ -129,7 +132,7 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
 
 
 def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
-    """Seconds of latency a slot of each layer cannot avoid, (layers,).
+    """Seconds of latency that a slot of each layer has under any placement, (layers,).
 
     Parameters
     ----------
@@ -147,7 +150,7 @@ def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
 
 
 def ideal_theta(instance: Instance) -> Floats:
-    """Resource weights that prove every slot's ideal time, (R, steps, layers)."""
+    """Resource weights that prove the ideal time of every slot, (R, steps, layers)."""
     cost = SlotCost.of(instance)
     best = combine(cost.ideal_rows, np.moveaxis(ideal_bytes(instance), -1, 0)).argmax(axis=0)
     return np.moveaxis(cost.ideal_weights[best], -1, 0)

@@ -1,4 +1,4 @@
-"""Compiled twins of the sweeps in `kvbound.solvers.lagrangian.paths`: same numbers, lane by lane."""
+"""Compiled twins of the passes in `kvbound.solvers.lagrangian.paths`: same numbers, block by block."""
 
 from __future__ import annotations
 
@@ -6,32 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import PADDING
-from kvbound.bitsets.popcount import popcount
+from kvbound.bitsets.popcount import popcount_range
 from kvbound.kernels import compiled
-from kvbound.solvers.lagrangian.subproblem import CHUNK
+from kvbound.solvers.lagrangian.subproblem import BLOCKS_AT_ONCE
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
-
-FIXED, ON_READ, PREFETCH = range(3)
-"""Who may move: nobody, up what is read, anybody."""
-
-
-@compiled()
-def _count(row: Words, begin: int, size: int) -> np.int64:
-    """Count the bits that are set among `size` of them."""
-    count, word, shift = np.int64(0), begin >> 6, begin & 63
-    while size > 0:
-        bits = row[word] >> np.uint64(shift)
-        take = min(size, 64 - shift)
-        if take < 64:
-            bits &= (np.uint64(1) << np.uint64(take)) - np.uint64(1)
-        count += popcount(bits)
-        size -= take
-        word, shift = word + 1, 0
-    return count
 
 
 @compiled()
@@ -39,12 +22,15 @@ def backward(
     rows: Words,
     blocks: Ints,
     born: NDArray[np.int32],
-    prices: Floats,
-    hold: Floats,
+    read_price: Floats,
+    extra_price: Floats,
+    write_price: Floats,
+    birth_price: Floats,
+    hold_price: Floats,
     size: int,
     prefill: int,
-    inclusive: bool,
-    migration: int,
+    legal: Bools,
+    charged: Bools,
     value: Floats,
     total: Floats,
     births: Bytes,
@@ -52,48 +38,50 @@ def backward(
     first: int,
     last: int,
 ) -> None:
-    """Sweep the chunks first..last-1 from the last step to the first; see `paths._Swept`.
+    """Run the dynamic program of the chunks first..last-1; fill in the arrays of `paths._BackwardPass`.
 
     Parameters
     ----------
-    prices, hold
-        By slot, (steps, layers, 3K) and (steps, layers, K).
+    read_price, extra_price, write_price, birth_price, hold_price
+        By slot, (steps, layers, K).
+    legal, charged
+        See `kvbound.cost.transitions.Transitions`.
     """
-    steps, tiers = hold.shape[0], hold.shape[2]
-    parts = -(-born.shape[1] // CHUNK)
+    steps, _, tiers = hold_price.shape
+    chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
     after = np.empty(tiers)
-    for part in range(first, last):
-        layer, begin = part // parts, part % parts * CHUNK
+    for chunk in range(first, last):
+        layer, begin = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         for step in range(steps - 1, -1, -1):
-            row, token, stay = rows[step, layer], prefill + step, hold[step, layer]
-            read_price = prices[step, layer, :tiers]
-            extra, write = prices[step, layer, tiers : 2 * tiers], prices[step, layer, 2 * tiers :]
-            for lane in range(begin, min(begin + CHUNK, born.shape[1])):
+            row, token, hold = rows[step, layer], prefill + step, hold_price[step, layer]
+            extra, write = extra_price[step, layer], write_price[step, layer]
+            for lane in range(begin, min(begin + BLOCKS_AT_ONCE, born.shape[1])):
                 if born[layer, lane] == PADDING or born[layer, lane] > step:
                     continue
                 older = min(token - blocks[layer, lane] * size, size)
                 for k in range(tiers):
-                    after[k] = value[layer, lane, k] + stay[k]
+                    after[k] = value[layer, lane, k] + hold[k]
                     if older < size:
-                        after[k] += write[k] + (write[-1] if inclusive and k < tiers - 1 else 0.0)
+                        after[k] += birth_price[step, layer, k]
                 if older == 0:
                     births[layer, lane] = np.argmin(after)
                     total[layer, lane] = after.min()
                     continue
-                read = _count(row, lane * size, older)
-                for old in range(tiers):
-                    best, to = after[old], old
-                    for new in range(0 if migration == PREFETCH or read > 0 else old, tiers):
-                        if new == old or migration == FIXED:
+                read = popcount_range(row, lane * size, older)
+                allowed = legal[1 if read > 0 else 0]
+                for source in range(tiers):
+                    best, chosen = after[source], source
+                    for target in range(tiers):
+                        if not allowed[source, target]:
                             continue
-                        price = after[new]
-                        if not (inclusive and new == tiers - 1):
-                            price = price + older * write[new] + (older - read) * extra[old]
+                        price = after[target]
+                        if charged[source, target]:
+                            price = price + older * write[target] + (older - read) * extra[source]
                         if price < best:
-                            best, to = price, new
-                    value[layer, lane, old] = best + read * read_price[old]
+                            best, chosen = price, target
+                    value[layer, lane, source] = best + read * read_price[step, layer, source]
                     if choices.size > 0:
-                        choices[step, old, layer, lane] = to
+                        choices[step, source, layer, lane] = chosen
 
 
 @compiled()
@@ -101,32 +89,32 @@ def follow(
     born: NDArray[np.int32],
     births: Bytes,
     choices: Bytes,
-    state: Bytes,
+    tier: Bytes,
     plan: Bytes,
     first: int,
     last: int,
 ) -> None:
-    """Follow the best paths of the chunks first..last-1.
+    """Follow the cheapest paths of the chunks first..last-1.
 
     Parameters
     ----------
-    state
-        Tier of each lane at the start, K before it begins, (layers, lanes); changed.
+    tier
+        Tier of each block at the start, K before it begins, (layers, blocks); changed.
     plan
-        States after every slot, (steps, layers, lanes), to be filled.
+        Tiers after every slot, (steps, layers, blocks); filled in.
     """
     steps, tiers = choices.shape[:2]
-    parts = -(-born.shape[1] // CHUNK)
-    for part in range(first, last):
-        layer, begin = part // parts, part % parts * CHUNK
+    chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
+    for chunk in range(first, last):
+        layer, begin = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         for step in range(steps):
-            for lane in range(begin, min(begin + CHUNK, born.shape[1])):
-                now = state[layer, lane]
+            for lane in range(begin, min(begin + BLOCKS_AT_ONCE, born.shape[1])):
+                now = tier[layer, lane]
                 if now < tiers:
                     now = choices[step, now, layer, lane]
                 elif born[layer, lane] == step:
                     now = births[layer, lane]
-                state[layer, lane] = plan[step, layer, lane] = now
+                tier[layer, lane] = plan[step, layer, lane] = now
 
 
 @compiled()
@@ -135,7 +123,8 @@ def count_traffic(
     blocks: Ints,
     size: int,
     prefill: int,
-    inclusive: bool,
+    charged: Bools,
+    birth_writes: Ints,
     start: Bytes,
     plan: Bytes,
     used: Ints,
@@ -143,26 +132,25 @@ def count_traffic(
     first: int,
     last: int,
 ) -> None:
-    """Add up what the chunks first..last-1 do under a plan; see `paths.count_traffic`."""
+    """Add up the traffic of the chunks first..last-1 under a plan; see `paths.count_traffic`."""
     steps, tiers = len(plan), held.shape[2]
-    parts = -(-start.shape[1] // CHUNK)
-    for part in range(first, last):
-        layer, begin = part // parts, part % parts * CHUNK
+    chunks = -(-start.shape[1] // BLOCKS_AT_ONCE)
+    for chunk in range(first, last):
+        layer, begin = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         for step in range(steps):
-            row, token, mine = rows[step, layer], prefill + step, used[step, layer]
+            row, token, counts = rows[step, layer], prefill + step, used[step, layer]
             before = plan[step - 1, layer] if step > 0 else start[layer]
-            for lane in range(begin, min(begin + CHUNK, start.shape[1])):
+            for lane in range(begin, min(begin + BLOCKS_AT_ONCE, start.shape[1])):
                 old, new = np.int64(before[lane]), np.int64(plan[step, layer, lane])
                 older = min(token - blocks[layer, lane] * size, size)
                 if old < tiers:
-                    read = _count(row, lane * size, older)
-                    mine[old] += read
-                    if new != old and not (inclusive and new == tiers - 1):
-                        mine[tiers + old] += older - read
-                        mine[2 * tiers + new] += older
+                    read = popcount_range(row, lane * size, older)
+                    counts[old] += read
+                    if charged[old, new]:
+                        counts[tiers + old] += older - read
+                        counts[2 * tiers + new] += older
                 if new < tiers:
                     held[step, layer, new] += 1
                     if older < size:
-                        mine[2 * tiers + new] += 1
-                        if inclusive and new < tiers - 1:
-                            mine[3 * tiers - 1] += 1
+                        for k in range(tiers):
+                            counts[2 * tiers + k] += birth_writes[new, k]

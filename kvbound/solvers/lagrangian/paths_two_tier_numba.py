@@ -1,120 +1,143 @@
-"""Compiled twins of the item paths in `paths_two_tier`: same numbers, word by word."""
+"""Compiled twins of the passes in `kvbound.solvers.lagrangian.paths_two_tier`: same numbers, word by word."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.popcount import _ONE, popcount
+from kvbound.bitsets.popcount import popcount
 from kvbound.kernels import compiled
+from kvbound.solvers.lagrangian.subproblem import WORDS_AT_ONCE
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 
-BLOCK = 16
-"""Words swept together: their rows share cache lines, their values stay in the first-level cache."""
-
-_NONE = np.uint64(0)
+_EMPTY, _ONE = np.uint64(0), np.uint64(1)
 
 
 @compiled()
-def _bear(
-    step: int, born: NDArray[np.int32], hold: float, birth: float, d: Floats, gain: Floats
+def _place_new_tokens(
+    step: int, born: NDArray[np.int32], hold: float, birth: float, value: Floats, gain: Floats
 ) -> np.uint64:
-    """Let the lanes born in this step choose a tier; return who chose tier 0."""
-    chosen = _NONE
+    """Choose the birth tier of the lanes born in this step; return those in tier 0."""
+    inside = _EMPTY
     for lane in range(64):
         if born[lane] == step:
-            x = d[lane] + hold
+            x = value[lane] + hold
             if x + birth < 0:
                 gain[lane] += x + birth
-                chosen |= _ONE << np.uint64(lane)
-            d[lane] = -hold
-    return chosen
+                inside |= _ONE << np.uint64(lane)
+            value[lane] = -hold
+    return inside
 
 
 @compiled()
-def _pass(
-    bits: np.uint64, hold: float, miss: float, up: float, unread: float, drop: float, d: Floats, gain: Floats
+def _step_back(
+    bits: np.uint64,
+    hold: float,
+    miss: float,
+    read_floor: float,
+    unread_floor: float,
+    demote: float,
+    value: Floats,
+    gain: Floats,
 ) -> tuple[np.uint64, np.uint64]:
-    """Take one step of 64 lanes; return who is pulled into tier 0 and who stays there."""
-    pulled, kept = _NONE, _NONE
+    """Take 64 lanes back over one step; return those that enter tier 0, and those that stay there."""
+    enters, stays = _EMPTY, _EMPTY
     for lane in range(64):
         read = (bits >> np.uint64(lane)) & _ONE
-        x = d[lane] + hold
-        floor = up if read else unread
-        pulled |= np.uint64(x < floor) << np.uint64(lane)
-        kept |= np.uint64(x < drop) << np.uint64(lane)
+        x = value[lane] + hold
+        floor = read_floor if read else unread_floor
+        enters |= np.uint64(x < floor) << np.uint64(lane)
+        stays |= np.uint64(x < demote) << np.uint64(lane)
         gain[lane] += min(x - floor, 0.0)
-        d[lane] = max(min(x, drop), floor) - (miss if read else 0.0)
-    return pulled, kept
+        value[lane] = max(min(x, demote), floor) - (miss if read else 0.0)
+    return enters, stays
 
 
 @compiled()
 def backward(
     rows: Words,
     born: NDArray[np.int32],
-    prices: Floats,
+    table: Floats,
     value: Floats,
     gain: Floats,
-    pull: Words,
-    keep: Words,
+    enters: Words,
+    stays: Words,
     first: int,
     last: int,
 ) -> None:
-    """Sweep the words first..last-1 from the last step to the first; see `paths_two_tier.sweep`."""
+    """Run the dynamic program of the words first..last-1; fill in the arrays of `_BackwardPass`.
+
+    Parameters
+    ----------
+    table
+        Prices (6, steps, layers); see `paths_two_tier.HOLD`.
+    """
     steps, _, width = rows.shape
-    masks = pull.size > 0
-    low, high = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
-    for start in range(first, last, BLOCK):
-        stop = min(start + BLOCK, last)
+    masks = enters.size > 0
+    earliest, latest = np.empty(WORDS_AT_ONCE, np.int64), np.empty(WORDS_AT_ONCE, np.int64)
+    for start in range(first, last, WORDS_AT_ONCE):
+        stop = min(start + WORDS_AT_ONCE, last)
         for word in range(start, stop):
             births = born[word // width, word % width * 64 : word % width * 64 + 64]
-            low[word - start], high[word - start] = births.min(), births.max()
+            earliest[word - start], latest[word - start] = births.min(), births.max()
         for step in range(steps - 1, -1, -1):
             for word in range(start, stop):
-                if step < low[word - start]:
-                    continue  # nobody is born yet
+                if step < earliest[word - start]:
+                    continue  # no lane is born yet
                 layer, w = word // width, word % width
                 lanes = slice(64 * w, 64 * w + 64)
-                hold, miss, up, unread, drop, birth = prices[:, step, layer]
-                d, cost, chosen = value[layer, lanes], gain[layer, lanes], _NONE
-                if step <= high[word - start]:
-                    chosen = _bear(step, born[layer, lanes], hold, birth, d, cost)
-                pulled, kept = _pass(rows[step, layer, w], hold, miss, -up, -unread, drop, d, cost)
+                hold, miss, promote, prefetch, demote, birth = table[:, step, layer]
+                v, g, inside = value[layer, lanes], gain[layer, lanes], _EMPTY
+                if step <= latest[word - start]:
+                    inside = _place_new_tokens(step, born[layer, lanes], hold, birth, v, g)
+                entering, staying = _step_back(
+                    rows[step, layer, w], hold, miss, -promote, -prefetch, demote, v, g
+                )
                 if masks:
-                    pull[step, layer, w] = pulled | chosen
-                    keep[step, layer, w] = kept
+                    enters[step, layer, w] = entering | inside
+                    stays[step, layer, w] = staying
 
 
 @compiled()
 def forward(
     rows: Words,
-    pull: Words,
-    keep: Words,
+    enters: Words,
+    stays: Words,
     state: Words,
     counts: NDArray[np.int64],
     after: Words,
     first: int,
     last: int,
 ) -> None:
-    """Follow the best paths of the words first..last-1; counts begin with the first one's layer."""
+    """Follow the cheapest paths of the words first..last-1; fill in bits after every slot, or else counts.
+
+    Parameters
+    ----------
+    state
+        Bits of the lanes in tier 0 at the start, (layers, words); changed.
+    counts
+        (steps, some, 4), from the layer of the first word on; see `paths_two_tier.MISSES`.
+    after
+        Bits of the lanes in tier 0 after every slot, (steps, layers, words), or empty.
+    """
     steps, _, width = rows.shape
     base = first // width
-    for start in range(first, last, BLOCK):
-        stop = min(start + BLOCK, last)
+    for start in range(first, last, WORDS_AT_ONCE):
+        stop = min(start + WORDS_AT_ONCE, last)
         for step in range(steps):
             for word in range(start, stop):
                 layer, w = word // width, word % width
-                held = state[layer, w]
-                read, pulled = rows[step, layer, w], pull[step, layer, w]
-                enter, before = pulled & ~held, held
-                held = state[layer, w] = pulled | (keep[step, layer, w] & held)
+                before = state[layer, w]
+                read, entering = rows[step, layer, w], enters[step, layer, w]
+                now = state[layer, w] = entering | (stays[step, layer, w] & before)
                 if after.size > 0:
-                    after[step, layer, w] = held
+                    after[step, layer, w] = now
                     continue
+                entering &= ~before
                 counts[step, layer - base, 0] += popcount(read & ~before)
-                if enter:
-                    counts[step, layer - base, 1] += popcount(enter & ~read)
-                    counts[step, layer - base, 2] += popcount(enter)
-                counts[step, layer - base, 3] += popcount(held)
+                if entering:
+                    counts[step, layer - base, 1] += popcount(entering & ~read)
+                    counts[step, layer - base, 2] += popcount(entering)
+                counts[step, layer - base, 3] += popcount(now)

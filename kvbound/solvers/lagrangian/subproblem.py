@@ -1,25 +1,35 @@
-"""What the dual asks of items: the price of their best paths, and what these paths use."""
+"""The dual's item subproblem: the price of the items' cheapest paths, and the traffic of these paths."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import Floats
+from kvbound.cost.transitions import Transitions
 from kvbound.instance import Instance
+
+Floats = NDArray[np.float64]
+_Result = TypeVar("_Result")
+
+BLOCKS_AT_ONCE, WORDS_AT_ONCE = 256, 16
+"""Blocks, or words of 64 tokens, that the kernels work on together: their reads share cache lines, and their
+values fit into the first-level cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """What items use on their best paths: the slope of the dual function.
+    """Traffic and occupancy of the items' cheapest paths: a supergradient of the items' part of the dual.
 
     Attributes
     ----------
     used
-        Items read, read without choice, and written, by tier: (3K, steps, layers).
+        Items read, read without a choice, and written, by tier; see `kvbound.cost.traffic.Columns`:
+        (3K, steps, layers).
     held
         Blocks in each tier at the start and after every slot, (K, 1 + steps * layers).
     """
@@ -29,52 +39,52 @@ class Demand:
 
 
 class ItemSubproblem(Protocol):
-    """Some items of an instance, ready to be priced again and again."""
+    """Some items of an instance, to be evaluated at different prices."""
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
-        """Price the items' best paths.
+        """Return the total cost of the items' cheapest paths, and their demand.
 
         Parameters
         ----------
         prices
-            Of every item read, read without choice, and written, by tier: (3K, steps, layers).
+            Prices of the counts in `Demand.used`, (3K, steps, layers).
         capacity
-            Of a block's room at the start and after every slot, (K, 1 + steps * layers).
+            Capacity price of a block at the start and after every slot, (K, 1 + steps * layers).
         demand
-            Whether to find out what the paths use as well.
+            Whether to return the demand, too; None otherwise.
         """
         ...
 
 
 def limited_tiers(instance: Instance) -> NDArray[np.int64]:
-    """Tiers with a capacity that can bind, (tiers,): the last of inclusive tiers holds everything anyway."""
-    tiers = range(instance.tiers - instance.inclusive)
+    """Tiers with a capacity that can bind, (tiers,)."""
+    tiers = Transitions.of(instance).limited
     return np.array([k for k in tiers if instance.capacity_blocks[k] is not None], np.int64)
 
 
 def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, Floats]:
-    """Price a block's stay from one slot of its layer to the next.
+    """Price of holding a block in each tier from one slot of its layer to the next.
 
     Returns
     -------
-    After each slot (K, steps, layers), and from the start to the first slot (K, layers).
+    From each slot on, (K, steps, layers), and from the start to the first slot, (K, layers).
     """
     count, slots = instance.layers, instance.decode_steps * instance.layers
     sums = np.zeros((len(capacity), 1 + slots + count))
     np.cumsum(capacity, axis=1, out=sums[:, 1 : slots + 2])
-    sums[:, slots + 2 :] = sums[:, slots + 1, None]  # nobody stays beyond the end
-    stay = sums[:, 1 + count :] - sums[:, 1 : slots + 1]
+    sums[:, slots + 2 :] = sums[:, slots + 1, None]  # nothing is held beyond the last slot
+    hold = sums[:, 1 + count :] - sums[:, 1 : slots + 1]
     start = sums[:, 1 : count + 1]
-    return stay.reshape(len(capacity), -1, count)[:, :, layers], start[:, layers]
+    return hold.reshape(len(capacity), -1, count)[:, :, layers], start[:, layers]
 
 
 def occupancy(instance: Instance, start: Floats, after: Floats, layers: slice) -> Floats:
-    """Add up blocks by tier over layers.
+    """Sum blocks by tier over layers.
 
     Parameters
     ----------
     start, after
-        Blocks of each layer at the start (K, layers) and after its own slots (K, steps, layers).
+        Blocks of each layer at the start, (K, layers), and after its own slots, (K, steps, layers).
 
     Returns
     -------
@@ -86,5 +96,19 @@ def occupancy(instance: Instance, start: Floats, after: Floats, layers: slice) -
     return np.concatenate([first, first + np.cumsum(change.reshape(len(start), -1), axis=1)], axis=1)
 
 
-CHUNK = 256
-"""Blocks swept together: their reads share cache lines, their values stay in the first-level cache."""
+def map_ranges(
+    function: Callable[[int, int], _Result], count: int, threads: int, multiple: int = 1
+) -> list[_Result]:
+    """Call a function on ranges first..last-1 that make up `count`, in threads; return the results.
+
+    Parameters
+    ----------
+    multiple
+        Every range but the last ends at a multiple of this.
+    """
+    if threads == 1:
+        return [function(0, count)]
+    ranges = 2 * threads
+    edges = np.unique([*(count * np.arange(ranges) // ranges // multiple * multiple), count]).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, edges[:-1], edges[1:]))
