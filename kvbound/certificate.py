@@ -1,8 +1,9 @@
-"""A certificate: the numbers that prove a time lower bound, whatever found them.
+"""A certificate: the multipliers that prove a time lower bound, however they were found.
 
-Items and slots are coupled only by counts. A certificate puts integer prices on the counts and on room,
-so that items and slots fall apart; it also says by which mix of resources each slot's time is bounded.
-Any such numbers prove something: weak duality. `kvbound.checker` recomputes what, in integers.
+Items and slots are coupled only by counts. A certificate puts integer prices on the counts and on capacity,
+which separates items and slots, and bounds each slot's time by a weighted sum of its resources' times. By
+weak duality any such numbers prove some bound; `kvbound.checker` recomputes it in integers. The equations
+stand in docs/methods.md, "Rounding to a certificate".
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from kvbound.units import show
 
 SCHEMA = "kvbound.certificate/1"
 FULL = 1 << 40
-"""What a slot's resource weights add up to at most."""
+"""The largest sum of a slot's resource weights."""
 
 MOST_SCALE = 1000
-"""The unit of prices is 2**-1000 to 2**1000 seconds."""
+"""The largest magnitude of a scale: the unit of prices is 2**-1000 to 2**1000 seconds."""
 
 _DIMENSIONS = {"capacity": 2, "prices": 3, "whole": 2, "theta": 4}
 
@@ -40,17 +41,17 @@ class Certificate:
     bound_s
         Time lower bound in seconds, rounded down.
     scale
-        Prices count units of 2**-scale seconds.
+        Prices are in units of 2**-scale seconds.
     capacity
-        Price of a block's room at the start and after every slot, (K, 1 + steps * layers), >= 0, zero
-        where a tier has no limit.
+        Price of a block in a tier at the start and after every slot, (K, 1 + steps * layers), at least 0, and
+        0 where a tier has no limit.
     prices
-        Per item read, read without choice, and written, by tier: (3K, steps, layers).
+        Per item read, read without a choice, and written, by tier: (3K, steps, layers).
     tier, whole
-        Each slot is bounded twice, with at most `whole` items read at this tier and with more; -1 for
-        no such split; (steps, layers).
+        Each slot is bounded in two cases: with at most `whole` items read at this tier, and with more; -1
+        where only the second applies; (steps, layers).
     theta
-        Weights of the resources, in sorted order, in the two cases: (2, R, steps, layers), in units of
+        Weights of the resources, sorted by name, in the two cases: (2, R, steps, layers), in units of
         1 / FULL.
     """
 
@@ -64,11 +65,11 @@ class Certificate:
     theta: NDArray[np.int64]
 
     def __repr__(self) -> str:
-        """Return what is proved, in a line."""
+        """Return the bound, in one line."""
         return f"<Certificate: no schedule takes less than {self.bound_s:.6g} s>"
 
     def arrays(self) -> dict[str, Any]:
-        """Return what the file holds."""
+        """Return the arrays of its file, by name."""
         return {
             "schema": np.array(SCHEMA),
             "instance_sha256": np.array(self.instance_sha256),
@@ -80,20 +81,20 @@ class Certificate:
 
 
 def write_certificate(certificate: Certificate, path: Path | str) -> None:
-    """Write certificate.npz whole or not at all."""
+    """Write certificate.npz atomically."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **certificate.arrays())
 
 
 def read_certificate(path: Path | str, instance: Instance | None = None) -> Certificate:
-    """Read certificate.npz; what it proves is the checker's business.
+    """Read certificate.npz; the bound is left to the checker.
 
     Without an instance its arrays may have any size.
 
     Raises
     ------
     InputError
-        The file is no certificate, or none of the instance.
+        The file is no certificate, or not one of the instance.
     """
     with open_npz(path, "a certificate") as file:
         if (schema := file.text("schema")) != SCHEMA:

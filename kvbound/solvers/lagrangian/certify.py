@@ -1,4 +1,4 @@
-"""The dual bound with its certificate, certified: the independent checker has recomputed it."""
+"""The dual bound, certified: the independent checker recomputes it from its certificate."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def solve_certified(
     Parameters
     ----------
     time_limit
-        Seconds for tuning the multipliers; their evaluation and the check come on top. An interrupt ends
-        the tuning with the best so far, another one the evaluation, another one the check.
+        Seconds for the ascent in the multipliers; their evaluation and the check come on top. An interrupt
+        ends the ascent with the best multipliers so far, a second one the evaluation, a third the check.
     sample
-        Share of the items to maximize_dual on; None lets the size decide.
+        Share of the items evaluated in each iteration; None chooses it by the instance's size.
     resume
-        A certificate of the instance to go on from; what comes out proves no less.
+        A certificate of the instance to start from; the new bound is at least as high.
     work
-        Steps of the ascent, instead of a time limit; see `kvbound.solvers.solve`.
+        Iterations of the ascent, instead of a time limit; see `kvbound.solvers.solve`.
 
     Returns
     -------
@@ -51,39 +51,39 @@ def solve_certified(
     UsageError
         The accounting is not physical.
     InputError
-        The certificate to go on from does not prove what it claims.
+        The certificate to start from does not prove the bound it claims.
     KvboundError
         The checker rejects the certificate: a defect.
     """
     begin = time.perf_counter()
     options = {"sample": sample} | ({} if work is None else {"work": work})
-    about: dict[str, Any] = {"method": "dual", "seed": seed, "options": options}
-    if nothing := refuse_infeasible(instance, begin, about):
-        return nothing
-    tuned = maximize_dual(
+    result_fields: dict[str, Any] = {"method": "dual", "seed": seed, "options": options}
+    if refused := refuse_infeasible(instance, begin, result_fields):
+        return refused
+    outcome = maximize_dual(
         instance, time_limit=time_limit, seed=seed, sample=sample, resume=resume, work=work, kernel=kernel,
         progress=progress,
     )  # fmt: skip
-    best = tuned.certificate
+    best = outcome.certificate
     if resume is None or resume.bound_s <= best.bound_s:
         bound = certify(instance, best)
     else:
         best, bound = resume, _certify_given(instance, resume)
-    cut = bound.status is BoundStatus.CLAIMED
+    interrupted = bound.status is BoundStatus.CLAIMED
     return Result(
         identify(instance),
         status=Status.UNKNOWN,
         bound=bound,
-        termination=Termination("interrupted") if cut else tuned.termination,
+        termination=Termination("interrupted") if interrupted else outcome.termination,
         wall_s=time.perf_counter() - begin,
         kernel=pick(kernel),
         certificate=best,
-        **about,
+        **result_fields,
     )
 
 
 def _certify_given(instance: Instance, certificate: Certificate) -> Bound:
-    """Have a certificate from outside checked: that it proves less than it claims is no defect of ours."""
+    """Certify a given certificate: if it proves less than it claims, the input is at fault."""
     try:
         return certify(instance, certificate)
     except KvboundError as error:
@@ -91,7 +91,7 @@ def _certify_given(instance: Instance, certificate: Certificate) -> Bound:
 
 
 def certify(instance: Instance, certificate: Certificate) -> Bound:
-    """Have the checker recompute a bound; if that is interrupted it is only claimed.
+    """Have the checker recompute a bound; if interrupted, the bound is only claimed.
 
     Raises
     ------

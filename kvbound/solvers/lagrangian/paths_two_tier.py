@@ -33,8 +33,8 @@ Bools = NDArray[np.bool_]
 
 HOLD, MISS, PROMOTE, PREFETCH, DEMOTE, BIRTH = range(6)
 """Rows of a price table (6, steps, layers): holding in tier 0 after the slot; a read served by tier 1 instead
-of tier 0; moving up when read, and when not; the value above which moving down pays, 0, or inf where the rules
-forbid it; birth in tier 0."""
+of tier 0; moving up when read, and when not; the value above which moving down pays: 0, or inf where
+that is forbidden; birth in tier 0."""
 MISSES, UNREAD, WRITES, HELD = range(4)
 """Columns of the counts of paths: reads served by tier 1, unread items moved up, writes to tier 0 (births
 included), items in tier 0 after the slot."""
