@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.bitsets import next_use
 from kvbound.bitsets.counts import HITS, UP
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
@@ -194,27 +193,3 @@ def test_what_no_slot_needs_stays_while_there_is_room() -> None:
     play = next(balanced.plays(instance, silent))
     assert total(instance, play) < 1.02 * ideal(instance)
     assert play.counts[..., UP].mean() < 0.1 * play.counts[..., HITS].mean()
-
-
-@pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
-@given(data=st.binary(min_size=24, max_size=24), step=st.integers(0, 192))
-def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None:
-    turned = np.frombuffer(data, np.uint64).reshape(3, 1)
-    at = np.flatnonzero(np.unpackbits(turned.view(np.uint8).ravel(), bitorder="little"))
-    assert module.next_read(turned, 0, step, 192) == min(at[at >= step], default=192)
-    assert module.last_read(turned, 0, step) == max(at[at < step], default=-1)
-
-
-@pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
-@given(instance=simple(migration=Migration.ON_READ))
-@settings(max_examples=20, deadline=None)
-def test_reads_turned_round(module: ModuleType, instance: Instance) -> None:
-    """Every token's steps are those whose rows have it, but for a step's own token."""
-    turned = module.transposed_reads(instance)
-    steps, prefill = instance.decode_steps, instance.prefill_tokens
-    for layer in range(instance.layers):
-        rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]
-        past = rows * (np.arange(instance.tokens) < prefill + np.arange(steps)[:, None])
-        columns = np.ascontiguousarray(turned[layer].T).view(np.uint8)
-        found = np.unpackbits(columns, axis=1, bitorder="little")[:, :steps]
-        assert np.array_equal(found, past.T)

@@ -1,0 +1,47 @@
+"""Lanes hold the reads of the trace, block by block, without the reads of each step's own token."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes, count_units
+from kvbound.instance import Instance
+from kvbound.llm.model import Llm
+from kvbound.workloads import RandomSwap
+from tests.strategies import tiny_instance, tiny_instances
+
+
+def unpacked(lanes: Lanes) -> np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]:
+    """Whether each step reads each token of the lanes, (steps, layers, tokens)."""
+    return np.unpackbits(lanes.rows.view(np.uint8), axis=2, bitorder="little").astype(np.bool_)
+
+
+@given(tiny_instances())
+def test_all_lanes_have_all_reads_of_past_tokens(instance: Instance) -> None:
+    lanes = Lanes.all_of(instance, slice(None))
+    assert np.array_equal(lanes.reads, instance.trace.past_counts())
+    for layer in range(instance.layers):
+        assert np.array_equal(unpacked(lanes)[:, layer, : instance.tokens], instance.trace.past_reads(layer))
+        real = lanes.blocks[layer] < instance.blocks
+        assert np.array_equal(lanes.blocks[layer, real], np.arange(instance.blocks))
+        begins = lanes.blocks[layer, real] * instance.granularity - instance.prefill_tokens
+        assert np.array_equal(lanes.born[layer, real], np.maximum(begins, PROMPT))
+        assert np.all(lanes.born[layer, ~real] == PADDING)
+
+
+@given(st.integers(1, 20), st.sampled_from([1, 3, 16]), st.integers(0, 99))
+def test_units_with_a_stride_are_every_strideth_of_all(stride: int, granularity: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    some = tiny_instance(rng, tiers=2, granularity=granularity)
+    reads = RandomSwap(layers=2, prefill_tokens=700, decode_steps=12, variation=0.3)
+    instance = Instance("units", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
+    units = count_units(instance)
+    stride = min(stride, units)
+    offsets = rng.integers(stride, size=instance.layers)
+    lanes, everything = Lanes.of(instance, slice(None), offsets, stride), Lanes.all_of(instance, slice(None))
+    width = everything.rows.shape[2] // units
+    for layer, offset in enumerate(offsets):
+        taken = np.arange(offset, units, stride)
+        words = (taken[:, None] * width + np.arange(width)).ravel()
+        assert np.array_equal(lanes.rows[:, layer, : len(words)], everything.rows[:, layer, words])
+        assert not lanes.rows[:, layer, len(words) :].any()

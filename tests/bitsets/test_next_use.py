@@ -1,0 +1,48 @@
+"""Reads by token, with and without numba: their transposition, and the reads around a step."""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.bitsets import next_use
+from kvbound.instance import Instance, Migration
+from tests.plain import without_numba
+from tests.strategies import tiny_instances
+
+
+@pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
+@given(data=st.binary(min_size=24, max_size=24), step=st.integers(0, 192))
+def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None:
+    by_token = np.frombuffer(data, np.uint64).reshape(3, 1)
+    at = np.flatnonzero(np.unpackbits(by_token.view(np.uint8).ravel(), bitorder="little"))
+    assert module.next_read(by_token, 0, step, 192) == min(at[at >= step], default=192)
+    assert module.last_read(by_token, 0, step) == max(at[at < step], default=-1)
+
+
+@pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
+@given(instance=tiny_instances(migration=Migration.ON_READ))
+@settings(max_examples=20, deadline=None)
+def test_transposed_reads(module: ModuleType, instance: Instance) -> None:
+    """The bits of a token are the steps whose rows have it, except for the read of a step's own token."""
+    by_token = module.transposed_reads(instance)
+    steps, prefill = instance.decode_steps, instance.prefill_tokens
+    for layer in range(instance.layers):
+        rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]
+        past = rows * (np.arange(instance.tokens) < prefill + np.arange(steps)[:, None])
+        columns = np.ascontiguousarray(by_token[layer].T).view(np.uint8)
+        found = np.unpackbits(columns, axis=1, bitorder="little")[:, :steps]
+        assert np.array_equal(found, past.T)
+
+
+@given(instance=tiny_instances())
+@settings(max_examples=20, deadline=None)
+def test_first_reads(instance: Instance) -> None:
+    by_token, steps = next_use.transposed_reads(instance), instance.decode_steps
+    for layer in range(instance.layers):
+        past = instance.trace.past_reads(layer)[:, : instance.prefill_tokens]
+        expected = np.where(past.any(axis=0), past.argmax(axis=0), steps)
+        found = next_use.first_reads(by_token[layer], instance.prefill_tokens, steps)
+        assert np.array_equal(found, expected)

@@ -1,0 +1,59 @@
+"""Two-tier schedules: counts and bits agree with the events and with the cost model's traffic."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.bitsets.lanes import Lanes
+from kvbound.bitsets.two_tier import TwoTierSchedule, add_counts, supports_two_tier_bits
+from kvbound.cost.traffic import schedule_traffic
+from kvbound.instance import Copies, Instance
+from tests.strategies import random_schedule, tiny_instance, tiny_instances
+
+
+@pytest.mark.parametrize(
+    ("rules", "supported"),
+    [
+        ({"tiers": 2, "copies": "inclusive", "granularity": 1}, True),
+        ({"tiers": 3, "copies": "inclusive", "granularity": 1}, False),
+        ({"tiers": 2, "copies": "exclusive", "granularity": 1}, False),
+        ({"tiers": 2, "copies": "inclusive", "granularity": 2}, False),
+    ],
+)
+def test_which_instances_have_bits(rules: dict[str, object], supported: bool) -> None:
+    instance = tiny_instance(np.random.default_rng(0), **rules)  # type: ignore[arg-type]
+    assert supports_two_tier_bits(instance) == supported
+
+
+@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_traffic_is_that_of_the_cost_model(instance: Instance, seed: int) -> None:
+    schedule = random_schedule(np.random.default_rng(seed), instance)
+    counted, expected = TwoTierSchedule.replayed(instance, schedule), schedule_traffic(instance, schedule)
+    found = counted.traffic(instance)
+    for name in ("traffic", "up", "down", "blocks", "start"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_a_residency_has_the_counts_of_its_events(instance: Instance, seed: int) -> None:
+    schedule = random_schedule(np.random.default_rng(seed), instance)
+    once = TwoTierSchedule.replayed(instance, schedule)
+    again = TwoTierSchedule.replayed(instance, once.residency)
+    assert np.array_equal(again.counts, once.counts)
+    assert np.array_equal(again.start, once.start)
+
+
+@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_subtracted_counts_leave_nothing(instance: Instance, seed: int) -> None:
+    schedule = random_schedule(np.random.default_rng(seed), instance)
+    counted, lanes = TwoTierSchedule.replayed(instance, schedule), Lanes.all_of(instance, slice(None))
+    inside = np.zeros(lanes.blocks.shape, np.bool_)
+    inside[:, : instance.prefill_tokens] = schedule.initial == 0
+    layers = range(instance.layers)
+    after = np.stack([counted.residency.after(layer).view(np.uint64) for layer in layers], axis=1)
+    add_counts(lanes, inside, after, counted.counts, -1)
+    assert not counted.counts.any()
