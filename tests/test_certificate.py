@@ -1,4 +1,4 @@
-"""Certificates come back as they were written; what is no certificate is named."""
+"""Certificates are read as they were written; errors name the damaged field or file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The dual bound is a bound, at least the ideal, close to the relaxation, and what the checker proves."""
+"""The dual bound holds, is at least the ideal, close to the relaxation, and proved by its certificate."""
 
 import gzip
 import math
@@ -22,39 +22,15 @@ from kvbound.policies import POLICIES
 from kvbound.progress import Progress
 from kvbound.result import Termination
 from kvbound.simulation import simulate
-from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove, solve_dual
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.rounding import recover_multipliers
+from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
 from kvbound.solvers.mip.relaxation import solve_relaxation
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.trace import Trace, read_csv
-from kvbound.workloads import RandomSwap
 from tests.paths import DATA
+from tests.solvers.lagrangian.cases import bound, swaps
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
 
 ATTENTION = DATA / "attention"
-
-
-def swaps(tokens: int, steps: int, link: float = 64e9, room: float = 0.5, **rules: Any) -> Instance:
-    """Random swaps on a slow link."""
-    resources = {"fast": 4900e9, "down": link, "up": link, "bus": 500e9}
-    reads = RandomSwap(layers=2, prefill_tokens=tokens, decode_steps=steps, variation=0.2, seed=3)
-    fast = Tier("fast", room * 2 * tokens * 16384, ("fast",), ("fast",))
-    memory = Memory("slow link", resources, (fast, Tier("slow", None, ("down", "bus"), ("up", "bus"))))
-    llm = Llm("some", 2, 16384, 0, 0.27 * tokens * 16384)
-    return Instance("swaps", memory, llm, Rules(**rules), reads)
-
-
-def bound(instance: Instance, **options: Any) -> float:
-    """Bound an instance, with the checker's blessing."""
-    found, certificate = solve_dual(instance, **options)
-    report = check(instance.expanded(), instance.trace.rows, certificate.arrays())
-    assert report.problems == ()
-    assert report.bound_s is not None
-    assert found.time_s == certificate.bound_s
-    assert certificate.bound_s <= report.bound_s <= certificate.bound_s * (1 + 1e-9)
-    return certificate.bound_s
 
 
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
@@ -89,22 +65,22 @@ def test_no_policy_is_faster(migration: Migration) -> None:
 @pytest.mark.parametrize("migration", ["on-read", "prefetch"])
 def test_close_to_the_relaxation_and_never_above(migration: str) -> None:
     instance = swaps(60, 12, migration=migration)
-    for whole in (False, True):
-        relaxed = solve_relaxation(instance, cuts=whole).bound.time_s
+    for integer in (False, True):
+        relaxed = solve_relaxation(instance, cuts=integer).bound.time_s
         assert relaxed is not None
-        found = bound(instance, integer_counts=whole, iterations=600)
-        # with whole counts the slots' minima may beat the cuts a little
-        assert relaxed * 0.995 <= found <= relaxed * (1 + (1e-3 if whole else 1e-7))
+        found = bound(instance, integer_counts=integer, iterations=600)
+        # with integer counts the slots' minima may be slightly above the count cuts
+        assert relaxed * 0.995 <= found <= relaxed * (1 + (1e-3 if integer else 1e-7))
 
 
 def test_recorded_attention(tmp_path: Path) -> None:
-    """Top 15 %, room for 25 %, 64 GB/s: the relaxation is 1.2157 x ideal, with the count cuts 1.2622."""
+    """Top 15 %, capacity of 25 %, 64 GB/s: the relaxation is 1.2157 x ideal, with the count cuts 1.2622."""
     table = tmp_path / "trace.csv"
     table.write_bytes(gzip.decompress((ATTENTION / "trace_native512_seq1_top15.csv.gz").read_bytes()))
-    whole = read_csv(table)
-    first = whole.decode_steps - 64
-    reads = [[whole.reads(first + j, layer) for layer in range(whole.layers)] for j in range(64)]
-    trace = Trace.from_lists(whole.prefill_tokens + first, reads)
+    recorded = read_csv(table)
+    first = recorded.decode_steps - 64
+    reads = [[recorded.reads(first + j, layer) for layer in range(recorded.layers)] for j in range(64)]
+    trace = Trace.from_lists(recorded.prefill_tokens + first, reads)
     room = 0.25 * trace.layers * trace.tokens * 16384
     resources = {"hbm": 4900e9, "c2c_down": 64e9, "c2c_up": 64e9, "lpddr": 500e9}
     tiers = (
@@ -143,26 +119,26 @@ def test_same_seed_same_bytes() -> None:
 
 def test_a_sample_is_nearly_as_good() -> None:
     instance = swaps(4000, 30)
-    everything = bound(instance, iterations=150)
+    all_items = bound(instance, iterations=150)
     sampled = bound(instance, iterations=150, sample=0.1)
     assert ideal(instance) < sampled
-    assert sampled == pytest.approx(everything, rel=0.02)
+    assert sampled == pytest.approx(all_items, rel=0.02)
 
 
-def test_ever_new_samples_come_closer_the_longer_they_are_drawn() -> None:
-    """A sample that stayed the same would be learnt by heart."""
+def test_new_samples_converge_to_the_bound_of_all_items() -> None:
+    """The ascent would overfit to a single sample."""
     instance = swaps(4000, 30)
     bounds = [bound(instance, iterations=count, sample=0.05) for count in (50, 150, 450)]
     assert bounds[0] < bounds[1] < bounds[2]
     assert bounds[2] == pytest.approx(bound(instance, iterations=450), rel=0.01)
 
 
-def test_a_target_that_samples_only_promise_is_climbed_to() -> None:
+def test_the_ascent_goes_on_to_a_target_that_samples_overestimate() -> None:
     instance = swaps(4000, 30)
     target = 1.2 * ideal(instance)
-    tuned = maximize_dual(instance, iterations=400, sample=0.1, incumbent_s=target)
-    assert tuned.certificate.bound_s >= target
-    assert tuned.termination == Termination()
+    outcome = maximize_dual(instance, iterations=400, sample=0.1, incumbent_s=target)
+    assert outcome.certificate.bound_s >= target
+    assert outcome.termination == Termination()
 
 
 def stop_after(calls: int) -> Progress:
@@ -179,13 +155,13 @@ def stop_after(calls: int) -> Progress:
 @pytest.mark.parametrize("sample", [None, 0.1])
 def test_interruption_keeps_the_best(calls: int, sample: float | None) -> None:
     instance = swaps(1500, 12)
-    tuned = maximize_dual(instance, sample=sample, progress=stop_after(calls))
-    assert tuned.termination == Termination("interrupted")
-    assert tuned.certificate.bound_s >= ideal(instance) * (1 - 1e-9)
-    assert check(instance.expanded(), instance.trace.rows, tuned.certificate.arrays()).ok
+    outcome = maximize_dual(instance, sample=sample, progress=stop_after(calls))
+    assert outcome.termination == Termination("interrupted")
+    assert outcome.certificate.bound_s >= ideal(instance) * (1 - 1e-9)
+    assert check(instance.expanded(), instance.trace.rows, outcome.certificate.arrays()).ok
 
 
-def test_interruption_while_tuning_proves_what_was_tuned() -> None:
+def test_interruption_evaluates_the_multipliers_so_far() -> None:
     def interrupt_once(done: float, total: float, note: str = "") -> None:
         if note.startswith("tuned") and done > 0.2 and not stopped:
             stopped.append(done)
@@ -193,13 +169,13 @@ def test_interruption_while_tuning_proves_what_was_tuned() -> None:
 
     stopped: list[float] = []
     instance = swaps(100, 12)
-    tuned = maximize_dual(instance, iterations=200, progress=interrupt_once)
-    assert tuned.termination == Termination("interrupted")
-    assert tuned.certificate.bound_s > 1.05 * ideal(instance)
+    outcome = maximize_dual(instance, iterations=200, progress=interrupt_once)
+    assert outcome.termination == Termination("interrupted")
+    assert outcome.certificate.bound_s > 1.05 * ideal(instance)
 
 
 @pytest.mark.parametrize("sample", [None, 0.1])
-def test_says_how_it_ended(sample: float | None) -> None:
+def test_termination(sample: float | None) -> None:
     instance = swaps(1500, 12)
     done = maximize_dual(instance, sample=sample, iterations=20)
     assert done.termination == Termination()
@@ -208,23 +184,13 @@ def test_says_how_it_ended(sample: float | None) -> None:
     assert late.certificate.bound_s <= done.certificate.bound_s
 
 
-@pytest.mark.parametrize(
-    "rules", [{}, {"migration": "prefetch", "copies": "exclusive"}, {"timing": "serial"}]
-)
-def test_multipliers_can_be_had_back_from_a_certificate(rules: dict[str, Any]) -> None:
-    instance = swaps(100, 12, **rules)
-    first = maximize_dual(instance, iterations=100).certificate
-    again = prove(instance, Multipliers(*recover_multipliers(instance, SlotMinorants.of(instance), first)))
-    assert again.bound_s == pytest.approx(first.bound_s, rel=1e-6)
-
-
 @pytest.mark.parametrize("sample", [None, 0.1])
-def test_goes_on_where_another_climb_ended(sample: float | None) -> None:
+def test_resumes_from_a_certificate(sample: float | None) -> None:
     instance = swaps(1500, 12)
     first = maximize_dual(instance, iterations=100, sample=sample).certificate
     second = maximize_dual(instance, iterations=100, sample=sample, resume=first).certificate
-    anew = maximize_dual(instance, iterations=100, sample=sample).certificate
-    assert second.bound_s > max(first.bound_s, anew.bound_s)
+    fresh = maximize_dual(instance, iterations=100, sample=sample).certificate
+    assert second.bound_s > max(first.bound_s, fresh.bound_s)
     assert check(instance.expanded(), instance.trace.rows, second.arrays()).ok
 
 
@@ -242,7 +208,7 @@ def test_stops_at_the_gap_and_at_the_limit() -> None:
     assert len(notes) <= instance.layers + 1
 
 
-def test_refuses_other_accountings_and_samples() -> None:
+def test_refuses_other_accountings_and_invalid_samples() -> None:
     instance = swaps(20, 3)
     with pytest.raises(UsageError, match="physical"):
         solve_dual(instance.with_rules(accounting="fang2025"))

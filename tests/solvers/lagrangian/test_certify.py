@@ -1,4 +1,4 @@
-"""The certify bound says how it came about, and loses nothing when interrupted."""
+"""The certified bound reports its termination, and keeps what an interrupted ascent found."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Best paths: the fast way between two tiers, the general one and both kernels agree; slopes are slopes."""
+"""Cheapest paths: two-tier and multi-tier paths and both kernels agree; the demand is a supergradient."""
 
 import dataclasses
 from typing import Any
@@ -23,19 +23,19 @@ TWO: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "granularity": 1}
 
 
 def lanes(instance: Instance) -> Lanes:
-    return Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
+    return Lanes.all_of(instance, slice(None))
 
 
-def any_prices(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Prices without ties; writes and unread moves never pay."""
+def random_prices(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Prices without ties, all at least 0, and capacity prices."""
     slots = instance.decode_steps * instance.layers
     prices = rng.random((3 * instance.tiers, instance.decode_steps, instance.layers))
     prices[: instance.tiers] *= 3
     return prices, 0.2 * rng.random((instance.tiers, 1 + slots))
 
 
-def both(instance: Instance, prices: Floats, capacity: Floats) -> None:
-    """Compare the general paths with the fast ones of both kernels."""
+def same_demand(instance: Instance, prices: Floats, capacity: Floats) -> None:
+    """Compare the multi-tier paths with the two-tier paths of both kernels."""
     if instance.inclusive:
         capacity[-1] = 0
     general: ItemSubproblem = MultiTierPaths(instance, lanes(instance))
@@ -57,18 +57,18 @@ def both(instance: Instance, prices: Floats, capacity: Floats) -> None:
 @pytest.mark.parametrize("initial", ["free", "prefill-first"])
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=8)
-def test_fast_paths_are_the_general_ones(migration: str, initial: str, seed: int) -> None:
+def test_two_tier_paths_are_the_multi_tier_ones(migration: str, initial: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **TWO, migration=migration, initial=initial)
-    both(instance, *any_prices(instance, rng))
+    same_demand(instance, *random_prices(instance, rng))
 
 
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
-def test_kernels_agree_on_the_general_paths(rules: dict[str, Any]) -> None:
+def test_kernels_agree_on_multi_tier_paths(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng([ord(letter) for letter in str(rules)])
     for _ in range(3):
         instance = tiny_instance(rng, **rules)
-        same_paths(instance, *any_prices(instance, rng))
+        same_paths(instance, *random_prices(instance, rng))
 
 
 def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
@@ -94,7 +94,7 @@ def test_kernels_agree_on_blocks_that_share_words(granularity: int) -> None:
     rules: dict[str, Any] = {"tiers": 3, "copies": "inclusive", "migration": "on-read", "initial": "free"}
     some = tiny_instance(rng, **rules, granularity=granularity)
     instance = Instance("blocks", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
-    same_paths(instance, *any_prices(instance, rng))
+    same_paths(instance, *random_prices(instance, rng))
 
 
 def test_words_of_tokens_that_are_all_born_late() -> None:
@@ -103,23 +103,23 @@ def test_words_of_tokens_that_are_all_born_late() -> None:
     some = tiny_instance(rng, **TWO, migration="prefetch", initial="free")
     llm = Llm("two layers", 2, 1, 0, 1.0)
     instance = Instance("late", some.memory, llm, some.rules, reads)
-    prices, capacity = any_prices(instance, rng)
-    both(instance, prices, capacity / 100)
+    prices, capacity = random_prices(instance, rng)
+    same_demand(instance, prices, capacity / 100)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
 @settings(max_examples=60)
-def test_slopes_are_above_the_value_everywhere(seed: int, rules: dict[str, Any]) -> None:
-    """The value is concave in the prices, and of degree one: it is its own slope times the prices."""
+def test_the_demand_is_a_supergradient(seed: int, rules: dict[str, Any]) -> None:
+    """The value is concave and positively homogeneous in the prices: it is the demand times the prices."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
     items = MultiTierPaths(instance, lanes(instance))
-    here = any_prices(instance, rng)
+    here = random_prices(instance, rng)
     value, demand = items.evaluate(*here)
     assert demand is not None
-    for prices, capacity in (here, *(any_prices(instance, rng) for _ in range(3))):
-        touched = float((demand.used * prices).sum() + (demand.held * capacity).sum())
-        assert items.evaluate(prices, capacity)[0] <= touched + 1e-9
+    for prices, capacity in (here, *(random_prices(instance, rng) for _ in range(3))):
+        linear = float((demand.used * prices).sum() + (demand.held * capacity).sum())
+        assert items.evaluate(prices, capacity)[0] <= linear + 1e-9
     assert value == pytest.approx(float((demand.used * here[0]).sum() + (demand.held * here[1]).sum()))
 
 
@@ -134,9 +134,9 @@ def sampled(granularity: int) -> Instance:
 
 @pytest.mark.parametrize("stride", [2, 3, 8])
 @pytest.mark.parametrize("granularity", [1, 3, 16])
-def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: int) -> None:
+def test_units_from_all_offsets_make_up_all_items(stride: int, granularity: int) -> None:
     instance = sampled(granularity)
-    prices, capacity = any_prices(instance, np.random.default_rng(stride))
+    prices, capacity = random_prices(instance, np.random.default_rng(stride))
     whole = MultiTierPaths(instance, lanes(instance)).evaluate(prices, capacity)[0]
     parts, taken = 0.0, []
     for offset in range(stride):
@@ -149,10 +149,10 @@ def test_groups_from_every_offset_make_up_the_whole(stride: int, granularity: in
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5, 7, 8, 20])
 @pytest.mark.parametrize("granularity", [1, 3, 16])
-def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
-    """Every unit has the same chance, whether the stride divides their number or not."""
+def test_samples_are_unbiased(stride: int, granularity: int) -> None:
+    """Every unit has the same probability, whether the stride divides their number or not."""
     instance = sampled(granularity)
-    prices, capacity = any_prices(instance, np.random.default_rng(stride))
+    prices, capacity = random_prices(instance, np.random.default_rng(stride))
     value, demand = MultiTierPaths(instance, lanes(instance)).evaluate(prices, capacity)
     assert demand is not None
     count = count_units(instance)
@@ -171,7 +171,7 @@ def test_samples_are_right_on_average(stride: int, granularity: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 7, 60, 100, 2**20 - 1])
 @pytest.mark.parametrize("copies", ["inclusive", "exclusive"])
-def test_blocks_of_any_size_take_no_more_room_than_the_trace(size: int, copies: str) -> None:
+def test_blocks_of_any_size_need_no_more_words_than_the_trace(size: int, copies: str) -> None:
     """They need not fill whole words, and may reach beyond the last token."""
     rng = np.random.default_rng(size)
     base = tiny_instance(rng, tiers=3, copies=copies, migration="prefetch", granularity=1)
@@ -184,7 +184,7 @@ def test_blocks_of_any_size_take_no_more_room_than_the_trace(size: int, copies: 
     instance = dataclasses.replace(base, workload=reads, memory=memory).with_rules(granularity=size)
     made = lanes(instance)
     assert made.rows.shape[-1] == instance.trace.words(0).shape[1]
-    prices, capacity = any_prices(instance, rng)
+    prices, capacity = random_prices(instance, rng)
     capacity[-1] = 0
     plain, compiled = (MultiTierPaths(instance, made, kernel) for kernel in ("numpy", "numba"))
     (value, demand), (found, used) = (each.evaluate(prices, capacity) for each in (plain, compiled))

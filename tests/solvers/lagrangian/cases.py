@@ -1,0 +1,31 @@
+"""Instances and bounds that the tests of the Lagrangian bound share."""
+
+from typing import Any
+
+from kvbound.checker import check
+from kvbound.instance import Instance, Rules
+from kvbound.llm.model import Llm
+from kvbound.memory import Memory, Tier
+from kvbound.solvers.lagrangian.bound import solve_dual
+from kvbound.workloads import RandomSwap
+
+
+def swaps(tokens: int, steps: int, link: float = 64e9, room: float = 0.5, **rules: Any) -> Instance:
+    """Random swaps on a slow link; tier 0 holds `room` times the tokens of the prompt."""
+    resources = {"fast": 4900e9, "down": link, "up": link, "bus": 500e9}
+    reads = RandomSwap(layers=2, prefill_tokens=tokens, decode_steps=steps, variation=0.2, seed=3)
+    fast = Tier("fast", room * 2 * tokens * 16384, ("fast",), ("fast",))
+    memory = Memory("slow link", resources, (fast, Tier("slow", None, ("down", "bus"), ("up", "bus"))))
+    llm = Llm("some", 2, 16384, 0, 0.27 * tokens * 16384)
+    return Instance("swaps", memory, llm, Rules(**rules), reads)
+
+
+def bound(instance: Instance, **options: Any) -> float:
+    """Return the bound of an instance, after the checker has confirmed it."""
+    found, certificate = solve_dual(instance, **options)
+    report = check(instance.expanded(), instance.trace.rows, certificate.arrays())
+    assert report.problems == ()
+    assert report.bound_s is not None
+    assert found.time_s == certificate.bound_s
+    assert certificate.bound_s <= report.bound_s <= certificate.bound_s * (1 + 1e-9)
+    return certificate.bound_s

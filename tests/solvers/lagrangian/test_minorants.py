@@ -1,0 +1,78 @@
+"""Slot minorants are never above the slot time, and as high as they can be."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns, schedule_traffic
+from kvbound.instance import Instance
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from tests.solvers.lagrangian.cases import swaps
+from tests.strategies import random_schedule, tiny_instance, tiny_instances
+
+Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return the counts (3K, steps, layers) and the slot times of a random schedule."""
+    traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
+    times = SlotCost.of(instance).times(traffic)
+    Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
+    return np.moveaxis(traffic / instance.item_bytes, -1, 0), times
+
+
+@given(tiny_instances(), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=100)
+def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts: bool) -> None:
+    used, times = counts_and_times(instance, np.random.default_rng(seed))
+    values = SlotMinorants.of(instance, integer_counts).at(used)
+    assert np.all(values <= times * (1 + 1e-12))
+
+
+@given(tiny_instances(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_the_highest_facet_is_the_slot_time_without_latencies(instance: Instance, seed: int) -> None:
+    if any(tier.latency for tier in instance.memory.tiers):
+        return
+    used, times = counts_and_times(instance, np.random.default_rng(seed))
+    assert SlotMinorants.of(instance, False).at(used).max(axis=0) == pytest.approx(times, rel=1e-12)
+
+
+def test_the_chord_is_above_the_facets_between_its_ends_and_meets_them_there() -> None:
+    instance = swaps(1500, 4)
+    minorants, reads = SlotMinorants.of(instance), instance.trace.past_counts()
+    values = []
+    for offset in (0.0, 0.5, 1.0):
+        used = np.zeros((3 * instance.tiers, *reads.shape))
+        used[minorants.tier] = minorants.breakpoints + offset
+        values.append(minorants.at(used))
+    for end in (values[0], values[2]):
+        assert end[-1] == pytest.approx(end[:-1].max(axis=0), rel=1e-12)
+    assert np.all(values[1][-1] >= values[1][:-1].max(axis=0) * (1 - 1e-12))
+    assert np.any(values[1][-1] > values[1][:-1].max(axis=0) * (1 + 1e-6))
+
+
+@given(tiny_instances(), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=50)
+def test_prices_of_counts_give_the_mixed_minorants(
+    instance: Instance, seed: int, integer_counts: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    minorants = SlotMinorants.of(instance, integer_counts)
+    weights, used = (
+        rng.random(minorants.alpha.shape),
+        rng.random((3 * instance.tiers, *minorants.chord.shape)),
+    )
+    priced = (weights * minorants.alpha).sum(axis=0) + (minorants.prices(weights) * used).sum(axis=0)
+    assert priced == pytest.approx((weights * minorants.at(used)).sum(axis=0))
+
+
+def test_parts_are_those_of_the_steps() -> None:
+    instance = tiny_instance(np.random.default_rng(0), tiers=2)
+    minorants = SlotMinorants.of(instance)
+    weights = np.random.default_rng(0).random(minorants.alpha.shape)
+    parts = [slice(0, 1), slice(1, None)]
+    prices = [minorants.part(steps).prices(weights[:, steps]) for steps in parts]
+    assert np.array_equal(np.concatenate(prices, axis=1), minorants.prices(weights))
