@@ -2,8 +2,9 @@
 
 Items and slots are coupled only by counts. A certificate puts integer prices on the counts and on capacity,
 which separates items and slots, and bounds each slot's time by a weighted sum of its resources' times. By
-weak duality any such numbers prove some bound; `kvbound.checker` recomputes it in integers. The equations
-stand in docs/methods.md, "Rounding to a certificate".
+weak duality any such numbers prove some bound; `kvbound.checker` recomputes it in integers.
+
+Equations: "Rounding to a certificate" in docs/methods.md.
 """
 
 from __future__ import annotations

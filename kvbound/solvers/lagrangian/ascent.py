@@ -1,6 +1,6 @@
 """First-order ascent of the dual function, on all items or on a new sample of them in every step.
 
-The equations stand in docs/methods.md, "Slot minorants".
+Equations: "The dual function" and "The ascent" in docs/methods.md.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Prices on the counts that couple items and slots, and on capacity, separate the two: the cheapest path of an
 item over the tiers, and the least time of a slot minus the prices paid to it. The prices are convex
 combinations of slot minorants (`minorants`), improved by first-order ascent (`ascent`), and evaluated on all
-items; rounded to integers they are a certificate (`rounding`). The equations stand in docs/methods.md,
-"Slot minorants" and "Rounding to a certificate".
+items; rounded to integers they are a certificate (`rounding`).
+
+Equations: "Lagrangian bound" in docs/methods.md.
 """
 
 from __future__ import annotations

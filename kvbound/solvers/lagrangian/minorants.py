@@ -1,8 +1,10 @@
 """Slot minorants: affine functions of a slot's counts that its time is never below.
 
-A minorant says T >= alpha + beta . counts. Each facet of the slot cost is one; so is the chord of the time
-between two consecutive numbers of reads at the slowest tier, since these numbers are integers. The dual's
-prices are convex combinations of them. The equations stand in docs/methods.md, "Slot minorants".
+A minorant says T >= alpha + beta . counts. Each facet of the slot cost is one; so is, between two tiers, the
+chord of the time between two consecutive numbers of reads at the slowest tier, since these numbers are
+integers. With more tiers the chord only guides the ascent. The dual's prices are convex combinations of them.
+
+Equations: "Minorants of a slot" in docs/methods.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A block's states are the tiers. Dynamic programming from the last step to the first finds its cheapest path,
 for all blocks at once; a forward pass then follows the paths and counts their traffic.
+
+Equations: "Shortest paths" in docs/methods.md.
 """
 
 from __future__ import annotations

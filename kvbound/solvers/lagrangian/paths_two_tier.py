@@ -3,6 +3,8 @@
 The dynamic program of an item needs one number, its cost from tier 0 minus its cost from tier 1, carried from
 the last step to the first. Items are lanes, 64 to a word of the packed reads; a forward pass over whole words
 then counts the traffic of the cheapest paths.
+
+Equations: "Shortest paths" in docs/methods.md.
 """
 
 from __future__ import annotations

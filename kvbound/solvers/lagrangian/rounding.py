@@ -1,6 +1,6 @@
 """From multipliers to a certificate: integers in a fixed unit of time, and the bound that they prove.
 
-The equations stand in docs/methods.md, "Rounding to a certificate".
+Equations: "Rounding to a certificate" in docs/methods.md.
 """
 
 from __future__ import annotations

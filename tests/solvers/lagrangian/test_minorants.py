@@ -27,7 +27,10 @@ def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floa
 @settings(max_examples=100)
 def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts: bool) -> None:
     used, times = counts_and_times(instance, np.random.default_rng(seed))
-    values = SlotMinorants.of(instance, integer_counts).at(used)
+    minorants = SlotMinorants.of(instance, integer_counts)
+    values = minorants.at(used)
+    if instance.tiers > 2:  # the chord then only guides the ascent
+        values = values[: len(minorants.beta)]
     assert np.all(values <= times * (1 + 1e-12))
 
 
