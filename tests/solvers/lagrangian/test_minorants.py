@@ -57,6 +57,22 @@ def test_the_chord_is_above_the_facets_between_its_ends_and_meets_them_there() -
     assert np.any(values[1][-1] > values[1][:-1].max(axis=0) * (1 + 1e-6))
 
 
+@given(tiny_instances(tiers=2))
+@settings(max_examples=100)
+def test_the_facets_at_the_ends_of_the_chord_are_the_highest_beyond_them(instance: Instance) -> None:
+    minorants = SlotMinorants.of(instance, False)
+    for end, side, facet in zip((0, 1), (-1, 1), minorants.ends, strict=True):
+        reads = (minorants.breakpoints + end).astype(float)
+        at_end, beyond = (
+            minorants.alpha + minorants.beta[:, minorants.tier, None, None] * (reads + side * distance)
+            for distance in (0.0, 1.0)
+        )
+        active = at_end >= at_end.max(axis=0) * (1 - 1e-12)
+        highest = np.where(active, beyond, -np.inf).max(axis=0)
+        assert np.take_along_axis(at_end, facet[None], 0)[0] == pytest.approx(at_end.max(axis=0), rel=1e-12)
+        assert np.take_along_axis(beyond, facet[None], 0)[0] == pytest.approx(highest, rel=1e-9)
+
+
 @given(tiny_instances(), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=50)
 def test_prices_of_counts_give_the_mixed_minorants(
