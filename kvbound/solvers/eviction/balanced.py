@@ -51,7 +51,7 @@ def supports(instance: Instance) -> bool:
     return supports_two_tier_bits(instance) and instance.rules.migration is not Migration.NONE
 
 
-def keeps_up(instance: Instance) -> bool:
+def serves_new_reads(instance: Instance) -> bool:
     """Whether tier 1 can serve what steps read anew while tier 0 is busy with the rest, in the first layer.
 
     Elsewhere more has to be brought in, and what the rule leaves out, the writes, matters most.
@@ -62,7 +62,7 @@ def keeps_up(instance: Instance) -> bool:
     return bool(new <= free[1 : len(rows), 0].sum())
 
 
-def plays(instance: Instance, progress: Progress) -> Generator[TwoTierSchedule, None, None]:
+def schedules(instance: Instance, progress: Progress) -> Generator[TwoTierSchedule, None, None]:
     """Simulate the instance again and again, each time knowing the last time's writes better."""
     passes, reads = _PASSES[instance.rules.migration], instance.trace.past_counts()
     turned, writes = transposed_reads(instance), np.zeros(reads.shape)

@@ -60,7 +60,7 @@ _LEARN = 0.5, 1.0
 """Shares of these moves that stay in the multipliers, ten times a sweep."""
 
 
-class Answer(NamedTuple):
+class BestResponses(NamedTuple):
     """What came of it."""
 
     state: _Answers | None
@@ -81,7 +81,7 @@ def supports(instance: Instance) -> bool:
     return kept and instance.rules.migration is not Migration.NONE
 
 
-def respond(
+def best_responses(
     instance: Instance,
     multipliers: Multipliers,
     *,
@@ -91,7 +91,7 @@ def respond(
     sweeps: int | None = None,
     end: float = math.inf,
     progress: Progress = silent,
-) -> Answer:
+) -> BestResponses:
     """Make a schedule from the dual's multipliers; see `supports`.
 
     Parameters
@@ -103,7 +103,7 @@ def respond(
 
     Returns
     -------
-    Answer
+    BestResponses
         With multipliers that have learnt from the loads, often better ones.
     """
     generator, chosen = np.random.default_rng(seed), pick(kernel)
@@ -132,7 +132,7 @@ def respond(
                 progress(step + 1, steps, "items answer prices")
         except KeyboardInterrupt:
             ended = Termination("interrupted")
-    return Answer(state if state.share == 1 else None, prices.multipliers(), ended)
+    return BestResponses(state if state.share == 1 else None, prices.multipliers(), ended)
 
 
 class _State(Protocol):

@@ -31,7 +31,7 @@ from kvbound.result import Bound, BoundStatus, Result, Status, Termination, iden
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.background import Job, beside
-from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.incumbent import CostedPlacement, Incumbent, evaluate_placement, placement_fields
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
@@ -193,7 +193,7 @@ def _answered(
     multipliers, ended, fitting = tuned.multipliers, Termination(), None
     try:
         for number, sweeps in enumerate(rounds):
-            answer = answers.respond(
+            answer = answers.best_responses(
                 instance, multipliers, seed=seed + number, sweeps=sweeps, end=end, progress=progress, **how
             )
             multipliers, ended = answer.multipliers, answer.termination
@@ -211,7 +211,7 @@ def _answered(
     return proof, ended, fitting
 
 
-def _settle(best: Incumbent, answer: answers.Answer, progress: Progress) -> None:
+def _settle(best: Incumbent, answer: answers.BestResponses, progress: Progress) -> None:
     schedule = answer.schedule(progress)
     if schedule is not None:
         best.take(evaluate_placement(best.instance, schedule))
@@ -240,8 +240,8 @@ def _eviction(best: Incumbent) -> Job | None:
     if not (
         exceeds_event_limit(instance)
         and on_read
-        and balance.supports(instance)
-        and balance.keeps_up(instance)
+        and balanced.supports(instance)
+        and balanced.serves_new_reads(instance)
     ):
         return None
     return lambda report: best.take(_balanced(instance, report))
@@ -262,14 +262,14 @@ def _candidates(
             assert result.measures is not None
             assert result.schedule is not None
             yield result.measures, result.schedule
-    if balance.supports(instance) and not exceeds_event_limit(instance):
+    if balanced.supports(instance) and not exceeds_event_limit(instance):
         yield _balanced(instance, progress)
 
 
 def _balanced(instance: Instance, progress: Progress) -> CostedPlacement:
     """Return the best of the balanced plays, or the first where each takes minutes."""
     cost = SlotCost.of(instance)
-    with closing(balance.plays(instance, progress)) as plays:  # it holds all reads by token
+    with closing(balanced.schedules(instance, progress)) as plays:  # it holds all reads by token
         some = islice(plays, 1 if exceeds_event_limit(instance) else None)
         best = min(some, key=lambda play: float(cost.times(play.traffic(instance).traffic).sum()))
     return evaluate_placement(instance, best)

@@ -57,7 +57,7 @@ def total(instance: Instance, play: TwoTierSchedule) -> float:
 
 def examine(instance: Instance) -> list[float]:
     times = []
-    for play in balanced.plays(instance, silent):
+    for play in balanced.schedules(instance, silent):
         schedule = play.residency.schedule()
         arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays)
@@ -92,9 +92,9 @@ def test_on_real_reads(name: str) -> None:
 @settings(max_examples=25, deadline=None)
 def test_with_and_without_numba(plain: ModuleType, instance: Instance) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        compiled = list(balanced.plays(instance, silent))
+        compiled = list(balanced.schedules(instance, silent))
         patch.setattr(balanced, "kernels", plain)
-        slow = list(balanced.plays(instance, silent))
+        slow = list(balanced.schedules(instance, silent))
     for one, other in zip(compiled, slow, strict=True):
         assert np.array_equal(one.counts, other.counts)
         assert np.array_equal(one.start, other.start)
@@ -180,7 +180,7 @@ def test_no_schedule_has_fewer_misses_where_none_is_free(layers: int) -> None:
     )
     memory = Memory("crawling link", {"fast": 4900e9, "link": 1e6}, tiers)
     instance = Instance("no free miss", memory, Llm("some", layers, 16384, 0, 1e6), Rules(), reads)
-    play = next(balanced.plays(instance, silent))
+    play = next(balanced.schedules(instance, silent))
     assert free_misses(instance, np.zeros((instance.decode_steps, layers))).max() == 0
     misses = instance.trace.past_counts().sum() - play.counts[..., HITS].sum()
     assert misses == fewest_misses(instance)
@@ -190,6 +190,6 @@ def test_what_no_slot_needs_stays_while_there_is_room() -> None:
     """With room to spare, who leaves and comes back is written for nothing."""
     cell = Cell("actual-like").instance(Scale("small", tokens=64, layers=16, time_limit=0.0))
     instance = cell.with_rules(accounting="physical")
-    play = next(balanced.plays(instance, silent))
+    play = next(balanced.schedules(instance, silent))
     assert total(instance, play) < 1.02 * ideal(instance)
     assert play.counts[..., UP].mean() < 0.1 * play.counts[..., HITS].mean()

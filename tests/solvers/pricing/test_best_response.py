@@ -22,14 +22,14 @@ from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Termination
 from kvbound.schedule import Schedule
-from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing import best_response, repair
 from kvbound.solvers.pricing import solve as pricing
-from kvbound.solvers.pricing.best_response import _onto_simplex, respond
+from kvbound.solvers.pricing.best_response import _onto_simplex, best_responses
 from kvbound.solvers.pricing.response_bits import Bits
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
@@ -55,7 +55,7 @@ def anything(instance: Instance, seed: int) -> Multipliers:
 @given(simple(), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int) -> None:
-    play = respond(instance, anything(instance, seed), seed=seed).schedule()
+    play = best_responses(instance, anything(instance, seed), seed=seed).schedule()
     assert isinstance(play, TwoTierSchedule)
     measures = evaluate_traffic(instance, play.traffic(instance))
     bits = play.residency.arrays(instance.sha256)
@@ -88,7 +88,9 @@ def test_same_bits_whatever_runs(
     instance, multipliers = tight
     monkeypatch.setattr(best_response, "SWEEPS", 1)
     monkeypatch.setattr(best_response, "_WORTH", 0)  # threads for the smallest, too
-    one, other = (respond(instance, multipliers, seed=3, **chosen).schedule() for chosen in ({}, options))
+    one, other = (
+        best_responses(instance, multipliers, seed=3, **chosen).schedule() for chosen in ({}, options)
+    )
     assert isinstance(one, TwoTierSchedule)
     assert isinstance(other, TwoTierSchedule)
     for layer in range(instance.layers):
@@ -103,15 +105,15 @@ def test_closer_to_the_bound_than_balanced_eviction(variation: str, most: float)
     tuned = maximize_dual(instance, time_limit=math.inf, iterations=500)
     assert tuned.multipliers is not None
     bound = tuned.certificate.bound_s
-    balanced = min(cost(instance, play) for play in balance.plays(instance, silent))
-    answer = cost(instance, respond(instance, tuned.multipliers).schedule())
+    evicted = min(cost(instance, each) for each in balanced.schedules(instance, silent))
+    answer = cost(instance, best_responses(instance, tuned.multipliers).schedule())
     assert bound <= answer
-    assert answer - bound < most * (balanced - bound)
+    assert answer - bound < most * (evicted - bound)
 
 
 def test_no_schedule_where_time_runs_out(tight: tuple[Instance, Multipliers]) -> None:
     instance, multipliers = tight
-    answer = respond(instance, multipliers, end=time.perf_counter())
+    answer = best_responses(instance, multipliers, end=time.perf_counter())
     assert answer.schedule() is None
     assert answer.termination == Termination("limit", "time")
 
@@ -127,7 +129,7 @@ def test_an_interrupt_keeps_what_everybody_has_answered(tight: tuple[Instance, M
         return interrupt
 
     for share, everybody in ((0.0, False), (0.5, True)):
-        answer = respond(instance, multipliers, progress=at(share))
+        answer = best_responses(instance, multipliers, progress=at(share))
         assert answer.termination == Termination("interrupted")
         assert (answer.schedule() is not None) == everybody
 
@@ -137,7 +139,7 @@ def test_multipliers_learn(tight: tuple[Instance, Multipliers]) -> None:
     instance, _ = tight
     poor = maximize_dual(instance, time_limit=math.inf, iterations=60)
     assert poor.multipliers is not None
-    answer = respond(instance, poor.multipliers)
+    answer = best_responses(instance, poor.multipliers)
     learnt = prove(instance, answer.multipliers)
     assert check(instance.expanded(), instance.trace.rows, learnt.arrays()).ok
     assert poor.certificate.bound_s < learnt.bound_s <= cost(instance, answer.schedule())
@@ -186,10 +188,10 @@ def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPa
     tuned = maximize_dual(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
     # more sweeps leave nothing to give up here
-    times = {"fit": cost(instance, respond(instance, tuned.multipliers, sweeps=3).schedule())}
+    times = {"fit": cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())}
     for name in ("_fill", "_release"):
         monkeypatch.setattr(repair, name, lambda *_: None)
-        times[name] = cost(instance, respond(instance, tuned.multipliers, sweeps=3).schedule())
+        times[name] = cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())
     assert times["fit"] < times["_fill"] < times["_release"]
 
 
@@ -311,4 +313,4 @@ def test_pricing_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = case.with_rules(accounting="physical")
     result = kv.solve(instance, "pricing", time_limit=600)
     assert result.time_s is not None
-    assert result.time_s < 0.998 * min(cost(instance, play) for play in balance.plays(instance, silent))
+    assert result.time_s < 0.998 * min(cost(instance, play) for play in balanced.schedules(instance, silent))

@@ -53,7 +53,7 @@ def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
 def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, dear: bool) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    found = answers.respond(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
+    found = answers.best_responses(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
     assert isinstance(found, Schedule)
     assert rejected(instance, found) == ()
 
@@ -96,7 +96,7 @@ def high() -> tuple[Instance, Multipliers, float]:
 
 def test_close_to_the_bound_where_policies_are_not(high: tuple[Instance, Multipliers, float]) -> None:
     instance, multipliers, bound_s = high
-    answer = answers.respond(instance, multipliers)
+    answer = answers.best_responses(instance, multipliers)
     schedule = answer.schedule()
     assert isinstance(schedule, Schedule)
     assert rejected(instance, schedule) == ()
@@ -115,7 +115,7 @@ def test_same_schedule_whatever_runs(options: dict[str, Any], monkeypatch: pytes
     multipliers = anything(instance, np.random.default_rng(0), dear=True)
     files = []
     for chosen in ({}, options):
-        found = answers.respond(instance, multipliers, **chosen).schedule()
+        found = answers.best_responses(instance, multipliers, **chosen).schedule()
         assert isinstance(found, Schedule)
         files.append(file_arrays(found, instance_sha256="", decode_steps=instance.decode_steps))
     for one, other in zip(files[0].values(), files[1].values(), strict=True):
