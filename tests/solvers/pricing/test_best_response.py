@@ -29,8 +29,9 @@ from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing import best_response, repair
 from kvbound.solvers.pricing import solve as pricing
-from kvbound.solvers.pricing.best_response import _onto_simplex, best_responses
-from kvbound.solvers.pricing.response_bits import Bits
+from kvbound.solvers.pricing.best_response import best_responses
+from kvbound.solvers.pricing.prices import Prices, project_onto_simplex
+from kvbound.solvers.pricing.response_bits import BitResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.plain import without_numba
@@ -87,7 +88,7 @@ def test_same_bits_whatever_runs(
 ) -> None:
     instance, multipliers = tight
     monkeypatch.setattr(best_response, "SWEEPS", 1)
-    monkeypatch.setattr(best_response, "_WORTH", 0)  # threads for the smallest, too
+    monkeypatch.setattr(best_response, "THREADED_FROM", 0)  # threads for the smallest, too
     one, other = (
         best_responses(instance, multipliers, seed=3, **chosen).schedule() for chosen in ({}, options)
     )
@@ -159,7 +160,7 @@ def test_made_to_fit(instance: Instance, seed: int) -> None:
     inside = np.zeros((layers, 64), np.bool_)
     inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
     start = inside.copy()
-    repair.fit(instance, inside, after, rng.integers(0, 2, (steps, layers)))
+    repair.repair(instance, inside, after, rng.integers(0, 2, (steps, layers)))
     bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
     assert not np.any(bits > words)
     held = bits.sum(axis=2, dtype=np.int64).T
@@ -188,11 +189,11 @@ def test_makes_the_most_of_its_room(migration: str, monkeypatch: pytest.MonkeyPa
     tuned = maximize_dual(instance, time_limit=math.inf, iterations=300)
     assert tuned.multipliers is not None
     # more sweeps leave nothing to give up here
-    times = {"fit": cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())}
-    for name in ("_fill", "_release"):
+    times = {"repair": cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())}
+    for name in ("extend_stays", "give_up_hits"):
         monkeypatch.setattr(repair, name, lambda *_: None)
         times[name] = cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())
-    assert times["fit"] < times["_fill"] < times["_release"]
+    assert times["repair"] < times["extend_stays"] < times["give_up_hits"]
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +213,7 @@ def test_made_to_fit_the_same_without_numba(plain: ModuleType, instance: Instanc
     results = []
     for module in (repair, plain):
         parts = inside.copy(), after.copy(), np.ones(shape[::-1], np.int64)
-        module.fit(instance, *parts)
+        module.repair(instance, *parts)
         results.append(parts)
     for one, other in zip(*results, strict=True):
         assert np.array_equal(one, other)
@@ -226,11 +227,8 @@ def test_compiled_prices_agree(instance: Instance, seed: int) -> None:
     rows = SlotMinorants.of(instance)
     weights = rng.dirichlet(np.ones(len(rows.alpha)), shape).transpose(2, 0, 1)
     multipliers = Multipliers(weights.copy(), np.zeros((instance.tiers, 1 + instance.slots)))
-    state = _Loads(instance, rng)
-    plain, compiled = (
-        best_response._Prices(instance, multipliers, kernel, map).around(state)
-        for kernel in ("numpy", "numba")
-    )
+    loads = _Loads(instance, rng)
+    plain, compiled = (Prices(instance, multipliers, kernel, map).at(loads) for kernel in ("numpy", "numba"))
     for one, other in zip(plain, compiled, strict=True):
         assert other == pytest.approx(one, rel=1e-12, abs=1e-12 * np.abs(one).max())
 
@@ -256,7 +254,7 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
     """The same answers taken up by the same lanes leave the same bits and counts, and these agree."""
     pytest.importorskip("numba")
     stride = min(3, count_units(instance))
-    both = [Bits.of(instance, stride, kernel, 2) for kernel in ("numpy", "numba")]
+    both = [BitResponses.empty(instance, stride, kernel, 2) for kernel in ("numpy", "numba")]
     for number in range(3 * stride):
         multipliers = anything(instance, seed + number)
         prices = SlotMinorants.of(instance).prices(multipliers.weights)
@@ -265,13 +263,14 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
             rng = np.random.default_rng(number)
             choose = None if number < stride else lambda shape, rng=rng: rng.random(shape) < 0.5
             lanes = Lanes.of(instance, slice(None), offsets, stride)
-            state.answer(lanes, prices, multipliers.capacity, choose)
+            state.update(lanes, prices, multipliers.capacity, choose)
     plain, compiled = both
     for name in ("inside", "after", "counts", "start", "reads"):
         assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
-    rows, width = compiled._by_step(), count_units(instance)
-    inside = compiled.inside.reshape(instance.layers, -1)[:, : 64 * width]
-    counted = TwoTierSchedule.of(instance, inside, lambda layer: rows[layer, :, :width]).counts
+    (inside, after), width = compiled.bits(), count_units(instance)
+    counted = TwoTierSchedule.of(
+        instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width]
+    ).counts
     assert np.array_equal(compiled.counts, counted)
 
 
@@ -279,25 +278,25 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
 def test_projected_onto_weights(rows: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(rows, 5, 3))
-    found = _onto_simplex(points)
+    found = project_onto_simplex(points)
     assert np.all(found >= 0)
     assert found.sum(axis=0) == pytest.approx(np.ones((5, 3)))
     other = rng.dirichlet(np.ones(rows), (5, 3)).transpose(2, 0, 1)
     # the projection sees the whole simplex at an obtuse angle
     assert np.all(((points - found) * (other - found)).sum(axis=0) <= 1e-12)
-    assert _onto_simplex(found) == pytest.approx(found, abs=1e-12)
+    assert project_onto_simplex(found) == pytest.approx(found, abs=1e-12)
 
 
 def test_more_rounds_are_no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other luck, and multipliers that learnt: the best one counts, one that is good enough ends it."""
     monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=100))
-    monkeypatch.setattr(pricing, "_PROGRAM", 0)
-    monkeypatch.setattr(pricing, "_candidates", lambda *_: iter(()))
+    monkeypatch.setattr(pricing, "MOST_COLUMNS", 0)
+    monkeypatch.setattr(pricing, "candidates", lambda *_: iter(()))
     monkeypatch.setattr(best_response, "SWEEPS", 1)
     instance = Cell(hbm=25, link=64).instance(Scale("small", 64, 32, 0.0)).with_rules(accounting="physical")
     times = []
     for rounds, gap in ((1, 0.0), (3, 0.0), (3, 0.5)):
-        monkeypatch.setattr(pricing, "_ROUNDS", rounds)
+        monkeypatch.setattr(pricing, "ROUNDS", rounds)
         found = kv.solve(instance, "pricing", time_limit=600, gap=gap).time_s
         assert found is not None
         times.append(found)
@@ -307,8 +306,8 @@ def test_more_rounds_are_no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pricing_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=300))
-    monkeypatch.setattr(pricing, "_PROGRAM", 0)
-    monkeypatch.setattr(pricing, "_ROUNDS", 1)
+    monkeypatch.setattr(pricing, "MOST_COLUMNS", 0)
+    monkeypatch.setattr(pricing, "ROUNDS", 1)
     case = Cell("actual-like").instance(Scale("small", 32, 16, 0.0))
     instance = case.with_rules(accounting="physical")
     result = kv.solve(instance, "pricing", time_limit=600)

@@ -19,8 +19,8 @@ from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.pricing import best_response as answers
-from kvbound.solvers.pricing.response_tiers import Tiers
+from kvbound.solvers.pricing import best_response
+from kvbound.solvers.pricing.response_tiers import TierResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.strategies import rule_combinations, tiny_instance
@@ -53,7 +53,7 @@ def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
 def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, dear: bool) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    found = answers.best_responses(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
+    found = best_response.best_responses(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
     assert isinstance(found, Schedule)
     assert rejected(instance, found) == ()
 
@@ -64,7 +64,7 @@ def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int) -> None:
     """Counts that change with every answer are those of the whole plan, counted at once."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    state = Tiers.of(instance, 1, "numba", 1)
+    state = TierResponses.empty(instance, 1, "numba", 1)
     lanes = Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
 
     def some(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -73,8 +73,8 @@ def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int) -> None:
     shape = 3 * instance.tiers, instance.decode_steps, instance.layers
     for choose in (None, some, some):
         prices = rng.random(shape), rng.random((instance.tiers, 1 + instance.slots))
-        state.answer(lanes, *prices, choose)
-    again = Tiers.of(instance, 1, "numpy", 1)
+        state.update(lanes, *prices, choose)
+    again = TierResponses.empty(instance, 1, "numpy", 1)
     again._count(lanes, state.first, state.plan, 1)
     for name in ("counts", "after", "start"):
         assert np.array_equal(getattr(state, name), getattr(again, name))
@@ -96,7 +96,7 @@ def high() -> tuple[Instance, Multipliers, float]:
 
 def test_close_to_the_bound_where_policies_are_not(high: tuple[Instance, Multipliers, float]) -> None:
     instance, multipliers, bound_s = high
-    answer = answers.best_responses(instance, multipliers)
+    answer = best_response.best_responses(instance, multipliers)
     schedule = answer.schedule()
     assert isinstance(schedule, Schedule)
     assert rejected(instance, schedule) == ()
@@ -110,12 +110,12 @@ def test_close_to_the_bound_where_policies_are_not(high: tuple[Instance, Multipl
 
 @pytest.mark.parametrize("options", [{"threads": 2}, {"kernel": "numpy"}])
 def test_same_schedule_whatever_runs(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "SWEEPS", 1)
+    monkeypatch.setattr(best_response, "SWEEPS", 1)
     instance = Cell(block=16).instance(Scale("small", 32, 32, 0.0)).with_rules(accounting="physical")
     multipliers = anything(instance, np.random.default_rng(0), dear=True)
     files = []
     for chosen in ({}, options):
-        found = answers.best_responses(instance, multipliers, **chosen).schedule()
+        found = best_response.best_responses(instance, multipliers, **chosen).schedule()
         assert isinstance(found, Schedule)
         files.append(file_arrays(found, instance_sha256="", decode_steps=instance.decode_steps))
     for one, other in zip(files[0].values(), files[1].values(), strict=True):
@@ -124,8 +124,8 @@ def test_same_schedule_whatever_runs(options: dict[str, Any], monkeypatch: pytes
 
 def test_not_where_nothing_moves_or_the_plan_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = exclusive()
-    assert answers.supports(instance)
-    assert not answers.supports(instance.with_rules(migration="none"))
-    monkeypatch.setattr(answers, "_MOST", 1e3)
-    assert not answers.supports(instance)
-    assert answers.supports(instance.with_rules(copies="inclusive"))
+    assert best_response.supports(instance)
+    assert not best_response.supports(instance.with_rules(migration="none"))
+    monkeypatch.setattr(best_response, "MOST_BYTES", 1e3)
+    assert not best_response.supports(instance)
+    assert best_response.supports(instance.with_rules(copies="inclusive"))

@@ -22,6 +22,7 @@ from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
+from kvbound.solvers.pricing import candidates
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
@@ -134,7 +135,7 @@ def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             ended.set()
 
     monkeypatch.setattr("kvbound.residency.MOST", 0)
-    monkeypatch.setattr(pricing, "_balanced", play)
+    monkeypatch.setattr(candidates, "balanced_eviction", play)
     return ended
 
 
