@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import power
-
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.solvers.lagrangian.ascent import Multipliers
