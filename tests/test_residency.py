@@ -17,7 +17,7 @@ from kvbound.errors import InputError
 from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.residency import Residency, read_start
-from kvbound.solvers.eviction.balanced import plays
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.warm_start import examine
 
 
@@ -28,7 +28,7 @@ def instance() -> Instance:
 
 @pytest.fixture
 def arrays(instance: Instance) -> dict[str, Any]:
-    return dict(next(plays(instance, silent)).residency.arrays(instance.sha256))
+    return dict(next(balanced.schedules(instance, silent)).residency.arrays(instance.sha256))
 
 
 def _read(instance: Instance, arrays: dict[str, Any], folder: Path) -> Any:

@@ -14,35 +14,36 @@ Job: TypeAlias = Callable[[Progress], None]
 
 
 @contextmanager
-def beside(job: Job | None, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Run a job in a thread beside the block, and yield what waits for it.
+def in_background(job: Job | None, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Run a job in a thread beside the block, and yield a function that waits for it.
 
-    It ends with the block, finished or not: its progress, heard while somebody waits, stops it.
+    The job reports progress only while the block waits for it. It ends with the block at the latest: its next
+    report of progress then raises an exception in its thread.
     """
     if job is None:
         yield lambda: None
         return
-    over = Event()
-    told: Progress = silent
+    stopped = Event()
+    forward: Progress = silent
 
     def report(done: float, total: float, note: str = "") -> None:
-        if over.is_set():
+        if stopped.is_set():
             raise _StoppedError
-        told(done, total, note)
+        forward(done, total, note)
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(job, report)
 
-        def finish() -> None:
-            nonlocal told
-            told = progress
+        def wait() -> None:
+            nonlocal forward
+            forward = progress
             running.result()
 
         try:
-            yield finish
+            yield wait
         finally:
-            over.set()
+            stopped.set()
 
 
 class _StoppedError(Exception):
-    """Nobody waits for it any more."""
+    """The block has ended without the job."""

@@ -16,6 +16,8 @@ from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers.warm_start import without_prefetch
 
+CostedPlacement: TypeAlias = tuple[Measures, Schedule | Residency]
+
 
 @dataclass(eq=False)
 class Incumbent:
@@ -23,75 +25,72 @@ class Incumbent:
 
     Attributes
     ----------
-    fewer
-        Under prefetch, that of the same instance without it, whose schedules are easier to find and valid
-        here too; `settle` takes them over.
+    without_prefetch
+        Under prefetch, the incumbent of the same instance without it: its schedules are easier to find, and
+        valid here too. `adopt` takes them over.
     rejected
-        How many of the solver's answers were rejected.
+        Number of solutions of the MIP solver that its own columns do not confirm.
     """
 
     instance: Instance
-    fewer: Incumbent | None = None
+    without_prefetch: Incumbent | None = None
     measures: Measures | None = None
     schedule: Schedule | Residency | None = None
     rejected: int = 0
 
     @classmethod
     def of(cls, instance: Instance) -> Incumbent:
-        """Begin with no schedule."""
-        plain = without_prefetch(instance)
-        return cls(instance, None if plain is None else cls(plain))
+        """Return an incumbent without a schedule."""
+        restricted = without_prefetch(instance)
+        return cls(instance, None if restricted is None else cls(restricted))
 
-    def take(self, found: CostedPlacement) -> None:
-        """Keep what is faster."""
-        if self.measures is None or found[0].time_s < self.measures.time_s:
-            self.measures, self.schedule = found
+    def update(self, candidate: CostedPlacement) -> None:
+        """Keep a candidate if it is faster."""
+        if self.measures is None or candidate[0].time_s < self.measures.time_s:
+            self.measures, self.schedule = candidate
 
-    def take_all(self, candidates: Iterable[CostedPlacement]) -> None:
-        """Keep the fastest."""
-        for found in candidates:
-            self.take(found)
+    def update_all(self, candidates: Iterable[CostedPlacement]) -> None:
+        """Keep the fastest candidate if it is faster."""
+        for candidate in candidates:
+            self.update(candidate)
 
-    def settle(self) -> None:
-        """Take over what was found under fewer rules."""
-        other = self.fewer
+    def adopt(self) -> None:
+        """Take over what was found without prefetch."""
+        other = self.without_prefetch
         if other is None:
             return
         if other.measures is not None and other.schedule is not None:
-            self.take((other.measures, other.schedule))
+            self.update((other.measures, other.schedule))
         self.rejected, other.rejected = self.rejected + other.rejected, 0
 
     def within(self, gap: float, bound_s: float | None) -> bool:
-        """Whether it is good enough."""
+        """Return whether there is a schedule within a relative gap of a time lower bound."""
         if self.measures is None:
             return False
         return self.measures.time_s - (bound_s or 0.0) <= gap * self.measures.time_s
 
 
-CostedPlacement: TypeAlias = tuple[Measures, Schedule | Residency]
-
-
-def evaluate_placement(instance: Instance, play: TwoTierSchedule | Schedule) -> CostedPlacement:
-    """Cost a schedule; a play that is too large to be kept as events is checked at once.
+def evaluate_placement(instance: Instance, schedule: TwoTierSchedule | Schedule) -> CostedPlacement:
+    """Cost a schedule; one that is too large to be kept as events is checked as well.
 
     Raises
     ------
     KvboundError
         The checker rejects it: a defect.
     """
-    if isinstance(play, Schedule):
-        return evaluate(instance, play), play
-    if not exceeds_event_limit(instance):
-        schedule = play.residency.schedule()
+    if isinstance(schedule, Schedule):
         return evaluate(instance, schedule), schedule
-    measures = evaluate_traffic(instance, play.traffic(instance))
-    arrays = play.residency.arrays(instance.sha256)
+    if not exceeds_event_limit(instance):
+        events = schedule.residency.schedule()
+        return evaluate(instance, events), events
+    measures = evaluate_traffic(instance, schedule.traffic(instance))
+    arrays = schedule.residency.arrays(instance.sha256)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=measures.time_s)
     if not report.ok:
         raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
-    return measures, play.residency
+    return measures, schedule.residency
 
 
 def placement_fields(schedule: Schedule | Residency | None) -> dict[str, Any]:
-    """Name a result's schedule by what it is."""
+    """Return a schedule as the field of a `Result` that is for its kind."""
     return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}

@@ -1,12 +1,11 @@
-"""Which method runs when: `solve` runs one, `run_all` several, and the default picks by size."""
+"""Which method runs when: `solve` runs one, `run_all` several, and by default the size decides."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from kvbound import arguments
@@ -19,30 +18,25 @@ from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
 from kvbound.result import Result, Status, share_bound
 from kvbound.schedule import Schedule
-from kvbound.simulation import PUBLISHED, simulate
-from kvbound.solvers.registry import METHODS, load_method, refuse_options
+from kvbound.simulation import PUBLISHED
+from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
 
 MOST_COLUMNS = 20_000
-"""Up to this size the exact model is tried unless something else is asked for."""
-
+"""Columns of the exact model up to which it is tried by default."""
 
 GAP = 0.01
-"""Beyond it, a relative gap to the certified bound that is good enough unless another is asked for."""
+"""Relative gap to the certified bound at which pricing and annealing stop by default."""
 
+PRICING_SHARE = 0.6
+"""Share of the time for pricing where annealing may follow."""
 
-BOUNDS = ("best", "ideal")
-"""The time of a placement without constraints; under fang2025 accounting `best` is that study's number."""
-
-
-Methods: TypeAlias = "Iterable[Policy | type[Any] | str] | Policy | type[Any] | str"
-
-
-_PRICED = 0.6
-"""Share of the time for pricing before annealing."""
-
+LEAST_ANNEALING_S = 1.0
+"""Seconds left from which annealing is worth its start."""
 
 ALL = (*POLICIES, "best", *METHODS)
 """What ``all`` stands for where methods are listed."""
+
+Methods: TypeAlias = "Iterable[Policy | type[Any] | str] | Policy | type[Any] | str"
 
 
 def solve(
@@ -89,82 +83,59 @@ def solve(
         The method is unknown or does not fit the instance or the options.
     """
     arguments.instance(instance)
-    limit, gap = arguments.seconds("time_limit", time_limit), arguments.share("gap", gap)
-    seed = arguments.count("seed", seed, 0)
-    work = None if work is None else arguments.count("work", work, 1)
+    settings = Settings.checked(
+        time_limit=time_limit, gap=gap, seed=seed, start=start, work=work, kernel=kernel, record=record,
+        progress=progress,
+    )  # fmt: skip
     if "sample" in options:
         options["sample"] = arguments.share("sample", options["sample"])
-    if method is None:
-        return _default(
-            instance, limit, gap, start,
-            work=work, seed=seed, kernel=kernel, record=record, progress=progress,
-        )  # fmt: skip
-    common = {name: value for name, value in (("start", start), ("gap", gap)) if value is not None}
-    if is_policy(method) or method in BOUNDS:
-        refuse_options(method if isinstance(method, str) else make_policy(method).name, common, ())
-        return simulate(
-            instance, method, seed=seed, kernel=kernel, record=record, progress=progress, **options
-        )
-    assert isinstance(method, str)
-    solver = load_method(method)
-    options |= common
-    if work is not None and "work" in inspect.signature(solver).parameters:
-        options["work"] = work
-    if "kernel" in inspect.signature(solver).parameters:
-        options["kernel"] = kernel
-    refuse_options(method, options, inspect.signature(solver).parameters)
-    result: Result = solver(instance, time_limit=limit, seed=seed, progress=progress, **options)
-    return result
-
-
-def _default(
-    instance: Instance,
-    time_limit: float,
-    gap: float | None,
-    start: Schedule | Residency | None,
-    work: int | None,
-    **common: Any,
-) -> Result:
-    common["work"] = work
+    if method is not None:
+        return run_method(instance, method, settings, **options)
     if not instance.physical:
-        results = run_all(instance, time_limit=time_limit, **common)
-        found = [result for result in results if result.status is Status.FEASIBLE]
-        return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
-    if _small(instance):
-        return solve(instance, "exact", time_limit=time_limit, gap=gap, start=start, **common)
-    end, wanted = time.perf_counter() + time_limit, GAP if gap is None else gap
-    priced = solve(instance, "pricing", time_limit=_PRICED * time_limit, gap=wanted, start=start, **common)
-    left = end - time.perf_counter()
-    enough = priced.gap is None or priced.gap <= wanted or priced.termination.reason == "interrupted"
-    schedule = priced.schedule or priced.residency
-    late = work is None and left < 1
-    if enough or schedule is None or late or spread(instance) > MOST_SPREAD:
-        return priced
-    try:
-        annealed = solve(
-            instance,
-            "anneal",
-            time_limit=left,
-            gap=wanted,
-            start=schedule,
-            bound_s=priced.bound.time_s,
-            **common,
-        )
-    except KvboundError as error:  # a failure here must not lose the schedule already found
-        return dataclasses.replace(priced, options={**priced.options, "anneal": str(error)})
-    return dataclasses.replace(annealed, bound=priced.bound, certificate=priced.certificate)
+        return _fastest_published(instance, settings)
+    if _is_small(instance):
+        return run_method(instance, "exact", settings)
+    deadline = time.perf_counter() + settings.time_limit
+    settings = replace(settings, gap=GAP if settings.gap is None else settings.gap)
+    priced = run_method(
+        instance, "pricing", replace(settings, time_limit=PRICING_SHARE * settings.time_limit)
+    )
+    settings = replace(settings, time_limit=deadline - time.perf_counter())
+    if _may_improve(priced, instance, settings):
+        return _annealed(priced, instance, settings)
+    return priced
 
 
-def default_methods(instance: Instance) -> list[str]:
-    """What `compare` runs unless told otherwise: every policy, the ideal, and the solver for the size."""
-    if not instance.physical:
-        return list(PUBLISHED)
-    return [*POLICIES, "best", "exact" if _small(instance) else "pricing"]
+def _fastest_published(instance: Instance, settings: Settings) -> Result:
+    """Run the published study's methods, which take neither a gap nor a start; return the least time."""
+    settings = replace(settings, gap=None, start=None)
+    results = share_bound([run_method(instance, method, settings) for method in PUBLISHED])
+    found = [result for result in results if result.status is Status.FEASIBLE]
+    return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
 
 
-def _small(instance: Instance) -> bool:
+def _is_small(instance: Instance) -> bool:
     """Whether the exact model is worth trying."""
     return columns(instance) <= MOST_COLUMNS and spread(instance) <= MOST_SPREAD
+
+
+def _may_improve(priced: Result, instance: Instance, settings: Settings) -> bool:
+    """Whether there is a gap left, and time and a schedule for annealing to close it."""
+    assert settings.gap is not None
+    if priced.gap is None or priced.gap <= settings.gap or priced.termination.reason == "interrupted":
+        return False
+    in_time = settings.work is not None or settings.time_limit >= LEAST_ANNEALING_S
+    return in_time and spread(instance) <= MOST_SPREAD
+
+
+def _annealed(priced: Result, instance: Instance, settings: Settings) -> Result:
+    """Anneal the schedule from pricing; the result keeps the bound that pricing proved."""
+    settings = replace(settings, start=priced.schedule or priced.residency)
+    try:
+        annealed = run_method(instance, "anneal", settings, bound_s=priced.bound.time_s)
+    except KvboundError as error:  # a failure here must not lose the schedule already found
+        return replace(priced, options={**priced.options, "anneal": str(error)})
+    return replace(annealed, bound=priced.bound, certificate=priced.certificate)
 
 
 def run_all(
@@ -178,7 +149,7 @@ def run_all(
     record: bool = False,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Run several methods and set the strongest bound any of them gave beside every result.
+    """Run several methods and set the strongest bound that any of them proves beside every result.
 
     Parameters
     ----------
@@ -191,6 +162,13 @@ def run_all(
     }  # fmt: skip
     chosen = choose(arguments.instance(instance), methods)
     return share_bound([solve(instance, each, time_limit=time_limit, **common) for each in chosen])
+
+
+def default_methods(instance: Instance) -> list[str]:
+    """Return what `compare` runs by default: every policy, the ideal, and the solver for the size."""
+    if not instance.physical:
+        return list(PUBLISHED)
+    return [*POLICIES, "best", "exact" if _is_small(instance) else "pricing"]
 
 
 def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:
@@ -214,13 +192,14 @@ def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:
         methods = [methods]
     found: list[Policy | str] = []
     for method in methods:
-        found += ALL if isinstance(method, str) and method == "all" else [_known(method)]
+        found += ALL if isinstance(method, str) and method == "all" else [_checked(method)]
     if not found:
         raise UsageError("methods: expected at least one")
     return found
 
 
-def _known(method: Policy | type[Any] | os.PathLike[str] | str) -> Policy | str:
+def _checked(method: Policy | type[Any] | os.PathLike[str] | str) -> Policy | str:
+    """Return a method once it is known to exist."""
     method = os.fspath(method) if isinstance(method, os.PathLike) else method
     if not isinstance(method, str) or is_file(method):
         return make_policy(method)

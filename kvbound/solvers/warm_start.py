@@ -1,4 +1,4 @@
-"""What solvers begin with: whether anything fits at all, and schedules from outside."""
+"""What solvers start from: whether any schedule fits, and schedules given by the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Start = TypeVar("Start", bound=Schedule | Residency)
 
 
 def examine(instance: Instance, start: Start) -> Start:
-    """Return a schedule once the checker has seen that it is one of the instance's.
+    """Return a schedule if the checker accepts it for the instance.
 
     Raises
     ------
@@ -36,24 +36,24 @@ def examine(instance: Instance, start: Start) -> Start:
 
 
 def events(instance: Instance, start: Schedule | Residency) -> Schedule:
-    """Return it by its events, examined."""
+    """Return a schedule as events if the checker accepts it; see `examine`."""
     known = examine(instance, start)
     return known.schedule() if isinstance(known, Residency) else known
 
 
-def refuse_infeasible(instance: Instance, begin: float, about: Mapping[str, Any]) -> Result | None:
-    """Return the result of an instance that nothing fits into, given when work began; else None."""
+def refuse_infeasible(instance: Instance, begin: float, result_fields: Mapping[str, Any]) -> Result | None:
+    """Return the result of an instance without any feasible schedule, given when work began; else None."""
     try:
         _ = instance.capacity_blocks
     except InfeasibleError:
-        return infeasible(instance, begin, about)
+        return infeasible(instance, begin, result_fields)
     return None
 
 
 def without_prefetch(instance: Instance) -> Instance | None:
-    """Return the instance if only reads promoted: what is a schedule of that is one with prefetch, too.
+    """Return the instance with migration on reads only, whose schedules are valid with prefetch too.
 
-    None where there is no prefetch.
+    None if the instance has no prefetch.
     """
     if instance.rules.migration is not Migration.PREFETCH:
         return None

@@ -29,9 +29,9 @@ from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import silent
 from kvbound.simulation import simulate
-from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.bound import evaluate_certificate, maximize_dual
-from kvbound.solvers.pricing.best_response import SWEEPS, respond
+from kvbound.solvers.pricing.best_response import SWEEPS, best_responses
 from tests.benchmarks.bench_pricing import instance
 
 COLUMNS = ("dual", "check", "sweep", "balance", "sa-guided", "replay", "bound MB", "prices MB")
@@ -88,7 +88,7 @@ def run(case: Instance) -> list[float]:
     assert tuned.multipliers is not None
     begin = time.perf_counter()
     with watched(peak):
-        answer = respond(case, tuned.multipliers, kernel=kernel).schedule()
+        answer = best_responses(case, tuned.multipliers, kernel=kernel).schedule()
     sweep = (time.perf_counter() - begin) / (1 + SWEEPS)
     assert isinstance(answer, TwoTierSchedule)
     schedule = answer.residency.arrays(case.sha256)
@@ -96,7 +96,7 @@ def run(case: Instance) -> list[float]:
         seconds(lambda: evaluate_certificate(case, tuned.certificate, kernel)),
         seconds(lambda: check(expanded, rows, tuned.certificate.arrays())),
         sweep,
-        seconds(lambda: next(balance.plays(case, silent))),
+        seconds(lambda: next(balanced.schedules(case, silent))),
         seconds(lambda: simulate(study, "sa-guided", kernel=kernel)),
         seconds(lambda: check(expanded, rows, schedule)),
         *peak,

@@ -19,9 +19,9 @@ from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.progress import silent
-from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.bound import maximize_dual
-from kvbound.solvers.pricing.best_response import SWEEPS, respond
+from kvbound.solvers.pricing.best_response import SWEEPS, best_responses
 
 ITEM = 16384
 WEIGHTS, ROOM, PROMPT = 162_889_728, 16_577, 31_346
@@ -47,34 +47,34 @@ def measure(case: Instance, limit: float) -> tuple[float, float]:
     _ = case.trace
     cost, reads = SlotCost.of(case), int(case.read_counts().sum())
 
-    def total(play: TwoTierSchedule) -> float:
-        return float(cost.times(play.traffic(case).traffic).sum())
+    def total(schedule: TwoTierSchedule) -> float:
+        return float(cost.times(schedule.traffic(case).traffic).sum())
 
     begin = time.perf_counter()
-    plays = list(balance.plays(case, silent))
-    balanced = (time.perf_counter() - begin) / len(plays)
+    found = list(balanced.schedules(case, silent))
+    by_eviction = (time.perf_counter() - begin) / len(found)
     tuned = maximize_dual(case, time_limit=limit)
     assert tuned.multipliers is not None
     begin = time.perf_counter()
-    answer = respond(case, tuned.multipliers).schedule()
-    answered = (time.perf_counter() - begin) / (1 + SWEEPS)
-    assert isinstance(answer, TwoTierSchedule)
-    found = total(answer)
+    schedule = best_responses(case, tuned.multipliers).schedule()
+    by_prices = (time.perf_counter() - begin) / (1 + SWEEPS)
+    assert isinstance(schedule, TwoTierSchedule)
+    priced_s = total(schedule)
     belady = kv.simulate(case, "belady").time_s or np.nan
-    passes = "".join(f"{seconds:8.3f}{1e9 * seconds / reads:9.1f}" for seconds in (balanced, answered))
-    ratios = belady, min(map(total, plays)), tuned.certificate.bound_s
-    others = "".join(f"{other / found:10.4f}" for other in ratios)
+    passes = "".join(f"{seconds:8.3f}{1e9 * seconds / reads:9.1f}" for seconds in (by_eviction, by_prices))
+    ratios = belady, min(map(total, found)), tuned.certificate.bound_s
+    others = "".join(f"{other / priced_s:10.4f}" for other in ratios)
     print(f"{case.prefill_tokens:6,} + {case.decode_steps:5,}  {reads:12,}{passes}{others}", flush=True)
-    return balanced, answered
+    return by_eviction, by_prices
 
 
 def main(limit: float = 10.0) -> None:
     """Print both series."""
     warm = instance(64, 64)
-    list(balance.plays(warm, silent))  # compiled by now
+    list(balanced.schedules(warm, silent))  # compiled by now
     first = maximize_dual(warm, iterations=1).multipliers
     assert first is not None
-    respond(warm, first)
+    best_responses(warm, first)
     print("                               balanced         prices")
     print("tokens + steps         reads  s/pass  ns/read  s/pass  ns/read  belady/x  balanced/x  bound/x")
     for sizes in ([(1024 << n, 512) for n in range(4)], [(2048, 256 << n) for n in range(4)]):

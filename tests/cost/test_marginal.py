@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kvbound.cost.marginal import breakpoints, chords, free_misses
 from kvbound.cost.slot import SlotCost
@@ -26,6 +27,23 @@ def test_free_misses_are_all_those_that_take_no_longer(instance: Instance, write
         dearest = times[-1] - times[max(count - 1, 0)]
         free = times <= times[0] * (1 + 1e-12) + cheap * dearest
         assert found[step, layer] == np.flatnonzero(free).max()
+
+
+@given(two_tiers)
+@settings(max_examples=40, deadline=None)
+def test_one_more_than_the_free_misses_takes_longer(instance: Instance) -> None:
+    reads, cost, size = instance.trace.past_counts(), SlotCost.of(instance), instance.item_bytes
+    free = free_misses(instance, np.zeros(reads.shape))
+    traffic = np.zeros((*reads.shape, 6))
+    traffic[..., 2], traffic[..., 5] = instance.llm.weight_reads, size
+
+    def times(misses: NDArray[np.int64]) -> NDArray[np.float64]:
+        traffic[..., 0], traffic[..., 1] = (reads - misses) * size, misses * size
+        return cost.times(traffic)
+
+    assert np.all(times(free) <= times(np.zeros_like(reads)) * (1 + 1e-9))
+    more = free < reads
+    assert np.all(times(np.minimum(free + 1, reads))[more] > times(np.zeros_like(reads))[more])
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Bandwidths, latencies and sizes many orders of magnitude apart: right, or refused in a sentence."""
+"""Bandwidths, latencies and sizes many orders of magnitude apart: right results, or one-line refusals."""
 
 import dataclasses
 from pathlib import Path
@@ -25,7 +25,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def extreme_instance(rng: np.random.Generator, span: float) -> Instance:
-    """A tiny instance whose bandwidths, and latencies if any, are up to 10**span apart."""
+    """Return a tiny instance whose bandwidths, and latencies if any, are up to 10**span apart."""
     instance = tiny_instance(rng)
     size, memory = int(10.0 ** rng.integers(0, 8)), instance.memory
     low = rng.uniform(-6, 18 - span)
@@ -51,7 +51,7 @@ def extreme_instance(rng: np.random.Generator, span: float) -> Instance:
 
 
 def accepted(instance: Instance, result: Result) -> bool:
-    """Whether the checker accepts a result's schedule at its time."""
+    """Return whether the checker accepts a result's schedule at its time."""
     assert result.schedule is not None
     slot, item, tier = result.schedule.flat(instance.decode_steps)
     arrays = {
@@ -66,7 +66,7 @@ def accepted(instance: Instance, result: Result) -> bool:
 
 
 def certified(instance: Instance) -> Bound:
-    """A bound that the checker has seen, from a short climb."""
+    """Return a certified bound after a short ascent."""
     return certify(instance, maximize_dual(instance, iterations=100, kernel="numpy").certificate)
 
 
@@ -138,7 +138,7 @@ def test_the_default_takes_any_spread() -> None:
 
 
 def test_a_bound_whose_terms_cancel_is_proved_and_near() -> None:
-    """Exclusive, serial, no room in a tier 0 that is slower by five orders of magnitude."""
+    """Exclusive and serial, without room in a tier 0 that is slower by five orders of magnitude."""
     rng = np.random.default_rng(5)
     rules = {"copies": Copies.EXCLUSIVE, "timing": Timing.SERIAL, "migration": Migration.NONE}
     instance = tiny_instance(rng, tiers=2, **rules)

@@ -1,4 +1,4 @@
-"""The ladder from the ideal over every bound to the optimum and the policies, and where two rungs are one."""
+"""The ladder from the ideal over every bound to the optimum and the policies, and where bounds coincide."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has_latency(instance: Instance) -> bool:
 
 
 def bound(instance: Instance, method: str, **options: Any) -> float:
-    """What a method without a schedule proves."""
+    """Return the bound of a method without a schedule."""
     if method == "dual":
         found = solve_dual(instance, iterations=60, kernel="numpy", **options)[0]
     else:
@@ -82,11 +82,11 @@ def test_on_more(seed: int) -> None:
 
 
 def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
-    """Solve the plain LP by time: its value, and its own prices of facets and of room, in seconds.
+    """Solve the plain time-indexed LP: its value, and its prices of facets and of capacity, in seconds.
 
     Returns
     -------
-    Value; weights of the facets (V, steps, layers); price of a block's room (K, 1 + steps * layers).
+    Value; weights of the facets (V, steps, layers); price of a block's capacity (K, 1 + steps * layers).
     """
     form = Indexed(instance, cuts=False)
     lp = program(form.matrix, whole=False)
@@ -98,21 +98,21 @@ def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
     highs.passModel(lp)
     assert highs.run() == highspy.HighsStatus.kOk
     weights = np.zeros((len(form.facts.facets), instance.decode_steps, instance.layers))
-    room = np.zeros((instance.tiers, 1 + instance.slots))
+    capacity = np.zeros((instance.tiers, 1 + instance.slots))
     for name, price in zip(form.matrix.row_names(), highs.getSolution().row_dual, strict=True):
         family, keys = name.rstrip("]").split("[")
         key = [int(part) for part in keys.split(",")]
         if family == "facet":
             weights[key[2], key[0], key[1]] = price
         elif family == "room":
-            room[key[1], 1 + key[0]] = -price
+            capacity[key[1], 1 + key[0]] = -price
         elif family == "rest":
-            room[-1, 1 + key[0]] = price
-    return highs.getObjectiveValue() * form.unit_s, weights, room * form.unit_s
+            capacity[-1, 1 + key[0]] = price
+    return highs.getObjectiveValue() * form.unit_s, weights, capacity * form.unit_s
 
 
-def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
-    """What facets mixed so and these prices of room prove, counts being any numbers."""
+def plain_dual(instance: Instance, weights: Floats, capacity: Floats) -> float:
+    """Return the dual value of facet weights and capacity prices, where counts need not be integers."""
     cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
     reads = instance.read_counts()
     base = np.zeros((*reads.shape, 3 * tiers))  # everything read in tier 0
@@ -125,25 +125,25 @@ def plain_dual(instance: Instance, weights: Floats, room: Floats) -> float:
         beta[:, -1] = 0
     prices, everyone = np.tensordot(beta.T, weights, 1), np.zeros(instance.layers, np.int64)
     lanes = Lanes.of(instance, slice(None), everyone)
-    items = item_subproblem(instance, lanes, "numpy", 1).evaluate(prices, room, demand=False)[0]
+    items = item_subproblem(instance, lanes, "numpy", 1).evaluate(prices, capacity, demand=False)[0]
     return (
         slots
         + items
-        - sum(float(instance.capacity_blocks[k] or 0) * room[k].sum() for k in limited_tiers(instance))
+        - sum(float(instance.capacity_blocks[k] or 0) * capacity[k].sum() for k in limited_tiers(instance))
     )
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_from_the_relaxations_own_prices_the_plain_dual_is_the_relaxation(part: int) -> None:
-    """Of 200 instances; items' paths have whole optima, so nothing else is relaxed."""
+    """Of 200 instances: the paths of items have integer optima, so nothing else is relaxed."""
     rng, seen = np.random.default_rng([7, part]), 0
     while seen < 50:
         instance = tiny_instance(rng)
         if has_latency(instance):
             continue
         seen += 1
-        value, weights, room = relaxed(instance)
+        value, weights, capacity = relaxed(instance)
         assert weights.min() > -1e-9
-        assert room.min() > -1e-9 * value
+        assert capacity.min() > -1e-9 * value
         assert weights.sum(axis=0) == pytest.approx(1)
-        assert plain_dual(instance, weights, room) == pytest.approx(value, rel=1e-6)
+        assert plain_dual(instance, weights, capacity) == pytest.approx(value, rel=1e-6)

@@ -1,4 +1,4 @@
-"""What `solve` does without a method: nothing that fails costs what is in hand."""
+"""The default method: a failure of annealing does not lose the schedule of pricing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from kvbound.solvers import portfolio
 from kvbound.solvers.annealing import solve as annealing
 
 
+def test_annealing_follows_pricing_whatever_the_clock_where_work_is_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(portfolio, "MOST_COLUMNS", 0)
+    result = kv.solve(kv.read_instance("tiny-on-read"), work=3, gap=0.0, time_limit=0.0)
+    assert result.method == "anneal"
+
+
 @pytest.mark.parametrize("failure", [UsageError("too large for it"), KvboundError("a defect")])
-def test_a_refusal_of_annealing_keeps_the_schedule_of_pricing(
+def test_a_failure_of_annealing_keeps_the_schedule_of_pricing(
     failure: KvboundError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = kv.read_instance("swap-2x48-c30-b64")

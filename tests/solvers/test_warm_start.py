@@ -1,4 +1,4 @@
-"""What is a schedule without prefetch is one with it: no method ends above what it finds there."""
+"""Schedules without prefetch are valid with it: no method returns a slower one than it finds there."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def both(name: str) -> tuple[Instance, Instance]:
 
 
 @pytest.fixture
-def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With prefetch nothing is found but by the policies."""
+def _only_policies_prefetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only the policies find schedules with prefetch."""
 
     def only_without(instance: Instance, known: Any, **options: Any) -> Improved:
         if prefetch(instance):
@@ -52,15 +52,15 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "supports", lambda i, known=known: not prefetch(i) and known(i))
 
 
-def test_who_has_no_prefetch_has_nothing_to_take_away() -> None:
+def test_without_prefetch_there_is_nothing_to_restrict() -> None:
     assert without_prefetch(kv.read_instance("tiny-on-read")) is None
     assert without_prefetch(kv.read_instance("tiny-none")) is None
 
 
-@pytest.mark.usefixtures("_blind")
+@pytest.mark.usefixtures("_only_policies_prefetch")
 @pytest.mark.parametrize("method", ["exact", "pricing", None])
 @pytest.mark.parametrize("name", ["swap-2x48-c30-b64-prefetch", "swap-1x24-c30-b64-exclusive-prefetch"])
-def test_a_search_that_finds_nothing_ends_with_what_is_found_without(name: str, method: str | None) -> None:
+def test_a_fruitless_search_returns_what_is_found_without_prefetch(name: str, method: str | None) -> None:
     instance, plain = both(name)
     least = time_of(plain, method, time_limit=3)
     assert least < time_of(instance, "belady")
@@ -68,7 +68,7 @@ def test_a_search_that_finds_nothing_ends_with_what_is_found_without(name: str, 
 
 
 @pytest.mark.parametrize("method", ["exact", "pricing"])
-def test_an_interrupt_without_prefetch_is_one_of_the_whole_run(
+def test_an_interrupt_of_the_restricted_search_ends_the_run(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(instance: Instance, known: Any, **_: Any) -> Improved:
@@ -89,8 +89,8 @@ def test_an_interrupt_without_prefetch_is_one_of_the_whole_run(
 @pytest.mark.parametrize("method", ["exact", "pricing", None])
 def test_under_any_rules(method: str | None) -> None:
     rng = np.random.default_rng(8)
-    mine = [rules for rules in rule_combinations() if rules["migration"] is Migration.PREFETCH]
-    for rules in mine[::3]:
+    prefetching = [rules for rules in rule_combinations() if rules["migration"] is Migration.PREFETCH]
+    for rules in prefetching[::3]:
         instance = tiny_instance(rng, **rules)
         plain = without_prefetch(instance)
         assert plain is not None

@@ -1,4 +1,4 @@
-"""A count instead of a clock: the same bytes whatever the kernel, the threads, the processor, the process."""
+"""Work instead of a time limit: the same bytes for any kernel, threads, processor and process."""
 
 import json
 import os
@@ -28,7 +28,7 @@ DIFFERS = ("wall_s", "peak_rss_bytes", "kernel")
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Everything in a folder of results that has to be the same."""
+    """Return everything in a folder of results that has to be the same."""
     found: dict[str, Any] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(file.relative_to(folder))
@@ -61,7 +61,7 @@ def test_kernels_and_threads(method: str, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_of_the_dual(threads: int) -> None:
-    """On samples of the items too."""
+    """The same on samples of the items."""
     instance = kv.read_instance("swap-1x200-c30-b64")
     results = [
         solvers_dual(instance, sample, threads=threads, kernel=kernel)
@@ -115,7 +115,7 @@ ELSEWHERE = {
     "NUMBA_CPU_NAME": "generic",
     "NUMBA_CPU_FEATURES": "",
 }
-"""NumPy, BLAS and numba as on an old processor."""
+"""Settings under which NumPy, BLAS and numba run as on an old processor."""
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_another_processor(name: str, tmp_path: Path, tmp_path_factory: pytest.T
     assert len(first) == 7
 
 
-def test_it_takes_the_place_of_the_clock() -> None:
+def test_work_takes_the_place_of_the_time_limit() -> None:
     instance = kv.read_instance("tiny-on-read")
     assert solve(instance, "pricing", work=50, time_limit=0.0, gap=0.0).termination.limit == "work"
     assert solve(instance, "anneal", work=1, time_limit=0.0, gap=0.0).termination.limit == "work"
@@ -155,8 +155,8 @@ def test_it_takes_the_place_of_the_clock() -> None:
             solve(instance, "dual", work=work)
 
 
-def test_more_work_goes_on_where_less_ends() -> None:
-    """It is the same search: of so many moves, and so many steps."""
+def test_more_work_continues_the_same_search() -> None:
+    """Four times the work makes four times the moves, and a schedule that is no slower."""
     instance = kv.read_instance("three-1x24")
     few, many = (solve(instance, "anneal", work=work, gap=0.0) for work in (2, 8))
     assert few.options["moves"] * 4 == many.options["moves"]

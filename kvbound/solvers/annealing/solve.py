@@ -25,7 +25,7 @@ from kvbound.solvers.annealing.chains import Chains
 from kvbound.solvers.annealing.layout import MOST_BYTES, Board, board, schedule_of, too_large
 from kvbound.solvers.annealing.packed import BitsAnnealer
 from kvbound.solvers.annealing.tempering import Annealer
-from kvbound.solvers.eviction.balanced import plays, supports
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.incumbent import CostedPlacement, evaluate_placement, placement_fields
 from kvbound.solvers.warm_start import events, examine, refuse_infeasible
 
@@ -124,7 +124,7 @@ def solve_annealing(
     clock = _Clock(begin, time_limit if work is None else math.inf, enough, progress)
     rng = np.random.default_rng(seed)
     options: dict[str, Any] = {"gap": gap} | ({} if work is None else {"work": work})
-    if too_large(instance) and supports(instance) and about["kernel"] == "numba":
+    if too_large(instance) and balanced.supports(instance) and about["kernel"] == "numba":
         if chains is not None or cycles is not None:
             raise UsageError("annealing an instance this large takes neither chains nor cycles")
         if work is not None:
@@ -173,7 +173,7 @@ def _packed(
 ) -> tuple[CostedPlacement, int, Termination]:
     """Improve a schedule of an instance too large for an array of tiers; see `packed`."""
     if start is None:
-        first = next(plays(instance, clock.progress))
+        first = next(balanced.schedules(instance, clock.progress))
     else:
         first = TwoTierSchedule.replayed(instance, examine(instance, start))
     annealer = BitsAnnealer.of(instance, first, rng)

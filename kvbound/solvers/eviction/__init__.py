@@ -1,1 +1,1 @@
-"""Balanced next-use eviction: which read to miss, with the reads to come in sight."""
+"""Balanced next-use eviction: which reads to miss, with the reads to come known."""

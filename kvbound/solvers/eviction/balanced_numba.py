@@ -1,4 +1,4 @@
-"""One slot after the other, the reads to come in sight; compiled where numba is there.
+"""The kernel of balanced eviction: one slot after the other, with the reads to come known.
 
 Items are kept in stacks by the step that reads them next, so that a read costs a few operations. Without
 numba the same lines run as Python: same numbers, some hundred times slower.
@@ -19,233 +19,242 @@ Words = NDArray[np.uint64]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-Short = NDArray[np.int32]  # half the bytes of what every read looks up
+Int32s = NDArray[np.int32]  # half the bytes of Ints, as every read looks them up
 
 NEEDED, SPARE = range(2)
-"""Kinds of items in tier 0: those that their next slot needs, and those that may stay while there is room."""
-SIZE, ROOM, LAST = range(3)
-"""Entries of the pool: items in tier 0, how many there may be, and from LAST on for either kind a step that
-reads none of them later."""
+"""Kinds of items in tier 0: those that their next slot needs, and those that stay while there is room."""
+SIZE, CAPACITY, LAST = range(3)
+"""Entries of `State.shared`: items in tier 0, how many it holds, and, from LAST on, for either kind a step
+after which no item of it is read."""
 
 
 class State(NamedTuple):
-    """Where the items of all layers are; a stack is a top per step and, per item, who lies below it."""
+    """Where the items of all layers are.
 
-    turned: Words
+    An event of an item is its birth or a read. A stack is a top item per step and, per item, the one below.
+    """
+
+    transposed: Words
     """The reads, token by token; see `next_use.transpose`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
-    """Hits that each slot can make use of, (layers, steps + 1)."""
-    when: Short
+    """Hits that each slot can use, (layers, steps + 1)."""
+    next_use: Int32s
     """Step that reads each item next, or the number of steps, (layers, tokens)."""
-    coming: Ints
-    """Reads of each slot by items that have an event before it still to come, (layers, steps + 1)."""
+    pending: Ints
+    """Reads of each slot by items that have another event before it, (layers, steps + 1)."""
     held: Ints
-    """Items in tier 0 by kind and the step that reads them next, (2, layers, steps + 1)."""
-    kept: Short
+    """Items in tier 0 by kind and by the step that reads them next, (2, layers, steps + 1)."""
+    top_inside: Int32s
     """Tops of the stacks of items in tier 0, (2, layers, steps + 1)."""
-    left: Short
+    top_outside: Int32s
     """Tops of the stacks of items outside, (layers, steps + 1)."""
-    below: Short
-    """Who lies below each item, (layers, tokens)."""
-    entered: Short
-    """Step in which each item was last brought in without being read, or -1."""
-    seen: Short
-    """Step in which each item was last read or born."""
+    below: Int32s
+    """Item below each one in its stack, (layers, tokens)."""
+    fetched_in: Int32s
+    """Step in which each item was last promoted without being read, or -1, (layers, tokens)."""
+    last_event: Int32s
+    """Step of each item's last event, (layers, tokens)."""
     inside: Bools
-    """Who is in tier 0, (layers, tokens)."""
+    """Whether an item is in tier 0, (layers, tokens)."""
     hits: Words
     """Bits of the reads that find their item in tier 0, (layers, steps, words)."""
     fetched: Words
-    """Bits of the items brought in unread that are still there when read; no layers without prefetch."""
-    pool: Ints
-    """What the layers share; see SIZE, ROOM and LAST."""
+    """Bits of the items promoted unread that are still there when read; no layers without prefetch."""
+    shared: Ints
+    """What the layers share; see SIZE, CAPACITY and LAST."""
 
 
 @compiled()
-def begin(state: State, layer: int, inside: Bools) -> None:
-    """Put a layer's prompt where it starts, (prompt tokens,)."""
+def place_prompt(state: State, layer: int, inside: Bools) -> None:
+    """Put a layer's prompt where it starts, in tier 0 or outside, (prompt tokens,)."""
     for token in range(len(inside)):
-        at = next_read(state.turned[layer], token, 0, state.target.shape[1] - 1)
-        state.when[layer, token] = at
-        state.coming[layer, at] -= 1
+        at = next_read(state.transposed[layer], token, 0, state.target.shape[1] - 1)
+        state.next_use[layer, token] = at
+        state.pending[layer, at] -= 1
     for token in range(len(inside)):
         if inside[token]:
-            needed = _needs(state, layer, state.when[layer, token])
-            _join(state, layer, token, NEEDED if needed else SPARE)
+            needed = _needs_hit(state, layer, state.next_use[layer, token])
+            _push_inside(state, layer, token, NEEDED if needed else SPARE)
         else:
-            _leave(state, layer, token)
+            _push_outside(state, layer, token)
 
 
 @compiled()
-def _join(state: State, layer: int, token: int, kind: int) -> None:
-    at = state.when[layer, token]
-    state.below[layer, token], state.kept[kind, layer, at] = state.kept[kind, layer, at], token
+def _push_inside(state: State, layer: int, token: int, kind: int) -> None:
+    """Put an item into tier 0."""
+    at = state.next_use[layer, token]
+    state.below[layer, token], state.top_inside[kind, layer, at] = state.top_inside[kind, layer, at], token
     state.held[kind, layer, at] += 1
     state.inside[layer, token] = True
-    state.pool[SIZE] += 1
-    state.pool[LAST + kind] = max(state.pool[LAST + kind], at)
+    state.shared[SIZE] += 1
+    state.shared[LAST + kind] = max(state.shared[LAST + kind], at)
 
 
 @compiled()
-def _pop(state: State, layer: int, at: int, kind: int) -> int:
-    """Take an item out of the top of a stack."""
-    token = state.kept[kind, layer, at]
-    state.kept[kind, layer, at] = state.below[layer, token]
+def _pop_inside(state: State, layer: int, at: int, kind: int) -> int:
+    """Take an item that a step reads next out of tier 0, and return it."""
+    token = state.top_inside[kind, layer, at]
+    state.top_inside[kind, layer, at] = state.below[layer, token]
     state.held[kind, layer, at] -= 1
-    state.pool[SIZE] -= 1
+    state.shared[SIZE] -= 1
     return int(token)
 
 
 @compiled()
-def _leave(state: State, layer: int, token: int) -> None:
-    at = state.when[layer, token]
-    state.below[layer, token], state.left[layer, at] = state.left[layer, at], token
+def _push_outside(state: State, layer: int, token: int) -> None:
+    """Put an item outside tier 0."""
+    at = state.next_use[layer, token]
+    state.below[layer, token], state.top_outside[layer, at] = state.top_outside[layer, at], token
     state.inside[layer, token] = False
 
 
 @compiled()
-def _needs(state: State, layer: int, at: int) -> bool:
-    """Whether a slot needs one more hit, beside those of items still to have an event and of spare ones."""
+def _needs_hit(state: State, layer: int, at: int) -> bool:
+    """Return whether a slot needs one more hit, after the spare items it can use became needed ones."""
     if at == state.target.shape[1] - 1:
         return False
-    most = state.target[layer, at] - state.coming[layer, at]
+    most = state.target[layer, at] - state.pending[layer, at]
     while state.held[NEEDED, layer, at] < most:
         if state.held[SPARE, layer, at] == 0:
             return True
-        _join(state, layer, _pop(state, layer, at, SPARE), NEEDED)
+        _push_inside(state, layer, _pop_inside(state, layer, at, SPARE), NEEDED)
     return False
 
 
 @compiled()
-def _stay(state: State, layer: int, token: int) -> None:
-    """Let an item that was hit stay if its next slot needs it or can use it, in place of a spare one."""
-    at = state.when[layer, token]
+def _keep_or_evict(state: State, layer: int, token: int) -> None:
+    """Keep an item that was hit if its next slot needs it or can use it, in place of a spare one."""
+    at = state.next_use[layer, token]
     needed, spare = state.held[NEEDED, layer, at], state.held[SPARE, layer, at]
     most = 0 if at == state.target.shape[1] - 1 else state.target[layer, at]
-    if most > 0 and needed < most - state.coming[layer, at]:
+    if most > 0 and needed < most - state.pending[layer, at]:
         if spare > 0 and needed + spare >= most:
-            _leave(state, layer, _pop(state, layer, at, SPARE))
-        _join(state, layer, token, NEEDED)
+            _push_outside(state, layer, _pop_inside(state, layer, at, SPARE))
+        _push_inside(state, layer, token, NEEDED)
     elif needed + spare < most:
-        _join(state, layer, token, SPARE)
+        _push_inside(state, layer, token, SPARE)
     else:
-        _leave(state, layer, token)
+        _push_outside(state, layer, token)
 
 
 @compiled()
-def _last(state: State, kind: int) -> int:
-    """Layer of an item of a kind that is read last; none if -1."""
-    while state.pool[LAST + kind] >= 0:
+def _layer_read_last(state: State, kind: int) -> int:
+    """Return the layer of an item of a kind that is read last, after its step in LAST; -1 for none."""
+    while state.shared[LAST + kind] >= 0:
         for layer in range(state.held.shape[1] - 1, -1, -1):
-            if state.held[kind, layer, state.pool[LAST + kind]] > 0:
+            if state.held[kind, layer, state.shared[LAST + kind]] > 0:
                 return layer
-        state.pool[LAST + kind] -= 1
+        state.shared[LAST + kind] -= 1
     return -1
 
 
 @compiled()
-def _enter(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
-    """Let an item in, in place of a spare one or one read later if need be; return whether that worked."""
-    if state.pool[SIZE] >= state.pool[ROOM]:
+def _promote(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
+    """Promote an item, if need be in place of a spare one or one read later; return whether that worked."""
+    if state.shared[SIZE] >= state.shared[CAPACITY]:
         if not evict:
             return False
-        kind, other = SPARE, _last(state, SPARE)
+        kind, other = SPARE, _layer_read_last(state, SPARE)
         if other < 0:
-            kind, other = NEEDED, _last(state, NEEDED)
-            if other < 0 or (state.pool[LAST], other) <= (state.when[layer, token], layer):
+            kind, other = NEEDED, _layer_read_last(state, NEEDED)
+            if other < 0 or (state.shared[LAST], other) <= (state.next_use[layer, token], layer):
                 return False
-        victim = _pop(state, other, state.pool[LAST + kind], kind)
-        if state.entered[other, victim] >= 0:
-            _flip(state.fetched[other], state.entered[other, victim], victim)
-        _leave(state, other, victim)
-    state.entered[layer, token] = -1
-    if state.seen[layer, token] != step:
-        state.entered[layer, token] = step
-        _flip(state.fetched[layer], step, token)
-    _join(state, layer, token, NEEDED)
+        victim = _pop_inside(state, other, state.shared[LAST + kind], kind)
+        if state.fetched_in[other, victim] >= 0:
+            _flip_bit(state.fetched[other], state.fetched_in[other, victim], victim)
+        _push_outside(state, other, victim)
+    state.fetched_in[layer, token] = -1
+    if state.last_event[layer, token] != step:
+        state.fetched_in[layer, token] = step
+        _flip_bit(state.fetched[layer], step, token)
+    _push_inside(state, layer, token, NEEDED)
     return True
 
 
 @compiled()
-def _flip(rows: Words, step: int, token: int) -> None:
+def _flip_bit(rows: Words, step: int, token: int) -> None:
     rows[step, token >> 6] ^= np.uint64(1) << np.uint64(token & 63)
 
 
 @compiled()
-def play(state: State, layer: int, words: Words, step: int, prefill: int, spare: int, evict: bool) -> None:
+def simulate_slot(
+    state: State, layer: int, row: Words, step: int, prefill: int, spare: int, evict: bool
+) -> None:
     """Simulate one slot.
 
     Parameters
     ----------
-    words
-        What it reads, (words,).
+    row
+        Bits of its reads, (words,).
     spare
         Reads that tier 1 can serve at no cost; negative where nothing may be prefetched.
     evict
-        Whether room may be made.
+        Whether items may be evicted to make room.
     """
     steps, born = state.target.shape[1] - 1, prefill + step
-    now, was = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
-    count, hits = list_tokens(words, born, now), 0
+    now, hit = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
+    count, hits = list_tokens(row, born, now), 0
     now[count] = born
-    state.left[layer, step] = -1
+    state.top_outside[layer, step] = -1
     for kind in (NEEDED, SPARE):
-        state.pool[SIZE] -= state.held[kind, layer, step]
-        state.held[kind, layer, step], state.kept[kind, layer, step] = 0, -1
+        state.shared[SIZE] -= state.held[kind, layer, step]
+        state.held[kind, layer, step], state.top_inside[kind, layer, step] = 0, -1
     for n in range(count + 1):
         token = now[n]
-        was[n] = state.inside[layer, token]
-        at = next_read(state.turned[layer], token, step + 1, steps)
-        state.when[layer, token], state.seen[layer, token] = at, step
-        state.coming[layer, at] -= 1
+        hit[n] = state.inside[layer, token]
+        at = next_read(state.transposed[layer], token, step + 1, steps)
+        state.next_use[layer, token], state.last_event[layer, token] = at, step
+        state.pending[layer, at] -= 1
     for n in range(count):
         token = now[n]
-        if was[n]:
+        if hit[n]:
             hits += 1
-            _flip(state.hits[layer], step, token)
-            state.entered[layer, token] = -1
-            _stay(state, layer, token)
+            _flip_bit(state.hits[layer], step, token)
+            state.fetched_in[layer, token] = -1
+            _keep_or_evict(state, layer, token)
     for n in range(count + 1):
         token = now[n]
-        if not was[n]:
-            needed = _needs(state, layer, state.when[layer, token])
-            if not (needed and _enter(state, step, layer, token, evict)):
-                _leave(state, layer, token)
+        if not hit[n]:
+            needed = _needs_hit(state, layer, state.next_use[layer, token])
+            if not (needed and _promote(state, step, layer, token, evict)):
+                _push_outside(state, layer, token)
     _prefetch(state, step, layer, spare - (count - hits))
 
 
 @compiled()
 def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
-    """Bring in what the layer's next slots could make use of, as far as that costs nothing."""
+    """Promote what the layer's next slots need, as far as that costs nothing."""
     at = step + 1
     while budget > 0 and at < state.target.shape[1] - 1:
-        token = state.left[layer, at]
-        if token < 0 or not _needs(state, layer, at):
+        token = state.top_outside[layer, at]
+        if token < 0 or not _needs_hit(state, layer, at):
             at += 1
             continue
-        state.left[layer, at] = state.below[layer, token]
-        if not _enter(state, step, layer, token, True):
-            _leave(state, layer, token)
+        state.top_outside[layer, at] = state.below[layer, token]
+        if not _promote(state, step, layer, token, True):
+            _push_outside(state, layer, token)
             return
-        budget -= int(state.seen[layer, token] != step)
+        budget -= int(state.last_event[layer, token] != step)
 
 
 @compiled()
-def settle(rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes) -> Bools:
-    """Keep only what is there when it is read, from its event or since it was fetched, and count.
+def drop_unused_stays(
+    rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes
+) -> Bools:
+    """Keep stays in tier 0 only from an event or a fetch to a hit, and count what the schedule does.
 
     Parameters
     ----------
     rows, hits, fetched
         A layer's reads, and as in `State`, (steps, words); `fetched` may have no rows.
     counts
-        To be filled, (steps, 5).
+        Counts of every slot, see `bitsets.counts`, (steps, 5); filled in.
     after
-        Bits of who is in tier 0 after each slot, (steps, bytes), to be filled.
+        Bits of the items in tier 0 after each slot, (steps, bytes); filled in.
 
     Returns
     -------
-    Who has to start in tier 0, (tokens,).
+    Whether an item has to start in tier 0, (tokens,).
     """
     tokens, held = prefill + len(rows), 0
     keep, now, bits = (

@@ -1,8 +1,7 @@
-"""Answers to prices between two tiers, as bits: who is in tier 0 after every slot."""
+"""Responses between two tiers as bits: which items are in tier 0 after every slot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,12 +12,14 @@ from kvbound.bitsets.counts import HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.bitsets.two_tier import TwoTierSchedule, add_birth_counts, add_counts
 from kvbound.cost.marginal import free_misses
+from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import occupancy
-from kvbound.solvers.pricing.repair import fit
+from kvbound.solvers.pricing.repair import repair
+from kvbound.solvers.pricing.responses import Adopt
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,31 +27,27 @@ Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 
 
-Choose = Callable[[tuple[int, ...]], Bools]
-"""Draws who of so many lanes takes up what it answered."""
-
-
 @dataclass(eq=False)
-class Bits:
-    """A schedule that grows and changes, by its bits and by its counts.
+class BitResponses:
+    """Responses of single tokens between two inclusive tiers; see `responses.Responses`.
 
     Attributes
     ----------
     kernel, threads
         For the paths.
     inside
-        Who is in tier 0 at the start, (layers, words, 64).
+        Whether a lane is in tier 0 at the start, (layers, words, 64).
     after
-        Bits of who is there after every slot, (layers, groups, steps, words of a group): each group's in one
-        piece, as every single word of a row is a cache line of its own.
+        Bits of the lanes in tier 0 after every slot, (layers, groups, steps, words of a group): each group's
+        are contiguous, as every single word of a row is a cache line of its own.
     counts
-        Of those asked so far, see `balanced_numba`, (steps, layers, 5).
+        Counts of the items with a path, see `bitsets.counts`, (steps, layers, 5).
     start
-        How many of them are there at the start, (layers,).
+        How many of them are in tier 0 at the start, (layers,).
     reads
-        What they read, (steps, layers).
-    asked
-        How many words of each layer they are.
+        Their reads, (steps, layers).
+    covered
+        Words of each layer whose items have a path.
     """
 
     instance: Instance
@@ -61,11 +58,11 @@ class Bits:
     counts: Ints
     start: Ints
     reads: Ints
-    asked: int = 0
+    covered: int = 0
 
     @classmethod
-    def of(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> Bits:
-        """Begin with nobody, but with words for groups of every stride-th."""
+    def empty(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> BitResponses:
+        """Return responses without any path, with words for groups of every stride-th."""
         layers, steps = instance.layers, instance.decode_steps
         words = -(-count_units(instance) // stride)
         return cls(
@@ -79,92 +76,107 @@ class Bits:
             np.zeros((steps, layers), np.int64),
         )
 
-    def answer(self, lanes: Lanes, prices: Floats, capacity: Floats, choose: Choose | None) -> None:
-        """Let lanes take their best paths; all that were not asked before, else those that are chosen."""
-        inside, after = TwoTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
+    def update(self, lanes: Lanes, prices: Floats, capacity: Floats, adopt: Adopt | None) -> None:
+        """Give lanes their best paths; see `responses.Responses`."""
+        found, after = TwoTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
         words = lanes.blocks[:, ::64] // 64
         layers, groups = np.arange(len(words)), words[:, 0]
-        began = self.inside[layers[:, None], words].reshape(inside.shape)
-        who = np.ones(inside.shape, np.bool_) if choose is None else choose(inside.shape)
-        if choose is None:
+        old = self.inside[layers[:, None], words].reshape(found.shape)
+        adopting = np.ones(found.shape, np.bool_) if adopt is None else adopt(found.shape)
+        if adopt is None:
             self.reads += count_bits(lanes.rows)
-            self.asked += words.shape[1]
-        inside = np.where(who, inside, began)
-        self.inside[layers[:, None], words] = inside.reshape(*words.shape, 64)
-        self.start += inside.sum(axis=1) - began.sum(axis=1)
-        exchange = self._exchange if self.kernel == "numpy" else self._exchange_compiled
-        exchange(lanes, groups, (began, inside), after, _packed(who))
+            self.covered += words.shape[1]
+        new = np.where(adopting, found, old)
+        self.inside[layers[:, None], words] = new.reshape(*words.shape, 64)
+        self.start += new.sum(axis=1) - old.sum(axis=1)
+        replace = self._replace if self.kernel == "numpy" else self._replace_compiled
+        replace(lanes, groups, (old, new), after, _packed(adopting))
 
-    def _exchange(
-        self, lanes: Lanes, groups: Ints, inside: tuple[Bools, Bools], after: Words, who: Words
+    def _replace(
+        self, lanes: Lanes, groups: Ints, starts: tuple[Bools, Bools], after: Words, adopting: Words
     ) -> None:
-        """Put answers, (steps, layers, words), in place of what those lanes did that take them up."""
-        mine = np.arange(len(groups)), groups
-        before = np.ascontiguousarray(self.after[mine].swapaxes(0, 1))
-        after = before ^ (before ^ after) & who
-        add_counts(lanes, inside[0], before, self.counts, -1)
-        add_counts(lanes, inside[1], after, self.counts)
-        self.after[mine] = after.swapaxes(0, 1)
+        """Put new bits (steps, layers, words) in place of those of the lanes that adopt them.
 
-    def _exchange_compiled(
-        self, lanes: Lanes, groups: Ints, inside: tuple[Bools, Bools], after: Words, who: Words
+        Parameters
+        ----------
+        groups
+            Group of each layer, (layers,).
+        starts
+            Whether a lane is in tier 0 at the start, before and now, (layers, lanes).
+        """
+        at = np.arange(len(groups)), groups
+        before = np.ascontiguousarray(self.after[at].swapaxes(0, 1))
+        after = before ^ (before ^ after) & adopting
+        add_counts(lanes, starts[0], before, self.counts, -1)
+        add_counts(lanes, starts[1], after, self.counts)
+        self.after[at] = after.swapaxes(0, 1)
+
+    def _replace_compiled(
+        self, lanes: Lanes, groups: Ints, starts: tuple[Bools, Bools], after: Words, adopting: Words
     ) -> None:
-        from kvbound.solvers.pricing.best_response_numba import exchange
+        from kvbound.solvers.pricing.response_bits_numba import replace_paths
 
-        starts = _packed(inside[0]), _packed(inside[1])
+        packed = _packed(starts[0]), _packed(starts[1])
 
-        def some(layers: range) -> None:
+        def replace(layers: range) -> None:
             for layer in layers:
-                mine = self.after[layer, groups[layer]]
-                exchange(lanes.rows, mine, after, *starts, who, self.counts, layer)
+                bits = self.after[layer, groups[layer]]
+                replace_paths(lanes.rows, bits, after, *packed, adopting, self.counts, layer)
 
-        def found(layer: Ints, step: Ints, word: Ints) -> Words:
+        def find(layer: Ints, step: Ints, word: Ints) -> Words:
             return self.after[layer, groups[layer], step, word]
 
-        add_birth_counts(lanes, found, self.counts, -1)
-        every = range(len(groups))
+        add_birth_counts(lanes, find, self.counts, -1)
+        layers = range(len(groups))
         if self.threads == 1:
-            some(every)
+            replace(layers)
         else:
             with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(some, (every[n :: self.threads] for n in range(self.threads))))
-        add_birth_counts(lanes, found, self.counts, 1)
+                list(pool.map(replace, (layers[n :: self.threads] for n in range(self.threads))))
+        add_birth_counts(lanes, find, self.counts, 1)
 
     @property
     def share(self) -> float:
-        """What share of the items was asked."""
-        return self.asked / self.inside.shape[1]
+        """Share of the items that have a path."""
+        return self.covered / self.inside.shape[1]
 
     def used(self, steps: slice) -> Floats:
-        """What those asked so far use of some steps' slots; see `Demand`, (6, steps, layers)."""
+        """Return the counts of some steps' slots; see `Demand`, (6, steps, layers)."""
         counts, reads = self.counts[steps], self.reads[steps]
         used = np.zeros((6, *reads.shape))
-        used[0], used[1] = counts[..., HITS], reads - counts[..., HITS]
-        used[3], used[4], used[5] = counts[..., UNREAD], counts[..., UP], 1
+        columns = Columns.of(np.moveaxis(used, 0, -1))
+        columns.reads[..., 0], columns.reads[..., 1] = counts[..., HITS], reads - counts[..., HITS]
+        columns.extra_reads[..., 1] = counts[..., UNREAD]
+        columns.writes[..., 0], columns.writes[..., 1] = counts[..., UP], 1
         return used
 
     def held(self) -> Floats:
-        """Items of those in tier 0 at the start and after every slot, (1, 1 + steps * layers)."""
+        """Return the items in tier 0 at the start and after every slot, (1, 1 + slots)."""
         start, after = self.start.astype(np.float64), self.counts[..., HELD].astype(np.float64)
         return occupancy(self.instance, start[None], after[None], slice(None))
 
-    def settled(self, progress: Progress = silent) -> TwoTierSchedule:
-        """Return it as a schedule that keeps within the room; what was answered is used up."""
-        instance = self.instance
-        free = free_misses(instance, self.counts[..., UP].astype(np.float64))
-        inside = self.inside.reshape(instance.layers, -1)
-        served = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]  # by tier 1
-        after, width = self._by_step(), count_units(instance)
-        fit(instance, inside, after, free - served, progress)
-        return TwoTierSchedule.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
+    def bits(self) -> tuple[Bools, Words]:
+        """Return the lanes in tier 0 at the start and after every slot, in order.
 
-    def _by_step(self) -> Words:
-        """Return the bits as (layers, steps, words), in the same place."""
+        Returns
+        -------
+        Whether a lane is there at the start, (layers, lanes), and bits after every slot, (layers, steps,
+        words). The latter overwrite `after`.
+        """
         layers, groups, steps, words = self.after.shape
-        turned = self.after.reshape(layers, steps, words * groups)
+        by_step = self.after.reshape(layers, steps, words * groups)
         for layer, bits in enumerate(self.after):
-            turned[layer] = bits.transpose(1, 2, 0).reshape(steps, -1)
-        return turned
+            by_step[layer] = bits.transpose(1, 2, 0).reshape(steps, -1)
+        return self.inside.reshape(layers, -1), by_step
+
+    def repaired(self, progress: Progress = silent) -> TwoTierSchedule:
+        """Return them as a schedule within the capacities; changes them in place."""
+        instance, width = self.instance, count_units(self.instance)
+        free = free_misses(instance, self.counts[..., UP].astype(np.float64))
+        slow_reads = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]
+        inside, after = self.bits()
+        repair(instance, inside, after, free - slow_reads, progress)
+        return TwoTierSchedule.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
 
 
 def _packed(lanes: Bools) -> Words:

@@ -1,37 +1,39 @@
-"""Answers to prices over any tiers and blocks, as the tier of every block after every slot.
+"""Responses over any tiers and blocks, as the tier of every block after every slot.
 
-What everybody would like may be over a tier's room. Played slot by slot, who finds no room where it wants
-to go waits where it is, the longest stays first, and goes when it may move there and there is room.
+Best responses may put more blocks into a tier than it holds. The repair replays them slot by slot: a block
+that finds no room in its target waits where it is, the longest stays first, and moves as soon as it may and
+there is room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.cost.transitions import Transitions
+from kvbound.instance import Initial, Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers.lagrangian.paths import MultiTierPaths, count_traffic
 from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
-from kvbound.solvers.pricing.repair import FITTED
+from kvbound.solvers.pricing.repair import PROGRESS_NOTE
+from kvbound.solvers.pricing.responses import Adopt
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
-_AHEAD = 64
-"""Steps ahead that are looked at to see how long a stay is."""
+_LOOKAHEAD = 64
+"""Steps ahead that are searched for the end of a stay."""
 
 
 @dataclass(eq=False)
-class Tiers:
-    """A schedule that grows and changes, by its tiers and by its counts.
+class TierResponses:
+    """Responses under any rules; see `responses.Responses`.
 
     Attributes
     ----------
@@ -39,15 +41,15 @@ class Tiers:
         For the paths.
     first, plan
         Tiers of blocks at the start, (layers, blocks), and after every slot, (steps, layers, blocks), K for
-        those that have not begun, filled up to whole groups.
+        those that have not begun; padded to whole groups.
     counts, after
-        What those asked so far do, see `count_traffic`.
+        Counts of the blocks with a path, see `count_traffic`.
     start
         How many of them begin in each tier, (K, layers).
     reads
-        What they read, (steps, layers).
-    asked
-        How many blocks of each layer they are.
+        Their reads, (steps, layers).
+    covered
+        Blocks of each layer that have a path.
     """
 
     instance: Instance
@@ -59,11 +61,11 @@ class Tiers:
     after: Ints
     start: Ints
     reads: Ints
-    asked: int = 0
+    covered: int = 0
 
     @classmethod
-    def of(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> Tiers:
-        """Begin with nobody, but with room for groups of every stride-th unit."""
+    def empty(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> TierResponses:
+        """Return responses without any path, with blocks for groups of every stride-th unit."""
         layers, steps, tiers = instance.layers, instance.decode_steps, instance.tiers
         unit = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_units(instance)).blocks.size
         blocks = unit * stride * -(-count_units(instance) // stride)
@@ -79,34 +81,30 @@ class Tiers:
             np.zeros((steps, layers), np.int64),
         )
 
-    def answer(
-        self,
-        lanes: Lanes,
-        prices: Floats,
-        capacity: Floats,
-        choose: Callable[[tuple[int, ...]], Bools] | None,
-    ) -> None:
-        """Let blocks take their best paths; all that were not asked before, else those that are chosen."""
+    def update(self, lanes: Lanes, prices: Floats, capacity: Floats, adopt: Adopt | None) -> None:
+        """Give lanes their best paths; see `responses.Responses`."""
         first, plan = MultiTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
-        if choose is None:
+        if adopt is None:
             self.reads += count_bits(lanes.rows)
-            self.asked += first.shape[1]
+            self.covered += first.shape[1]
         else:
-            began, before = self._of(lanes)
-            self._count(lanes, began, before, -1)
-            who = choose(first.shape)
-            first, plan = np.where(who, first, began), np.where(who, plan, before)
+            old_first, old_plan = self._paths(lanes)
+            self._count(lanes, old_first, old_plan, -1)
+            adopting = adopt(first.shape)
+            first, plan = np.where(adopting, first, old_first), np.where(adopting, plan, old_plan)
         self._count(lanes, first, plan, 1)
         for layer, blocks in enumerate(lanes.blocks):
             self.first[layer, blocks] = first[layer]
             self.plan[:, layer, blocks] = plan[:, layer]
 
-    def _of(self, lanes: Lanes) -> tuple[Bytes, Bytes]:
+    def _paths(self, lanes: Lanes) -> tuple[Bytes, Bytes]:
+        """Return the paths of some lanes, (layers, lanes) and (steps, layers, lanes)."""
         layers = list(enumerate(lanes.blocks))
         first = np.stack([self.first[layer, blocks] for layer, blocks in layers])
         return first, np.stack([self.plan[:, layer, blocks] for layer, blocks in layers], axis=1)
 
     def _count(self, lanes: Lanes, first: Bytes, plan: Bytes, sign: int) -> None:
+        """Add the counts of some paths, or subtract them."""
         counts, after = count_traffic(self.instance, lanes, first, plan, self.kernel, self.threads)
         self.counts += sign * counts
         self.after += sign * after
@@ -114,42 +112,43 @@ class Tiers:
 
     @property
     def share(self) -> float:
-        """What share of the items was asked."""
-        return self.asked / self.first.shape[1]
+        """Share of the items that have a path."""
+        return self.covered / self.first.shape[1]
 
     def used(self, steps: slice) -> Floats:
-        """What those asked so far use of some steps' slots; see `Demand`, (3K, steps, layers)."""
+        """Return the counts of some steps' slots; see `Demand`, (3K, steps, layers)."""
         return np.moveaxis(self.counts[steps], -1, 0).astype(np.float64)
 
     def held(self) -> Floats:
-        """Blocks of those in tiers with a limit, at the start and after every slot, (tiers, 1 + slots)."""
+        """Return the blocks in each limited tier at the start and after every slot, (tiers, 1 + slots)."""
         tiers, after = limited_tiers(self.instance), np.moveaxis(self.after, -1, 0)
         start, now = (each[tiers].astype(np.float64) for each in (self.start, after))
         return occupancy(self.instance, start, now, slice(None))
 
-    def settled(self, progress: Progress = silent) -> Schedule:
-        """Return it as a schedule that keeps within the room; what was answered is used up."""
+    def repaired(self, progress: Progress = silent) -> Schedule:
+        """Return them as a schedule within the capacities; changes them in place."""
         instance = self.instance
         plan, prompt = self.plan[:, :, : instance.blocks], -(-instance.prefill_tokens // instance.granularity)
         first = self.first[:, :prompt]
-        most = instance.layers * instance.blocks
-        room = np.array([most if limit is None else limit for limit in instance.capacity_blocks])
+        unlimited = instance.layers * instance.blocks
+        room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks])
         if instance.rules.initial is Initial.FREE:
-            _seat(first, room)
+            _repair_start(first, room)
         room -= np.bincount(first.ravel(), minlength=instance.tiers)
         before = np.full((instance.layers, instance.blocks), instance.tiers, np.uint8)
         before[:, :prompt] = first
+        replay = _Replay(instance, Transitions.of(instance).legal, room)
         for step, slots in enumerate(plan):
-            progress(step, len(plan), FITTED)
+            progress(step, len(plan), PROGRESS_NOTE)
             for layer, wanted in enumerate(slots):
-                _play(instance, before[layer], wanted, plan[step : step + _AHEAD, layer], room, step, layer)
+                replay.slot(before[layer], wanted, plan[step : step + _LOOKAHEAD, layer], step, layer)
             before = slots
         initial = first[:, np.arange(instance.prefill_tokens) // instance.granularity]
         return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), instance.granularity)
 
 
-def _seat(first: Bytes, room: Ints) -> None:
-    """Send who has no room at the start one tier down, or if there is none below, up; changes `first`."""
+def _repair_start(first: Bytes, room: Ints) -> None:
+    """Move blocks beyond a tier's room (K,) one tier down, or up from the last; changes `first`."""
     tiers, flat = len(room), first.ravel()
     for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
         for tier in order:
@@ -157,45 +156,70 @@ def _seat(first: Bytes, room: Ints) -> None:
     first[:] = flat.reshape(first.shape)
 
 
-def _play(
-    instance: Instance, before: Bytes, wanted: Bytes, ahead: Bytes, room: Ints, step: int, layer: int
-) -> None:
-    """Let a layer's blocks go where they want to be after its slot, if they may and there is room.
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """Replays a plan slot by slot within the capacities.
 
-    Parameters
+    Attributes
     ----------
-    before, wanted
-        Tiers before the slot, and the plan's after it, which becomes what is played, (blocks,).
-    ahead
-        The plan from this slot on, (steps, blocks).
+    legal
+        See `Transitions`.
     room
-        What is left in each tier; changed.
+        Blocks that each tier has room for, (K,); changed.
     """
-    size, token = instance.granularity, instance.prefill_tokens + step
-    born = -(-token // size)
-    now, goal = before[:born].copy(), wanted[:born].copy()
-    moving = np.flatnonzero(goal != now)
-    if instance.rules.migration is Migration.ON_READ and len(moving):
-        read = np.zeros(born, np.bool_)
-        reads = instance.trace.reads(step, layer)
-        read[reads[reads < token] // size] = True
-        moving = moving[read[moving] | (goal[moving] > now[moving])]
-    for down in (True, False):
-        some = moving[(goal[moving] > now[moving]) == down]
-        for tier in np.unique(goal[some]):
-            coming = some[goal[some] == tier]
-            if len(coming) > room[tier]:
-                stays = (ahead[:, coming] == tier).cumprod(axis=0).sum(axis=0)
-                coming = coming[np.argsort(stays, kind="stable")[: max(int(room[tier]), 0)]]
-            np.add.at(room, now[coming], 1)
-            room[tier] -= len(coming)
-            now[coming] = tier
-    wanted[:born] = now
-    if token % size == 0:
-        free = room > 0
-        tier = wanted[born]
+
+    instance: Instance
+    legal: Bools
+    room: Ints
+
+    def slot(self, before: Bytes, wanted: Bytes, ahead: Bytes, step: int, layer: int) -> None:
+        """Let a layer's blocks go where they want to be after its slot, if they may and there is room.
+
+        Parameters
+        ----------
+        before, wanted
+            Tiers before the slot, and planned after it, (blocks,); the latter become those in fact.
+        ahead
+            The plan from this slot on, (steps, blocks).
+        """
+        size, token = self.instance.granularity, self.instance.prefill_tokens + step
+        born = -(-token // size)
+        now, goal = before[:born].copy(), wanted[:born].copy()
+        moving = np.flatnonzero(goal != now)
+        if len(moving):
+            read = self._read(step, layer, born)[moving]
+            moving = moving[self.legal[read, now[moving], goal[moving]]]
+        for down in (True, False):
+            some = moving[(goal[moving] > now[moving]) == down]
+            for tier in np.unique(goal[some]):
+                self._move(some[goal[some] == tier], tier, now, ahead)
+        wanted[:born] = now
+        if token % size == 0:
+            self._place_birth(wanted, born)
+
+    def _read(self, step: int, layer: int, born: int) -> Ints:
+        """Return 1 for the blocks that a slot reads, its own token aside, else 0, (blocks born before,)."""
+        size, read = self.instance.granularity, np.zeros(born, np.int64)
+        reads = self.instance.trace.reads(step, layer)
+        read[reads[reads < self.instance.prefill_tokens + step] // size] = 1
+        return read
+
+    def _move(self, coming: Ints, tier: int, now: Bytes, ahead: Bytes) -> None:
+        """Move blocks into a tier, those with the longest stays last, as far as there is room."""
+        room = self.room
+        if len(coming) > room[tier]:
+            stays = (ahead[:, coming] == tier).cumprod(axis=0).sum(axis=0)
+            coming = coming[np.argsort(stays, kind="stable")[: max(int(room[tier]), 0)]]
+        np.add.at(room, now[coming], 1)
+        room[tier] -= len(coming)
+        now[coming] = tier
+
+    def _place_birth(self, wanted: Bytes, block: int) -> None:
+        """Put a new block into its tier, else into the next slower one with room, else into the slowest."""
+        free = self.room > 0
+        tier = wanted[block]
         if not free[tier]:
             others = np.flatnonzero(free)
             tier = others[others > tier][0] if (others > tier).any() else others[-1]
-        wanted[born] = tier
-        room[tier] -= 1
+        wanted[block] = tier
+        self.room[tier] -= 1

@@ -1,51 +1,45 @@
-"""Schedules at any size, beside a certified bound: what a miss is worth, slot by slot, decides who stays.
+"""Schedules at any size, beside a certified bound.
 
-Balanced next-use eviction (`balanced`) comes first, beside the policies that know the future, or where it
-takes minutes beside the dual, which proves a time lower bound and whose prices make another schedule
-(`best_response`). Where the gap is not closed and the program has a size that HiGHS can take, its relaxation,
-fixed where it is whole, and its search improve the best schedule against that bound.
+What a miss is worth in each slot decides which items stay in tier 0. Balanced next-use eviction (`balanced`)
+gives the first schedules. The Lagrangian dual proves a time lower bound, and best responses to its prices
+(`best_response`) make further schedules. If a gap is left and the program is small enough for HiGHS, its
+relaxation, fixed where it is integral, and a search improve the best schedule.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any
 
-from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, spread
-from kvbound.cost.slot import SlotCost
 from kvbound.errors import UsageError
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
-from kvbound.simulation import simulate
-from kvbound.solvers.background import Job, beside
-from kvbound.solvers.eviction import balanced as balance
-from kvbound.solvers.incumbent import CostedPlacement, Incumbent, evaluate_placement, placement_fields
+from kvbound.solvers.background import Job, in_background
+from kvbound.solvers.incumbent import Incumbent, evaluate_placement, placement_fields
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.mip.exact import ON_READ, REJECTED, improve
-from kvbound.solvers.pricing import best_response as answers
-from kvbound.solvers.warm_start import examine, refuse_infeasible
+from kvbound.solvers.pricing import best_response
+from kvbound.solvers.pricing.candidates import candidates, slow_eviction
+from kvbound.solvers.warm_start import refuse_infeasible
 
-_PROGRAM = 1_000_000
+MOST_COLUMNS = 1_000_000
 """Columns up to which the program is worth building."""
-_ROUNDS = 5
-"""How often prices are answered where the program is larger."""
-_STEPS = 50
-"""Steps of the dual's ascent to a sweep of answers, where a count and no clock limits the work."""
-_BOUND = 0.6
+ROUNDS = 5
+"""Rounds of best responses where the program is larger, each with random numbers of its own."""
+_STEPS_PER_SWEEP = 50
+"""Steps of the dual ascent per sweep of best responses, where work and not time is limited."""
+_BOUND_SHARE = 0.6
 """Share of the time for the bound where a search may follow."""
 
 
@@ -67,18 +61,18 @@ def solve_pricing(
     Parameters
     ----------
     time_limit
-        Seconds. Of an instance whose schedule is too large for events, the limit is that of the bound's
-        tuning; its evaluation, the schedule and the check of both come on top.
+        Seconds. Of an instance whose schedule is too large for events it limits the ascent only; the
+        evaluation of the bound, the schedule and the check of both come on top.
     gap
         Relative gap to the certified bound at which the schedule is good enough.
     start
         A schedule to start from, beside the method's own.
     sample
-        Share of the items to maximize_dual the bound on; None lets the size decide.
+        Share of the items that each step of the ascent prices; None lets the size decide.
     work
-        Steps of the dual's ascent, instead of a time limit. For every 50 of them all items are evaluated once
-        again, up to nine times in each of five rounds, and nothing is searched by HiGHS, which differs
-        between versions. See `kvbound.solvers.solve`.
+        Steps of the dual ascent, instead of a time limit. For every 50 of them there is one more sweep of
+        best responses over all items, up to nine in each of five rounds. HiGHS searches nothing then, as it
+        differs between versions. See `kvbound.solvers.solve`.
 
     Returns
     -------
@@ -97,225 +91,202 @@ def solve_pricing(
     """
     begin = time.perf_counter()
     chosen = {"gap": gap, "sample": sample} | ({} if work is None else {"work": work})
-    about: dict[str, Any] = {"method": "pricing", "seed": seed, "options": chosen}
+    result_fields: dict[str, Any] = {"method": "pricing", "seed": seed, "options": chosen}
     if not instance.physical:
         raise UsageError("method pricing needs accounting 'physical'")
-    if nothing := refuse_infeasible(instance, begin, about):
+    if nothing := refuse_infeasible(instance, begin, result_fields):
         return nothing
-    about["kernel"] = pick(kernel)
-    best, proof = Incumbent.of(instance), _Proof()
+    result_fields["kernel"] = pick(kernel)
+    run = _Run(
+        Incumbent.of(instance), begin, time_limit=time_limit, gap=gap, sample=sample, work=work, seed=seed,
+        kernel=kernel, threads=threads, progress=progress,
+    )  # fmt: skip
     try:
-        best.take_all(_candidates(instance, start, progress))
-        ended = _find(
-            best, proof, begin + time_limit, time_limit=time_limit, gap=gap, sample=sample, work=work,
-            seed=seed, kernel=kernel, threads=threads, progress=progress,
-        )  # fmt: skip
+        run.collect_candidates(start)
+        ascent = run.maximize_bound()
+        ended, repair = run.respond(ascent)
+        checked = run.certify(repair)
+        ended = run.search() if checked and ended.reason != "interrupted" else Termination("interrupted")
     except KeyboardInterrupt:
         ended = Termination("interrupted")
-        proof.claim()
-    best.settle()
-    return _result(best, proof, ended, time.perf_counter() - begin, about)
+        run.claim_bound()
+    run.incumbent.adopt()
+    return run.result(ended, time.perf_counter() - begin, result_fields)
 
 
 @dataclass(eq=False)
-class _Proof:
-    """What is proved so far."""
+class _Run:
+    """One run: its settings, see `solve_pricing`, and the best schedule and bound so far."""
 
+    incumbent: Incumbent
+    begin: float
+    time_limit: float
+    gap: float
+    sample: float | None
+    work: int | None
+    seed: int
+    kernel: str | None
+    threads: int
+    progress: Progress
     certificate: Certificate | None = None
     bound: Bound = field(default_factory=Bound)
 
-    def claim(self) -> None:
-        """Without a check, take the certificate's own word."""
+    @property
+    def instance(self) -> Instance:
+        """The instance to solve."""
+        return self.incumbent.instance
+
+    @property
+    def deadline(self) -> float:
+        """`time.perf_counter` at which to stop."""
+        return self.begin + self.time_limit
+
+    def collect_candidates(self, start: Schedule | Residency | None) -> None:
+        """Take what is quick to make: the start, two policies, and balanced eviction."""
+        self.incumbent.update_all(candidates(self.instance, start, self.progress))
+        restricted = self.incumbent.without_prefetch
+        if restricted is not None:
+            restricted.update_all(candidates(restricted.instance, None, self.progress))
+
+    def maximize_bound(self) -> AscentResult:
+        """Prove a bound by dual ascent; where balanced eviction takes minutes, it runs beside."""
+        share = 1.0 if exceeds_event_limit(self.instance) else _BOUND_SHARE
+        with in_background(slow_eviction(self.incumbent), self.progress) as wait:
+            ascent = maximize_dual(
+                self.instance, time_limit=share * self.time_limit, sample=self.sample, work=self.work,
+                seed=self.seed, kernel=self.kernel, progress=self.progress,
+            )  # fmt: skip
+            self.certificate = ascent.certificate
+            if ascent.termination.reason != "interrupted":
+                wait()
+        return ascent
+
+    def respond(self, ascent: AscentResult) -> tuple[Termination, Job | None]:
+        """Make schedules of best responses to the prices, and a better bound if they lead to one.
+
+        Returns
+        -------
+        How it ended, and the repair of the last schedule if that takes minutes and is still to be done.
+        """
+        rounds = _rounds(self.instance, self.work)
+        self.certificate, ended, repair = self._respond(self.incumbent, ascent, rounds)
+        restricted = self.incumbent.without_prefetch
+        if restricted is not None and ended.reason == "done" and not exceeds_event_limit(self.instance):
+            # the prices serve the instance without prefetch too; the bound they prove there is not needed
+            ended = self._respond(restricted, ascent, rounds)[1]
+        return ended, repair
+
+    def _respond(
+        self, incumbent: Incumbent, ascent: AscentResult, rounds: list[int]
+    ) -> tuple[Certificate, Termination, Job | None]:
+        """Respond for one incumbent, if there is need; return the best proof too."""
+        instance, proof, multipliers = incumbent.instance, ascent.certificate, ascent.multipliers
+        ended, large = ascent.termination, exceeds_event_limit(instance)
+        enough = incumbent.within(self.gap, proof.bound_s) or not best_response.supports(instance)
+        if enough or ended.reason == "interrupted" or multipliers is None:
+            return proof, ended, None
+        common: dict[str, Any] = {
+            "kernel": self.kernel, "threads": self.threads, "progress": self.progress,
+        }  # fmt: skip
+        end = self.deadline if self.work is None and not large else math.inf
+        ended, repair = Termination(), None
+        try:
+            for number, sweeps in enumerate(rounds):
+                found = best_response.best_responses(
+                    instance, multipliers, seed=self.seed + number, sweeps=sweeps, end=end, **common
+                )
+                multipliers, ended = found.multipliers, found.termination
+                if large:
+                    repair = partial(_repair, incumbent, found)
+                else:
+                    _repair(incumbent, found, self.progress)
+                if ended.reason != "interrupted":
+                    proof = max(proof, prove(instance, multipliers, **common), key=lambda each: each.bound_s)
+                if ended.reason != "done" or incumbent.within(self.gap, proof.bound_s):
+                    break
+        except KeyboardInterrupt:
+            ended = Termination("interrupted")
+        return proof, ended, repair
+
+    def certify(self, repair: Job | None) -> bool:
+        """Have the bound checked, beside a repair still to be done; return False if that is interrupted."""
+        assert self.certificate is not None
+        with in_background(repair, self.progress) as wait:
+            self.bound = certify(self.instance, self.certificate)
+            wait()
+        return self.bound.status is not BoundStatus.CLAIMED
+
+    def claim_bound(self) -> None:
+        """Take the certificate's own value where there was no time to check it."""
         if self.certificate is not None and self.bound.time_s is None:
             self.bound = Bound(self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
 
+    def search(self) -> Termination:
+        """Improve the best schedule by HiGHS, if there is need and time; not where work is limited."""
+        if self.work is None:
+            return self._search(self.incumbent, self.deadline)
+        self.incumbent.adopt()
+        enough = self.incumbent.within(self.gap, self.bound.time_s)
+        return Termination() if enough else Termination("limit", "work")
 
-def _find(
-    best: Incumbent, proof: _Proof, end: float, *, time_limit: float, gap: float, sample: float | None,
-    work: int | None, seed: int, kernel: str | None, threads: int, progress: Progress,
-) -> Termination:  # fmt: skip
-    """Find schedules beside a bound, and improve the best one where there is need and time."""
-    instance, fewer = best.instance, best.fewer
-    options: dict[str, Any] = {"seed": seed, "kernel": kernel, "progress": progress}
-    if fewer is not None:
-        fewer.take_all(_candidates(fewer.instance, None, progress))
-    tuning = (1.0 if exceeds_event_limit(instance) else _BOUND) * time_limit
-    with beside(_eviction(best), progress) as finish:
-        tuned = maximize_dual(instance, time_limit=tuning, sample=sample, work=work, **options)
-        proof.certificate = tuned.certificate
-        if tuned.termination.reason != "interrupted":
-            finish()
-    until = end if work is None and not exceeds_event_limit(instance) else math.inf
-    rounds, options = _sweeps(instance, work), options | {"threads": threads, "end": until}
-    proof.certificate, ended, fitting = _answered(best, tuned, gap, rounds, **options)
-    if fewer is not None and ended.reason == "done" and not exceeds_event_limit(instance):
-        # the prices serve fewer moves, too; the bound they prove for those is not needed here
-        ended = _answered(fewer, tuned, gap, rounds, **options)[1]
-    with beside(fitting, progress) as finish:
-        proof.bound = certify(instance, proof.certificate)
-        finish()
-    if proof.bound.status is BoundStatus.CLAIMED:  # the check was interrupted
-        return Termination("interrupted")
-    if ended.reason == "interrupted":
-        return ended
-    if work is not None:
-        best.settle()
-        return Termination() if best.within(gap, proof.bound.time_s) else Termination("limit", "work")
-    return _search(best, proof.bound, gap, end, seed, threads, progress)
+    def _search(self, incumbent: Incumbent, deadline: float) -> Termination:
+        """Search for one incumbent, under prefetch first among the schedules without it."""
+        restricted = incumbent.without_prefetch
+        if restricted is not None:
+            ended = Termination()
+            if not incumbent.within(self.gap, self.bound.time_s):
+                until = (1 - ON_READ) * time.perf_counter() + ON_READ * deadline
+                ended = self._search(restricted, until)
+            incumbent.adopt()
+            if ended.reason == "interrupted":
+                return ended
+        instance, schedule, measures = incumbent.instance, incumbent.schedule, incumbent.measures
+        if incumbent.within(self.gap, self.bound.time_s):
+            return Termination()
+        if time.perf_counter() >= deadline:
+            return Termination("limit", "time")
+        if spread(instance) > MOST_SPREAD:
+            return Termination("limit", "spread")
+        if not isinstance(schedule, Schedule) or measures is None or columns(instance) > MOST_COLUMNS:
+            return Termination("limit", "size")
+        found = improve(
+            instance, (schedule, measures), end=deadline, gap=self.gap, bound_s=self.bound.time_s or 0.0,
+            seed=self.seed, threads=self.threads, progress=self.progress,
+        )  # fmt: skip
+        incumbent.update((found.known[1], found.known[0]))
+        incumbent.rejected += found.rejected
+        return found.ended
 
-
-def _answered(
-    best: Incumbent,
-    tuned: AscentResult,
-    gap: float,
-    rounds: list[int],
-    *,
-    seed: int,
-    end: float,
-    progress: Progress,
-    **how: Any,
-) -> tuple[Certificate, Termination, Job | None]:
-    """Make schedules of the dual's prices if there is need.
-
-    Parameters
-    ----------
-    rounds
-        Number of further sweeps over all items in each round.
-
-    Returns
-    -------
-    The best proof, how it ended, and what is left to do where that takes minutes: make the schedule fit.
-    """
-    instance, proof, ended = best.instance, tuned.certificate, tuned.termination
-    enough = best.within(gap, proof.bound_s)
-    if enough or not answers.supports(instance) or ended.reason == "interrupted" or tuned.multipliers is None:
-        return proof, ended, None
-    multipliers, ended, fitting = tuned.multipliers, Termination(), None
-    try:
-        for number, sweeps in enumerate(rounds):
-            answer = answers.respond(
-                instance, multipliers, seed=seed + number, sweeps=sweeps, end=end, progress=progress, **how
-            )
-            multipliers, ended = answer.multipliers, answer.termination
-            if exceeds_event_limit(instance):
-                fitting = partial(_settle, best, answer)
-            else:
-                _settle(best, answer, progress)
-            if ended.reason != "interrupted":
-                learnt = prove(instance, multipliers, progress=progress, **how)
-                proof = max(proof, learnt, key=lambda certificate: certificate.bound_s)
-            if ended.reason != "done" or best.within(gap, proof.bound_s):
-                break
-    except KeyboardInterrupt:
-        ended = Termination("interrupted")
-    return proof, ended, fitting
+    def result(self, ended: Termination, wall_s: float, fields: dict[str, Any]) -> Result:
+        """Return the best schedule and bound as a result."""
+        incumbent, bound, measures = self.incumbent, self.bound, self.incumbent.measures
+        if measures is not None and bound.time_s is not None:
+            # rounding may leave the bound a hair above the time of an optimal schedule
+            bound = Bound(min(bound.time_s, measures.time_s), bound.status, bound.method)
+        if incumbent.rejected:
+            fields["options"][REJECTED] = incumbent.rejected
+        return Result(
+            identify(self.instance), status=Status.UNKNOWN if measures is None else Status.FEASIBLE,
+            measures=measures, bound=bound, termination=ended, wall_s=wall_s, certificate=self.certificate,
+            **placement_fields(incumbent.schedule), **fields,
+        )  # fmt: skip
 
 
-def _settle(best: Incumbent, answer: answers.Answer, progress: Progress) -> None:
-    schedule = answer.schedule(progress)
+def _repair(incumbent: Incumbent, found: best_response.BestResponses, progress: Progress) -> None:
+    """Repair best responses to a schedule within the capacities, and keep it if it is faster."""
+    schedule = found.schedule(progress)
     if schedule is not None:
-        best.take(evaluate_placement(best.instance, schedule))
+        incumbent.update(evaluate_placement(incumbent.instance, schedule))
 
 
-def _sweeps(instance: Instance, work: int | None) -> list[int]:
-    """Return how many further sweeps over all items each round makes; rounds differ in their randomness.
+def _rounds(instance: Instance, work: int | None) -> list[int]:
+    """Return the number of sweeps after the first in each round; rounds differ in their random numbers.
 
     There is a single round where one takes minutes, or where a search follows.
     """
+    large = exceeds_event_limit(instance)
     if work is None:
-        return [answers.SWEEPS] * (
-            1 if exceeds_event_limit(instance) or columns(instance) <= _PROGRAM else _ROUNDS
-        )
-    rounds, sweeps = 1 if exceeds_event_limit(instance) else _ROUNDS, -(-work // _STEPS)
-    return [min(answers.SWEEPS, sweeps - n) for n in range(0, sweeps, answers.SWEEPS)][:rounds]
-
-
-def _eviction(best: Incumbent) -> Job | None:
-    """Balanced eviction, where it takes minutes: beside the tuning of the bound.
-
-    Prefetching it would take too much memory; where reads change much prices are better.
-    """
-    instance = (best.fewer or best).instance
-    on_read = instance.rules.migration is Migration.ON_READ
-    if not (
-        exceeds_event_limit(instance)
-        and on_read
-        and balance.supports(instance)
-        and balance.keeps_up(instance)
-    ):
-        return None
-    return lambda report: best.take(_balanced(instance, report))
-
-
-def _candidates(
-    instance: Instance, start: Schedule | Residency | None, progress: Progress
-) -> Iterator[CostedPlacement]:
-    """Yield schedules that need no search, best guesses last."""
-    if start is not None:
-        known = examine(instance, start)
-        yield evaluate_placement(
-            instance, known if isinstance(known, Schedule) else TwoTierSchedule.replayed(instance, known)
-        )
-    if not exceeds_event_limit(instance) or not answers.supports(instance):
-        for policy in ("belady", "keep-last"):
-            result = simulate(instance, policy, progress=progress)
-            assert result.measures is not None
-            assert result.schedule is not None
-            yield result.measures, result.schedule
-    if balance.supports(instance) and not exceeds_event_limit(instance):
-        yield _balanced(instance, progress)
-
-
-def _balanced(instance: Instance, progress: Progress) -> CostedPlacement:
-    """Return the best of the balanced plays, or the first where each takes minutes."""
-    cost = SlotCost.of(instance)
-    with closing(balance.plays(instance, progress)) as plays:  # it holds all reads by token
-        some = islice(plays, 1 if exceeds_event_limit(instance) else None)
-        best = min(some, key=lambda play: float(cost.times(play.traffic(instance).traffic).sum()))
-    return evaluate_placement(instance, best)
-
-
-def _search(
-    best: Incumbent, bound: Bound, gap: float, end: float, seed: int, threads: int, progress: Progress
-) -> Termination:
-    """Improve the best schedule by the program, if there is need, time and a program of some size."""
-    if best.fewer is not None:
-        ended = Termination()
-        if not best.within(gap, bound.time_s):
-            until = (1 - ON_READ) * time.perf_counter() + ON_READ * end
-            ended = _search(best.fewer, bound, gap, until, seed, threads, progress)
-        best.settle()
-        if ended.reason == "interrupted":
-            return ended
-    instance = best.instance
-    if best.within(gap, bound.time_s):
-        return Termination()
-    if time.perf_counter() >= end:
-        return Termination("limit", "time")
-    if spread(instance) > MOST_SPREAD:
-        return Termination("limit", "spread")
-    if not isinstance(best.schedule, Schedule) or best.measures is None or columns(instance) > _PROGRAM:
-        return Termination("limit", "size")
-    search = improve(
-        instance, (best.schedule, best.measures), end=end, gap=gap, bound_s=bound.time_s or 0.0,
-        seed=seed, threads=threads, progress=progress,
-    )  # fmt: skip
-    best.take((search.known[1], search.known[0]))
-    best.rejected += search.rejected
-    return search.ended
-
-
-def _result(
-    best: Incumbent, proof: _Proof, ended: Termination, wall_s: float, about: dict[str, Any]
-) -> Result:
-    bound, measures = proof.bound, best.measures
-    if measures is not None and bound.time_s is not None:
-        # rounding may leave the proof a hair above what it proves
-        bound = Bound(min(bound.time_s, measures.time_s), bound.status, bound.method)
-    if best.rejected:
-        about["options"][REJECTED] = best.rejected
-    return Result(
-        identify(best.instance), status=Status.UNKNOWN if measures is None else Status.FEASIBLE,
-        measures=measures, bound=bound, termination=ended, wall_s=wall_s, certificate=proof.certificate,
-        **placement_fields(best.schedule), **about,
-    )  # fmt: skip
+        return [best_response.SWEEPS] * (1 if large or columns(instance) <= MOST_COLUMNS else ROUNDS)
+    sweeps = -(-work // _STEPS_PER_SWEEP)
+    counts = [min(best_response.SWEEPS, sweeps - n) for n in range(0, sweeps, best_response.SWEEPS)]
+    return counts[: 1 if large else ROUNDS]

@@ -24,7 +24,7 @@ from kvbound.solvers.annealing import layout, packed
 from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
 from kvbound.solvers.annealing.packed import BitsAnnealer
 from kvbound.solvers.annealing.solve import solve_annealing
-from kvbound.solvers.eviction.balanced import plays
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import tiny_instances
 
@@ -47,7 +47,9 @@ movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFE
 @settings(max_examples=60, deadline=None)
 def test_counts_stay_true(instance: Instance, seed: int) -> None:
     """What moves keep up to date is what the schedule they led to says, and the checker agrees."""
-    annealer = BitsAnnealer.of(instance, next(plays(instance, silent)), np.random.default_rng(seed))
+    annealer = BitsAnnealer.of(
+        instance, next(balanced.schedules(instance, silent)), np.random.default_rng(seed)
+    )
     before = annealer.time_s
     annealer.run(lambda: annealer.moves < 500)
     play, board, bits = annealer.play(), annealer.board, annealer.bits
@@ -70,7 +72,7 @@ def test_counts_stay_true(instance: Instance, seed: int) -> None:
 @settings(max_examples=25, deadline=None)
 def test_between_the_optimum_and_its_start(instance: Instance) -> None:
     result, best = solve_annealing(instance, moves=500, gap=0.0), solve_brute(instance).time_s
-    start = incumbent.evaluate_placement(instance, next(plays(instance, silent)))[0].time_s
+    start = incumbent.evaluate_placement(instance, next(balanced.schedules(instance, silent)))[0].time_s
     assert best is not None
     assert result.time_s is not None
     assert best * (1 - 1e-9) <= result.time_s <= start * (1 + 1e-9)
@@ -81,7 +83,7 @@ def test_between_the_optimum_and_its_start(instance: Instance) -> None:
 )
 def test_better_than_balanced_eviction(name: str, moves: int) -> None:
     instance = kv.read_instance(name)
-    start = incumbent.evaluate_placement(instance, next(plays(instance, silent)))[0].time_s
+    start = incumbent.evaluate_placement(instance, next(balanced.schedules(instance, silent)))[0].time_s
     result = solve_annealing(instance, moves=moves, gap=0.0)
     assert result.time_s is not None
     assert result.time_s < 0.995 * start

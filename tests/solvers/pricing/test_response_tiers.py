@@ -1,4 +1,4 @@
-"""Schedules from prices under any rules: legal, better than policies, the same on any kernel."""
+"""Responses under any rules: legal schedules, better than policies, the same for any kernel and threads."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.pricing import best_response as answers
-from kvbound.solvers.pricing.response_tiers import Tiers
+from kvbound.solvers.pricing import best_response
+from kvbound.solvers.pricing.response_tiers import TierResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.strategies import rule_combinations, tiny_instance
 
 FAST = {"copies": Copies.INCLUSIVE, "granularity": 1, "tiers": 2}
-"""Rules under which answers are bits instead."""
+"""Rules under which responses are bits instead."""
 MOVING = [
     rules
     for rules in rule_combinations()
@@ -34,8 +34,8 @@ MOVING = [
 ]
 
 
-def anything(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Multipliers:
-    """Multipliers that nobody tuned; without prices of room everybody wants to be in the fastest tier."""
+def untuned(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Multipliers:
+    """Random multipliers; without prices of capacity all items prefer the fastest tier."""
     rows = SlotMinorants.of(instance)
     weights = rng.random(rows.alpha.shape) + 1e-9
     capacity = dear * rng.exponential(rows.beta.max(), (instance.tiers, 1 + instance.slots))
@@ -53,7 +53,7 @@ def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
 def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, dear: bool) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    found = answers.respond(instance, anything(instance, rng, dear=dear), seed=seed).schedule()
+    found = best_response.best_responses(instance, untuned(instance, rng, dear=dear), seed=seed).schedule()
     assert isinstance(found, Schedule)
     assert rejected(instance, found) == ()
 
@@ -61,24 +61,24 @@ def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, 
 @given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int) -> None:
-    """Counts that change with every answer are those of the whole plan, counted at once."""
+    """Counts kept up to date with every response are those of the whole plan, counted at once."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, **rules)
-    state = Tiers.of(instance, 1, "numba", 1)
+    responses = TierResponses.empty(instance, 1, "numba", 1)
     lanes = Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
 
     def some(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         return rng.random(shape) < 0.5
 
     shape = 3 * instance.tiers, instance.decode_steps, instance.layers
-    for choose in (None, some, some):
+    for adopt in (None, some, some):
         prices = rng.random(shape), rng.random((instance.tiers, 1 + instance.slots))
-        state.answer(lanes, *prices, choose)
-    again = Tiers.of(instance, 1, "numpy", 1)
-    again._count(lanes, state.first, state.plan, 1)
+        responses.update(lanes, *prices, adopt)
+    again = TierResponses.empty(instance, 1, "numpy", 1)
+    again._count(lanes, responses.first, responses.plan, 1)
     for name in ("counts", "after", "start"):
-        assert np.array_equal(getattr(state, name), getattr(again, name))
-    assert state.share == 1
+        assert np.array_equal(getattr(responses, name), getattr(again, name))
+    assert responses.share == 1
 
 
 def exclusive(**factors: Any) -> Instance:
@@ -96,36 +96,40 @@ def high() -> tuple[Instance, Multipliers, float]:
 
 def test_close_to_the_bound_where_policies_are_not(high: tuple[Instance, Multipliers, float]) -> None:
     instance, multipliers, bound_s = high
-    answer = answers.respond(instance, multipliers)
-    schedule = answer.schedule()
+    found = best_response.best_responses(instance, multipliers)
+    schedule = found.schedule()
     assert isinstance(schedule, Schedule)
     assert rejected(instance, schedule) == ()
-    found = evaluate(instance, schedule).time_s
+    time_s = evaluate(instance, schedule).time_s
     belady = kv.simulate(instance, "belady").time_s
     assert belady is not None
-    assert prove(instance, answer.multipliers).bound_s <= found
-    assert bound_s <= found
-    assert found - bound_s < 0.1 * (belady - bound_s)
+    assert prove(instance, found.multipliers).bound_s <= time_s
+    assert bound_s <= time_s
+    assert time_s - bound_s < 0.1 * (belady - bound_s)
 
 
 @pytest.mark.parametrize("options", [{"threads": 2}, {"kernel": "numpy"}])
-def test_same_schedule_whatever_runs(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "SWEEPS", 1)
+def test_same_schedule_for_any_threads_and_kernel(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(best_response, "SWEEPS", 1)
     instance = Cell(block=16).instance(Scale("small", 32, 32, 0.0)).with_rules(accounting="physical")
-    multipliers = anything(instance, np.random.default_rng(0), dear=True)
+    multipliers = untuned(instance, np.random.default_rng(0), dear=True)
     files = []
     for chosen in ({}, options):
-        found = answers.respond(instance, multipliers, **chosen).schedule()
+        found = best_response.best_responses(instance, multipliers, **chosen).schedule()
         assert isinstance(found, Schedule)
         files.append(file_arrays(found, instance_sha256="", decode_steps=instance.decode_steps))
     for one, other in zip(files[0].values(), files[1].values(), strict=True):
         assert np.array_equal(one, other)
 
 
-def test_not_where_nothing_moves_or_the_plan_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_without_moves_or_where_the_plan_is_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     instance = exclusive()
-    assert answers.supports(instance)
-    assert not answers.supports(instance.with_rules(migration="none"))
-    monkeypatch.setattr(answers, "_MOST", 1e3)
-    assert not answers.supports(instance)
-    assert answers.supports(instance.with_rules(copies="inclusive"))
+    assert best_response.supports(instance)
+    assert not best_response.supports(instance.with_rules(migration="none"))
+    monkeypatch.setattr(best_response, "MOST_BYTES", 1e3)
+    assert not best_response.supports(instance)
+    assert best_response.supports(instance.with_rules(copies="inclusive"))

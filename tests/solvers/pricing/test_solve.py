@@ -1,4 +1,4 @@
-"""Schedules beside a certify bound: the ladder, starts, interrupts, every rule."""
+"""Pricing: between bound and policies under any rules; starts, rounds, interrupts, background work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,15 +17,17 @@ import kvbound as kv
 from kvbound.checker import check
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
-from kvbound.progress import Progress
+from kvbound.progress import Progress, silent
 from kvbound.result import BoundStatus, Status, Termination
 from kvbound.schedule import file_arrays
-from kvbound.solvers.eviction import balanced as balance
+from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
+from kvbound.solvers.pricing import best_response, candidates
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
+from tests.solvers.pricing.cases import cost
 from tests.strategies import tiny_instances
 
 
@@ -109,7 +112,7 @@ def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest
     assert check(instance.expanded(), instance.trace.rows, bits, claimed_s=result.time_s).ok
 
 
-def test_an_interrupt_of_the_check_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_of_the_check_leaves_a_claimed_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -122,10 +125,10 @@ def test_an_interrupt_of_the_check_is_heard(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Balanced eviction of a large instance that never ends by itself; set when it has ended."""
+    """Make balanced eviction of large instances endless; the event is set when it is stopped."""
     ended = threading.Event()
 
-    def play(_: Instance, progress: Progress) -> None:
+    def endless(_: Instance, progress: Progress) -> None:
         try:
             while True:
                 progress(0, 1, "balanced")
@@ -134,11 +137,11 @@ def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             ended.set()
 
     monkeypatch.setattr("kvbound.residency.MOST", 0)
-    monkeypatch.setattr(pricing, "_balanced", play)
+    monkeypatch.setattr(candidates, "balanced_eviction", endless)
     return ended
 
 
-def test_what_runs_beside_ends_with_the_tuning(
+def test_background_eviction_ends_with_the_ascent(
     forever: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any, **options: Any) -> AscentResult:
@@ -151,8 +154,8 @@ def test_what_runs_beside_ends_with_the_tuning(
     assert result.bound.status is BoundStatus.CERTIFIED
 
 
-def test_an_interrupt_ends_waiting_for_what_runs_beside(forever: threading.Event) -> None:
-    """It would take for ever; the bound that is there by then is not lost."""
+def test_an_interrupt_ends_the_wait_for_background_eviction(forever: threading.Event) -> None:
+    """The bound proved by then is not lost."""
     main, waited = threading.get_ident(), threading.Event()
 
     def interrupt(done: float, total: float, note: str = "") -> None:
@@ -172,7 +175,7 @@ def _small(**factors: Any) -> Instance:
 
 
 @pytest.mark.parametrize(
-    ("factors", "much"),
+    ("factors", "many"),
     [
         ({"hbm": 18}, False),
         ({"variation": "actual-like"}, True),
@@ -180,12 +183,12 @@ def _small(**factors: Any) -> Instance:
         ({"link": 64, "hbm": 25}, True),
     ],
 )
-def test_nothing_is_played_beside_where_more_is_new_than_the_slow_tier_serves(
-    factors: dict[str, Any], much: bool, forever: threading.Event
+def test_no_background_eviction_where_the_slow_tier_does_not_serve_new_reads(
+    factors: dict[str, Any], many: bool, forever: threading.Event
 ) -> None:
     instance = _small(**factors)
-    assert balance.keeps_up(instance) != much
-    if much:
+    assert balanced.serves_new_reads(instance) != many
+    if many:
         assert kv.solve(instance, "pricing", time_limit=1).residency is not None
     assert not forever.is_set()
 
@@ -202,15 +205,43 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert run(1) == run(2)
 
 
-def test_what_it_refuses() -> None:
+def test_other_accountings_are_refused() -> None:
     with pytest.raises(UsageError, match="physical"):
         kv.solve(kv.read_instance("paper-low"), "pricing")
 
 
-def test_no_room_for_the_weights() -> None:
+def test_infeasible_without_room_for_the_weights() -> None:
     instance = kv.read_instance("swap-2x48-c30-b64")
     heavy = kv.make_instance(
         "heavy", memory=instance.memory.to_mapping(), trace=instance.trace,
         llm=instance.llm.to_mapping() | {"weight_bytes": 1e12},
     )  # fmt: skip
     assert kv.solve(heavy, "pricing").status is Status.INFEASIBLE
+
+
+def test_more_rounds_are_no_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has another seed and better multipliers; the best schedule counts, and a good one ends them."""
+    monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=100))
+    monkeypatch.setattr(pricing, "MOST_COLUMNS", 0)
+    monkeypatch.setattr(pricing, "candidates", lambda *_: iter(()))
+    monkeypatch.setattr(best_response, "SWEEPS", 1)
+    instance = Cell(hbm=25, link=64).instance(Scale("small", 64, 32, 0.0)).with_rules(accounting="physical")
+    times = []
+    for rounds, gap in ((1, 0.0), (3, 0.0), (3, 0.5)):
+        monkeypatch.setattr(pricing, "ROUNDS", rounds)
+        found = kv.solve(instance, "pricing", time_limit=600, gap=gap).time_s
+        assert found is not None
+        times.append(found)
+    assert times[1] < times[0]
+    assert times[2] == times[0]
+
+
+def test_pricing_uses_best_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "maximize_dual", partial(maximize_dual, iterations=300))
+    monkeypatch.setattr(pricing, "MOST_COLUMNS", 0)
+    monkeypatch.setattr(pricing, "ROUNDS", 1)
+    case = Cell("actual-like").instance(Scale("small", 32, 16, 0.0))
+    instance = case.with_rules(accounting="physical")
+    result = kv.solve(instance, "pricing", time_limit=600)
+    assert result.time_s is not None
+    assert result.time_s < 0.998 * min(cost(instance, each) for each in balanced.schedules(instance, silent))

@@ -1,0 +1,93 @@
+"""Repair between two tiers: within the capacity, faster for every step, the same without numba."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvbound.instance import Instance
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.pricing import repair
+from kvbound.solvers.pricing.best_response import best_responses
+from kvbound.studies import Scale
+from kvbound.studies.fang2025 import Cell
+from tests.plain import without_numba
+from tests.solvers.pricing.cases import cost, simple
+
+
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
+    """Where every item is in tier 0 in every slot, the excess leaves, and stays outside until it is read."""
+    rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
+    capacity = instance.capacity_blocks[0]
+    assert capacity is not None
+    born = np.arange(instance.tokens)[:, None] < instance.prefill_tokens + 1 + np.arange(steps)
+    words = np.zeros((layers, steps, 64), np.uint8)
+    words[:, :, : instance.tokens] = born.T
+    after = np.packbits(words, axis=2, bitorder="little").view(np.uint64)
+    inside = np.zeros((layers, 64), np.bool_)
+    inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
+    start = inside.copy()
+    repair.repair(instance, inside, after, rng.integers(0, 2, (steps, layers)))
+    bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
+    assert not np.any(bits > words)
+    held = bits.sum(axis=2, dtype=np.int64).T
+    assert not np.any(inside & ~start)
+    now, size = inside.sum(axis=1), inside.sum()
+    assert size <= capacity
+    before = inside.astype(np.uint8)
+    for step in range(steps):
+        for layer in range(layers):
+            size += held[step, layer] - now[layer]
+            now[layer] = held[step, layer]
+            assert size <= capacity
+            read = np.zeros(64, np.bool_)
+            read[instance.trace.reads(step, layer)] = True
+            entering = (bits[layer, step] > before[layer]) & ~read
+            if step or instance.prefill_tokens == 0 or start[layer, : instance.prefill_tokens].all():
+                assert not entering[: instance.prefill_tokens + step].any()
+            before[layer] = bits[layer, step]
+
+
+@pytest.mark.parametrize("migration", ["on-read", "prefetch"])
+def test_giving_up_and_extending_stays_both_pay(migration: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Giving up useless hits and filling free room is faster than evicting the excess alone."""
+    case = Cell("actual-like", migration=migration).instance(Scale("small", 32, 16, 0.0))
+    instance = case.with_rules(accounting="physical")
+    tuned = maximize_dual(instance, time_limit=math.inf, iterations=300)
+    assert tuned.multipliers is not None
+    # more sweeps leave nothing to give up here
+    times = {"repair": cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())}
+    for name in ("extend_stays", "give_up_hits"):
+        monkeypatch.setattr(repair, name, lambda *_: None)
+        times[name] = cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())
+    assert times["repair"] < times["extend_stays"] < times["give_up_hits"]
+
+
+@pytest.fixture(scope="module")
+def plain() -> ModuleType:
+    return without_numba(repair)
+
+
+@given(simple(), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_same_repair_without_numba(plain: ModuleType, instance: Instance, seed: int) -> None:
+    rng, shape = np.random.default_rng(seed), (instance.layers, instance.decode_steps)
+    tokens = rng.random((*shape, 64)) < 0.8
+    tokens[:, :, instance.tokens :] = False
+    inside = rng.random((instance.layers, 64)) < 0.8
+    inside[:, instance.prefill_tokens :] = False
+    after = np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
+    results = []
+    for module in (repair, plain):
+        parts = inside.copy(), after.copy(), np.ones(shape[::-1], np.int64)
+        module.repair(instance, *parts)
+        results.append(parts)
+    for one, other in zip(*results, strict=True):
+        assert np.array_equal(one, other)
