@@ -1,0 +1,381 @@
+"""What makes the program strong and its search short: every test fails without the mechanism it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kvbound as kv
+from kvbound.cost.evaluate import evaluate
+from kvbound.cost.slot import SlotCost
+from kvbound.instance import Instance
+from kvbound.models import formulation
+from kvbound.models.coefficients import Facts, count_cuts
+from kvbound.models.intervals import Stays
+from kvbound.models.sparse import Floats, Ints, Matrix
+from kvbound.result import Result, Termination
+from kvbound.solvers.mip import fix_and_search, highs
+from kvbound.solvers.mip.disjunctive_cuts import Slot, as_rows, slots, split
+from kvbound.solvers.mip.exact import improve
+from kvbound.solvers.mip.fix_and_search import Search
+from kvbound.solvers.mip.highs import Relaxation, minimise
+from kvbound.solvers.reference.brute_force import solve_brute
+
+
+def random_reads(steps: int, prompt: int, variation: float, room: str, seed: int) -> Instance:
+    """Two layers over a link of 450 GB/s, where the relaxation is close but not whole."""
+    spec = {
+        "kind": "random-swap", "layers": 2, "prefill_tokens": prompt, "decode_steps": steps, "seed": seed,
+        "sparsity": 0.6, "variation": variation, "count_rule": "ceil(n)",
+    }  # fmt: skip
+    llm = {
+        "name": "small", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 150_000,
+    }  # fmt: skip
+    links = {"memory.resources.c2c_down": "450GB/s", "memory.resources.c2c_up": "450GB/s"}
+    return kv.make_instance(
+        "random", memory="gh200-144", llm=llm, trace={"synthetic": spec}, overrides=links, capacity=room
+    )
+
+
+def time_of(result: Result) -> float:
+    assert result.time_s is not None
+    return result.time_s
+
+
+def bound_of(result: Result) -> float:
+    assert result.bound.time_s is not None
+    return result.bound.time_s
+
+
+def relaxed(instance: Instance, **options: Any) -> float:
+    return bound_of(kv.solve(instance, "relax", work=100, **options))
+
+
+@pytest.fixture
+def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search ends before HiGHS is given the whole program."""
+    monkeypatch.setattr(Search, "_prove", lambda *_: None)
+
+
+# Cuts
+
+
+@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch", "tiny-on-read", "tiny-bursts"])
+def test_cuts_in_whole_counts_close_most_of_the_gap(name: str) -> None:
+    """The first two are indexed by time, the others by stays."""
+    instance = kv.read_instance(name)
+    optimum = time_of(solve_brute(instance))
+    plain, cut = (relaxed(instance, cuts=cuts) for cuts in (False, True))
+    assert plain + 0.6 * (optimum - plain) < cut <= optimum * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch"])
+def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
+    """Without moves the time of m misses is the highest cut or facet at m, and no cut is above it."""
+    instance = kv.read_instance(name)
+    facts, cost, size = Facts.of(instance), SlotCost.of(instance), instance.item_bytes
+    bends = 0
+    for step, layer in np.ndindex(instance.decode_steps, instance.layers):
+        reads = int(facts.counts[step, layer])
+        misses = np.arange(reads + 1)
+        q = np.zeros((reads + 1, 6))
+        q[:, 0], q[:, 1], q[:, 2] = (reads - misses) * size, misses * size, instance.llm.weight_reads[layer]
+        q[:, 5] = size if instance.inclusive else 0
+        time = cost.times(q) / facts.unit_s
+        cuts = count_cuts(facts, step, layer)
+        for slope, least in cuts:
+            says = slope * misses + least
+            assert np.all(says <= time * (1 + 1e-9))
+            assert np.count_nonzero(says >= time * (1 - 1e-9)) >= 2  # it is a chord
+        bends += len(cuts)
+    assert bends > 1
+
+
+def entered(slot: Slot, stays: Ints) -> int:
+    """Items promoted, where so many of each class stay: those that were not there before."""
+    change = np.where(slot.begins, stays, -stays)
+    groups = [change[slot.into == group].sum() for group in np.unique(slot.into[slot.into >= 0])]
+    return int(sum(max(0, enter) for enter in groups))
+
+
+def fractional_slots(name: str) -> Iterator[tuple[Slot, Floats]]:
+    """Slots with few stays, at the solution of the relaxation."""
+    program = formulation(kv.read_instance(name))
+    assert isinstance(program, Stays)
+    point = minimise(program.matrix, whole=False).values
+    assert point is not None
+    for slot in slots(program):
+        if math.prod(slot.size.astype(int) + 1) <= 3000:
+            yield slot, point
+
+
+@pytest.mark.parametrize("name", ["tiny-bursts", "tiny-prefill-first"])
+def test_a_disjunctive_cut_touches_the_slots_time_and_is_nowhere_above(name: str) -> None:
+    """Of all ways in which whole numbers of items may stay."""
+    deepest = 0.0
+    for slot, point in fractional_slots(name):
+        cut = split(slot, point)
+        if cut is None:
+            continue
+        slack = []
+        for stays in product(*(range(int(size) + 1) for size in slot.size)):
+            number = np.array(stays)
+            misses = slot.reads - number[~slot.begins].sum()
+            counts = np.array([1, misses, entered(slot, number)])
+            time = float((slot.hull @ counts).max())
+            slack.append(time + float((cut.values[:-1] * number).sum()) - cut.lower)
+        assert min(slack) == pytest.approx(0.0, abs=1e-6)
+        deepest = max(deepest, cut.violation(point))
+    assert deepest > 0.1
+
+
+@pytest.mark.parametrize("name", ["swap-2x48-c30-b450", "swap-1x200-c53-b64"])
+def test_disjunctive_cuts_hold_for_schedules(name: str) -> None:
+    instance = kv.read_instance(name)
+    program = formulation(instance)
+    assert isinstance(program, Stays)
+    relaxation = Relaxation(program.matrix)
+    before = relaxation.solve(60.0)
+    assert before.values is not None
+    cuts = [cut for slot in slots(program) if (cut := split(slot, before.values)) is not None]
+    relaxation.add(*as_rows(cuts))
+    after = relaxation.solve(60.0)
+    assert after.bound > before.bound * (1 + 2e-5)
+    for policy in ("belady", "keep-last", "lru"):
+        schedule = kv.simulate(instance, policy).schedule
+        assert schedule is not None
+        columns, values = program.start(schedule)
+        point = minimise(program.matrix.with_fixed(columns, values), gap=1e-9).values
+        assert point is not None
+        assert max(cut.violation(point) for cut in cuts) < 1e-6
+
+
+@pytest.mark.usefixtures("unproved")
+@pytest.mark.parametrize("name", ["tiny-bursts", "tiny-prefill-first"])
+def test_disjunctive_cuts_prove_the_optimum_before_any_branching(name: str) -> None:
+    instance = kv.read_instance(name)
+    optimum = time_of(solve_brute(instance))
+    result = kv.solve(instance, "exact", work=1)
+    assert relaxed(instance) < 0.995 * optimum
+    assert bound_of(result) == pytest.approx(optimum, rel=1e-6)
+    assert result.termination == Termination()
+
+
+def test_cuts_stay_in_the_program_that_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    more: list[int] = []
+
+    def prove(self: Search, matrix: Matrix, start: Floats) -> None:
+        more.append(matrix.rows.shape[0] - self.program.matrix.rows.shape[0])
+
+    monkeypatch.setattr(Search, "_prove", prove)
+    kv.solve(kv.read_instance("swap-1x200-c53-b64"), "exact", work=1)
+    assert more
+    assert more[0] > 5
+
+
+# Classes and stretches
+
+
+def alike(many: int) -> Instance:
+    """Tokens of four kinds, as many of each: read in steps 0 and 2, in 1 and 3, in all, never."""
+    kinds = np.arange(4 * many).reshape(4, many)
+    even, odd = [0, 2], [1, 2]
+    reads = [[kinds[even if step % 2 == 0 else odd].ravel().tolist()] for step in range(4)]
+    return kv.make_instance(
+        "alike",
+        memory="gh200-144",
+        llm={
+            "name": "one", "layers": 1, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+            "weight_read_bytes_per_layer": 0,
+        },
+        trace={"prefill_tokens": 4 * many, "reads": reads},
+        capacity="30%",
+    )  # fmt: skip
+
+
+def test_items_alike_share_a_column() -> None:
+    assert formulation(alike(2)).matrix.columns == formulation(alike(50)).matrix.columns
+
+
+def test_of_a_class_those_stay_that_are_there_already() -> None:
+    """Whole numbers of items that stay say what a schedule writes, and it writes no more."""
+    for name in ("tiny-on-read", "tiny-layers", "native-r15-c25-b64-n16"):
+        program = formulation(kv.read_instance(name))
+        answer = minimise(program.matrix, work=1)
+        assert answer.values is not None
+        measures = evaluate(program.instance, program.schedule(answer.values))
+        assert measures.time_s <= answer.objective * program.unit_s * (1 + 1e-6)
+
+
+def test_stretches_overlap_and_leave_nothing_out() -> None:
+    program = formulation(kv.read_instance("swap-2x48-c30-b450"))
+    assert isinstance(program, Stays)
+    columns = np.concatenate(program.y)
+    parts = np.array([np.isin(columns, part) for part in program.stretches(len(columns) // 4)])
+    assert parts.any(axis=0).all()
+    assert not parts.all(axis=1).any()
+    short = np.concatenate([stays.until - stays.event == 1 for stays in program.layers])
+    assert np.mean(parts[:, short].sum(axis=0) > 1) > 0.9
+
+
+# The search
+
+
+def test_it_goes_on_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no time to search, a better start than the policies' is what comes out."""
+    instance = kv.read_instance("tiny-exclusive")
+    best = solve_brute(instance)
+
+    def interrupt(_: Instance) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvbound.solvers.mip.exact.formulation", interrupt)
+    result = kv.solve(instance, "exact", start=best.schedule)
+    assert time_of(result) == time_of(best) < 0.8 * time_of(kv.simulate(instance, "belady"))
+
+
+@pytest.mark.usefixtures("unproved")
+@pytest.mark.parametrize("name", ["tiny-no-weights", "native-r15-c25-b64-n16"])
+def test_what_the_relaxation_has_whole_leads_to_the_optimum(name: str) -> None:
+    instance = kv.read_instance(name)
+    result = kv.solve(instance, "exact", work=1)
+    assert time_of(result) == pytest.approx(bound_of(result), rel=1e-4)
+    assert time_of(result) < 0.9 * time_of(kv.simulate(instance, "belady"))
+
+
+@pytest.mark.usefixtures("unproved")
+def test_fixing_again_after_the_cuts_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = kv.read_instance("swap-1x200-c53-b64")
+    again = time_of(kv.solve(instance, "exact", work=1))
+    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    assert again < time_of(kv.solve(instance, "exact", work=1)) * (1 - 1e-4)
+
+
+@pytest.mark.usefixtures("unproved")
+def test_looking_around_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instances that it is for have thousands of stays; this one has hundreds."""
+    instance = random_reads(24, 48, 0.4, "30%", seed=2)
+    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    fixed = kv.solve(instance, "exact", work=1, gap=5e-4)
+    assert fixed.termination != Termination()
+    monkeypatch.setattr(fix_and_search, "FREE", 60)
+    looked = kv.solve(instance, "exact", work=1, gap=5e-4)
+    assert looked.termination == Termination()
+    assert time_of(looked) < time_of(fixed) * (1 - 5e-4)
+
+
+@pytest.mark.usefixtures("unproved")
+def test_it_looks_around_again_while_that_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    stretches = Stays.stretches
+
+    def counted(self: Stays, most: int) -> Iterator[Ints]:
+        passes.append(most)
+        return stretches(self, most)
+
+    monkeypatch.setattr(Stays, "stretches", counted)
+    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "FREE", 40)
+    kv.solve(random_reads(16, 32, 0.9, "50%", seed=2), "exact", work=1, gap=5e-4)
+    assert passes == [40, 40]
+
+
+HARD = (12, 24, 0.9, "50%", 1)
+"""Reads of an instance that one node of HiGHS's search does not prove."""
+
+
+def told(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[dict[str, Any]]:
+    """What HiGHS is told of whole programs."""
+    calls: list[dict[str, Any]] = []
+
+    def spy(matrix: Matrix, **options: Any) -> highs.Answer:
+        calls.append(options)
+        return minimise(matrix, **options)
+
+    monkeypatch.setattr(fix_and_search, "minimise", spy)
+    run()
+    return calls
+
+
+def test_the_proof_begins_with_the_best_schedule_and_ends_near_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance = kv.read_instance("swap-1x200-c53-b64")
+    program = formulation(instance)
+    *_, proof = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=1e-4))
+    columns, values = proof["start"]
+    best = minimise(program.matrix.with_fixed(columns, values), gap=1e-9)
+    assert best.objective * program.unit_s < 0.99 * time_of(kv.simulate(instance, "belady"))
+    assert proof["bound_only"]  # so near to the bound that nothing else is worth work
+    assert best.objective * (1 - 1e-3) < proof["target"] < best.objective
+
+
+@pytest.mark.usefixtures("unproved")
+def test_looking_around_begins_with_the_best_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "FREE", 60)
+    instance = random_reads(24, 48, 0.4, "30%", seed=2)
+    calls = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=5e-4))
+    assert len(calls) > 2
+    assert all("start" in options for options in calls[2:])
+
+
+@pytest.mark.usefixtures("unproved")
+def test_a_bound_known_before_ends_the_search() -> None:
+    instance = kv.read_instance("tiny-latency")
+    best = solve_brute(instance)
+    assert best.schedule is not None
+    assert best.measures is not None
+    known = best.schedule, best.measures
+    assert relaxed(instance) < 0.95 * time_of(best)
+    for bound_s, ended in ((time_of(best), "done"), (0.0, "limit")):
+        search = improve(instance, known, end=math.inf, gap=1e-3, bound_s=bound_s, work=1)
+        assert search.ended == Termination("done") if ended == "done" else search.ended != Termination("done")
+
+
+# HiGHS
+
+
+def test_highs_starts_where_it_is_told_and_stops_after_so_many_nodes() -> None:
+    instance = random_reads(*HARD)
+    program = formulation(instance)
+    optimum = minimise(program.matrix, gap=1e-6)
+    assert optimum.values is not None
+    start = program.start(program.schedule(optimum.values))
+    node = {"work": 1, "gap": 1e-6, "bound_only": True}
+    alone = minimise(program.matrix, **node)  # type: ignore[arg-type]
+    given = minimise(program.matrix, start=start, **node)  # type: ignore[arg-type]
+    assert given.objective == pytest.approx(optimum.objective, rel=1e-5)
+    assert alone.objective > optimum.objective * (1 + 1e-3)
+    assert given.bound < optimum.bound * (1 - 1e-6)
+    assert (given.termination.limit, optimum.termination.reason) == ("work", "done")
+
+
+def test_a_target_ends_the_search_before_the_optimum_is_proved() -> None:
+    program = formulation(kv.read_instance("three-1x24"))
+    optimum = minimise(program.matrix)
+    near = minimise(program.matrix, target=1.3 * optimum.objective)
+    assert near.termination == Termination("done")
+    assert optimum.objective * 1.001 < near.objective <= 1.3 * optimum.objective
+
+
+def test_only_the_bound_is_worked_on_when_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spy(highs.Quiet):
+        def setOptionValue(self, name: str, value: object) -> object:
+            chosen[name] = value
+            return super().setOptionValue(name, value)
+
+    monkeypatch.setattr(highs, "Quiet", Spy)
+    matrix = formulation(kv.read_instance("tiny-on-read")).matrix
+    efforts = []
+    for bound_only in (False, True):
+        chosen: dict[str, object] = {}
+        minimise(matrix, bound_only=bound_only)
+        efforts.append(chosen.get("mip_heuristic_effort"))
+    assert efforts == [None, 0.0]
