@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from kvbound.errors import InfeasibleError
 from kvbound.instance import Instance
 from kvbound.version import __version__
 
@@ -58,12 +59,57 @@ class Bound:
             raise ValueError(f"a time lower bound is finite and not negative, not {self.time_s}")
 
 
+class Reason(StrEnum):
+    """Why the work ended."""
+
+    DONE = "done"
+    LIMIT = "limit"
+    INTERRUPTED = "interrupted"
+    INFEASIBLE = "infeasible"
+
+
+class Limit(StrEnum):
+    """The limit that ended the work.
+
+    `SOLVER`: the solver gave no answer that can be relied on; `SPREAD`: the instance's times differ too much
+    for a program; `SIZE`: the program would be too large.
+    """
+
+    TIME = "time"
+    WORK = "work"
+    SOLVER = "solver"
+    SPREAD = "spread"
+    SIZE = "size"
+
+
 @dataclass(frozen=True)
 class Termination:
-    """Why the work ended: done, limit, interrupted; and which limit."""
+    """Why the work ended.
 
-    reason: str = "done"
-    limit: str | None = None
+    Attributes
+    ----------
+    limit
+        Which limit was reached, where one was.
+    message
+        Why nothing was found, in a sentence for people; not part of the result JSON.
+
+    Raises
+    ------
+    ValueError
+        There is a limit for another reason, or none where one was reached.
+    """
+
+    reason: Reason = Reason.DONE
+    limit: Limit | None = None
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.limit is not None) != (self.reason is Reason.LIMIT):
+            raise ValueError(f"work that ended by {self.reason} has no limit {self.limit}")
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return what JSON holds."""
+        return {"reason": str(self.reason), "limit": None if self.limit is None else str(self.limit)}
 
 
 @dataclass(frozen=True)
@@ -210,7 +256,7 @@ class Result:
             "seed": self.seed,
             "options": dict(self.options),
             "status": str(self.status),
-            "termination": dataclasses.asdict(self.termination),
+            "termination": self.termination.to_json(),
             "time_s": self.time_s,
             "bound": {"time_s": bound.time_s, "status": str(bound.status), "method": bound.method},
             "gap": self.gap,
@@ -241,14 +287,22 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def infeasible(
-    instance: Instance, begin: float, about: Mapping[str, Any], termination: Termination | None = None
-) -> Result:
-    """Return the result of an instance that nothing fits into, given when work began."""
+def infeasible(instance: Instance, error: InfeasibleError, begin: float, about: Mapping[str, Any]) -> Result:
+    """Return the result of an instance that has no placement.
+
+    Parameters
+    ----------
+    error
+        Why it has none.
+    begin
+        When the work began, by ``time.perf_counter``.
+    about
+        Fields of the result that are known already, such as its method.
+    """
     return Result(
         identify(instance, with_trace=False),
         status=Status.INFEASIBLE,
-        termination=termination or Termination(),
+        termination=Termination(message=str(error)),
         wall_s=time.perf_counter() - begin,
         **about,
     )

@@ -22,7 +22,7 @@ from kvbound.policies import is_file, make_policy
 from kvbound.policies.answers import checked_scores, checked_wish
 from kvbound.policies.base import Ids, MoveRequest, Policy, Slot
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify, infeasible
+from kvbound.result import Bound, BoundStatus, Result, Status, identify, infeasible
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace.future import Future
 
@@ -80,7 +80,7 @@ def simulate(
         schedule = run(instance, rule, np.random.default_rng(seed), progress)
         measures = evaluate(instance, schedule, progress)
     except InfeasibleError as error:
-        return infeasible(instance, start, about, Termination(str(error)))
+        return infeasible(instance, error, start, about)
     return Result(
         identify(instance),
         status=Status.FEASIBLE,

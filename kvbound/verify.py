@@ -39,12 +39,12 @@ def bound(instance: Instance, **options: Any) -> Bound:
     InfeasibleError
         The instance has no placement.
     """
-    _ = arguments.instance(instance).capacity_blocks  # says why nothing fits
+    arguments.instance(instance)
     if options.get("resume") is not None:
         options["resume"] = _certificate(instance, options["resume"])
     found = solve(instance, "dual", **options)
     if found.status is Status.INFEASIBLE:
-        raise InfeasibleError(f"{instance.name}: no placement satisfies its rules")
+        raise InfeasibleError(found.termination.message)
     return Bound(found.bound.time_s, found.bound.status, found.bound.method, found.certificate)
 
 

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kvbound
-from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status, Termination
+from kvbound.result import (
+    Bound,
+    BoundStatus,
+    InstanceId,
+    Limit,
+    Measures,
+    Reason,
+    Result,
+    Status,
+    Termination,
+)
 from tests.strategies import tiny_instance
 
 ABOUT = InstanceId("toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, reads=40)
@@ -90,8 +100,26 @@ def test_gap_is_none_when_a_side_is_missing() -> None:
     assert result(status=Status.UNKNOWN, bound=claimed(1.0)).gap is None
 
 
+def test_a_limit_is_named_exactly_when_one_was_reached() -> None:
+    for reason, limit in [(Reason.LIMIT, None), (Reason.DONE, Limit.TIME), (Reason.INTERRUPTED, Limit.WORK)]:
+        with pytest.raises(ValueError, match="limit"):
+            Termination(reason, limit)
+
+
+@pytest.mark.parametrize(
+    ("termination", "document"),
+    [
+        (Termination(), {"reason": "done", "limit": None}),
+        (Termination(Reason.LIMIT, Limit.SOLVER), {"reason": "limit", "limit": "solver"}),
+        (Termination(message="the weights do not fit"), {"reason": "done", "limit": None}),
+    ],
+)
+def test_why_it_ended_as_json(termination: Termination, document: dict[str, str | None]) -> None:
+    assert result(measures=measures(), termination=termination).to_json()["termination"] == document
+
+
 def test_a_stronger_bound_changes_nothing_else() -> None:
-    found = result(measures=measures(), seed=3, termination=Termination("limit", "time"))
+    found = result(measures=measures(), seed=3, termination=Termination(Reason.LIMIT, Limit.TIME))
     better = found.with_bound(claimed(1.5))
     assert better.gap == pytest.approx(0.25)
     assert dataclasses.replace(better, bound=found.bound) == found

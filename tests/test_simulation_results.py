@@ -109,7 +109,10 @@ def test_what_does_not_fit_is_infeasible(policy: str) -> None:
            "weight_read_bytes_per_layer": 0}  # fmt: skip
     result = simulate(toy(llm=llm), policy)
     assert (result.status, result.measures) == (Status.INFEASIBLE, None)
-    assert result.to_json()["status"] == "infeasible"
+    document = result.to_json()
+    assert document["status"] == "infeasible"
+    assert document["termination"] == {"reason": "done", "limit": None}
+    assert "the weights (4 B) do not fit into hbm" in result.termination.message
 
 
 def test_capacities_without_bounds_cost_no_memory() -> None:

@@ -50,4 +50,4 @@ def bound(
         console.show_json(result.to_json() | {"certificate": place})
     else:
         output.show(result)
-    output.finish(case, result, unsaved)
+    output.finish(result, unsaved)

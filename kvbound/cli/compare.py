@@ -75,7 +75,7 @@ def compare(
     if run.failed is not None:
         raise run.failed
     for result in results[:1]:
-        output.finish(case, result)
+        output.finish(result)
 
 
 @dataclass
@@ -91,6 +91,7 @@ class _Run:
 
     def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
         """Run them; a `lenient` run only remarks on those that do not fit the instance."""
+        from kvbound.result import Reason
         from kvbound.solvers.portfolio import solve
 
         try:
@@ -106,7 +107,7 @@ class _Run:
                     console.note(f"{name} is left out: {error}", quiet=self.quiet)
                     continue
                 self.results.append(result)
-                if result.termination.reason == "interrupted":
+                if result.termination.reason is Reason.INTERRUPTED:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
             self.interrupted = True

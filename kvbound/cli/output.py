@@ -202,7 +202,7 @@ def show(result: Result) -> None:
     console.show(heading(result), describe(result))
 
 
-def finish(instance: Instance, result: Result, unsaved: OSError | None = None) -> None:
+def finish(result: Result, unsaved: OSError | None = None) -> None:
     """Turn the way a run ended into the exit code.
 
     Raises
@@ -214,12 +214,12 @@ def finish(instance: Instance, result: Result, unsaved: OSError | None = None) -
     InfeasibleError
         There is no placement.
     """
+    from kvbound.result import Reason, Status
+
     if unsaved is not None:
         raise unsaved
-    if result.termination.reason == "interrupted":
+    if result.termination.reason is Reason.INTERRUPTED:
         raise KeyboardInterrupt
-    if result.status == "infeasible":
-        _ = instance.capacity_blocks  # says why
-        why = result.termination.reason
-        told = why not in ("done", "infeasible")
-        raise InfeasibleError(why if told else f"{instance.name}: no placement satisfies its rules")
+    if result.status is Status.INFEASIBLE:
+        nothing = f"{result.instance.name}: no placement satisfies its rules"
+        raise InfeasibleError(result.termination.message or nothing)

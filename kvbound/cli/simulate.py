@@ -72,7 +72,7 @@ def simulate(
     else:
         swept = [name for name in combinations[0] if len({chosen[name] for chosen in combinations}) > 1]
         console.show(comparison.compare_table(results, options=swept))
-    output.finish(case, results[0], unsaved)
+    output.finish(results[0], unsaved)
 
 
 def _combinations(policy: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -71,7 +71,7 @@ def solve(
         bound = None if result.status is Status.INFEASIBLE else binding(case)
         if bound is not None:
             console.show("\n" + sentences(case, bound))
-    output.finish(case, result, unsaved)
+    output.finish(result, unsaved)
     if require_gap:
         _require(result, wanted or 0.0)
 

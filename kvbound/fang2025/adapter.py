@@ -11,7 +11,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.policies.base import Policy
 from kvbound.progress import Progress
-from kvbound.result import Measures, Result, Status, Termination, identify, infeasible
+from kvbound.result import Measures, Result, Status, identify, infeasible
 
 if TYPE_CHECKING:
     from kvbound.fang2025 import Run
@@ -50,7 +50,7 @@ def simulate_published(
         _ = instance.capacity_blocks
         return _simulate(instance, policy, about, kernel, progress, start, record)
     except InfeasibleError as error:
-        return infeasible(instance, start, about, Termination(str(error)))
+        return infeasible(instance, error, start, about)
 
 
 def _simulate(

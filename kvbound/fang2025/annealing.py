@@ -13,7 +13,7 @@ from kvbound.errors import UsageError
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
-from kvbound.result import Result, Status, Termination
+from kvbound.result import Limit, Reason, Result, Status, Termination
 
 EVALUATIONS = 8
 """Simulations unless told otherwise; the study takes 40 on slices of its trace."""
@@ -74,12 +74,12 @@ def solve_published(
             best = min(known.values(), key=_ns)
             progress(n + 1, evaluations, f"best {best.time_s:.6g} s")
             if n + 1 < evaluations and time.perf_counter() - begin >= time_limit:
-                ended = Termination("limit", "time")
+                ended = Termination(Reason.LIMIT, Limit.TIME)
                 break
     except KeyboardInterrupt:
         if not known:
             raise
-        ended = Termination("interrupted")
+        ended = Termination(Reason.INTERRUPTED)
     best = min(known.values(), key=_ns)
     wall_s = time.perf_counter() - begin
     if best.status is Status.INFEASIBLE:

@@ -16,7 +16,7 @@ from kvbound.models import columns
 from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
-from kvbound.result import Result, Status, share_bound
+from kvbound.result import Reason, Result, Status, share_bound
 from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
@@ -122,7 +122,7 @@ def _is_small(instance: Instance) -> bool:
 def _may_improve(priced: Result, instance: Instance, settings: Settings) -> bool:
     """Whether there is a gap left, and time and a schedule for annealing to close it."""
     assert settings.gap is not None
-    if priced.gap is None or priced.gap <= settings.gap or priced.termination.reason == "interrupted":
+    if priced.gap is None or priced.gap <= settings.gap or priced.termination.reason is Reason.INTERRUPTED:
         return False
     in_time = settings.work is not None or settings.time_limit >= LEAST_ANNEALING_S
     return in_time and spread(instance) <= MOST_SPREAD

@@ -45,8 +45,8 @@ def refuse_infeasible(instance: Instance, begin: float, result_fields: Mapping[s
     """Return the result of an instance without any feasible schedule, given when work began; else None."""
     try:
         _ = instance.capacity_blocks
-    except InfeasibleError:
-        return infeasible(instance, begin, result_fields)
+    except InfeasibleError as error:
+        return infeasible(instance, error, begin, result_fields)
     return None
 
 

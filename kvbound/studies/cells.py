@@ -12,7 +12,7 @@ from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, exceeds_event_limit
-from kvbound.result import Bound, BoundStatus, Result, strongest
+from kvbound.result import Bound, BoundStatus, Reason, Result, strongest
 from kvbound.schedule import Schedule, write_schedule
 from kvbound.solvers.portfolio import solve
 from kvbound.studies.record import (
@@ -137,9 +137,9 @@ def _entry(instance: Instance, name: str, **options: Any) -> Entry:
         return None, str(error)
     except MemoryError:
         return None, "more memory than there is"
-    if result.termination.reason == "interrupted":
+    if result.termination.reason is Reason.INTERRUPTED:
         raise KeyboardInterrupt
-    return result, result.termination.reason if result.status == "infeasible" else ""
+    return result, result.termination.message
 
 
 def _fastest(runs: dict[str, Entry]) -> Schedule | Residency | None:

@@ -15,7 +15,7 @@ from kvbound.fang2025 import annealing as published
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.fang2025.annealing import START, State
 from kvbound.instance import Instance
-from kvbound.result import Result, Status, Termination
+from kvbound.result import Limit, Reason, Result, Status, Termination
 
 
 def instance(capacity: str = "30%") -> Instance:
@@ -86,14 +86,14 @@ def test_interruption_keeps_the_best(calls: int, evaluated: list[Result]) -> Non
             raise KeyboardInterrupt
 
     result = kv.solve(instance(), "anneal", progress=interrupt)
-    assert result.termination == Termination("interrupted")
+    assert result.termination == Termination(Reason.INTERRUPTED)
     assert result.time_s == min(each.time_s or 0.0 for each in evaluated)
     assert notes[-1] == f"best {result.time_s:.6g} s"
 
 
 def test_the_time_limit_leaves_one_evaluation(evaluated: list[Result]) -> None:
     result = kv.solve(instance(), "anneal", time_limit=0.0)
-    assert result.termination == Termination("limit", "time")
+    assert result.termination == Termination(Reason.LIMIT, Limit.TIME)
     assert len(evaluated) == 1
     assert dataclasses.replace(result, method="sa-guided").measures == evaluated[0].measures
 

@@ -9,7 +9,7 @@ import pytest
 
 import kvbound as kv
 from kvbound.instance import Instance, Migration
-from kvbound.result import BoundStatus, Termination
+from kvbound.result import BoundStatus, Limit, Reason, Termination
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.mip import exact
 from kvbound.solvers.mip.exact import Improved, improve
@@ -42,7 +42,7 @@ def _only_policies_prefetch(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def only_without(instance: Instance, known: Any, **options: Any) -> Improved:
         if prefetch(instance):
-            return Improved(known, 0.0, Termination("limit", "time"))
+            return Improved(known, 0.0, Termination(Reason.LIMIT, Limit.TIME))
         return improve(instance, known, **options)
 
     for module in (exact, pricing):
@@ -73,7 +73,7 @@ def test_an_interrupt_of_the_restricted_search_ends_the_run(
 ) -> None:
     def interrupted(instance: Instance, known: Any, **_: Any) -> Improved:
         assert not prefetch(instance)
-        return Improved(known, 0.0, Termination("interrupted"))
+        return Improved(known, 0.0, Termination(Reason.INTERRUPTED))
 
     for module in (exact, pricing):
         monkeypatch.setattr(module, "improve", interrupted)

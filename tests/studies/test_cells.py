@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kvbound.errors import InputError, UsageError
-from kvbound.result import Termination
+from kvbound.result import Reason, Termination
 from kvbound.solvers.portfolio import solve
 from kvbound.studies import Scale, runs
 from kvbound.studies import cells as runner
@@ -140,7 +140,7 @@ def test_an_interrupted_cell_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     def stopped(instance: Any, method: str, **options: Any) -> Any:
         result = solve(instance, method, **options)
         if instance.name == SLOW.name and method == "belady":
-            object.__setattr__(result, "termination", Termination("interrupted"))
+            object.__setattr__(result, "termination", Termination(Reason.INTERRUPTED))
         return result
 
     monkeypatch.setattr(runner, "solve", stopped)

@@ -18,7 +18,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
-from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.annealing.chains import Chains
@@ -138,7 +138,7 @@ def solve_annealing(
         states = Chains.of(instance, setting, [first] * count)
         run = _Run(setting, Annealer(setting, states, rng, about["kernel"], threads), clock)
         if interrupted:
-            ended = Termination("interrupted")
+            ended = Termination(Reason.INTERRUPTED)
         else:
             first_cycle = moves or max(FEWEST, SWEEPS * len(setting.block))
             ended = run.search(first_cycle, cycles, None if work is None else work * len(setting.block))
@@ -183,9 +183,9 @@ def _packed(
         most = moves or math.inf
         annealer.run(lambda: annealer.moves < most and clock.look(annealer.time_s, annealer.moves / most))
         if annealer.time_s > clock.enough and annealer.moves < most:
-            ended = Termination("limit", "time")
+            ended = Termination(Reason.LIMIT, Limit.TIME)
     except KeyboardInterrupt:
-        ended = Termination("interrupted")
+        ended = Termination(Reason.INTERRUPTED)
     return evaluate_placement(instance, annealer.play()), annealer.moves, ended
 
 
@@ -282,9 +282,10 @@ class _Run:
                 waited = waited + 1 if self.annealer.ticks == before else 0
                 moves, number = 2 * moves, number + 1
         except KeyboardInterrupt:
-            return Termination("interrupted")
+            return Termination(Reason.INTERRUPTED)
         short = waited < PATIENCE and number != cycles and self.time_s > self.clock.enough
-        return Termination("limit", "time" if work is None else "work") if short else Termination()
+        limit = Limit.TIME if work is None else Limit.WORK
+        return Termination(Reason.LIMIT, limit) if short else Termination()
 
     def _set_out(self) -> None:
         """Start the clock, and find out how long a move takes."""

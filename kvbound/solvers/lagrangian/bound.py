@@ -29,7 +29,7 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Termination
+from kvbound.result import Bound, BoundStatus, Limit, Reason, Termination
 from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths import MultiTierPaths
@@ -159,7 +159,7 @@ def maximize_dual(
                 best = max(best, found, key=lambda certificate: certificate.bound_s)
                 termination = reached
     except KeyboardInterrupt:
-        termination = Termination("interrupted")
+        termination = Termination(Reason.INTERRUPTED)
     return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
 
 
@@ -199,9 +199,9 @@ def _ascend(
         try:
             done = ascent.run(iterations, start, limit_s, level, progress)
             late = done >= 1 and ascent.count < iterations
-            termination = Termination("limit", "time") if late else Termination()
+            termination = Termination(Reason.LIMIT, Limit.TIME) if late else Termination()
         except KeyboardInterrupt:
-            done, termination = 1.0, Termination("interrupted")
+            done, termination = 1.0, Termination(Reason.INTERRUPTED)
         found = evaluate(ascent.rounded())
         yield found, termination
         if done >= 1 or found.bound_s >= target:

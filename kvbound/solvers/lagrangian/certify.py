@@ -11,7 +11,7 @@ from kvbound.errors import InputError, KvboundError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Reason, Result, Status, Termination, identify
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.warm_start import refuse_infeasible
 
@@ -74,7 +74,7 @@ def solve_certified(
         identify(instance),
         status=Status.UNKNOWN,
         bound=bound,
-        termination=Termination("interrupted") if interrupted else outcome.termination,
+        termination=Termination(Reason.INTERRUPTED) if interrupted else outcome.termination,
         wall_s=time.perf_counter() - begin,
         kernel=pick(kernel),
         certificate=best,

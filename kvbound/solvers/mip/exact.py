@@ -12,7 +12,7 @@ from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
-from kvbound.result import Bound, BoundStatus, Measures, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.fix_and_search import Search
@@ -85,7 +85,7 @@ def solve_exact(
         if found.schedule is not None and found.measures is not None:
             known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].time_s)
         ended = found.termination
-    if ended.reason == "interrupted":
+    if ended.reason is Reason.INTERRUPTED:
         search = Improved(known, 0.0, ended)
     else:
         search = improve(instance, known, end=end, **common)
@@ -149,7 +149,7 @@ def improve(
     try:
         program = formulation(instance)
     except KeyboardInterrupt:
-        return Improved(known, bound_s, Termination("interrupted"))
+        return Improved(known, bound_s, Termination(Reason.INTERRUPTED))
     unit = program.unit_s
     search = Search(program, known, end, gap, seed, threads, progress, [bound_s / unit], work=work)
     search.run()

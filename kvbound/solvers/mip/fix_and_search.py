@@ -19,7 +19,7 @@ from kvbound.models import Formulation
 from kvbound.models.intervals import Stays
 from kvbound.models.sparse import Floats, Matrix
 from kvbound.progress import Progress
-from kvbound.result import Measures, Termination
+from kvbound.result import Limit, Measures, Reason, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.mip.disjunctive_cuts import as_rows, slots, split
 from kvbound.solvers.mip.highs import FAILED, TOLERANCE, Answer, Relaxation, minimise
@@ -70,7 +70,7 @@ class Search:
     claims: list[float] = field(default_factory=list)
     values: Floats | None = None
     work: int | None = None
-    ended: Termination = field(default_factory=lambda: Termination("limit", "time"))
+    ended: Termination = field(default_factory=lambda: Termination(Reason.LIMIT, Limit.TIME))
     rejected: int = 0
 
     @property
@@ -103,7 +103,7 @@ class Search:
                     start = self.values[self.columns]
                 self._prove(matrix, start)
         except KeyboardInterrupt:
-            self.ended = Termination("interrupted")
+            self.ended = Termination(Reason.INTERRUPTED)
 
     def _left(self) -> float:
         return max(self.end - time.perf_counter(), 0.1)
@@ -111,7 +111,7 @@ class Search:
     def _done(self) -> bool:
         if self.objective - self.bound > self.gap * self.objective:
             return False
-        self.ended = Termination("done")
+        self.ended = Termination()
         return True
 
     def _relax(self, relaxation: Relaxation) -> Floats | None:
@@ -119,9 +119,9 @@ class Search:
         answer = relaxation.solve(self._left(), self.progress)
         self.claims.append(answer.bound)
         self.rejected += answer.rejected
-        if answer.termination.reason == "interrupted":
+        if answer.termination.reason is Reason.INTERRUPTED:
             raise KeyboardInterrupt
-        return answer.values if answer.termination.reason == "done" else None
+        return answer.values if answer.termination.reason is Reason.DONE else None
 
     def _solve(self, matrix: Matrix, share: float, gap: float, **options: Any) -> Answer:
         """Solve a whole program and keep what is better."""
@@ -140,7 +140,7 @@ class Search:
         self.rejected += answer.rejected
         if answer.values is not None and (answer.failed or answer.objective < self.objective):
             self._take(answer.values)
-        if answer.termination.reason == "interrupted":
+        if answer.termination.reason is Reason.INTERRUPTED:
             raise KeyboardInterrupt
         return answer
 

@@ -20,19 +20,19 @@ from scipy import sparse
 
 from kvbound.models.sparse import Floats, Ints, Matrix
 from kvbound.progress import Progress, silent
-from kvbound.result import Termination
+from kvbound.result import Limit, Reason, Termination
 
 _Options: TypeAlias = dict[str, float | bool | str]
 
 _ENDED = {
-    "kOptimal": Termination("done"),
-    "kObjectiveTarget": Termination("done"),
-    "kTimeLimit": Termination("limit", "time"),
-    "kSolutionLimit": Termination("limit", "work"),  # of nodes
-    "kIterationLimit": Termination("limit", "work"),
-    "kInterrupt": Termination("interrupted"),
-    "kHighsInterrupt": Termination("interrupted"),
-    "kInfeasible": Termination("infeasible"),
+    "kOptimal": Termination(),
+    "kObjectiveTarget": Termination(),
+    "kTimeLimit": Termination(Reason.LIMIT, Limit.TIME),
+    "kSolutionLimit": Termination(Reason.LIMIT, Limit.WORK),  # of nodes
+    "kIterationLimit": Termination(Reason.LIMIT, Limit.WORK),
+    "kInterrupt": Termination(Reason.INTERRUPTED),
+    "kHighsInterrupt": Termination(Reason.INTERRUPTED),
+    "kInfeasible": Termination(Reason.INFEASIBLE),
 }
 """By HiGHS's name of the model status; with any other the solver has failed."""
 _HEURISTICS = [
@@ -41,7 +41,7 @@ _HEURISTICS = [
 _AGAIN: _Options = {"presolve": "off"}
 """Options of the second try after a run that was not to be trusted, with another seed and no start."""
 
-FAILED = Termination("limit", "solver")
+FAILED = Termination(Reason.LIMIT, Limit.SOLVER)
 """How a run ends whose answer is not to be trusted."""
 TOLERANCE = 1e-6
 """How far, relatively, a row may be violated and an objective be off."""
@@ -276,16 +276,16 @@ def _searched(highs: highspy.Highs, matrix: Matrix, ran: bool, *, feasible: bool
     if not ran or ended is None:
         return Answer(rejected=1)
     if not found:
-        if ended.reason == "done" or (feasible and ended.reason == "infeasible"):
+        if ended.reason is Reason.DONE or (feasible and ended.reason is Reason.INFEASIBLE):
             return Answer(rejected=1)
-        bound = -np.inf if ended.reason == "infeasible" else _number(info.mip_dual_bound)
+        bound = -np.inf if ended.reason is Reason.INFEASIBLE else _number(info.mip_dual_bound)
         return Answer(ended, bound=bound)
     values, objective = worth(matrix, np.array(highs.getSolution().col_value))
     said, bound = float(info.objective_function_value), _number(info.mip_dual_bound)
     most = max(1.0, abs(said)) * TOLERANCE
     if objective <= said + most and bound <= objective + most:
         return Answer(ended, values, objective, min(bound, objective))
-    late = ended if ended.reason == "interrupted" else FAILED
+    late = ended if ended.reason is Reason.INTERRUPTED else FAILED
     return Answer(late, values, objective, rejected=1)
 
 
@@ -309,9 +309,9 @@ def worth(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
 def _relaxed(highs: highspy.Highs, matrix: Matrix) -> Answer:
     """Evaluate a run of a relaxation."""
     ended = _ENDED.get(highs.getModelStatus().name)
-    if ended is None or ended.reason == "infeasible":
+    if ended is None or ended.reason is Reason.INFEASIBLE:
         return Answer(rejected=1)
-    if ended.reason != "done":
+    if ended.reason is not Reason.DONE:
         return Answer(ended)
     solution, said = highs.getSolution(), float(highs.getInfo().objective_function_value)
     values, price = np.array(solution.col_value), np.array(solution.row_dual)

@@ -25,7 +25,7 @@ from kvbound.bitsets.two_tier import TwoTierSchedule, supports_two_tier_bits
 from kvbound.instance import Instance, Migration
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Termination
+from kvbound.result import Limit, Reason, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.pricing.prices import Prices
@@ -97,7 +97,7 @@ def best_responses(
         try:
             for step in range(plan.steps):
                 if time.perf_counter() >= end:
-                    termination = Termination("limit", "time")
+                    termination = Termination(Reason.LIMIT, Limit.TIME)
                     break
                 if step % stride == 0:
                     order = generator.permuted(np.tile(np.arange(stride), (instance.layers, 1)), axis=1)
@@ -108,7 +108,7 @@ def best_responses(
                     prices.update(responses, (step - stride) / (plan.steps - stride))
                 progress(step + 1, plan.steps, "best responses")
         except KeyboardInterrupt:
-            termination = Termination("interrupted")
+            termination = Termination(Reason.INTERRUPTED)
     complete = responses.share == 1
     return BestResponses(responses if complete else None, prices.multipliers(), termination)
 

@@ -22,7 +22,7 @@ from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency, exceeds_event_limit
-from kvbound.result import Bound, BoundStatus, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement, placement_fields
@@ -106,9 +106,10 @@ def solve_pricing(
         ascent = run.maximize_bound()
         ended, repair = run.respond(ascent)
         checked = run.certify(repair)
-        ended = run.search() if checked and ended.reason != "interrupted" else Termination("interrupted")
+        interrupted = not checked or ended.reason is Reason.INTERRUPTED
+        ended = Termination(Reason.INTERRUPTED) if interrupted else run.search()
     except KeyboardInterrupt:
-        ended = Termination("interrupted")
+        ended = Termination(Reason.INTERRUPTED)
         run.claim_bound()
     run.incumbent.adopt()
     return run.result(ended, time.perf_counter() - begin, result_fields)
@@ -157,7 +158,7 @@ class _Run:
                 seed=self.seed, kernel=self.kernel, progress=self.progress,
             )  # fmt: skip
             self.certificate = ascent.certificate
-            if ascent.termination.reason != "interrupted":
+            if ascent.termination.reason is not Reason.INTERRUPTED:
                 wait()
         return ascent
 
@@ -171,7 +172,7 @@ class _Run:
         rounds = _rounds(self.instance, self.work)
         self.certificate, ended, repair = self._respond(self.incumbent, ascent, rounds)
         restricted = self.incumbent.without_prefetch
-        if restricted is not None and ended.reason == "done" and not exceeds_event_limit(self.instance):
+        if restricted is not None and ended.reason is Reason.DONE and not exceeds_event_limit(self.instance):
             # the prices serve the instance without prefetch too; the bound they prove there is not needed
             ended = self._respond(restricted, ascent, rounds)[1]
         return ended, repair
@@ -183,7 +184,7 @@ class _Run:
         instance, proof, multipliers = incumbent.instance, ascent.certificate, ascent.multipliers
         ended, large = ascent.termination, exceeds_event_limit(instance)
         enough = incumbent.within(self.gap, proof.bound_s) or not best_response.supports(instance)
-        if enough or ended.reason == "interrupted" or multipliers is None:
+        if enough or ended.reason is Reason.INTERRUPTED or multipliers is None:
             return proof, ended, None
         common: dict[str, Any] = {
             "kernel": self.kernel, "threads": self.threads, "progress": self.progress,
@@ -200,12 +201,12 @@ class _Run:
                     repair = partial(_repair, incumbent, found)
                 else:
                     _repair(incumbent, found, self.progress)
-                if ended.reason != "interrupted":
+                if ended.reason is not Reason.INTERRUPTED:
                     proof = max(proof, prove(instance, multipliers, **common), key=lambda each: each.bound_s)
-                if ended.reason != "done" or incumbent.within(self.gap, proof.bound_s):
+                if ended.reason is not Reason.DONE or incumbent.within(self.gap, proof.bound_s):
                     break
         except KeyboardInterrupt:
-            ended = Termination("interrupted")
+            ended = Termination(Reason.INTERRUPTED)
         return proof, ended, repair
 
     def certify(self, repair: Job | None) -> bool:
@@ -227,7 +228,7 @@ class _Run:
             return self._search(self.incumbent, self.deadline)
         self.incumbent.adopt()
         enough = self.incumbent.within(self.gap, self.bound.time_s)
-        return Termination() if enough else Termination("limit", "work")
+        return Termination() if enough else Termination(Reason.LIMIT, Limit.WORK)
 
     def _search(self, incumbent: Incumbent, deadline: float) -> Termination:
         """Search for one incumbent, under prefetch first among the schedules without it."""
@@ -238,17 +239,17 @@ class _Run:
                 until = (1 - ON_READ) * time.perf_counter() + ON_READ * deadline
                 ended = self._search(restricted, until)
             incumbent.adopt()
-            if ended.reason == "interrupted":
+            if ended.reason is Reason.INTERRUPTED:
                 return ended
         instance, schedule, measures = incumbent.instance, incumbent.schedule, incumbent.measures
         if incumbent.within(self.gap, self.bound.time_s):
             return Termination()
         if time.perf_counter() >= deadline:
-            return Termination("limit", "time")
+            return Termination(Reason.LIMIT, Limit.TIME)
         if spread(instance) > MOST_SPREAD:
-            return Termination("limit", "spread")
+            return Termination(Reason.LIMIT, Limit.SPREAD)
         if not isinstance(schedule, Schedule) or measures is None or columns(instance) > MOST_COLUMNS:
-            return Termination("limit", "size")
+            return Termination(Reason.LIMIT, Limit.SIZE)
         found = improve(
             instance, (schedule, measures), end=deadline, gap=self.gap, bound_s=self.bound.time_s or 0.0,
             seed=self.seed, threads=self.threads, progress=self.progress,

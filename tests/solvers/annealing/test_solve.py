@@ -17,7 +17,7 @@ from kvbound.errors import InputError, UsageError
 from kvbound.instance import Instance
 from kvbound.library import best_known, entries
 from kvbound.memory import Memory
-from kvbound.result import BoundStatus, Result, Status, Termination
+from kvbound.result import BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers.annealing import layout
 from kvbound.solvers.annealing import solve as annealing
@@ -123,7 +123,7 @@ def test_interruption_keeps_the_best(calls: int) -> None:
             raise KeyboardInterrupt
 
     result = solve_annealing(instance, moves=40, chains=2, gap=0.0, progress=interrupt)
-    assert result.termination == Termination("interrupted")
+    assert result.termination == Termination(Reason.INTERRUPTED)
     assert_checked(instance, result)
     assert time_of(result) <= time_of(kv.simulate(instance, "belady"))
 
@@ -131,7 +131,7 @@ def test_interruption_keeps_the_best(calls: int) -> None:
 def test_it_ends_at_the_limit_and_when_near_enough() -> None:
     instance = kv.read_instance("swap-2x48-c30-b450")
     late = solve_annealing(instance, time_limit=0.0, gap=0.0)
-    assert late.termination == Termination("limit", "time")
+    assert late.termination == Termination(Reason.LIMIT, Limit.TIME)
     assert_checked(instance, late)
     near = solve_annealing(instance, bound_s=time_of(late), gap=0.01, time_limit=600)
     assert near.termination == Termination()

@@ -20,7 +20,7 @@ from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.policies import POLICIES
 from kvbound.progress import Progress
-from kvbound.result import Termination
+from kvbound.result import Limit, Reason, Termination
 from kvbound.simulation import simulate
 from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
 from kvbound.solvers.mip.relaxation import solve_relaxation
@@ -156,7 +156,7 @@ def stop_after(calls: int) -> Progress:
 def test_interruption_keeps_the_best(calls: int, sample: float | None) -> None:
     instance = swaps(1500, 12)
     outcome = maximize_dual(instance, sample=sample, progress=stop_after(calls))
-    assert outcome.termination == Termination("interrupted")
+    assert outcome.termination == Termination(Reason.INTERRUPTED)
     assert outcome.certificate.bound_s >= ideal(instance) * (1 - 1e-9)
     assert check(instance.expanded(), instance.trace.rows, outcome.certificate.arrays()).ok
 
@@ -170,7 +170,7 @@ def test_interruption_evaluates_the_multipliers_so_far() -> None:
     stopped: list[float] = []
     instance = swaps(100, 12)
     outcome = maximize_dual(instance, iterations=200, progress=interrupt_once)
-    assert outcome.termination == Termination("interrupted")
+    assert outcome.termination == Termination(Reason.INTERRUPTED)
     assert outcome.certificate.bound_s > 1.05 * ideal(instance)
 
 
@@ -180,7 +180,7 @@ def test_termination(sample: float | None) -> None:
     done = maximize_dual(instance, sample=sample, iterations=20)
     assert done.termination == Termination()
     late = maximize_dual(instance, sample=sample, time_limit=0.0)
-    assert late.termination == Termination("limit", "time")
+    assert late.termination == Termination(Reason.LIMIT, Limit.TIME)
     assert late.certificate.bound_s <= done.certificate.bound_s
 
 

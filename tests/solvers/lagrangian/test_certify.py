@@ -8,7 +8,7 @@ from kvbound.cost.ideal import ideal
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.instance_io import read_instance
-from kvbound.result import BoundStatus, Termination
+from kvbound.result import BoundStatus, Limit, Reason, Termination
 from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.certify import solve_certified
 
@@ -28,7 +28,7 @@ def test_done(instance: Instance) -> None:
 
 def test_out_of_time(instance: Instance) -> None:
     result = solve_certified(instance, time_limit=0.01)
-    assert result.termination == Termination("limit", "time")
+    assert result.termination == Termination(Reason.LIMIT, Limit.TIME)
     assert result.bound.status is BoundStatus.CERTIFIED
 
 
@@ -38,7 +38,7 @@ def test_interrupted_while_tuning(instance: Instance) -> None:
             raise KeyboardInterrupt
 
     result = solve_certified(instance, progress=interrupt)
-    assert result.termination == Termination("interrupted")
+    assert result.termination == Termination(Reason.INTERRUPTED)
     assert result.bound.status is BoundStatus.CERTIFIED
     assert result.bound.time_s is not None
     assert result.bound.time_s > 1.2 * ideal(instance)
@@ -51,7 +51,7 @@ def test_interrupted_while_checking(instance: Instance, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(certify, "check", interrupt)
     result = solve_certified(instance, time_limit=0.1)
-    assert result.termination == Termination("interrupted")
+    assert result.termination == Termination(Reason.INTERRUPTED)
     assert result.bound.status is BoundStatus.CLAIMED
     assert result.certificate is not None
 

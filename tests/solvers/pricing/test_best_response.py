@@ -16,7 +16,7 @@ from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate, evaluate_traffic
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
-from kvbound.result import Termination
+from kvbound.result import Limit, Reason, Termination
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
@@ -85,7 +85,7 @@ def test_no_schedule_where_time_runs_out(tight: tuple[Instance, Multipliers]) ->
     instance, multipliers = tight
     found = best_responses(instance, multipliers, end=time.perf_counter())
     assert found.schedule() is None
-    assert found.termination == Termination("limit", "time")
+    assert found.termination == Termination(Reason.LIMIT, Limit.TIME)
 
 
 def test_an_interrupt_keeps_a_complete_set_of_responses(tight: tuple[Instance, Multipliers]) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupt_keeps_a_complete_set_of_responses(tight: tuple[Instance, M
 
     for share, complete in ((0.0, False), (0.5, True)):
         found = best_responses(instance, multipliers, progress=at(share))
-        assert found.termination == Termination("interrupted")
+        assert found.termination == Termination(Reason.INTERRUPTED)
         assert (found.schedule() is not None) == complete
 
 

@@ -18,7 +18,7 @@ from kvbound.checker import check
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
-from kvbound.result import BoundStatus, Status, Termination
+from kvbound.result import BoundStatus, Reason, Status, Termination
 from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian import certify
@@ -145,7 +145,7 @@ def test_background_eviction_ends_with_the_ascent(
     forever: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any, **options: Any) -> AscentResult:
-        return replace(maximize_dual(*args, **options), termination=Termination("interrupted"))
+        return replace(maximize_dual(*args, **options), termination=Termination(Reason.INTERRUPTED))
 
     monkeypatch.setattr(pricing, "maximize_dual", interrupted)
     result = kv.solve(_small(), "pricing", time_limit=2)
