@@ -1,6 +1,6 @@
-"""Who is in tier 0 after every slot, as packed bits on disk: what solvers make that work on bits.
+"""Placements as packed bits on disk, for solvers that work on bits: the tokens in tier 0 after every slot.
 
-Small ones become events; of large ones the events would fill the memory.
+Small ones are turned into events; the events of large ones would fill the memory.
 """
 
 from __future__ import annotations
@@ -9,30 +9,26 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.errors import InputError
-from kvbound.files import atomic_write
 from kvbound.instance import Instance
-from kvbound.reading import open_npz
-from kvbound.schedule import ANOTHERS, LayerEvents, Schedule, read_schedule
+from kvbound.schedule import LayerEvents, Schedule
 
 SCHEMA = "kvbound.residency/1"
-MOST = 1e9
-"""Slots times tokens up to which a schedule is kept as events."""
+EVENT_LIMIT = 1e9
+"""Slots times tokens up to which a placement is kept as events."""
 
 
 def exceeds_event_limit(instance: Instance) -> bool:
     """Whether the events of a schedule would fill the memory, so that it is kept as bits."""
-    return instance.slots * instance.tokens > MOST
+    return instance.slots * instance.tokens > EVENT_LIMIT
 
 
 class Residency:
-    """A placement in two tiers, token by token, in temporary files that go with the process at the latest.
+    """A placement of single tokens in two tiers, in temporary files that do not outlive the process.
 
     Attributes
     ----------
@@ -65,43 +61,19 @@ class Residency:
         file, shape = self._files[layer]
         return np.memmap(file, np.uint8, "r", shape=shape)
 
-    def schedule(self) -> Schedule:
-        """Return it by its events."""
+    def tier0_rows(self, layer: int, decode_steps: int) -> NDArray[np.uint8]:
+        """Return a layer's bits; see `kvbound.placement.PhysicalPlacement`."""
+        return self.after(layer)
+
+    def to_schedule(self) -> Schedule:
+        """Return it as events."""
         prefill = self.initial.shape[1]
         events = [_events(self.after(n), first == 0, prefill) for n, first in enumerate(self.initial)]
         return Schedule(self.initial, tuple(events))
 
-    def arrays(self, instance_sha256: str) -> Mapping[str, Any]:
-        """Return what its file holds; layers are read when asked for."""
+    def arrays(self, *, instance_sha256: str, decode_steps: int) -> Mapping[str, Any]:
+        """Return what its file holds; a layer is read when its array is looked up."""
         return _Arrays(self, instance_sha256)
-
-    def write(self, path: Path | str, *, instance_sha256: str) -> None:
-        """Write the file, tied to its instance."""
-        with atomic_write(path) as temporary, temporary.open("wb") as out:
-            np.savez_compressed(out, **self.arrays(instance_sha256))
-
-
-def read_start(path: Path | str, instance: Instance) -> Schedule | Residency:
-    """Read schedule.npz of either kind; whether it keeps to the rules is the checker's business.
-
-    Raises
-    ------
-    InputError
-        The file is no schedule, or one of another instance.
-    """
-    layers, prefill, steps = instance.layers, instance.prefill_tokens, instance.decode_steps
-    with open_npz(path, "a schedule file") as file:
-        if file.text("schema") != SCHEMA:
-            return read_schedule(
-                path, instance_sha256=instance.sha256, layers=layers, prefill=prefill, steps=steps
-            )
-        if file.text("instance_sha256") != instance.sha256:
-            raise InputError(path, "instance_sha256", ANOTHERS)
-        residency = Residency()
-        residency.initial = file.array("initial", np.uint8, layers, prefill)
-        for layer in range(layers):
-            residency.put(layer, file.array(f"after_{layer}", np.uint8, *instance.trace.rows[layer].shape))
-        return residency
 
 
 class _Arrays(Mapping[str, Any]):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvbound.errors import InfeasibleError
 from kvbound.instance import Instance
+from kvbound.schedule import Schedule
 from kvbound.version import __version__
 
 if TYPE_CHECKING:
     from kvbound.certificate import Certificate
-    from kvbound.residency import Residency
-    from kvbound.schedule import Schedule
+    from kvbound.placement import Placement
 
 SCHEMA = "kvbound.result/1"
 _SLACK = 1e-9
@@ -168,12 +168,9 @@ class Result:
     ----------
     peak_rss_bytes
         Peak resident memory of the process when the result was made: its document stays the same.
-    schedule
-        What was found under physical accounting.
-    residency
-        The same as packed bits, of what is too large for events.
-    run
-        What was found under fang2025 accounting, where its log was asked for.
+    placement
+        What was found: a `Schedule`, a `kvbound.residency.Residency` where the events of one would fill the
+        memory, or under fang2025 accounting the study's `Run`, where its log was asked for.
 
     Raises
     ------
@@ -192,10 +189,8 @@ class Result:
     wall_s: float = 0.0
     kernel: str = "numpy"
     peak_rss_bytes: int = field(default_factory=lambda: peak_rss_bytes(), compare=False)
-    schedule: Schedule | None = field(default=None, repr=False, compare=False)
-    residency: Residency | None = field(default=None, repr=False, compare=False)
+    placement: Placement | None = field(default=None, repr=False, compare=False)
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
-    run: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OPTIMAL and (self.measures is None or self.bound.time_s is None):
@@ -206,6 +201,11 @@ class Result:
             raise ValueError("an infeasible result has no schedule's time")
         if self.time_s is not None and (self.bound.time_s or 0.0) > self.time_s * (1 + _SLACK):
             raise ValueError(f"the time {self.time_s} s is below its own lower bound {self.bound.time_s} s")
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The placement where it is kept as events, else None."""
+        return self.placement if isinstance(self.placement, Schedule) else None
 
     @property
     def time_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Who is where, when: the residency of every token's KV under physical accounting."""
+"""Schedules under physical accounting: the tier of every token's KV over time, as events."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.files import atomic_write
 from kvbound.reading import open_npz
+from kvbound.trace.bits import row_bytes
 from kvbound.units import show
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "kvbound.schedule/1"
-ANOTHERS = "the hash of this instance; the schedule is another's"
-"""What was expected of a schedule's instance_sha256."""
+WRONG_INSTANCE = "the hash of this instance; the schedule is another's"
+"""What a file's instance_sha256 was expected to be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +94,35 @@ class Schedule:
         tier = np.concatenate([e.tier for e in self.events])
         order = np.argsort(slot, kind="stable")
         return slot[order], item[order], tier[order]
+
+    def to_schedule(self) -> Schedule:
+        """Return it as events, which it is."""
+        return self
+
+    def tier0_rows(self, layer: int, decode_steps: int) -> NDArray[np.uint8]:
+        """Return which tokens are in tier 0 after each slot; see `kvbound.placement.PhysicalPlacement`."""
+        events = self.events[layer]
+        ends = np.searchsorted(events.step, np.arange(decode_steps + 1))
+        rows = np.zeros((decode_steps, row_bytes(self.prefill_tokens + decode_steps)), np.uint8)
+        inside = np.zeros(8 * rows.shape[1], np.bool_)
+        inside[: self.prefill_tokens] = self.initial[layer] == 0
+        for step, row in enumerate(rows):
+            now = slice(ends[step], ends[step + 1])
+            inside[events.token[now]] = events.tier[now] == 0
+            row[:] = np.packbits(inside, bitorder="little")
+        return rows
+
+    def arrays(self, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
+        """Return what schedule.npz holds."""
+        slot, item, tier = self.flat(decode_steps)
+        return {
+            "schema": np.array(SCHEMA),
+            "instance_sha256": np.array(instance_sha256),
+            "initial": self.initial,
+            "slot": slot,
+            "item": item,
+            "tier": tier,
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return the initial fill and every event, in order of time, one row each.
@@ -171,26 +200,6 @@ def from_tiers(
     return Schedule(initial.astype(np.uint8), tuple(parts))
 
 
-def file_arrays(schedule: Schedule, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
-    """Return what schedule.npz holds."""
-    slot, item, tier = schedule.flat(decode_steps)
-    return {
-        "schema": np.array(SCHEMA),
-        "instance_sha256": np.array(instance_sha256),
-        "initial": schedule.initial,
-        "slot": slot,
-        "item": item,
-        "tier": tier,
-    }
-
-
-def write_schedule(schedule: Schedule, path: Path | str, *, instance_sha256: str, decode_steps: int) -> None:
-    """Write schedule.npz, tied to its instance."""
-    arrays = file_arrays(schedule, instance_sha256=instance_sha256, decode_steps=decode_steps)
-    with atomic_write(path) as temporary, temporary.open("wb") as out:
-        np.savez_compressed(out, **arrays)
-
-
 def read_schedule(
     path: Path | str, *, instance_sha256: str, layers: int, prefill: int, steps: int, tiers: int = 256
 ) -> Schedule:
@@ -205,7 +214,7 @@ def read_schedule(
         if (schema := file.text("schema")) != SCHEMA:
             raise InputError(path, "schema", f"{SCHEMA!r}, found {show(schema)}")
         if file.text("instance_sha256") != instance_sha256:
-            raise InputError(path, "instance_sha256", ANOTHERS)
+            raise InputError(path, "instance_sha256", WRONG_INSTANCE)
         initial = file.array("initial", np.uint8, layers, prefill)
         most = steps * layers * (prefill + steps)  # no item has two events in a slot
         slot, item = (file.array(name, np.int64, -1, most=most) for name in ("slot", "item"))

@@ -86,7 +86,7 @@ def simulate(
         status=Status.FEASIBLE,
         measures=measures,
         wall_s=time.perf_counter() - start,
-        schedule=schedule,
+        placement=schedule,
         **about,
     )
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvbound import arguments, checker, fang2025
+from kvbound import arguments, checker
 from kvbound.certificate import Certificate, read_certificate
 from kvbound.checker import Report
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
-from kvbound.residency import Residency
+from kvbound.placement import Placement
 from kvbound.result import Bound, Result, Status
-from kvbound.schedule import Schedule, file_arrays
 from kvbound.solvers.portfolio import solve
 from kvbound.units import show
 
@@ -60,7 +59,7 @@ def _certificate(instance: Instance, what: object) -> Certificate:
 
 def check(
     instance: Instance,
-    what: Schedule | Residency | Certificate | Bound | Result | str | os.PathLike[str],
+    what: Placement | Certificate | Bound | Result | str | os.PathLike[str],
     *,
     claimed_s: float | None = None,
 ) -> Report:
@@ -90,31 +89,22 @@ def check(
     claimed_s = None if claimed_s is None else arguments.seconds("claimed_s", claimed_s)
     if isinstance(what, Result):
         claimed_s = what.time_s if claimed_s is None else claimed_s
-        claimed_s = claimed_s if _schedule_of(what) is not None else None
+        claimed_s = claimed_s if what.placement is not None else None
     file = Path(what) if isinstance(what, str | os.PathLike) else _arrays(instance, what)
     if isinstance(file, Path) and not file.is_file():
         raise InputError(file, "", "a schedule or certificate file (.npz)")
     return checker.check(instance.expanded(), instance.trace.rows, file, claimed_s=claimed_s)
 
 
-def _schedule_of(result: Result) -> Schedule | Residency | fang2025.Run | None:
-    return result.schedule or result.residency or result.run
-
-
 def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
     """Return what the file of `what` would hold."""
-    sha256 = instance.sha256
     match what:
-        case Schedule():
-            return file_arrays(what, instance_sha256=sha256, decode_steps=instance.decode_steps)
-        case Residency():
-            return what.arrays(sha256)
-        case fang2025.Run():
-            return fang2025.log_arrays(what, sha256)
         case Certificate():
             return what.arrays()
+        case Placement():
+            return what.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         case Result():
-            inside = _schedule_of(what) or what.certificate
+            inside = what.placement or what.certificate
         case Bound():
             inside = what.certificate
         case _:

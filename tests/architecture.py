@@ -24,10 +24,11 @@ FLOORS = (
     ("models", "bitsets", "fang2025", "binding"),
     ("hierarchy", "cost"),
     ("policies", "result", "library"),
+    ("placement",),
     ("initial", "certificate", "residency", "arguments", "instance_io"),
-    ("instance",),
+    ("instance", "schedule"),
     ("catalog", "workloads", "recording"),
-    ("llm", "memory", "trace", "schedule", "overrides"),
+    ("llm", "memory", "trace", "overrides"),
     ("fields", "files", "reading", "kernels"),
     ("errors", "units", "arithmetic", "progress", "temporaries", "version", "checker"),
 )

@@ -15,8 +15,9 @@ import pytest
 import kvbound as kv
 from kvbound.errors import InputError
 from kvbound.instance import Instance
+from kvbound.placement import read_placement
 from kvbound.progress import silent
-from kvbound.residency import Residency, read_start
+from kvbound.residency import Residency
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.warm_start import examine
 
@@ -28,12 +29,13 @@ def instance() -> Instance:
 
 @pytest.fixture
 def arrays(instance: Instance) -> dict[str, Any]:
-    return dict(next(balanced.schedules(instance, silent)).residency.arrays(instance.sha256))
+    residency = next(balanced.schedules(instance, silent)).residency
+    return dict(residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps))
 
 
 def _read(instance: Instance, arrays: dict[str, Any], folder: Path) -> Any:
     np.savez(folder / "schedule.npz", **arrays)
-    return read_start(folder / "schedule.npz", instance)
+    return read_placement(folder / "schedule.npz", instance)
 
 
 def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_file_cut_short(instance: Instance, arrays: dict[str, Any], tmp_path: 
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut.npz").write_bytes(whole[:size])
         with pytest.raises(InputError, match="a schedule file"):
-            read_start(tmp_path / "cut.npz", instance)
+            read_placement(tmp_path / "cut.npz", instance)
 
 
 def test_more_than_the_room(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers, read_schedule, write_schedule
+from kvbound.placement import write_placement
+from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers, read_schedule
 
 SHA256 = "5" * 64
 seeds = st.integers(0, 2**32 - 1)
@@ -87,7 +88,7 @@ def read(path: Path) -> Schedule:
 def test_files_come_back_and_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     schedule = example()
     for name in ("one.npz", "two.npz"):
-        write_schedule(schedule, tmp_path / name, instance_sha256=SHA256, decode_steps=4)
+        write_placement(schedule, tmp_path / name, instance_sha256=SHA256, decode_steps=4)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     again = read(tmp_path / "one.npz")
     assert np.array_equal(again.initial, schedule.initial)
@@ -177,7 +178,7 @@ def test_nothing_there_and_other_kinds_of_file(tmp_path: Path) -> None:
 def test_damage_ends_in_one_sentence(tmp_path: Path) -> None:
     """Every byte of the zip matters to some reader; whatever they raise, the user reads a sentence."""
     path = tmp_path / "damaged.npz"
-    write_schedule(example(), path, instance_sha256=SHA256, decode_steps=4)
+    write_placement(example(), path, instance_sha256=SHA256, decode_steps=4)
     good = path.read_bytes()
     rng = np.random.default_rng(1)
     cut = [good[: rng.integers(len(good))] for _ in range(20)]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import kvbound as kv
 from kvbound.instance import Copies, Initial, Instance, Migration, Timing
+from kvbound.placement import write_placement
 from kvbound.policies import POLICIES, Birth, MoveRequest, Slot, make_policy
-from kvbound.schedule import write_schedule
 from kvbound.simulation import simulate
 from tests.cost_cases import assert_sound, same, schedule_of
 from tests.policies.cases import medium_instance
@@ -149,7 +149,7 @@ def test_the_same_bytes_out(policy: str, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         instance = tiny_instance(np.random.default_rng(7))
         schedule = schedule_of(simulate(instance, policy))
-        write_schedule(
+        write_placement(
             schedule, tmp_path / name, instance_sha256=instance.sha256, decode_steps=instance.decode_steps
         )
         written.append((tmp_path / name).read_bytes())

@@ -8,8 +8,9 @@ import pytest
 import kvbound as kv
 from kvbound.certificate import write_certificate
 from kvbound.errors import InfeasibleError, InputError, UsageError
+from kvbound.placement import write_placement
 from kvbound.residency import Residency
-from kvbound.schedule import Schedule, write_schedule
+from kvbound.schedule import Schedule
 from tests.cost_cases import toy
 
 PUBLISHED = {"copies": "inclusive", "accounting": "fang2025"}
@@ -41,7 +42,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
     result = kv.simulate(toy(), "lru")
     assert result.schedule is not None
     place = tmp_path / "s.npz"
-    write_schedule(result.schedule, place, instance_sha256=toy().sha256, decode_steps=2)
+    write_placement(result.schedule, place, instance_sha256=toy().sha256, decode_steps=2)
     for what in (result, result.schedule, place):
         report = kv.check(toy(), what)
         assert report.ok

@@ -13,8 +13,8 @@ from kvbound.bitsets.counts import BORN, HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.cost.traffic import Columns, ScheduleTraffic, fixed_traffic
 from kvbound.instance import Instance
+from kvbound.placement import PhysicalPlacement
 from kvbound.residency import Residency
-from kvbound.schedule import Schedule
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -73,25 +73,12 @@ class TwoTierSchedule:
         return cls(counts, inside.sum(axis=1), residency)
 
     @classmethod
-    def replayed(cls, instance: Instance, schedule: Schedule | Residency) -> TwoTierSchedule:
-        """Count a schedule given by its events or as a residency."""
-        words = count_units(instance)
-        inside = np.zeros((instance.layers, 64 * words), np.bool_)
-        inside[:, : instance.prefill_tokens] = schedule.initial == 0
-        if isinstance(schedule, Residency):
-            return cls.of(instance, inside, lambda layer: schedule.after(layer).view(np.uint64))
-
-        def after(layer: int) -> Words:
-            events, now = schedule.events[layer], inside[layer].copy()
-            ends = np.searchsorted(events.step, np.arange(instance.decode_steps + 1))
-            rows = np.zeros((instance.decode_steps, words), np.uint64)
-            for step, row in enumerate(rows):
-                part = slice(ends[step], ends[step + 1])
-                now[events.token[part]] = events.tier[part] == 0
-                row[:] = np.packbits(now, bitorder="little").view(np.uint64)
-            return rows
-
-        return cls.of(instance, inside, after)
+    def replayed(cls, instance: Instance, placement: PhysicalPlacement) -> TwoTierSchedule:
+        """Count a placement that is kept as events or as bits."""
+        steps = instance.decode_steps
+        inside = np.zeros((instance.layers, 64 * count_units(instance)), np.bool_)
+        inside[:, : instance.prefill_tokens] = placement.initial == 0
+        return cls.of(instance, inside, lambda layer: placement.tier0_rows(layer, steps).view(np.uint64))
 
     def traffic(self, instance: Instance) -> ScheduleTraffic:
         """Return what every slot moves."""

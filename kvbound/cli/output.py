@@ -177,19 +177,13 @@ def _of_a_comparison(entry: Path) -> bool:
 
 def _write(result: Result, folder: Path) -> None:
     """Write result.json, and schedule.npz and certificate.npz where there are such, into a new folder."""
-    from kvbound import fang2025
     from kvbound.certificate import write_certificate
     from kvbound.instance_io import write_json
-    from kvbound.schedule import write_schedule
+    from kvbound.placement import write_placement
 
-    place, sha256 = folder / SCHEDULE, result.instance.sha256
-    if result.schedule is not None and sha256 is not None:
-        steps = result.instance.decode_steps
-        write_schedule(result.schedule, place, instance_sha256=sha256, decode_steps=steps)
-    elif result.residency is not None and sha256 is not None:
-        result.residency.write(place, instance_sha256=sha256)
-    elif result.run is not None and sha256 is not None:
-        fang2025.write_log(result.run, sha256, place)
+    place, sha256, steps = folder / SCHEDULE, result.instance.sha256, result.instance.decode_steps
+    if result.placement is not None and sha256 is not None:
+        write_placement(result.placement, place, instance_sha256=sha256, decode_steps=steps)
     if result.certificate is not None:
         write_certificate(result.certificate, folder / CERTIFICATE)
     write_json(result.to_json(), folder / RESULT)

@@ -47,8 +47,8 @@ def solve(
     """
     from kvbound import solvers
     from kvbound.binding import binding
+    from kvbound.placement import read_placement
     from kvbound.report.binding import sentences
-    from kvbound.residency import read_start
     from kvbound.result import Status
 
     wanted, limits = None if gap is None else options.share("--gap", gap), options.limits(time_limit, work)
@@ -57,7 +57,7 @@ def solve(
     output.check_folder(out)
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
     output.check_same(case, out)
-    first = None if start is None else read_start(start, case)
+    first = None if start is None else read_placement(start, case)
     with console.Bar(quiet=quiet) as bar:
         result = solvers.solve(
             case, method, gap=wanted, seed=seed, start=first,

@@ -6,9 +6,8 @@ model on purpose: published numbers are reproduced with it, nothing else is comp
 """
 
 from kvbound.fang2025.accounting import Run
-from kvbound.fang2025.record import log_arrays, write_log
 from kvbound.fang2025.setting import Setting
 from kvbound.fang2025.simulate import POLICIES, simulate
 from kvbound.fang2025.static import best
 
-__all__ = ["POLICIES", "Run", "Setting", "best", "log_arrays", "simulate", "write_log"]
+__all__ = ["POLICIES", "Run", "Setting", "best", "simulate"]

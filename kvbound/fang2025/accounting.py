@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from kvbound.fang2025.setting import Setting
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+
+SCHEMA = "kvbound.schedule-fang2025/1"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,25 @@ class Run:
     def mean_alpha(self) -> float:
         """Mean of alpha over the slots."""
         return float(self.alpha.mean())
+
+    def arrays(self, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
+        """Return what the npz file of a recorded run holds.
+
+        Raises
+        ------
+        ValueError
+            The run was not recorded.
+        """
+        if self.log is None:
+            raise ValueError(f"the run of {self.policy} was not recorded")
+        return {
+            "schema": np.array(SCHEMA),
+            "instance_sha256": np.array(instance_sha256),
+            "beta": self.beta.ravel().astype(np.uint8),
+            "promoted": self.promoted.ravel(),
+            "external": self.external.ravel(),
+            **vars(self.log),
+        }
 
     @property
     def step_times_s(self) -> Floats:

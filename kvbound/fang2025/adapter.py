@@ -86,7 +86,7 @@ def _simulate(
         measures=_measures(instance, played),
         wall_s=time.perf_counter() - start,
         kernel=pick(kernel),
-        run=None if played.log is None else played,
+        placement=None if played.log is None else played,
         **about,
     )
 

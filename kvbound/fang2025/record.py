@@ -1,20 +1,14 @@
-"""Note every change of the pool, so that somebody else can replay it."""
+"""Record every change of the pool, so that the checker can replay it."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.fang2025 import bits
-from kvbound.fang2025.accounting import Ints, Log, Run
+from kvbound.fang2025.accounting import Ints, Log
 from kvbound.fang2025.pool import Pool
 from kvbound.fang2025.slots import Slot
-from kvbound.files import atomic_write
-
-SCHEMA = "kvbound.schedule-fang2025/1"
 
 
 class Recorder:
@@ -41,33 +35,6 @@ class Recorder:
     def log(self) -> Log:
         """Return what was noted."""
         return Log(self._initial, *_flat(self._added), *_flat(self._removed))
-
-
-def write_log(run: Run, instance_sha256: str, path: Path | str) -> None:
-    """Write a recorded run as the npz file that the checker replays.
-
-    Raises
-    ------
-    ValueError
-        The run was not recorded.
-    """
-    arrays = log_arrays(run, instance_sha256)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def log_arrays(run: Run, instance_sha256: str) -> dict[str, Any]:
-    """Return what the npz file of a recorded run holds; raises as `write_log` does."""
-    if run.log is None:
-        raise ValueError(f"the run of {run.policy} was not recorded")
-    return {
-        "schema": np.array(SCHEMA),
-        "instance_sha256": np.array(instance_sha256),
-        "beta": run.beta.ravel().astype(np.uint8),
-        "promoted": run.promoted.ravel(),
-        "external": run.external.ravel(),
-        **vars(run.log),
-    }
 
 
 def _items(words: bits.Words) -> Ints:

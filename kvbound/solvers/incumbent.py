@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate, evaluate_traffic
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
-from kvbound.residency import Residency, exceeds_event_limit
+from kvbound.placement import PhysicalPlacement
+from kvbound.residency import exceeds_event_limit
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
 from kvbound.solvers.warm_start import without_prefetch
 
-CostedPlacement: TypeAlias = tuple[Measures, Schedule | Residency]
+CostedPlacement: TypeAlias = tuple[Measures, PhysicalPlacement]
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Incumbent:
     instance: Instance
     without_prefetch: Incumbent | None = None
     measures: Measures | None = None
-    schedule: Schedule | Residency | None = None
+    placement: PhysicalPlacement | None = None
     rejected: int = 0
 
     @classmethod
@@ -47,7 +48,7 @@ class Incumbent:
     def update(self, candidate: CostedPlacement) -> None:
         """Keep a candidate if it is faster."""
         if self.measures is None or candidate[0].time_s < self.measures.time_s:
-            self.measures, self.schedule = candidate
+            self.measures, self.placement = candidate
 
     def update_all(self, candidates: Iterable[CostedPlacement]) -> None:
         """Keep the fastest candidate if it is faster."""
@@ -59,8 +60,8 @@ class Incumbent:
         other = self.without_prefetch
         if other is None:
             return
-        if other.measures is not None and other.schedule is not None:
-            self.update((other.measures, other.schedule))
+        if other.measures is not None and other.placement is not None:
+            self.update((other.measures, other.placement))
         self.rejected, other.rejected = self.rejected + other.rejected, 0
 
     def within(self, gap: float, bound_s: float | None) -> bool:
@@ -81,16 +82,11 @@ def evaluate_placement(instance: Instance, schedule: TwoTierSchedule | Schedule)
     if isinstance(schedule, Schedule):
         return evaluate(instance, schedule), schedule
     if not exceeds_event_limit(instance):
-        events = schedule.residency.schedule()
+        events = schedule.residency.to_schedule()
         return evaluate(instance, events), events
     measures = evaluate_traffic(instance, schedule.traffic(instance))
-    arrays = schedule.residency.arrays(instance.sha256)
+    arrays = schedule.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=measures.time_s)
     if not report.ok:
         raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
     return measures, schedule.residency
-
-
-def placement_fields(schedule: Schedule | Residency | None) -> dict[str, Any]:
-    """Return a schedule as the field of a `Result` that is for its kind."""
-    return {"residency" if isinstance(schedule, Residency) else "schedule": schedule}

@@ -13,11 +13,10 @@ from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns
+from kvbound.placement import Placement
 from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
 from kvbound.result import Reason, Result, Status, share_bound
-from kvbound.schedule import Schedule
 from kvbound.simulation import PUBLISHED
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
 
@@ -46,7 +45,7 @@ def solve(
     time_limit: float | str = 60.0,
     gap: float | str | None = None,
     seed: int = 0,
-    start: Schedule | Residency | None = None,
+    start: Placement | None = None,
     work: int | None = None,
     kernel: str | None = None,
     record: bool = False,
@@ -130,7 +129,7 @@ def _may_improve(priced: Result, instance: Instance, settings: Settings) -> bool
 
 def _annealed(priced: Result, instance: Instance, settings: Settings) -> Result:
     """Anneal the schedule from pricing; the result keeps the bound that pricing proved."""
-    settings = replace(settings, start=priced.schedule or priced.residency)
+    settings = replace(settings, start=priced.placement)
     try:
         annealed = run_method(instance, "anneal", settings, bound_s=priced.bound.time_s)
     except KvboundError as error:  # a failure here must not lose the schedule already found

@@ -15,11 +15,10 @@ from kvbound import arguments
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
 from kvbound.instance import Instance
+from kvbound.placement import Placement
 from kvbound.policies import POLICIES, Policy, is_policy, make_policy
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
 from kvbound.result import Result
-from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 
 
@@ -55,7 +54,7 @@ class Settings:
     time_limit: float = 60.0
     gap: float | None = None
     seed: int = 0
-    start: Schedule | Residency | None = None
+    start: Placement | None = None
     work: int | None = None
     kernel: str | None = None
     record: bool = False

@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from kvbound.checker import check
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Instance, Migration
-from kvbound.residency import Residency
+from kvbound.placement import PhysicalPlacement, Placement
 from kvbound.result import Result, infeasible
-from kvbound.schedule import Schedule, file_arrays
-
-Start = TypeVar("Start", bound=Schedule | Residency)
+from kvbound.schedule import Schedule
 
 
-def examine(instance: Instance, start: Start) -> Start:
-    """Return a schedule if the checker accepts it for the instance.
+def examine(instance: Instance, start: Placement) -> PhysicalPlacement:
+    """Return a placement if the checker accepts it for the instance.
 
     Raises
     ------
     InputError
         It does not keep the rules.
     """
-    sha256, steps = instance.sha256, instance.decode_steps
-    arrays: Mapping[str, Any]
-    if isinstance(start, Residency):
-        arrays = start.arrays(sha256)
-    else:
-        arrays = file_arrays(start, instance_sha256=sha256, decode_steps=steps)
+    arrays = start.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays)
     if not report.ok:
         raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
+    assert isinstance(start, PhysicalPlacement)  # the checker accepts no other under physical accounting
     return start
 
 
-def events(instance: Instance, start: Schedule | Residency) -> Schedule:
-    """Return a schedule as events if the checker accepts it; see `examine`."""
-    known = examine(instance, start)
-    return known.schedule() if isinstance(known, Residency) else known
+def events(instance: Instance, start: Placement) -> Schedule:
+    """Return a placement as events if the checker accepts it; see `examine`."""
+    return examine(instance, start).to_schedule()
 
 
 def refuse_infeasible(instance: Instance, begin: float, result_fields: Mapping[str, Any]) -> Result | None:

@@ -10,10 +10,10 @@ from typing import Any, Final
 from kvbound.certificate import write_certificate
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
+from kvbound.placement import Placement, write_placement
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency, exceeds_event_limit
+from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Reason, Result, strongest
-from kvbound.schedule import Schedule, write_schedule
 from kvbound.solvers.portfolio import solve
 from kvbound.studies.record import (
     RULES,
@@ -103,7 +103,7 @@ def _proofs(
             proofs[certificate_name(cell.name)] = partial(write_certificate, result.certificate)
         if name in SOLVERS and result.schedule is not None:
             proofs[schedule_name(cell.name, name)] = partial(
-                write_schedule, result.schedule,
+                write_placement, result.schedule,
                 instance_sha256=ours.sha256, decode_steps=ours.decode_steps,
             )  # fmt: skip
     return proofs
@@ -142,10 +142,10 @@ def _entry(instance: Instance, name: str, **options: Any) -> Entry:
     return result, result.termination.message
 
 
-def _fastest(runs: dict[str, Entry]) -> Schedule | Residency | None:
+def _fastest(runs: dict[str, Entry]) -> Placement | None:
     found = [result for result, _ in runs.values() if result is not None and result.time_s is not None]
     best = min(found, key=lambda result: result.time_s or 0.0, default=None)
-    return None if best is None else best.schedule or best.residency
+    return None if best is None else best.placement
 
 
 def _certified(entries: Iterable[Entry]) -> Bound:

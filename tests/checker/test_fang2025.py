@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from kvbound.checker import Report, check
 from kvbound.errors import InfeasibleError
-from kvbound.fang2025 import Run, Setting, simulate, write_log
+from kvbound.fang2025 import Run, Setting, simulate
 from kvbound.instance import Instance, Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.placement import write_placement
 from kvbound.trace import Trace
 from tests.fang2025.cases import Case, cases
 from tests.paths import DATA
@@ -75,7 +76,9 @@ def test_replayed_logs_cost_what_the_authors_simulator_says(name: str, policy: s
     setting, trace = reference(name)
     instance = instance_of(setting, trace)
     run = simulate(setting, trace, policy, record=True)
-    write_log(run, instance.sha256, tmp_path / "log.npz")
+    write_placement(
+        run, tmp_path / "log.npz", instance_sha256=instance.sha256, decode_steps=instance.decode_steps
+    )
     expected = REFERENCE[name]["results"][policy.replace("-", "_")]
     claimed = expected["total_ns"] / 1e9
     report = check(instance.expanded(), trace.rows, tmp_path / "log.npz", claimed_s=claimed)

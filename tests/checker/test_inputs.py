@@ -18,7 +18,8 @@ from hypothesis import given
 import kvbound.checker
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
-from kvbound.schedule import Schedule, write_schedule
+from kvbound.placement import write_placement
+from kvbound.schedule import Schedule
 from tests.strategies import random_schedule, tiny_instance, tiny_instances
 
 
@@ -31,7 +32,7 @@ def case() -> tuple[Instance, Schedule]:
 
 def write(case: tuple[Instance, Schedule], path: Path) -> Path:
     instance, schedule = case
-    write_schedule(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     return path
 
 

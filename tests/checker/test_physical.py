@@ -14,7 +14,8 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Instance, Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
-from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers, write_schedule
+from kvbound.placement import write_placement
+from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers
 from kvbound.trace import Trace
 from tests.strategies import random_schedule, tiny_instance
 
@@ -321,7 +322,7 @@ def test_a_trace_that_reads_the_future_is_refused() -> None:
 def test_the_file_form_reads_back(tmp_path: Any) -> None:
     instance, schedule = base()
     path = tmp_path / "schedule.npz"
-    write_schedule(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded("somewhere.trace"), instance.trace.rows, path)
     assert report.ok
     assert report.instance_sha256 == instance.sha256

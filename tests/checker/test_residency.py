@@ -11,13 +11,15 @@ import pytest
 import kvbound as kv
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
+from kvbound.placement import write_placement
+from kvbound.residency import Residency
 
 ON_READ, PREFETCH = "swap-4x64-c30-b450", "native-r15-c25-b64-n64-prefetch"
 
 
 def large(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> kv.Result:
     """Solve an instance as if it were too large for events."""
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     return kv.solve(instance, "pricing", time_limit=1)
 
 
@@ -28,9 +30,10 @@ def case() -> Instance:
 
 @pytest.fixture
 def arrays(case: Instance, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    residency = large(case, monkeypatch).residency
-    assert residency is not None
-    return {name: np.array(value) for name, value in residency.arrays(case.sha256).items()}
+    found = large(case, monkeypatch).placement
+    assert isinstance(found, Residency)
+    arrays = found.arrays(instance_sha256=case.sha256, decode_steps=case.decode_steps)
+    return {name: np.array(value) for name, value in arrays.items()}
 
 
 def replay(instance: Instance, arrays: dict[str, Any], **claim: float) -> Report:
@@ -42,10 +45,12 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
     instance = kv.read_instance(name)
     result = large(instance, monkeypatch)
     assert result.schedule is None
-    assert result.residency is not None
+    assert isinstance(result.placement, Residency)
     assert result.time_s is not None
     path = tmp_path / "schedule.npz"
-    result.residency.write(path, instance_sha256=instance.sha256)
+    write_placement(
+        result.placement, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps
+    )
     report = check(instance.expanded(), instance.trace.rows, path, claimed_s=result.time_s)
     assert report.problems == ()
     assert report.bound_s is None

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from kvbound.checker import Malformed, Report, check, check_result
-from kvbound.fang2025.record import write_log
 from kvbound.instance import Instance
 from kvbound.instance_io import read_instance
+from kvbound.placement import write_placement
 from kvbound.result import Result
-from kvbound.schedule import file_arrays
 from kvbound.solvers.portfolio import solve
 from tests.strategies import tiny_instance
 
@@ -47,7 +46,7 @@ def reports(instance: Instance, result: Result) -> dict[str, Report | None]:
     rows, found = instance.trace.rows, dict[str, Report | None]()
     if result.schedule is not None:
         how = {"instance_sha256": instance.sha256, "decode_steps": instance.decode_steps}
-        found["schedule"] = check(instance.expanded(), rows, file_arrays(result.schedule, **how))  # type: ignore[arg-type]
+        found["schedule"] = check(instance.expanded(), rows, result.schedule.arrays(**how))  # type: ignore[arg-type]
     if result.certificate is not None:
         found["certificate"] = check(instance.expanded(), rows, result.certificate.arrays())
     return found
@@ -79,8 +78,11 @@ def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any)
         instance = read_instance(name).with_rules(accounting="fang2025", granularity=1, migration="on-read")
         result = solve(instance, method, record=True)
         beside: dict[str, Report | None] = {}
-        if result.run is not None and result.run.log is not None:
-            write_log(result.run, instance.sha256, tmp_path / "log.npz")
+        if result.placement is not None:
+            sha256, steps = instance.sha256, instance.decode_steps
+            write_placement(
+                result.placement, tmp_path / "log.npz", instance_sha256=sha256, decode_steps=steps
+            )
             beside["schedule"] = check(instance.expanded(), instance.trace.rows, tmp_path / "log.npz")
         document = result.to_json()
         assert problems(instance, document, beside) == ()

@@ -80,7 +80,7 @@ def test_a_result_without_a_schedule(run: Run, small: Path, tmp_path: Path) -> N
 
 def test_a_schedule_too_large_for_events(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written as bits, checked like any other, and a start for a search."""
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     name, out = "swap-4x64-c30-b450", tmp_path / "out"
     assert run("solve", name, "--method", "pricing", "--time-limit", "1", "--out", out).code == 0
     report = run("check", name, out, "--json").json

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kvbound.schedule import Schedule, from_tiers, write_schedule
+from kvbound.placement import write_placement
+from kvbound.schedule import Schedule, from_tiers
 from kvbound.trace import Trace, write_header, write_trace
 from tests.cli.conftest import READS, Run, contents, document
 
@@ -236,14 +237,14 @@ def test_schedules(run: Run, small: Path, tmp_path: Path) -> None:
         refuse(run, tmp_path, 3, *command)
         path.write_text("nothing like it")
         refuse(run, tmp_path, 3, *command)
-        write_schedule(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
+        write_placement(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
         path.write_bytes(path.read_bytes()[:-30])
         refuse(run, tmp_path, 3, *command)
 
 
 def test_a_start_of_another_instance(run: Run, small: Path, tmp_path: Path) -> None:
     path = tmp_path / "schedule.npz"
-    write_schedule(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
+    write_placement(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
     assert "another" in refuse(run, tmp_path, 3, "solve", small, "--method", "exact", "--start", path)
 
 

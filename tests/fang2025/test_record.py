@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from kvbound.checker import check_fang2025
 from kvbound.errors import InfeasibleError
-from kvbound.fang2025 import Setting, simulate, write_log
+from kvbound.fang2025 import Setting, simulate
 from kvbound.instance import Instance, Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.placement import write_placement
 from tests.fang2025.cases import Case, cases
 
 
@@ -50,7 +51,7 @@ def test_the_checker_accepts_a_log(case: Case, policy: str, tmp_path: Path) -> N
         run = simulate(case.setting, case.trace, policy, window=case.window, topk=case.topk, record=True)
     except InfeasibleError:
         assume(False)
-    write_log(run, instance.sha256, file)
+    write_placement(run, file, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check_fang2025(instance.expanded(), case.trace.rows, file, claimed_s=run.total_s)
     assert report.problems == ()
     assert report.mean_alpha == pytest.approx(run.mean_alpha, rel=1e-12)
@@ -62,5 +63,7 @@ def test_a_run_without_a_log_is_not_written(tmp_path: Path) -> None:
     setting = Setting(64, (16.0,), 0, 6400, 4900e9, 450e9, 450e9, 500e9)
     case = Case(setting, 2, [[[0, 1]], [[1]]])
     with pytest.raises(ValueError, match="not recorded"):
-        write_log(simulate(setting, case.trace, "page"), "", tmp_path / "log.npz")
+        write_placement(
+            simulate(setting, case.trace, "page"), tmp_path / "log.npz", instance_sha256="", decode_steps=1
+        )
     assert not list(tmp_path.iterdir())

@@ -14,9 +14,10 @@ from kvbound.certificate import write_certificate
 from kvbound.instance_io import LIBRARY
 from kvbound.library import BestKnown
 from kvbound.models import columns
+from kvbound.placement import write_placement
 from kvbound.policies import POLICIES
 from kvbound.result import Bound, Result, share_bound
-from kvbound.schedule import Schedule, read_schedule, write_schedule
+from kvbound.schedule import Schedule, read_schedule
 from kvbound.solvers.portfolio import MOST_COLUMNS
 from kvbound.solvers.registry import METHODS
 
@@ -97,7 +98,7 @@ def _keep(result: Result, set_name: str, name: str) -> None:
     file.unlink(missing_ok=True)
     if result.method in METHODS and result.schedule is not None:
         sha256, steps = result.instance.sha256, result.instance.decode_steps
-        write_schedule(result.schedule, file, instance_sha256=sha256 or "", decode_steps=steps)
+        write_placement(result.schedule, file, instance_sha256=sha256 or "", decode_steps=steps)
 
 
 def _keep_certificate(dual: Result, bound: Bound, name: str) -> None:

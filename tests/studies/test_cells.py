@@ -104,7 +104,7 @@ def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: 
 
 
 def test_policies_whose_moves_would_fill_the_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     runs = run_cell(PAPER, TINY).record["physical"]
     assert runs["belady"] == {"time_s": None, "hit_rate": None, "note": "its moves would fill the memory"}
     assert runs["static"]["time_s"] is not None

@@ -182,7 +182,7 @@ def test_what_proves_a_claim_must_be_there_and_prove_it(folder: Path, name: str,
 def test_a_cell_too_large_to_be_run_again_agrees_with_itself(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     assert len(resumed(folder)) == 1
     forge(folder, lambda record: put(record, ("gap",), record["gap"] / 2))
     with pytest.raises(RejectedError, match="gap"):

@@ -16,8 +16,8 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.fang2025.annealing import EVALUATIONS, solve_published
 from kvbound.instance import Instance
 from kvbound.kernels import pick
+from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
@@ -26,7 +26,7 @@ from kvbound.solvers.annealing.layout import MOST_BYTES, Board, board, schedule_
 from kvbound.solvers.annealing.packed import BitsAnnealer
 from kvbound.solvers.annealing.tempering import Annealer
 from kvbound.solvers.eviction import balanced
-from kvbound.solvers.incumbent import CostedPlacement, evaluate_placement, placement_fields
+from kvbound.solvers.incumbent import CostedPlacement, evaluate_placement
 from kvbound.solvers.warm_start import events, examine, refuse_infeasible
 
 STARTS = ("belady", "keep-last", "lru", "static")
@@ -54,7 +54,7 @@ def solve_annealing(
     gap: float = 0.01,
     seed: int = 0,
     bound_s: float | None = None,
-    start: Schedule | Residency | None = None,
+    start: Placement | None = None,
     chains: int | None = None,
     moves: int | None = None,
     cycles: int | None = None,
@@ -153,7 +153,7 @@ def solve_annealing(
         termination=ended,
         options=options,
         wall_s=time.perf_counter() - begin,
-        **placement_fields(schedule),
+        placement=schedule,
         **about,
     )
 
@@ -166,7 +166,7 @@ def _need_counts(**counts: int | None) -> None:
 
 def _packed(
     instance: Instance,
-    start: Schedule | Residency | None,
+    start: Placement | None,
     rng: np.random.Generator,
     moves: int | None,
     clock: _Clock,

@@ -10,8 +10,8 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.models import formulation
+from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency
 from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
@@ -36,7 +36,7 @@ def solve_exact(
     seed: int = 0,
     threads: int = 2,
     work: int | None = None,
-    start: Schedule | Residency | None = None,
+    start: Placement | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Find a placement and prove how good it is.
@@ -102,7 +102,7 @@ def solve_exact(
         bound=bound,
         termination=search.ended,
         wall_s=time.perf_counter() - begin,
-        schedule=best,
+        placement=best,
         **about,
     )
 

@@ -9,8 +9,9 @@ from itertools import islice
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance, Migration
+from kvbound.placement import Placement
 from kvbound.progress import Progress
-from kvbound.residency import Residency, exceeds_event_limit
+from kvbound.residency import exceeds_event_limit
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.background import Job
@@ -22,9 +23,7 @@ from kvbound.solvers.warm_start import examine
 _POLICIES = "belady", "keep-last"
 
 
-def candidates(
-    instance: Instance, start: Schedule | Residency | None, progress: Progress
-) -> Iterator[CostedPlacement]:
+def candidates(instance: Instance, start: Placement | None, progress: Progress) -> Iterator[CostedPlacement]:
     """Yield schedules that are quick to make, the start first and the most promising last."""
     if start is not None:
         known = examine(instance, start)

@@ -20,12 +20,13 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.models import columns
+from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
-from kvbound.residency import Residency, exceeds_event_limit
+from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
-from kvbound.solvers.incumbent import Incumbent, evaluate_placement, placement_fields
+from kvbound.solvers.incumbent import Incumbent, evaluate_placement
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.mip.exact import ON_READ, REJECTED, improve
@@ -49,7 +50,7 @@ def solve_pricing(
     time_limit: float = 60.0,
     gap: float = 1e-3,
     seed: int = 0,
-    start: Schedule | Residency | None = None,
+    start: Placement | None = None,
     sample: float | None = None,
     work: int | None = None,
     kernel: str | None = None,
@@ -142,7 +143,7 @@ class _Run:
         """`time.perf_counter` at which to stop."""
         return self.begin + self.time_limit
 
-    def collect_candidates(self, start: Schedule | Residency | None) -> None:
+    def collect_candidates(self, start: Placement | None) -> None:
         """Take what is quick to make: the start, two policies, and balanced eviction."""
         self.incumbent.update_all(candidates(self.instance, start, self.progress))
         restricted = self.incumbent.without_prefetch
@@ -241,7 +242,7 @@ class _Run:
             incumbent.adopt()
             if ended.reason is Reason.INTERRUPTED:
                 return ended
-        instance, schedule, measures = incumbent.instance, incumbent.schedule, incumbent.measures
+        instance, schedule, measures = incumbent.instance, incumbent.placement, incumbent.measures
         if incumbent.within(self.gap, self.bound.time_s):
             return Termination()
         if time.perf_counter() >= deadline:
@@ -269,7 +270,7 @@ class _Run:
         return Result(
             identify(self.instance), status=Status.UNKNOWN if measures is None else Status.FEASIBLE,
             measures=measures, bound=bound, termination=ended, wall_s=wall_s, certificate=self.certificate,
-            **placement_fields(incumbent.schedule), **fields,
+            placement=incumbent.placement, **fields,
         )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def solve_brute(
         bound=Bound(optimum.time_s, BoundStatus.CLAIMED, "brute"),
         seed=seed,
         wall_s=time.perf_counter() - start,
-        schedule=optimum.schedule,
+        placement=optimum.schedule,
     )
 
 

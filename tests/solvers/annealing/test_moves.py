@@ -12,7 +12,6 @@ from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
-from kvbound.schedule import file_arrays
 from kvbound.solvers.annealing.chains import Chains
 from kvbound.solvers.annealing.layout import DRAWS, board, schedule_of, tiers_of
 from kvbound.solvers.annealing.tempering import anneal
@@ -43,7 +42,7 @@ def assert_sound(instance: Instance, made: Chains) -> None:
         schedule = schedule_of(setting, made.tier[n])
         time_s = evaluate(instance, schedule).time_s
         assert made.totals[n] * setting.tick == pytest.approx(time_s, rel=1e-7)
-        arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
         assert report.ok, report.problems
         afresh = Chains.of(instance, setting, [schedule])

@@ -19,6 +19,7 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.errors import UsageError
 from kvbound.instance import Copies, Instance, Migration
 from kvbound.progress import silent
+from kvbound.residency import Residency
 from kvbound.solvers import incumbent
 from kvbound.solvers.annealing import layout, packed
 from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
@@ -63,7 +64,7 @@ def test_counts_stay_true(instance: Instance, seed: int) -> None:
     assert np.array_equal(margins(board, counts, layer, ticks), bits.margin)
     time_s = incumbent.evaluate_placement(instance, play)[0].time_s
     assert annealer.time_s == pytest.approx(time_s, rel=1e-6)
-    arrays = play.residency.arrays(instance.sha256)
+    arrays = play.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
     assert report.ok, report.problems
 
@@ -102,12 +103,12 @@ def test_same_seed_same_bytes() -> None:
 
 
 def test_too_large_for_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     instance = kv.read_instance("swap-1x200-c30-b450")
     result = solve_annealing(instance, time_limit=0.2)
     assert result.schedule is None
-    assert result.residency is not None
-    assert result.time_s == pytest.approx(evaluate(instance, result.residency.schedule()).time_s)
+    assert isinstance(result.placement, Residency)
+    assert result.time_s == pytest.approx(evaluate(instance, result.placement.to_schedule()).time_s)
 
 
 def test_an_interrupt_keeps_the_best() -> None:

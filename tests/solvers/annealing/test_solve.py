@@ -18,7 +18,7 @@ from kvbound.instance import Instance
 from kvbound.library import best_known, entries
 from kvbound.memory import Memory
 from kvbound.result import BoundStatus, Limit, Reason, Result, Status, Termination
-from kvbound.schedule import Schedule, file_arrays
+from kvbound.schedule import Schedule
 from kvbound.solvers.annealing import layout
 from kvbound.solvers.annealing import solve as annealing
 from kvbound.solvers.annealing.solve import solve_annealing
@@ -39,7 +39,7 @@ def time_of(result: Result) -> float:
 def assert_checked(instance: Instance, result: Result) -> None:
     assert result.schedule is not None
     sha256, steps = instance.sha256, instance.decode_steps
-    arrays = file_arrays(result.schedule, instance_sha256=sha256, decode_steps=steps)
+    arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
     assert report.ok, report.problems
 

@@ -23,7 +23,6 @@ from kvbound.library import best_known
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.progress import silent
-from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.eviction import balanced_numba as kernels
 from kvbound.studies import Scale
@@ -58,11 +57,11 @@ def checked_times(instance: Instance) -> list[float]:
     """Check the schedule of every pass, and return their times."""
     times = []
     for found in balanced.schedules(instance, silent):
-        schedule = found.residency.schedule()
-        arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        schedule = found.residency.to_schedule()
+        arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         report = check(instance.expanded(), instance.trace.rows, arrays)
         assert report.ok, report.problems
-        bits = found.residency.arrays(instance.sha256)
+        bits = found.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
         packed = check(instance.expanded(), instance.trace.rows, bits, claimed_s=report.time_s)
         assert packed.problems == ()
         assert packed.time_s == report.time_s

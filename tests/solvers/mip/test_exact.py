@@ -13,7 +13,6 @@ from kvbound.cost.ideal import ideal
 from kvbound.errors import InputError
 from kvbound.instance import Instance
 from kvbound.result import Status
-from kvbound.schedule import file_arrays
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import tiny_instance
 
@@ -27,7 +26,7 @@ def test_the_checker_accepts_what_the_program_finds() -> None:
         result = kv.solve(instance, "exact")
         assert result.schedule is not None
         sha256, steps = instance.sha256, instance.decode_steps
-        arrays = file_arrays(result.schedule, instance_sha256=sha256, decode_steps=steps)
+        arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
         report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
         assert report.ok, report.problems
 

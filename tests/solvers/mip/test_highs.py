@@ -17,7 +17,6 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.result import BoundStatus, Result, Status
-from kvbound.schedule import file_arrays
 from kvbound.solvers.mip import highs
 from kvbound.solvers.mip.exact import REJECTED
 from kvbound.solvers.mip.highs import FAILED, Quiet, minimise, prices, proved, worth
@@ -117,7 +116,7 @@ def vouched(instance: Instance, result: Result, optimum: float) -> None:
     """The checker accepts the schedule, and nothing contradicts the optimum."""
     assert result.schedule is not None
     sha256, steps = instance.sha256, instance.decode_steps
-    arrays = file_arrays(result.schedule, instance_sha256=sha256, decode_steps=steps)
+    arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
     assert report.ok, report.problems
     assert result.time_s is not None

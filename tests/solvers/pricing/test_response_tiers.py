@@ -15,7 +15,7 @@ from kvbound.bitsets.lanes import Lanes
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Copies, Instance, Migration
-from kvbound.schedule import Schedule, file_arrays
+from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
@@ -43,7 +43,7 @@ def untuned(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Mult
 
 
 def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
-    arrays = file_arrays(schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     time_s = evaluate(instance, schedule).time_s
     return check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s).problems
 
@@ -119,7 +119,7 @@ def test_same_schedule_for_any_threads_and_kernel(
     for chosen in ({}, options):
         found = best_response.best_responses(instance, multipliers, **chosen).schedule()
         assert isinstance(found, Schedule)
-        files.append(file_arrays(found, instance_sha256="", decode_steps=instance.decode_steps))
+        files.append(found.arrays(instance_sha256="", decode_steps=instance.decode_steps))
     for one, other in zip(files[0].values(), files[1].values(), strict=True):
         assert np.array_equal(one, other)
 

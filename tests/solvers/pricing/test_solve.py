@@ -18,8 +18,8 @@ from kvbound.checker import check
 from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
+from kvbound.residency import Residency
 from kvbound.result import BoundStatus, Reason, Status, Termination
-from kvbound.schedule import file_arrays
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
@@ -51,7 +51,7 @@ def test_between_bound_and_policies_under_any_rules(instance: Instance) -> None:
     assert belady is not None
     assert result.time_s <= belady
     assert result.schedule is not None
-    arrays = file_arrays(result.schedule, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = result.schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     assert check(instance.expanded(), instance.trace.rows, arrays).ok
 
 
@@ -102,13 +102,13 @@ def test_an_interrupt_keeps_the_best() -> None:
 
 def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = kv.read_instance("swap-1x200-c30-b450")
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     result = kv.solve(instance, "pricing", time_limit=2)
     assert result.schedule is None
-    assert result.residency is not None
+    assert isinstance(result.placement, Residency)
     assert result.gap is not None
     assert result.gap < 0.02
-    bits = result.residency.arrays(instance.sha256)
+    bits = result.placement.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     assert check(instance.expanded(), instance.trace.rows, bits, claimed_s=result.time_s).ok
 
 
@@ -136,7 +136,7 @@ def forever(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         finally:
             ended.set()
 
-    monkeypatch.setattr("kvbound.residency.MOST", 0)
+    monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     monkeypatch.setattr(candidates, "balanced_eviction", endless)
     return ended
 
@@ -189,7 +189,7 @@ def test_no_background_eviction_where_the_slow_tier_does_not_serve_new_reads(
     instance = _small(**factors)
     assert balanced.serves_new_reads(instance) != many
     if many:
-        assert kv.solve(instance, "pricing", time_limit=1).residency is not None
+        assert isinstance(kv.solve(instance, "pricing", time_limit=1).placement, Residency)
     assert not forever.is_set()
 
 
