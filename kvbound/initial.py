@@ -1,4 +1,4 @@
-"""The initial placement: which tier each block of the prompt starts in."""
+"""The initial placement: the tier each block of the prompt starts in."""
 
 from __future__ import annotations
 
@@ -6,54 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Initial, Instance
-from kvbound.trace.future import Future
 
 Ids = NDArray[np.int64]
-Scores = NDArray[np.float64]
-
-
-def recent_first(instance: Instance) -> Scores:
-    """Scores of the default fill: the most recent prompt tokens, the same share for each layer."""
-    return np.broadcast_to(
-        np.arange(instance.prefill_tokens, dtype=np.float64), (instance.layers, instance.prefill_tokens)
-    )
-
-
-def prompt_first(instance: Instance) -> Scores:
-    """Scores of the published static fill: token by token, all layers of one before the next."""
-    order = np.arange(instance.layers * instance.prefill_tokens, dtype=np.float64)
-    return -order.reshape(instance.prefill_tokens, instance.layers).T
-
-
-def first_use(instance: Instance) -> Scores:
-    """Scores of the fill that scans the decode trace: what is read first comes first.
-
-    As in the study, what is never read leaves its room to tokens still to be born.
-    """
-
-    scores = np.empty((instance.layers, instance.prefill_tokens))
-    for layer in range(instance.layers):
-        after = Future(instance.trace, layer).next_use(-1)[: instance.prefill_tokens]
-        scores[layer] = -(after.astype(np.float64) * instance.layers + layer)
-        scores[layer, after == instance.decode_steps] = -np.inf
-    return scores
-
-
 Tiers = NDArray[np.uint8]
 
 
-def fill(instance: Instance, scores: Scores) -> Tiers:
-    """Tier of every block the prompt begins, shape (layers, prompt blocks).
+def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
+    """Return the tier of every block that begins in the prompt, shape (layers, prompt blocks).
 
-    The tiers are filled, fastest first, in falling order of scores (layers, prefill), or token by
-    token, layer by layer where the rules say prefill-first. What is worth nothing, -inf, leaves the
-    fast tiers to what is born later as long as the slow ones have room.
+    The tiers are filled fastest first with the blocks in descending order of their best token's score, shape
+    (layers, prefill). Blocks of score -inf are put into the slowest tier with room. Where the rules say
+    prefill-first, the scores do not matter; see `forced_tiers`.
     """
+    if instance.rules.initial is Initial.PREFILL_FIRST:
+        return forced_fill(instance)
     starts = np.arange(0, instance.prefill_tokens, instance.granularity)
     if not len(starts):
         return np.zeros((instance.layers, 0), np.uint8)
-    if instance.rules.initial is Initial.PREFILL_FIRST:
-        scores = prompt_first(instance)
     worth = np.maximum.reduceat(scores, starts, axis=1).ravel()
     ranked = np.lexsort((-np.arange(worth.size), -worth))
     room = np.array([worth.size if r is None else min(r, worth.size) for r in instance.capacity_blocks])
@@ -66,8 +35,22 @@ def fill(instance: Instance, scores: Scores) -> Tiers:
     return tiers.reshape(instance.layers, len(starts))
 
 
+def forced_fill(instance: Instance) -> Tiers:
+    """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks)."""
+    blocks = np.arange(-(-instance.prefill_tokens // instance.granularity))
+    return forced_tiers(instance, blocks, np.arange(instance.layers)[:, None]).astype(np.uint8)
+
+
 def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Ids:
-    """Tier into which prefill-first puts blocks of the prompt, of any shape."""
+    """Return the tiers into which prefill-first puts prompt blocks of some layers.
+
+    It fills the tiers fastest first, block by block, with all layers of one before the next.
+
+    Parameters
+    ----------
+    block, layer
+        Indices whose shapes broadcast.
+    """
     unlimited = instance.layers * instance.blocks
     room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks[:-1]])
     return np.searchsorted(np.cumsum(room), block * instance.layers + layer, side="right")

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 import kvbound as kv
 from kvbound.cost.ideal import ideal
 from kvbound.errors import UsageError
-from kvbound.instance import Instance
 from kvbound.policies import Birth, MoveRequest, Slot, make_policy
+from kvbound.policies.view import InstanceView
 from kvbound.result import BoundStatus, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import run, simulate
@@ -50,7 +50,7 @@ def test_a_miss_is_not_brought_in_only_to_make_way_for_the_new_token() -> None:
     class Window:
         name = "window"
 
-        def start(self, instance: Instance, rng: np.random.Generator) -> NDArray[np.float64]:
+        def start(self, instance: InstanceView, rng: np.random.Generator) -> NDArray[np.float64]:
             return fill
 
         def step(self, slot: Slot) -> NDArray[np.float64]:
@@ -133,7 +133,7 @@ class Mine:
     def __init__(self, start: object = None, step: object = None) -> None:
         self.answers = start, step
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Any:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Any:
         return self.answers[0]
 
     def step(self, slot: Slot) -> Any:

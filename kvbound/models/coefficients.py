@@ -19,7 +19,7 @@ from kvbound.cost.marginal import chords
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
-from kvbound.initial import fill, prompt_first
+from kvbound.initial import forced_fill
 from kvbound.instance import Copies, Initial, Instance, Rules
 from kvbound.models.sparse import Ints
 
@@ -76,7 +76,7 @@ class Facts:
             latency=cost.latency / unit,
             weights=instance.llm.weight_reads / instance.item_bytes,
             ideal=ideal_slot_times(instance) / unit,
-            prompt=fill(instance, prompt_first(instance)) if fixed else None,
+            prompt=forced_fill(instance) if fixed else None,
         )
 
     @cached_property

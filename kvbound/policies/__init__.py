@@ -1,4 +1,4 @@
-"""Placement rules, online and oracle. To add one: a file with a small class, and a line below."""
+"""Placement rules, online and oracle. To add one: a file with a small class, and a line in `POLICIES`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 from kvbound.errors import UsageError
 from kvbound.fields import did_you_mean
 from kvbound.policies import own
-from kvbound.policies.base import Birth, MoveRequest, Policy, Slot
+from kvbound.policies.base import Birth, MoveRequest, Policy
 from kvbound.policies.own import is_file
+from kvbound.policies.view import InstanceView, Slot
 
 __all__ = [
     "POLICIES",
     "Birth",
+    "InstanceView",
     "MoveRequest",
     "Policy",
     "Slot",
@@ -54,7 +56,7 @@ def _load(name: str) -> type[Any]:
 
 
 def is_policy(method: object) -> bool:
-    """Whether `method` says a policy: a name, ``FILE.py:Class``, a class or an object."""
+    """Whether `method` is a policy: a name, ``FILE.py:Class``, a class or an object."""
     return not isinstance(method, str) or method in POLICIES or is_file(method)
 
 
@@ -71,10 +73,10 @@ def make_policy(policy: Policy | type[Any] | str, **options: Any) -> Policy:
     Raises
     ------
     UsageError
-        No such policy, or it takes no such option.
+        There is no such policy, or it takes no such option.
     """
     if not isinstance(policy, str | type):
-        made = own.guarded(policy)
+        made = own.wrapped(policy)
         if options:
             raise UsageError(f"policy {made.name} is an object, not a class, and takes no options here")
         return made
@@ -84,7 +86,7 @@ def make_policy(policy: Policy | type[Any] | str, **options: Any) -> Policy:
         if option not in known:
             takes = ", ".join(known) or "no options"
             raise UsageError(f"policy {name} takes {takes}, not {option!r}")
-    return own.guarded(own.make(cls, name, options))
+    return own.wrapped(own.make(cls, name, options))
 
 
 def describe(name: str) -> tuple[str, bool, dict[str, Any]]:

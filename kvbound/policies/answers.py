@@ -1,4 +1,4 @@
-"""Check what a policy answers: scores, or a wish."""
+"""Checks of what a policy returns: scores, or a move request."""
 
 from __future__ import annotations
 
@@ -8,8 +8,22 @@ from dataclasses import replace
 import numpy as np
 
 from kvbound.errors import UsageError
-from kvbound.policies.base import NO_TOKENS, Birth, Ids, MoveRequest, Policy, Scores, Slot
+from kvbound.policies.base import NO_TOKENS, Birth, MoveRequest, Policy, Scores
+from kvbound.policies.view import Ids, Slot
 from kvbound.units import show
+
+
+def checked_answer(policy: Policy, answer: object, slot: Slot) -> Scores | MoveRequest:
+    """Return what a policy's `step` returned.
+
+    Raises
+    ------
+    UsageError
+        It is neither one score per token nor a request about past tokens.
+    """
+    if isinstance(answer, MoveRequest):
+        return checked_request(policy, answer, slot)
+    return checked_scores(policy, answer, (slot.tokens + 1,))
 
 
 def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
@@ -18,7 +32,7 @@ def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Sc
     Raises
     ------
     UsageError
-        They are anything but one number per token.
+        They are not one number per token.
     """
     scores = None
     with suppress(TypeError, ValueError):
@@ -32,13 +46,13 @@ def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Sc
     raise UsageError(f"policy {policy.name}: expected scores of shape {shape}, not {found}")
 
 
-def checked_wish(policy: Policy, wish: MoveRequest, slot: Slot) -> MoveRequest:
-    """Return a policy's wish.
+def checked_request(policy: Policy, request: MoveRequest, slot: Slot) -> MoveRequest:
+    """Return a policy's request.
 
     Raises
     ------
     UsageError
-        It names anything but ids of past tokens.
+        It names something other than ids of past tokens.
     """
 
     def ids(what: str, tokens: object) -> Ids:
@@ -56,6 +70,6 @@ def checked_wish(policy: Policy, wish: MoveRequest, slot: Slot) -> MoveRequest:
             raise UsageError(f"policy {policy.name}: a MoveRequest's {what} holds {wrong}, expected {past}")
         return given.astype(np.int64, copy=False)
 
-    if not isinstance(wish.birth, Birth):
-        raise UsageError(f"policy {policy.name}: a MoveRequest's birth is a Birth, not {show(wish.birth)}")
-    return replace(wish, promote=ids("promote", wish.promote), evict=ids("evict", wish.evict))
+    if not isinstance(request.birth, Birth):
+        raise UsageError(f"policy {policy.name}: a MoveRequest's birth is a Birth, not {show(request.birth)}")
+    return replace(request, promote=ids("promote", request.promote), evict=ids("evict", request.evict))

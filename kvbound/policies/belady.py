@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.initial import first_use
-from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot
+from kvbound.policies.base import Scores
+from kvbound.policies.fills import first_use
+from kvbound.policies.view import InstanceView, Slot
 
 
 class Belady:
@@ -15,7 +15,7 @@ class Belady:
     name = "belady"
     oracle = True
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill with what is read first."""
         return first_use(instance)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot
+from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView, Slot
 
 
 class HeavyHitter:
@@ -14,8 +14,8 @@ class HeavyHitter:
     name = "heavy-hitter"
     oracle = False
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> None:
-        """Forget all mass."""
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> None:
+        """Clear the masses."""
         self.mass = np.zeros((instance.layers, instance.tokens))
 
     def step(self, slot: Slot) -> Scores:

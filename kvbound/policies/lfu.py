@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot
+from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView, Slot
 
 
 class Lfu:
@@ -14,8 +14,8 @@ class Lfu:
     name = "lfu"
     oracle = False
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> None:
-        """Forget all counts."""
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> None:
+        """Clear the counts."""
         self.uses = np.zeros((instance.layers, instance.tokens))
 
     def step(self, slot: Slot) -> Scores:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.initial import first_use
-from kvbound.instance import Instance
-from kvbound.policies.base import Birth, Ids, MoveRequest, Scores, Slot, mask
+from kvbound.memory import Memory
+from kvbound.policies.base import Birth, MoveRequest, Scores
+from kvbound.policies.fills import first_use
+from kvbound.policies.view import Ids, InstanceView, Slot, mask
 
 
-def balanced_share(instance: Instance) -> float:
-    """Share of a slot's bytes in tier 0 at which both tiers finish together (alpha* of the study)."""
-    memory = instance.memory
+def balanced_share(memory: Memory) -> float:
+    """Return the share of bytes in tier 0 at which both tiers finish together, alpha* of the study."""
     fast, slow = (min(memory.resources[name] for name in memory.tiers[k].reads) for k in (0, -1))
     return fast / (fast + slow)
 
 
 def place_birth(slot: Slot, soon: Ids) -> Birth:
-    """The published placement of a new token: only if it is read in the next step."""
+    """Return the published admission of a new token: into tier 0 only if the next step reads it."""
     return Birth.MAKE_ROOM if slot.tokens in soon else Birth.SLOW
 
 
@@ -27,9 +27,9 @@ class LookaheadOne:
     name = "lookahead-one"
     oracle = True
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill by scanning the decode trace, as the study does."""
-        self.share = balanced_share(instance)
+        self.share = balanced_share(instance.memory)
         return first_use(instance)
 
     def step(self, slot: Slot) -> MoveRequest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot
+from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView, Slot
 
 
 class Lru:
@@ -14,8 +14,8 @@ class Lru:
     name = "lru"
     oracle = False
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> None:
-        """Nothing has been used yet; the prompt's own order stands for recency."""
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> None:
+        """Mark every token as never used."""
         self.used = np.full((instance.layers, instance.tokens), -1.0)
 
     def step(self, slot: Slot) -> Scores:

@@ -1,4 +1,4 @@
-"""Policies of the user's own: objects, classes, and classes in files, written ``FILE.py:Class``."""
+"""Users' own policies: objects, classes, and classes in files, written ``FILE.py:Class``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import numpy as np
 
 from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
-from kvbound.instance import Instance
-from kvbound.policies.base import MoveRequest, Scores, Slot, Unseen
+from kvbound.policies.base import MoveRequest, Scores
+from kvbound.policies.view import InstanceView, Slot, Unseen
 from kvbound.units import show
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<cls>.*))?")
 _LONGEST, _FORBIDDEN = 80, '/\\:,"'
-_HERE = __name__.rpartition(".")[0] + "."
+_PACKAGE = __name__.rpartition(".")[0] + "."
 
 
 def is_file(text: str) -> bool:
-    """Whether `text` names a file with a policy rather than one of ours."""
+    """Whether `text` names a class in a file rather than a policy of kvbound."""
     return _FILE.fullmatch(text) is not None
 
 
 def load_class(text: str) -> type[Any]:
-    """Return the class that ``FILE.py:Class`` names; the file runs as an import would run it.
+    """Return the class that ``FILE.py:Class`` names; the file is run as an import would run it.
 
     Raises
     ------
     UsageError
-        There is no such file or class, or the file fails.
+        There is no such file or class, or running the file fails.
     """
     found = _FILE.fullmatch(text)
     assert found is not None
@@ -45,17 +45,17 @@ def load_class(text: str) -> type[Any]:
     module = _run(text, path)
     here = {key: each for key, each in vars(module).items() if _defined_in(each, module.__name__)}
     if not name:
-        raise UsageError(f"policy {text}: expected FILE.py:Class{_among(here)}")
+        raise UsageError(f"policy {text}: expected FILE.py:Class{_listed(here)}")
     cls = getattr(module, name, None)
     if cls is None:
-        raise UsageError(f"policy {text}: {path} has no {name}{did_you_mean(name, here) or _among(here)}")
+        raise UsageError(f"policy {text}: {path} has no {name}{did_you_mean(name, here) or _listed(here)}")
     if not isinstance(cls, type):
-        raise UsageError(f"policy {text}: {name} is no class{_among(here)}")
+        raise UsageError(f"policy {text}: {name} is no class{_listed(here)}")
     return cls
 
 
 def _run(text: str, path: Path) -> Any:
-    """Run the file as a module; what lies beside it can be imported, as by a script."""
+    """Run the file as a module; it can import from its own folder, as a script can."""
     name = f"kvbound_policy_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -66,7 +66,7 @@ def _run(text: str, path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"policy {text}: {path.name} {_told(error, path)}") from error
+        raise UsageError(f"policy {text}: {path.name} {_described(error, path)}") from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module
@@ -76,7 +76,7 @@ def _defined_in(value: object, module: str) -> bool:
     return isinstance(value, type) and value.__module__ == module
 
 
-def _among(classes: dict[str, Any]) -> str:
+def _listed(classes: dict[str, Any]) -> str:
     return f"; its classes are {', '.join(classes)}" if classes else ""
 
 
@@ -93,24 +93,24 @@ def make(cls: type[Any], name: str, options: dict[str, Any]) -> Any:
     except KvboundError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"policy {name}: {cls.__name__}() {_told(error, _file_of(cls))}") from error
+        raise UsageError(f"policy {name}: {cls.__name__}() {_described(error, _file_of(cls))}") from error
 
 
-def guarded(policy: Any) -> Any:
-    """Return a policy as the simulator takes it: those of kvbound as they are, a user's wrapped in `Own`.
+def wrapped(policy: Any) -> Any:
+    """Return a policy as the simulator takes it: kvbound's own unchanged, a user's as a `UserPolicy`.
 
     Raises
     ------
     UsageError
-        It is no policy.
+        It is not a policy.
     """
-    if isinstance(policy, Own) or type(policy).__module__.startswith(_HERE):
+    if isinstance(policy, UserPolicy) or type(policy).__module__.startswith(_PACKAGE):
         return policy
-    return Own(policy)
+    return UserPolicy(policy)
 
 
-class Own:
-    """A user's policy; an exception inside it becomes a usage error, one sentence with its name and line.
+class UserPolicy:
+    """A user's policy; an exception in it becomes a usage error of one sentence, with its name and line.
 
     `name` defaults to the class's, `oracle` to False, and `start` to the default fill.
     """
@@ -127,16 +127,16 @@ class Own:
         self.oracle = bool(getattr(policy, "oracle", False))
         self._policy, self._file = policy, _file_of(cls)
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores | None:
-        """Return its scores for the initial fill; None without a `start`."""
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores | None:
+        """Return its scores for the initial fill; None if it has no `start`."""
         start = getattr(self._policy, "start", None)
-        return None if start is None else self._ask("start", start, instance, rng)
+        return None if start is None else self._call("start", start, instance, rng)
 
     def step(self, slot: Slot) -> Scores | MoveRequest:
-        """Return its scores or wish."""
-        return self._ask("step", self._policy.step, slot)
+        """Return its scores or request."""
+        return self._call("step", self._policy.step, slot)
 
-    def _ask(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
         try:
             return method(*args)
         except Unseen as error:
@@ -144,11 +144,11 @@ class Own:
         except (KvboundError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
-            raise UsageError(f"policy {self.name}: {what} {_told(error, self._file)}") from error
+            raise UsageError(f"policy {self.name}: {what} {_described(error, self._file)}") from error
 
 
 def _printable(name: object) -> str:
-    """The name if it can stand in a table and as a folder's name, else nothing."""
+    """Return the name if it can stand in a table and as a folder's name, else an empty string."""
     short = isinstance(name, str) and 0 < len(name) <= _LONGEST
     fine = short and str(name).isprintable() and str(name).strip(". ") == name
     return str(name) if fine and not set(str(name)) & set(_FORBIDDEN) else ""
@@ -157,17 +157,17 @@ def _printable(name: object) -> str:
 def _file_of(cls: type[Any]) -> Path | None:
     try:
         return Path(inspect.getfile(cls))
-    except (OSError, TypeError):  # made in an interactive session
+    except (OSError, TypeError):  # defined in an interactive session
         return None
 
 
-def _told(error: BaseException, file: Path | None) -> str:
-    """``raised ValueError: message (mine.py, line 12)``; the line is the last one in the file."""
+def _described(error: BaseException, file: Path | None) -> str:
+    """Return ``raised ValueError: message (mine.py, line 12)``, with the last line that is in the file."""
     message, place = " ".join(str(error).split()), ""
     if isinstance(error, SyntaxError) and error.filename:
         message, place = error.msg, f" ({Path(error.filename).name}, line {error.lineno})"
     elif file is not None:
-        own = file.resolve()  # by the whole path: modules of kvbound may have the same name
+        own = file.resolve()  # the whole path, as modules of kvbound may have the same name
         frames = traceback.extract_tb(error.__traceback__)
         lines = [each.lineno for each in frames if Path(each.filename).resolve() == own]
         place = f" ({file.name}, line {lines[-1]})" if lines else ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kvbound.errors import UsageError
-from kvbound.initial import prompt_first
-from kvbound.instance import Instance
-from kvbound.policies.base import Birth, MoveRequest, Scores, Slot, mask
+from kvbound.policies.base import Birth, MoveRequest, Scores
+from kvbound.policies.fills import prompt_first
+from kvbound.policies.view import InstanceView, Slot, mask
 
 
 class Page:
@@ -30,7 +30,7 @@ class Page:
             raise UsageError(f"page needs a whole size >= 1, not {size}")
         self.size = size
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill with the prompt in order."""
         return prompt_first(instance)
 
@@ -41,7 +41,7 @@ class Page:
         page = np.arange(slot.tokens) // self.size
         chosen = mask(wanted, len(page) // self.size + 1)[page]
         promote = np.flatnonzero(chosen & ~slot.resident)
-        # only pages older than the one that comes in make room for it
+        # a page makes room only for a younger one
         evict = np.flatnonzero(slot.resident)
         pairs = min(max(len(promote) - slot.room, 0), len(evict))
         older = np.argmin(np.append(page[evict[:pairs]] < page[promote[slot.room :][:pairs]], False))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.initial import first_use
-from kvbound.instance import Instance
-from kvbound.policies.base import MoveRequest, Scores, Slot
+from kvbound.policies.base import MoveRequest, Scores
+from kvbound.policies.fills import first_use
+from kvbound.policies.view import InstanceView, Slot
 
 
 class Reactive:
@@ -15,7 +15,7 @@ class Reactive:
     name = "reactive"
     oracle = True
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill by scanning the decode trace, as the study does."""
         return first_use(instance)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.instance import Instance
-from kvbound.policies.base import Scores, Slot
+from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView, Slot
 
 
 class RecencyWindow:
@@ -14,8 +14,8 @@ class RecencyWindow:
     name = "recency-window"
     oracle = False
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> None:
-        """Remember nothing."""
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> None:
+        """Keep no state."""
 
     def step(self, slot: Slot) -> Scores:
         """Return each token's position."""

@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from kvbound.errors import UsageError
-from kvbound.initial import first_use
-from kvbound.instance import Instance
-from kvbound.policies.base import MoveRequest, Scores, Slot
+from kvbound.policies.base import MoveRequest, Scores
+from kvbound.policies.fills import first_use
 from kvbound.policies.lookahead import place_birth
+from kvbound.policies.view import InstanceView, Slot
 from kvbound.units import show
 
 
@@ -36,7 +36,7 @@ class SaGuided:
             )
         self.window, self.topk = window, float(topk)
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill by scanning the decode trace, as the study does."""
         return first_use(instance)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.initial import prompt_first
-from kvbound.instance import Instance
-from kvbound.policies.base import MoveRequest, Scores, Slot
+from kvbound.policies.base import MoveRequest, Scores
+from kvbound.policies.fills import prompt_first
+from kvbound.policies.view import InstanceView, Slot
 
 
 class Static:
@@ -15,7 +15,7 @@ class Static:
     name = "static"
     oracle = False
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill token by token, all layers of one before the next."""
         return prompt_first(instance)
 

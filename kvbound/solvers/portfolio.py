@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 from kvbound import arguments
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import KvboundError, UsageError
+from kvbound.fang2025.adapter import PUBLISHED
 from kvbound.instance import Instance
 from kvbound.models import columns
 from kvbound.placement import Placement
 from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.result import Reason, Result, Status, share_bound
-from kvbound.simulation import PUBLISHED
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
 
 MOST_COLUMNS = 20_000

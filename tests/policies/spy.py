@@ -8,6 +8,7 @@ import numpy as np
 from kvbound.instance import Instance
 from kvbound.policies import MoveRequest, Policy, Slot, make_policy
 from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView
 from kvbound.simulation import simulate
 
 
@@ -23,7 +24,7 @@ class Spy:
     def oracle(self) -> bool:
         return bool(getattr(self.inner, "oracle", False))
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> Scores | None:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores | None:
         return self.inner.start(instance, rng)
 
     def step(self, slot: Slot) -> MoveRequest:

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.initial import fill, first_use, prompt_first, recent_first
-from kvbound.instance import Initial, Instance
-from kvbound.policies.base import Scores, Slot, mask
+from kvbound.initial import fill
+from kvbound.instance import Initial
+from kvbound.policies.base import Scores
+from kvbound.policies.fills import first_use, prompt_first, recent_first
+from kvbound.policies.view import InstanceView, Slot, mask
 from kvbound.simulation import simulate
 from tests.policies.cases import medium_instance
 
@@ -25,7 +27,7 @@ class Spy:
         self.oracle = oracle
         self.seen: list[Slot] = []
 
-    def start(self, instance: Instance, rng: np.random.Generator) -> None:
+    def start(self, instance: InstanceView, rng: np.random.Generator) -> None:
         self.seen.clear()
 
     def step(self, slot: Slot) -> Scores:
@@ -114,12 +116,13 @@ def test_fills_rank_the_prompt(seed: int) -> None:
         steps = range(instance.decode_steps)
         return next((s for s in steps if token in instance.trace.reads(s, layer)), np.inf)
 
-    scores = prompt_first(instance)
+    view = InstanceView.of(instance, oracle=True)
+    scores = prompt_first(view)
     assert scores.shape == (layers, prompt)
     assert sorted(places, key=lambda p: -scores[p]) == places
-    scores = recent_first(instance)
+    scores = recent_first(view)
     assert all(scores[layer].tolist() == list(range(prompt)) for layer in range(layers))
-    scores = first_use(instance)
+    scores = first_use(view)
     slots = {place: (first_read(place), place[0]) for place in places}
     read = [place for place in places if slots[place][0] < np.inf]
     assert all(scores[place] == -np.inf for place in places if place not in read)
@@ -161,6 +164,7 @@ def test_prefill_first_asks_nobody(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, initial=Initial.PREFILL_FIRST)
     some = fill(instance, rng.random((instance.layers, instance.prefill_tokens)))
-    assert np.array_equal(some, fill(instance, prompt_first(instance)))
+    ranked = fill(instance.with_rules(initial="free"), prompt_first(InstanceView.of(instance, oracle=False)))
+    assert np.array_equal(some, ranked)
     order = some.T.ravel()
     assert np.all(np.diff(order.astype(int)) >= 0)

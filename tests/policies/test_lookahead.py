@@ -18,7 +18,7 @@ from tests.policies.spy import resident, watch
 def test_swaps_by_the_published_sentences(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, tiers=2, granularity=1)
-    share, size = balanced_share(instance), instance.item_bytes
+    share, size = balanced_share(instance.memory), instance.item_bytes
     for slot, wish, soon in watch(instance, "lookahead-one"):
         assert (wish.birth is Birth.MAKE_ROOM) == (slot.tokens in soon)
         if not soon:
@@ -64,4 +64,4 @@ def test_the_new_token_displaces_the_oldest_idle_one() -> None:
 def test_balanced_share_of_the_paper() -> None:
     trace = {"prefill_tokens": 1, "reads": [[[0]] * 32]}
     instance = make_instance("t", memory="gh200-144", llm="llama-3.1-8b-mha", trace=trace)
-    assert balanced_share(instance) == pytest.approx(4900 / (4900 + 450))
+    assert balanced_share(instance.memory) == pytest.approx(4900 / (4900 + 450))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kvbound.errors import UsageError
+from kvbound.fang2025.adapter import PUBLISHED
 from kvbound.policies import POLICIES, describe, make_policy
-from kvbound.simulation import PUBLISHED
 
 
 @pytest.mark.parametrize("name", POLICIES)

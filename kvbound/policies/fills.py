@@ -1,0 +1,34 @@
+"""Scores for the initial fill, which policies share: shape (layers, prefill), the highest fill tier 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.policies.base import Scores
+from kvbound.policies.view import InstanceView
+
+
+def recent_first(instance: InstanceView) -> Scores:
+    """Return the default: the most recent prompt tokens, the same share for each layer."""
+    return np.broadcast_to(
+        np.arange(instance.prefill_tokens, dtype=np.float64), (instance.layers, instance.prefill_tokens)
+    )
+
+
+def prompt_first(instance: InstanceView) -> Scores:
+    """Return the published static fill: token by token, all layers of one before the next."""
+    order = np.arange(instance.layers * instance.prefill_tokens, dtype=np.float64)
+    return -order.reshape(instance.prefill_tokens, instance.layers).T
+
+
+def first_use(instance: InstanceView) -> Scores:
+    """Return the fill that scans the decode trace, for oracle policies: what is read first comes first.
+
+    As in the study, what is never read leaves its room to tokens that are not born yet.
+    """
+    scores = np.empty((instance.layers, instance.prefill_tokens))
+    for layer in range(instance.layers):
+        after = instance.future(layer).next_use(-1)[: instance.prefill_tokens]
+        scores[layer] = -(after.astype(np.float64) * instance.layers + layer)
+        scores[layer, after == instance.decode_steps] = -np.inf
+    return scores

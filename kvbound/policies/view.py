@@ -1,0 +1,150 @@
+"""What a policy sees: an instance without its reads, and one slot at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import UsageError
+from kvbound.instance import Instance, Rules
+from kvbound.llm.model import Llm
+from kvbound.memory import Memory
+from kvbound.trace import Trace
+from kvbound.trace.future import Future
+
+Ids: TypeAlias = NDArray[np.int64]
+
+
+class Unseen(UsageError, AttributeError):
+    """A policy looked at what it cannot know."""
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceView:
+    """What a policy may know of an instance: sizes, rules, memory and capacities, but not the reads.
+
+    Attributes have the names and meanings they have in `kvbound.Instance`.
+    """
+
+    name: str
+    memory: Memory
+    llm: Llm
+    rules: Rules
+    layers: int
+    prefill_tokens: int
+    decode_steps: int
+    tokens: int
+    slots: int
+    item_bytes: int
+    granularity: int
+    block_bytes: int
+    blocks: int
+    tiers: int
+    inclusive: bool
+    physical: bool
+    capacity_blocks: tuple[int | None, ...]
+    _trace: Trace | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, instance: Instance, *, oracle: bool) -> InstanceView:
+        """Return the view of an oracle policy, or of an online one, which cannot reach the trace."""
+        known = {each.name: getattr(instance, each.name) for each in fields(cls) if each.name != "_trace"}
+        return cls(**known, _trace=instance.trace if oracle else None)
+
+    @property
+    def trace(self) -> NoReturn:
+        """No policy sees the trace itself.
+
+        Raises
+        ------
+        Unseen
+            Always; its message names what an oracle policy has instead.
+        """
+        raise Unseen("a policy cannot see the trace: with oracle = True it has slot.future")
+
+    def future(self, layer: int) -> Future:
+        """Return all reads of a layer, for policies with ``oracle = True`` only.
+
+        Raises
+        ------
+        Unseen
+            The policy is an online one.
+        """
+        if self._trace is None:
+            raise Unseen("an online policy cannot see the future: set oracle = True")
+        return Future(self._trace, layer)
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """What an online policy may know when slot (step, layer) has been read.
+
+    Attributes
+    ----------
+    instance
+        Sizes, rules and memory.
+    step, layer
+        The slot.
+    tokens
+        Number of past tokens; the new one has this id.
+    reads
+        Ascending ids of the past tokens read in this slot.
+    listed
+        The same in the order in which they were recorded.
+    mass
+        Attention mass of `listed`, float16, or None.
+    tier
+        Tier of each past token, uint8, shape (tokens,), read-only.
+    room
+        How many more tokens fit into tier 0.
+    """
+
+    instance: InstanceView
+    step: int
+    layer: int
+    tokens: int
+    reads: Ids
+    listed: Ids
+    mass: NDArray[np.float16] | None
+    tier: NDArray[np.uint8]
+    room: int
+    _future: Future | None = None
+
+    @property
+    def future(self) -> Future:
+        """The layer's reads to come, for policies with ``oracle = True`` only.
+
+        Raises
+        ------
+        Unseen
+            The policy is an online one.
+        """
+        if self._future is None:
+            raise Unseen("an online policy cannot see the future: set oracle = True")
+        return self._future
+
+    @cached_property
+    def read_now(self) -> NDArray[np.bool_]:
+        """Whether each token, the new one included, is read in this slot, shape (tokens + 1,)."""
+        return mask(self.reads, self.tokens + 1)
+
+    @cached_property
+    def resident(self) -> NDArray[np.bool_]:
+        """Whether each past token is in tier 0, shape (tokens,)."""
+        return self.tier == 0
+
+    @cached_property
+    def misses(self) -> Ids:
+        """Tokens read from a slower tier, in list order."""
+        return self.listed[~self.resident[self.listed]]
+
+
+def mask(ids: Ids, size: int) -> NDArray[np.bool_]:
+    """Return a boolean array of the given size, true at `ids`."""
+    chosen = np.zeros(size, bool)
+    chosen[ids] = True
+    return chosen
