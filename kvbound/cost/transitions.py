@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class Transitions:
         return cls.under(instance.rules, instance.tiers)
 
     @classmethod
+    @cache
     def under(cls, rules: Rules, tiers: int) -> Transitions:
         """Return the transitions among some tiers under given rules."""
         order, inclusive = np.arange(tiers), rules.copies is Copies.INCLUSIVE
@@ -54,6 +56,8 @@ class Transitions:
         if inclusive:
             charged[:, -1] = False
             writes[:-1, -1] = 1
+        for table in (legal, charged, writes):
+            table.setflags(write=False)
         return cls(legal, charged, writes, range(tiers - inclusive))
 
     def moves(self, read: bool) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ from kvbound.kernels import Kernel
 from kvbound.solvers.lagrangian.subproblem import (
     BLOCKS_AT_ONCE,
     Demand,
+    columns,
     holding_prices,
     map_ranges,
     occupancy,
@@ -123,7 +124,7 @@ class MultiTierPaths:
             np.zeros((*shape, tiers)), np.zeros(shape), np.zeros(shape, np.uint8),
             np.zeros((steps, tiers, *shape) if choices else (0, 0, 0, 0), np.uint8),
         )  # fmt: skip
-        read, extra_read, write = np.split(prices[:, :, self.lanes.layers], 3)
+        read, extra_read, write = columns(prices[:, :, self.lanes.layers])
         birth = combine(transitions.birth_writes.astype(np.float64), write)
         run = self._backward_numpy if self.kernel == "numpy" else self._backward_numba
         run(_Prices(read, extra_read, write, birth, hold), transitions, backward)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import PROMPT, Lanes
-from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_tiers
 from kvbound.instance import Initial, Instance
@@ -23,6 +22,7 @@ from kvbound.kernels import Kernel
 from kvbound.solvers.lagrangian.subproblem import (
     WORDS_AT_ONCE,
     Demand,
+    columns,
     holding_prices,
     map_ranges,
     occupancy,
@@ -77,19 +77,18 @@ class TwoTierPaths:
         instance, lanes = self.instance, self.lanes
         prices = prices[:, :, lanes.layers]
         backward, at_start, inside = self._solve(prices, capacity, demand)
-        price = Columns.of(np.moveaxis(prices, 0, -1))
+        price = columns(prices)
         gain = backward.gain.sum(axis=1) + np.where(inside, at_start, 0.0).sum(axis=1)
-        never_inside = (price.reads[..., 1] * lanes.reads + price.writes[..., 1]).sum()
+        never_inside = (price.reads[1] * lanes.reads + price.writes[1]).sum()
         value = float((lanes.weight * gain).sum() + never_inside)
         if not demand:
             return value, None
         counts = self._count(backward, inside) * lanes.weight
         traffic = np.zeros_like(prices)
-        used = Columns.of(np.moveaxis(traffic, 0, -1))
-        used.reads[..., 0] = lanes.reads - counts[..., MISSES]
-        used.reads[..., 1] = counts[..., MISSES]
-        used.extra_reads[..., 1] = counts[..., UNREAD]
-        used.writes[..., 0], used.writes[..., 1] = counts[..., WRITES], 1
+        used = columns(traffic)
+        np.subtract(lanes.reads, counts[..., MISSES], out=used.reads[0])
+        used.reads[1], used.extra_reads[1] = counts[..., MISSES], counts[..., UNREAD]
+        used.writes[0], used.writes[1] = counts[..., WRITES], 1
         first = inside.sum(axis=1) * lanes.weight
         held = occupancy(instance, first[None], counts[None, ..., HELD], lanes.layers)
         return value, Demand(traffic, np.concatenate([held, np.zeros_like(held)]))
@@ -121,14 +120,14 @@ class TwoTierPaths:
 
     def _price_table(self, prices: Floats, hold: Floats) -> Floats:
         """Prices of a lane's options in each slot, infinite where they are forbidden, (6, steps, layers)."""
-        legal, price = Transitions.of(self.instance).legal, Columns.of(np.moveaxis(prices, 0, -1))
+        legal, price = Transitions.of(self.instance).legal, columns(prices)
         table = np.full((6, *hold.shape), np.inf)
-        table[HOLD], table[BIRTH] = hold, price.writes[..., 0]
-        np.subtract(price.reads[..., 1], price.reads[..., 0], out=table[MISS])
+        table[HOLD], table[BIRTH] = hold, price.writes[0]
+        np.subtract(price.reads[1], price.reads[0], out=table[MISS])
         if legal[1, 1, 0]:
-            table[PROMOTE] = price.writes[..., 0]
+            table[PROMOTE] = price.writes[0]
         if legal[0, 1, 0]:
-            np.add(price.writes[..., 0], price.extra_reads[..., 1], out=table[PREFETCH])
+            np.add(price.writes[0], price.extra_reads[1], out=table[PREFETCH])
         if legal[0, 0, 1]:
             table[DEMOTE] = 0.0
         return table

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
 from kvbound.instance import Instance
 
@@ -54,6 +55,12 @@ class ItemSubproblem(Protocol):
             Whether to return the demand, too; None otherwise.
         """
         ...
+
+
+def columns(counts: Floats) -> Columns:
+    """Name the parts of counts or of their prices, (3K, ...), each a view of shape (K, ...)."""
+    tiers = len(counts) // 3
+    return Columns(counts[:tiers], counts[tiers : 2 * tiers], counts[2 * tiers :])
 
 
 def limited_tiers(instance: Instance) -> NDArray[np.int64]:
