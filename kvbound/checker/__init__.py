@@ -1,7 +1,8 @@
-"""The independent checker: replays schedules and costs them again, recomputes what certificates prove.
+"""The independent checker: replays and costs schedules, and recomputes the bounds of certificates.
 
-It shares no code with the rest of kvbound: the standard library and NumPy only, own replay, own slot
-times, own SHA-256. It reads the expanded instance, the packed read sets and the schedule's file.
+It shares no code with the rest of kvbound: it uses only NumPy and the standard library, and has its own
+replay, slot times and SHA-256. Its inputs are the expanded instance, the packed read sets and the file to
+check.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CHECKERS = {
     physical.SCHEMA: check_schedule,
     residency.SCHEMA: check_residency,
 }
-"""What a file's ``schema`` makes of it."""
+"""The check of each ``schema``."""
 
 
 def check(expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: float | None = None) -> Report:
@@ -41,11 +42,12 @@ def check(expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: f
     expanded
         The expanded instance, as ``kvbound instance expand`` writes it.
     rows
-        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``; memory maps will do.
+        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``; memory maps are allowed.
     file
         An npz file, or its arrays.
     claimed_s
-        A claimed decode time (or bound) in seconds, compared to 1e-9 relative (or at most what is proved).
+        A claimed decode time in seconds, which must match to 1e-9 relative, or a claimed bound, which must
+        not exceed what the certificate proves.
     """
     try:
         arrays = load(file)

@@ -1,4 +1,4 @@
-"""The expanded instance as plain numbers, and the arrays of a file, every value verified before use."""
+"""The checker's inputs: the expanded instance as plain numbers and a file's arrays, validated before use."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from kvbound.checker._report import Floats, Refused, Unreadable
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
 Source: TypeAlias = Mapping[str, Any] | Path | str
-_Taken = TypeVar("_Taken")
+_T = TypeVar("_T")
 
 _MOST = 1 << 60
-"""No single size may be larger."""
+"""Largest value allowed for any single size."""
 
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""How to open a file: a pipe is opened at once, too, and then refused."""
+"""Flags to open a file with: opening a pipe must not block, so that it can be refused."""
 
 _HEADER = 10_000
-"""Bytes that the header of an array, or a text, may have at most."""
+"""Largest number of bytes of an array's header, and of a text."""
 
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
@@ -46,14 +46,14 @@ CHOICES = {
 class Case:
     """The expanded instance as plain numbers: bytes, seconds, bytes per second.
 
-    What has to fit is counted in whole blocks, by integers of any size: floats would lose bytes.
+    Capacities and occupancies are compared as whole blocks, in integers of any size: floats would lose bytes.
     """
 
     layers: int
     prefill: int
     steps: int
     item_bytes: int
-    weight_bytes: int  # rounded up
+    weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
     resources: tuple[str, ...]
@@ -72,17 +72,23 @@ class Case:
         return self.prefill + self.steps
 
     @property
-    def rooms(self) -> tuple[int | None, ...]:
-        """Blocks that fit each tier beside the weights, below 0 where those do not fit; None: no limit."""
-        block, rooms = self.granularity * self.item_bytes, []
+    def capacity_blocks(self) -> tuple[int | None, ...]:
+        """Blocks that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
+        block, blocks = self.granularity * self.item_bytes, []
         for tier, capacity in enumerate(self.capacity):
             weights = 0 if tier else self.weight_bytes
-            rooms.append(None if capacity is None else (capacity - weights) // block)
-        return tuple(rooms)
+            blocks.append(None if capacity is None else (capacity - weights) // block)
+        return tuple(blocks)
 
 
 def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
-    """Take the expanded instance apart, verify the trace's rows against it and hash it."""
+    """Read and validate the expanded instance, check the trace's rows against it, and hash it.
+
+    Raises
+    ------
+    Refused
+        The instance is malformed, or the rows are those of another trace.
+    """
     try:
         case = _case(
             expanded, [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
@@ -118,10 +124,10 @@ def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
         rules["granularity"], {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
     )  # fmt: skip
     sizes = (layers, case.steps, case.item_bytes, case.granularity)
-    whole = all(type(size) is int and 0 < size <= _MOST for size in sizes)
+    positive = all(type(size) is int and 0 < size <= _MOST for size in sizes)
     for expected, holds in {
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
-        "whole positive layers, steps, bytes per item and granularity": whole,
+        "whole positive layers, steps, bytes per item and granularity": positive,
         "prefill_tokens >= 0": type(case.prefill) is int and 0 <= case.prefill <= _MOST,
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
         "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
@@ -137,39 +143,40 @@ def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
 
 
 def _size(value: Any) -> int | float:
-    """Return a number of bytes, possibly fractional: a finite one >= 0."""
+    """Return a number of bytes, possibly fractional, after checking that it is finite and >= 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ValueError(f"expected finite bytes >= 0, not {value!r:.60}")
     return value
 
 
 def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:
-    """Return the instance's SHA-256: canonical JSON without its name, the trace by the hashes of its rows."""
+    """Return the instance's SHA-256, of its canonical JSON without the name and with hashes for the trace."""
     body = {key: value for key, value in expanded.items() if key != "name"}
     trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
     body["trace"] = trace | {"sha256": list(row_hashes)}
-    text = json.dumps(_whole(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_integral(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _whole(value: Any) -> Any:
-    """Write integral floats as integers, everywhere."""
+def _integral(value: Any) -> Any:
+    """Replace integral floats by integers, recursively."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
-        return {key: _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _integral(item) for key, item in value.items()}
+    return [_integral(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def load(source: Source) -> Mapping[str, Any]:
-    """Return the arrays of an npz file (or of a mapping), read when asked for; pickles are refused."""
+    """Return the arrays of an npz file, each read on access, or the mapping itself; pickles are refused."""
     return source if isinstance(source, Mapping) else _File(Path(source))
 
 
 class _File(Mapping[str, Any]):
-    """Arrays of an npz file: a schedule at the published size would fill the memory.
+    """The arrays of an npz file, each read on access: a schedule at the published size would fill the memory.
 
-    So could a few compressed megabytes, unless the sizes they claim are checked before unpacking.
+    The sizes that headers claim are checked before unpacking, as a few compressed megabytes can hold an array
+    larger than the memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -179,22 +186,23 @@ class _File(Mapping[str, Any]):
         if len(set(self._names)) < len(self._names):
             raise Unreadable(f"{path} has two arrays of one name")
 
-    def _open(self, take: Callable[[zipfile.ZipFile], _Taken]) -> _Taken:
+    def _open(self, read: Callable[[zipfile.ZipFile], _T]) -> _T:
+        """Return what `read` makes of the open archive."""
         try:
             handle = os.open(self._path, _READING)
             with os.fdopen(handle, "rb") as stream:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise ValueError("it is no regular file")
                 with zipfile.ZipFile(stream) as file:
-                    return take(file)
+                    return read(file)
         except Refused:
             raise
-        except Exception as error:  # whatever a damaged file makes the zip and array readers raise
+        except Exception as error:  # damaged files make the zip and array readers raise anything
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise Unreadable(f"{self._path} is no readable npz file: {reason}") from None
 
     def read(self, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]) -> NDArray[Any]:
-        """Return an array after `verify` has seen its type and shape."""
+        """Return an array; `verify` sees its type and shape before its data are unpacked."""
         return self._open(lambda file: _unpack(file, f"{name}.npy", verify))
 
     def __getitem__(self, name: str) -> Any:
@@ -215,14 +223,15 @@ class _File(Mapping[str, Any]):
 def _unpack(
     file: zipfile.ZipFile, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]
 ) -> NDArray[Any]:
+    """Unpack one array of an archive, by its own header and in small parts."""
     info = file.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is neither stored nor deflated")
     with file.open(info) as stream:
         start = io.BytesIO(stream.read(_HEADER))
-        first = np.lib.format.read_magic(start)[0] == 1
-        header = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = header(start)
+        version_1 = np.lib.format.read_magic(start)[0] == 1
+        header = np.lib.format.read_array_header_1_0 if version_1 else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = header(start)
         size = math.prod(shape) * dtype.itemsize
         if dtype.hasobject or info.file_size != start.tell() + size:
             raise ValueError("its data are objects, or not as many as it says")
@@ -234,7 +243,7 @@ def _unpack(
         if at != size:
             raise ValueError("it is cut off")
     values = data.view(dtype)
-    return values.reshape(shape[::-1]).T if by_column else values.reshape(shape)
+    return values.reshape(shape[::-1]).T if fortran_order else values.reshape(shape)
 
 
 def text(arrays: Mapping[str, Any], name: str) -> str:
@@ -247,7 +256,7 @@ def text(arrays: Mapping[str, Any], name: str) -> str:
     value = _verified(arrays, name, verify) if name in arrays else np.asarray(0)
     verify(value.dtype, value.shape)
     codes = np.frombuffer(value.astype(value.dtype.newbyteorder("=")).tobytes(), np.uint32)
-    if codes.max() > sys.maxunicode:  # NumPy would fail
+    if codes.max() > sys.maxunicode:  # NumPy would raise a SystemError
         raise Unreadable(f"the text {name!r} has characters that do not exist")
     return str(value)
 
@@ -255,10 +264,10 @@ def text(arrays: Mapping[str, Any], name: str) -> str:
 def array(
     arrays: Mapping[str, Any], name: str, dtype: str, *shape: int, most: int | None = None
 ) -> NDArray[Any]:
-    """Return an array of exactly this type and shape; -1 stands for any length, if at most `most`."""
+    """Return an array of exactly this type and shape and at most `most` entries; -1 is any length."""
 
     def verify(found: np.dtype[Any], sizes: tuple[int, ...]) -> None:
-        fits = len(shape) == len(sizes) and all(w in (-1, n) for w, n in zip(shape, sizes, strict=True))
+        fits = len(shape) == len(sizes) and all(e in (-1, n) for e, n in zip(shape, sizes, strict=True))
         if found != np.dtype(dtype) or not fits:
             wanted = ", ".join("any" if size < 0 else str(size) for size in shape) + "," * (len(shape) == 1)
             raise Unreadable(f"{name} is {found!s:.40} {sizes!s:.60}, expected {dtype} ({wanted})")
@@ -280,8 +289,14 @@ def _verified(
     return value
 
 
-def tie(arrays: Mapping[str, Any], case: Case, schema: str, accounting: str) -> list[str]:
-    """Verify that the file is of this schema and made for this instance."""
+def check_identity(arrays: Mapping[str, Any], case: Case, schema: str, accounting: str) -> list[str]:
+    """Return the problems of a file that was made for another instance.
+
+    Raises
+    ------
+    Refused
+        The file has another schema, or the instance another accounting than this schema's.
+    """
     if text(arrays, "schema") != schema:
         raise Refused(f"schema is {text(arrays, 'schema')!r}, expected {schema!r}")
     if case.rules["accounting"] != accounting:

@@ -1,4 +1,4 @@
-"""What the checker says: numbers of its own and one clear sentence per problem."""
+"""The checker's report: its own numbers, and one sentence for each problem."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 class Refused(Exception):
-    """A problem after which nothing can be replayed; the arguments are the sentences."""
+    """A problem that rules out a replay; the arguments are the report's sentences."""
 
 
 class Unreadable(Refused):
-    """The file is damaged, or too small or too large for what it says it is."""
+    """The file is damaged, or its size does not match its contents."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the checker found; the numbers are its own and None where nothing could be replayed.
+    """The findings; numbers are recomputed, and None where nothing could be replayed.
 
     Attributes
     ----------
     problems
-        One clear sentence each; empty exactly if the schedule is accepted.
+        One sentence each; empty if and only if the file is accepted.
     time_s, step_times_s
-        Decode time and its steps ``(steps,)``, in seconds.
+        The decode time, and the time of each step ``(steps,)``, in seconds.
     hit_bytes, peak_bytes
-        Per tier: KV bytes read whose item was there when the slot began ``(tiers,)``, and the most
-        bytes ever held, resident weights included, as integers.
+        Per tier: KV bytes read of items that were there when the slot began ``(tiers,)``, and the largest
+        number of bytes held at any moment, resident weights included.
     moved_bytes
-        Bytes of KV moved ``up`` and ``down``; births, the initial fill and free drops left out.
+        KV bytes moved ``up`` and ``down``, without births, the initial fill and free moves down.
     mean_alpha
-        fang2025 only: the mean share of reads (weights included) served by tier 0.
+        fang2025 only: mean share of the bytes read, weights included, that tier 0 serves.
     busy
-        Per resource ``(resources,)``: share of the decode time that it works, where that is certain.
+        Per resource ``(resources,)``: share of the decode time that it is busy; None where several optimal
+        splits of the reads give different shares.
     bound_s
-        Certificates only: the time lower bound proved, in seconds, rounded down.
+        Certificates only: the proved time lower bound in seconds, rounded down.
     unreadable
-        Nothing was checked, as the file is damaged.
+        Whether nothing was checked because the file is damaged.
     """
 
     schema: str
@@ -61,7 +62,7 @@ class Report:
 
     @classmethod
     def refused(cls, schema: str, refusal: Refused, problems: list[str], sha256: str | None) -> Report:
-        """Report a refusal after other problems; unreadable only if nothing else explains it."""
+        """Report a refusal after other problems; `unreadable` only if there are none."""
         damaged = isinstance(refusal, Unreadable) and not problems
         return cls(schema, (*problems, *map(str, refusal.args)), sha256, unreadable=damaged)
 
@@ -71,7 +72,7 @@ class Report:
         return not self.problems
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values (without the single steps)."""
+        """Return the report as JSON-ready values, percentiles in place of the step times."""
         hits, peaks, steps = self.hit_bytes, self.peak_bytes, self.step_times_s
         shares = None if hits is None else (hits / max(hits.sum(), 1.0)).tolist()
         tpot = None
@@ -89,15 +90,15 @@ class Report:
         }  # fmt: skip
 
 
-def note(problems: list[str], bad: NDArray[np.bool_], tell: Callable[[int], str]) -> None:
-    """Add the sentence for the first True of `bad`, and how many more there are."""
+def note(problems: list[str], bad: NDArray[np.bool_], describe: Callable[[int], str]) -> None:
+    """Add one problem: a description of the first True of `bad`, and how many more there are."""
     where = np.flatnonzero(bad)
     if where.size:
         more = f" (and {where.size - 1} more like it)" if where.size > 1 else ""
-        problems.append(tell(int(where[0])) + more)
+        problems.append(describe(int(where[0])) + more)
 
 
 def compare(problems: list[str], claimed_s: float | None, time_s: float) -> None:
-    """Compare a claimed time with the checker's, to 1e-9 relative."""
+    """Add a problem if a claimed time differs from the recomputed one by more than 1e-9 relative."""
     if claimed_s is not None and not abs(claimed_s - time_s) <= 1e-9 * time_s:
         problems.append(f"the claimed time {claimed_s!r} s is not the schedule's, {time_s!r} s")

@@ -1,4 +1,4 @@
-"""The form of a result.json: its fields, and what each may be."""
+"""The form of a result.json: its fields and their types."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 SCHEMA = "kvbound.result/1"
 PERCENTILES = ("mean", "p50", "p95", "p99", "max")
 _STATUS = ("optimal", "feasible", "infeasible", "unknown")
-_VOUCHED = ("certified", "claimed", "none")
+_BOUND_STATUS = ("certified", "claimed", "none")
 
 
 class Malformed(Exception):
-    """A field that is not what the schema says: its dotted path, and what was expected."""
+    """A field that violates the schema: its dotted path, and what was expected."""
 
     def __init__(self, field: str, expected: str) -> None:
         super().__init__(field, expected)
@@ -21,12 +21,12 @@ class Malformed(Exception):
 
 
 def read_result(document: object) -> Mapping[str, Any]:
-    """Return the document if every field has its type.
+    """Return the document after checking that every field has its type.
 
     Raises
     ------
     Malformed
-        One has not.
+        A field is missing or has another type.
     """
     if not isinstance(document, Mapping):
         raise Malformed("", f"a table of named fields, not {document!r:.60}")
@@ -34,7 +34,7 @@ def read_result(document: object) -> Mapping[str, Any]:
         at: Any = document
         *tables, key = path.split(".")
         for table in tables:
-            at = at[table]  # a table, as its own line says
+            at = at[table]  # a table: its own entry of the form comes first
         if key not in at:
             if path in OPTIONAL:
                 continue
@@ -65,7 +65,7 @@ def _or_null(holds: _Test) -> _Test:
 
 
 def _table_of(holds: _Test, *keys: str) -> tuple[str, _Test]:
-    """A table of such values, of these names or of any."""
+    """Form of a table of values that pass `holds`, with exactly these keys or with any."""
     what = "integers >= 0" if holds is _count else "numbers >= 0"
     names = f" ({', '.join(keys)})" if keys else ""
 
@@ -112,7 +112,7 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "time_s": _AMOUNT_OR_NULL,
     "bound": _TABLE,
     "bound.time_s": _AMOUNT_OR_NULL,
-    "bound.status": _one_of(*_VOUCHED),
+    "bound.status": _one_of(*_BOUND_STATUS),
     "bound.method": _TEXT_OR_NULL,
     "gap": _NUMBER_OR_NULL,
     "share_of_bound": _NUMBER_OR_NULL,
@@ -129,5 +129,6 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "peak_rss_bytes": _COUNT,
     "kernel": _TEXT,
 }
-"""Every field by its dotted path, what is expected there, and whether a value is that."""
+"""Every field by its dotted path: what is expected, in words, and the test of a value."""
 OPTIONAL = ("share_of_bound", "utilisation")
+"""Fields that may be missing."""

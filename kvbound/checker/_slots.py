@@ -1,10 +1,10 @@
-"""The least time of a slot, whatever part of its reads the last tier's copies serve.
+"""The least time of a slot over all splits of its reads between the two copies.
 
-Inclusive reads may come from the item's tier or from the last one. Serial time is linear in the bytes
-diverted from each tier, so that all or none of them go. Parallel time is a small linear program. It is
-solved in exact fractions, as bandwidths may differ by many orders of magnitude; the basis it ends with
-then costs all slots for which it is optimal too: those where what it reaches equals what it proves. With
-latencies the least over the sets of tiers that are left alone is taken.
+With inclusive copies a read may be served by the item's tier or by the last one. Serial time is linear in the
+bytes diverted from each tier to the last, so that all or none of them are. Parallel time is the optimum of a
+small linear program, solved in exact fractions because bandwidths may differ by many orders of magnitude. The
+optimal basis is then reused for all slots for which it is optimal too: those where its primal and dual values
+agree. With latencies, the minimum over the sets of tiers that serve no reads is taken.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from kvbound.checker._inputs import Case
 from kvbound.checker._report import Floats
 
 MOST_TIERS = 8
-"""The sets of tiers to leave alone double with each tier."""
-_NEAR = 1e5
+"""The number of sets of tiers that serve no reads doubles with each tier."""
+_MOST_RATIO = 1e5
 """Ratio of bandwidths up to which the split between two copies is known to ten digits."""
 _EQUAL = 1e-12
-"""Relative: a time this near to what is proved is the least one."""
+"""Relative difference up to which primal and dual values of the linear program agree."""
 
-Line = list[Fraction]
+Row = list[Fraction]
+"""Coefficients of the nonbasic variables, then the constant."""
 
 
 def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floats:
-    """Return the seconds each slot takes.
+    """Return the time of each slot in seconds, ``(slots,)``.
 
     Parameters
     ----------
     case
         Tiers, resources and rules.
     read
-        ``(slots, tiers)`` KV bytes read whose item is in the tier when the slot begins.
+        ``(slots, tiers)`` KV bytes read of items that are in the tier when the slot begins.
     extra
-        ``(slots, tiers)`` further bytes read there and nowhere else: weights, unread items that move.
+        ``(slots, tiers)`` further bytes read that no other tier can serve: weights, unread items that move.
     written
         ``(slots, tiers)`` bytes written.
     """
@@ -56,22 +57,22 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
 
 
 def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: Floats) -> Floats | None:
-    """Return the seconds each resource works in all slots together, or None where that is not certain.
+    """Return the seconds each resource is busy in all slots together, or None where they are not determined.
 
-    Of the splits of the least time that of the least work counts. It is certain with one copy, and between
-    two tiers without latencies whose bandwidths are not so far apart that rounding moves it.
+    Among the splits of least time the one of least total work counts. It is determined with one copy, and
+    between two tiers without latencies whose bandwidths do not differ so much that rounding changes it.
 
     Parameters
     ----------
     case, read, extra, written
         As for `slot_times`.
     times
-        ``(slots,)`` what that returned.
+        What `slot_times` returned, ``(slots,)``.
     """
     load = (read + extra) @ case.reads + written @ case.writes
     if case.rules["copies"] == "inclusive":
-        far = case.bandwidth.max() > _NEAR * case.bandwidth.min()
-        if len(case.names) > 2 or case.latency.any() or far:
+        imprecise = case.bandwidth.max() > _MOST_RATIO * case.bandwidth.min()
+        if len(case.names) > 2 or case.latency.any() or imprecise:
             return None
         near, last = (case.reads / case.bandwidth).sum(axis=1)
         slope, full = case.reads[1] - case.reads[0], read[:, 0]
@@ -86,28 +87,28 @@ def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: 
 
 
 def _served(case: Case, read: Floats) -> Iterator[Floats]:
-    """Yield ``(slots, tiers)`` bytes read where some tiers serve nothing and the last one stands in."""
-    may = np.zeros(read.shape[1] - 1, bool)
+    """Yield ``(slots, tiers)`` bytes read, for each set of tiers whose reads the last tier serves instead."""
+    optional = np.zeros(read.shape[1] - 1, bool)
     if case.rules["copies"] == "inclusive":
-        # where no latency is saved, a part may be diverted as well as all
-        may |= (case.latency[:-1] > 0) | (case.rules["timing"] == "serial")
-    for alone in product(*((0.0, 1.0) if free else (0.0,) for free in may)):
-        diverted = read[:, :-1] * alone
+        # where no latency is saved, the linear program decides what is diverted
+        optional |= (case.latency[:-1] > 0) | (case.rules["timing"] == "serial")
+    for unused in product(*((0.0, 1.0) if free else (0.0,) for free in optional)):
+        diverted = read[:, :-1] * unused
         yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + diverted.sum(axis=1)])
 
 
 def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
-    """Return the seconds of the busiest resource, the reads split between both copies as suits best."""
+    """Return the time of the busiest resource with reads split best between both copies, ``(slots,)``."""
     if case.rules["copies"] == "exclusive":
         return np.asarray((load / case.bandwidth).max(axis=1))
     slope = case.reads[-1] - case.reads[:-1]  # what one diverted byte adds to each resource
-    asked = np.hstack([load, read[:, :-1]])
+    given = np.hstack([load, read[:, :-1]])
     best, left = np.empty(len(load)), np.arange(len(load))
     while left.size:
         first, *rest = left.tolist()
-        best[first], basis = _optimum(case.bandwidth, slope, asked[first])
+        best[first], basis = _optimum(case.bandwidth, slope, given[first])
         left = np.array(rest, np.intp)
-        solved = asked[left] @ basis.T
+        solved = given[left] @ basis.T
         diverted = np.clip(solved[:, :-1], 0, read[left, :-1])
         reached = ((load[left] + diverted @ slope) / case.bandwidth).max(axis=1)
         done = reached <= solved[:, -1] * (1 + _EQUAL)
@@ -116,57 +117,57 @@ def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
     return best
 
 
-def _optimum(bandwidth: Floats, slope: Floats, asked: Floats) -> tuple[float, Floats]:
+def _optimum(bandwidth: Floats, slope: Floats, given: Floats) -> tuple[float, Floats]:
     """Minimise T with load + slope.T @ u <= T bandwidth and 0 <= u <= full, by the simplex method.
 
     Returns
     -------
-    The least T, and the matrix that turns ``asked`` = (load, full) into (u, T) in the optimal basis: T is
-    then below any that is possible.
+    The least T, and the matrix that turns ``given`` = (load, full) into (u, T) in the optimal basis. For any
+    other ``given`` this T is a lower bound, as the basis stays dual feasible.
     """
     tiers, resources = slope.shape
-    rate, given = bandwidth.tolist(), asked.tolist()
-    # variables: u, T, then the slacks; a line says what one of them is, given those that are 0
-    zero = list(range(tiers + 1))
-    lines: dict[int, Line] = {}
+    rate, constants = bandwidth.tolist(), given.tolist()
+    # variables: u, T, then the slacks; a row gives a basic variable in terms of the nonbasic ones
+    nonbasic = list(range(tiers + 1))
+    rows: dict[int, Row] = {}
     for r in range(resources):
-        drawn = [Fraction(-step) for step in slope[:, r].tolist()]
-        lines[tiers + 1 + r] = [*drawn, Fraction(rate[r]), -Fraction(given[r])]
+        terms = [Fraction(-step) for step in slope[:, r].tolist()]
+        rows[tiers + 1 + r] = [*terms, Fraction(rate[r]), -Fraction(constants[r])]
     for k in range(tiers):
-        drawn = [Fraction(-(k == other)) for other in range(tiers)]
-        lines[tiers + 1 + resources + k] = [*drawn, Fraction(0), Fraction(given[resources + k])]
-    # with nothing diverted T is that of the busiest resource
-    busiest = max(range(resources), key=lambda r: Fraction(given[r]) / Fraction(rate[r]))
+        terms = [Fraction(-(k == other)) for other in range(tiers)]
+        rows[tiers + 1 + resources + k] = [*terms, Fraction(0), Fraction(constants[resources + k])]
+    # the first basis diverts nothing, and T is the time of the busiest resource
+    busiest = max(range(resources), key=lambda r: Fraction(constants[r]) / Fraction(rate[r]))
     leaving, column = tiers + 1 + busiest, tiers
     while True:
-        _exchange(lines, zero, leaving, column)
-        # always the first of several candidates, so that it never cycles (Bland's rule)
-        gains = [(zero[j], j) for j, gain in enumerate(lines[tiers][:-1]) if gain < 0]
+        _pivot(rows, nonbasic, leaving, column)
+        # always the first of several candidates, to avoid cycling (Bland's rule)
+        gains = [(nonbasic[j], j) for j, gain in enumerate(rows[tiers][:-1]) if gain < 0]
         if not gains:
             break
         column = min(gains)[1]
         falling = [
-            (line[-1] / -line[column], n) for n, line in lines.items() if n != tiers and line[column] < 0
-        ]  # T stays, as nothing makes it less than 0
+            (row[-1] / -row[column], n) for n, row in rows.items() if n != tiers and row[column] < 0
+        ]  # T never leaves the basis, as it cannot fall below 0
         leaving = min(falling)[1]
     basis = np.zeros((tiers + 1, resources + tiers))
     for n in range(tiers + 1):
-        for j, slack in enumerate(zero if n in lines else ()):
+        for j, slack in enumerate(nonbasic if n in rows else ()):
             if slack > tiers:
                 sign = 1 if slack <= tiers + resources else -1
-                basis[n, slack - tiers - 1] = sign * lines[n][j]
-    return float(lines[tiers][-1]), basis
+                basis[n, slack - tiers - 1] = sign * rows[n][j]
+    return float(rows[tiers][-1]), basis
 
 
-def _exchange(lines: dict[int, Line], zero: list[int], leaving: int, column: int) -> None:
-    """Let the variable of a column enter the basis in place of one that becomes 0."""
-    line = lines.pop(leaving)
-    entering, zero[column] = zero[column], leaving
-    pivot = line[column]
-    solved = [-value / pivot for value in line]
+def _pivot(rows: dict[int, Row], nonbasic: list[int], leaving: int, column: int) -> None:
+    """Let the variable of a column enter the basis in place of `leaving`."""
+    row = rows.pop(leaving)
+    entering, nonbasic[column] = nonbasic[column], leaving
+    pivot = row[column]
+    solved = [-value / pivot for value in row]
     solved[column] = 1 / pivot
-    for n, other in lines.items():
+    for n, other in rows.items():
         if factor := other[column]:
             other[column] = Fraction(0)
-            lines[n] = [value + factor * more for value, more in zip(other, solved, strict=True)]
-    lines[entering] = solved
+            rows[n] = [value + factor * more for value, more in zip(other, solved, strict=True)]
+    rows[entering] = solved

@@ -1,11 +1,12 @@
 """Recompute the time lower bound that a certificate's multipliers prove, in exact integers.
 
-Prices on what items ask of slots, and on room, let items and slots fall apart. Any prices give a valid
-bound: the least price of each item's path, plus what each slot takes at least beyond the prices paid to
-it, minus the price of all room. An item's path is a shortest path over the tiers it may be in. A slot's
-time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1 (serial: theta_r <= 1); that is
-linear in the counts, so its minimum over their ranges is found by hand, separately for at most `whole`
-items read at one tier and for more of them, as the number of items is a whole one.
+The prices of slots' counts and of capacities decouple items from slots (Lagrangian relaxation). Any prices
+give a valid bound: the least price of each item's path, plus the minimum over each slot's counts of its time
+less the prices of these counts, minus the price of all capacity. An item's path is a shortest path over the
+tiers it may be in. A slot's time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1
+(serial: theta_r <= 1). That is linear in the counts, so that its minimum over their ranges has a closed form.
+The minimum is taken separately, each with its own theta, over at most `whole` items read at one tier and over
+at least `whole` + 1: the number of items is an integer, so one of the two holds.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
+from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
 from kvbound.checker._report import Ints, Refused, Report
 from kvbound.checker.physical import prefill_first
 
 SCHEMA = "kvbound.certificate/1"
 FULL = 1 << 40
 MOST = 1 << 62
-"""No number of an item's path may reach this."""
+"""Numbers along an item's path must stay below this, for int64 not to overflow."""
 
 _THREADS = min(os.cpu_count() or 1, 4)
-"""Layers worked on at once; each has its own arrays."""
+"""Layers processed at once; each has its own arrays."""
 
 Exact = NDArray[np.object_]  # Python integers: no overflow
 
@@ -47,7 +48,7 @@ class _Multipliers:
     capacity: Ints  # (tiers, 1 + steps * layers)
     prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
     tier: int
-    whole: Ints  # (steps, layers)
+    whole: Ints  # (steps, layers): where each slot's minimum is split in two
     theta: Ints  # (2, resources sorted by name, steps, layers)
 
 
@@ -72,13 +73,13 @@ def check_certificate(
         case = read_case(expanded, rows)
         sha256 = case.sha256
         arrays = load(certificate)
-        problems = tie(arrays, case, SCHEMA, "physical")
-        given = _take_apart(case, arrays)
-        rooms = _rooms(case, given)
+        problems = check_identity(arrays, case, SCHEMA, "physical")
+        given = _read_multipliers(case, arrays)
+        limits = _priced_capacities(case, given)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
-    total = _total(case, given, rows) - sum(
-        room * int(given.capacity[k].sum(dtype=object)) for k, room in rooms.items()
+    total = _sum_of_minima(case, given, rows) - sum(
+        blocks * int(given.capacity[k].sum(dtype=object)) for k, blocks in limits.items()
     )
     bound_s = _seconds(total, given.scale)
     for claim in (given.bound_s, claimed_s):
@@ -87,8 +88,8 @@ def check_certificate(
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
 
 
-def _total(case: Case, given: _Multipliers, rows: Rows) -> int:
-    """Sum what all items and slots take, some layers at a time."""
+def _sum_of_minima(case: Case, given: _Multipliers, rows: Rows) -> int:
+    """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
 
     def one(layer: int) -> int:
         packed = rows[layer]
@@ -99,19 +100,19 @@ def _total(case: Case, given: _Multipliers, rows: Rows) -> int:
     try:
         return sum(pool.map(one, range(case.layers)))
     finally:
-        pool.shutdown(cancel_futures=True)  # when interrupted, too
+        pool.shutdown(cancel_futures=True)  # also on KeyboardInterrupt
 
 
 def _seconds(total: int, scale: int) -> float:
-    """Return total * 2**-scale rounded down; beyond doubles it is the last of them, also valid below 0."""
+    """Return total * 2**-scale rounded down, and clipped to the range of doubles."""
     most = Fraction(sys.float_info.max)
     exact = min(max(total / Fraction(2) ** scale, -most), most)
     nearest = float(exact)
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
-def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
-    """Return the multipliers; refuse what is no valid one."""
+def _read_multipliers(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
+    """Read and validate the multipliers."""
     tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
     given = _Multipliers(
         float(array(arrays, "bound_s", "float64")),
@@ -128,62 +129,62 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
     for expected, holds in {
         "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
         "a tier of the memory": 0 <= given.tier < tiers,
-        "prices of room >= 0": bool(given.capacity.min() >= 0),
+        "capacity prices >= 0": bool(given.capacity.min() >= 0),
         f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
-        "numbers of a path below 2**62": _longest(case, given) < MOST,
+        "numbers of a path below 2**62": _largest(case, given) < MOST,
     }.items():
         if not holds:
             raise Refused(f"the certificate is malformed: expected {expected}")
     return given
 
 
-def _longest(case: Case, given: _Multipliers) -> int:
-    """Bound every number that can occur along an item's path: nothing in int64 overflows below 2**62."""
+def _largest(case: Case, given: _Multipliers) -> int:
+    """Return an upper bound on the absolute value of every number along an item's path."""
 
     def most(values: Ints) -> Exact:
         low, high = (end(axis=(0, 2)).astype(object) for end in (values.min, values.max))
-        return np.maximum(high, -low)  # in each step
+        return np.maximum(high, -low)  # (steps,)
 
     tiers = len(case.names)
-    room = given.capacity.astype(object).sum(axis=1).max()
+    capacity = given.capacity.astype(object).sum(axis=1).max()
     read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
     step = read + extra + 4 * write
-    return int(room + case.granularity * (step.sum() + step.max()))
+    return int(capacity + case.granularity * (step.sum() + step.max()))
 
 
-def _rooms(case: Case, given: _Multipliers) -> dict[int, int]:
-    """Return how many blocks fit each tier whose room has a price."""
-    rooms = {}
+def _priced_capacities(case: Case, given: _Multipliers) -> dict[int, int]:
+    """Return the capacity in blocks of each tier whose capacity has a price."""
+    limits = {}
     for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
-        room = case.rooms[k]
-        if room is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
-            raise Refused(f"the certificate is malformed: room in {case.names[k]} has a price but no limit")
-        rooms[k] = room
-    return rooms
+        blocks = case.capacity_blocks[k]
+        if blocks is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
+            raise Refused(f"the certificate is malformed: {case.names[k]} has capacity prices but no limit")
+        limits[k] = blocks
+    return limits
 
 
 def _past_reads(case: Case, packed: NDArray[np.uint8]) -> Ints:
-    """Count each step's reads without its own token, (steps,)."""
+    """Return each step's reads of past tokens, (steps,)."""
     counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in packed])
     born = case.prefill + np.arange(case.steps)
     return counts - (packed[np.arange(case.steps), born >> 3] >> (born & 7) & 1)
 
 
 def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
-    """Sum what the layer's slots take at least beyond the prices paid to them, each rounded down."""
+    """Return the sum of the minima of the layer's slots, each rounded down."""
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
     finer, coarser = max(given.scale, 0), max(-given.scale, 0)
-    # prices count 2**-scale seconds; theta_r / bandwidth_r is whole in 1 / unit of that
+    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     past = (case.prefill + np.arange(case.steps)).astype(object)
     whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
     least: Exact | None = None
-    for more, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
+    for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
         fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, reads.astype(object), past)
-        low, high = (np.maximum(whole + 1, 0), past) if more else (0 * past, np.minimum(whole, past))
+        low, high = (np.maximum(whole + 1, 0), past) if part else (0 * past, np.minimum(whole, past))
         fixed = fixed + unit * _latency(case, given, layer, low > 0)
         value = fixed + np.maximum(np.minimum(slope * low, slope * high), floor)
         if least is None:
@@ -197,10 +198,12 @@ def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
 def _linear(
     case: Case, slow: int, layer: int, cost: list[Exact], paid: Exact, reads: Exact, past: Exact
 ) -> tuple[Exact, Exact, Exact]:
-    """Bound slots by a constant, a slope per item read at the tier `slow`, and the least these can add.
+    """Return a lower bound of slots: a constant, a slope per item read at the tier `slow`, and a floor.
 
-    Each read goes to some tier, inclusive to the cheaper copy; each slot bears one item; an unread past
-    item may move. Where a count would pay more than it costs, it is as high as it can be.
+    Each item read is read at some tier, with inclusive copies at the cheaper copy; each slot writes one new
+    item; an unread past item may move. Counts whose price exceeds their cost take their largest value, all
+    others their smallest. The floor is the least that all items read at
+    `slow` can add, as at most `reads` of them are read anyway.
     """
     tiers, size, inclusive = len(case.names), case.item_bytes, case.rules["copies"] == "inclusive"
 
@@ -223,9 +226,10 @@ def _linear(
 
 
 def _latency(case: Case, given: _Multipliers, layer: int, slow: NDArray[np.bool_]) -> Exact:
-    """Latencies that slots cannot avoid: of tiers always touched, else of any one.
+    """Return the latency that slots have at least: of the tiers always touched, or else of the fastest tier.
 
-    `slow` says which slots read an item at the split tier; inclusive ones could read the other copy.
+    `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
+    copy.
     """
     inclusive = case.rules["copies"] == "inclusive"
     exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
@@ -238,7 +242,7 @@ def _latency(case: Case, given: _Multipliers, layer: int, slow: NDArray[np.bool_
 
 
 def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
-    """Sum the prices of the layer's items' cheapest paths, from the last step to the start."""
+    """Return the summed prices of the cheapest paths of the layer's items, by a backward pass over steps."""
     tiers, size, slots = len(case.names), case.granularity, case.steps * case.layers
     running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
     at = np.arange(layer, slots, case.layers)
@@ -275,13 +279,13 @@ def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8
 def _moved(
     case: Case, path: Ints, read: Ints, born: Ints, extra_price: Ints, write_price: Ints, last: int
 ) -> Ints:
-    """Return the least price from each tier on when a block may first move, (tiers, blocks)."""
+    """Return the least price from each tier on if a block may move first, (tiers, blocks)."""
     best = path.copy()
     if case.rules["migration"] == "none":
         return best
     for old, new in permutations(range(len(path)), 2):
         if new == last:
-            price = path[new]  # its copy is there already
+            price = path[new]  # free: the copy is already there
         else:
             price = path[new] + born * write_price[new] + (born - read) * extra_price[old]
         if new < old and case.rules["migration"] == "on-read":

@@ -12,18 +12,20 @@ File (npz, no pickle), ``schema`` "kvbound.schedule-fang2025/1", with ``instance
 ===================================  ====================  ===============================================
 
 slot = step * layers + layer; item = token * layers + layer, *token-major*, as a page may reach past the
-trace's last token (by up to 15). Slots ascend in each list; within a slot order means nothing and an item
-stands at most once per list. Lists are net changes: an item in both lists of one slot ends as it began. Only
-a new token that was placed and evicted again in its own slot needs this (it explains beta = 1).
+trace's last token (by up to 15). Slots ascend in each list; the order within a slot has no meaning, and an
+item occurs at most once per list and slot. The lists are net changes: an item in both lists of one slot ends
+as it began. Only a new token that is placed and evicted again in its own slot needs this (it explains
+beta = 1).
 
 Hits, and with them alpha, are recomputed from what is resident when the slot begins; a page may have brought
 in the new token before its birth, and then the token's own read is a hit (the authors' totals confirm both).
-Further proved: residency is consistent, the pool never holds more than its M - 1 usable items, beta = 1 only
-if the new token was resident before the slot or entered in it (beta = 0 is possible though a page brought it
-in), and every item that migration left in tier 0 was charged. The published rules charge adds that fail and
-whole pages though some of their items were resident, so hMW may exceed the net adds, never fall below them;
-only page moves read externally, and hMW charges each of them too, so 0 <= eMR <= hMW. More cannot be told
-without the policy. ``best`` bounds alpha by capacity instead of replaying hits: it has no log.
+Also verified: residency is consistent; the pool never holds more than its M - 1 usable items; beta = 1 only
+if the new token was resident before the slot or entered in it (beta = 0 is possible although a page brought
+it in); every item that migration left in tier 0 was charged. The published rules also charge adds that fail,
+and whole pages of which some items were resident, so that hMW may exceed the net adds but never falls below
+them. Only page moves read externally, and hMW charges each of these too, so that 0 <= eMR <= hMW. Nothing
+further can be verified without the policy. ``best`` has no log: its alpha is bounded by capacity, and no hits
+are replayed.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
+from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
 from kvbound.checker._report import Floats, Ints, Refused, Report, compare, note
 
 SCHEMA = "kvbound.schedule-fang2025/1"
@@ -53,8 +55,8 @@ def check_fang2025(
         sha256 = case.sha256
         rates = _rates(case)
         arrays = load(schedule)
-        problems = tie(arrays, case, SCHEMA, "fang2025")
-        log = _take_apart(case, arrays)
+        problems = check_identity(arrays, case, SCHEMA, "fang2025")
+        log = _read_log(case, arrays)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     held = _check_pool(case, log, problems)
@@ -83,7 +85,7 @@ def check_fang2025(
 
 
 def check_best(case: Case, rows: Rows) -> Report:
-    """Cost the study's ideal again: tier 0 is taken to be full of what each slot reads."""
+    """Recompute the study's ideal, which assumes that tier 0 is full of items that the slot reads."""
     try:
         rates = _rates(case)
     except Refused as refusal:
@@ -91,9 +93,9 @@ def check_best(case: Case, rows: Rows) -> Report:
     slots = case.steps * case.layers
     reads = np.stack([_counts(layer) for layer in rows], axis=1).ravel()
     capacity, held = case.capacity[0], case.tokens * case.layers
-    if (room := case.rooms[0]) is not None:
-        held = min(held, max(room - 1, 0))
-    new = (_newborn(case) < held).astype(np.int64)
+    if (blocks := case.capacity_blocks[0]) is not None:
+        held = min(held, max(blocks - 1, 0))
+    new = (_new_items(case) < held).astype(np.int64)
     none = np.zeros(slots, np.int64)
     served = np.full(slots, math.inf if capacity is None else float(capacity))
     alpha, steps = _cost(case, rates, reads, served, new, none)
@@ -106,6 +108,7 @@ def check_best(case: Case, rows: Rows) -> Report:
 
 
 def _counts(layer: NDArray[np.uint8]) -> Ints:
+    """Return each step's reads in one layer, own token included, ``(steps,)``."""
     return np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in layer])
 
 
@@ -136,7 +139,7 @@ def _cost(
 
 @dataclass(frozen=True)
 class _Rates:
-    """Bytes per second."""
+    """The four rates of the published accounting, in bytes per second."""
 
     hbm: float
     read: float
@@ -145,12 +148,12 @@ class _Rates:
 
     @property
     def external(self) -> float:
-        """What tier 1 can deliver."""
+        """The rate at which tier 1 delivers reads."""
         return min(self.read, self.internal)
 
 
 def _rates(case: Case) -> _Rates:
-    """Identify the four rates and verify that the instance has the study's form."""
+    """Return the four rates after verifying that the instance has the study's form."""
     if len(case.names) != 2:
         raise Refused("fang2025 accounting needs two tiers")
     wanted = {"copies": "inclusive", "timing": "parallel"}
@@ -168,25 +171,25 @@ def _rates(case: Case) -> _Rates:
 
 @dataclass(frozen=True)
 class _Log:
-    """The file's arrays; toggles are its net changes, sorted by slot, +1 for an add, -1 for a remove."""
+    """The file's arrays; its net changes as slot, item and sign (+1 add, -1 remove), sorted by slot."""
 
     initial: Ints
     slot: Ints
     item: Ints
     sign: Ints
-    placed: NDArray[np.bool_]  # (slots,) the new token stands among the slot's adds
+    placed: NDArray[np.bool_]  # (slots,): whether the new token is among the slot's adds
     beta: Ints
     promoted: Ints
     external: Ints
 
 
-def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Log:
-    """Read the arrays; refuse what cannot be replayed at all."""
+def _read_log(case: Case, arrays: Mapping[str, Any]) -> _Log:
+    """Read the arrays; refuse what cannot be replayed."""
     slots, items = case.steps * case.layers, (case.tokens + PAST_END) * case.layers
     problems: list[str] = []
 
     def events(kind: str) -> Ints:
-        most = slots * items  # each once in a slot
+        most = slots * items  # each item at most once per slot
         slot, item = (array(arrays, f"{kind}_{part}", "int64", -1, most=most) for part in ("slot", "item"))
         if slot.size != item.size:
             raise Refused(f"{kind}_slot and {kind}_item differ in length")
@@ -197,72 +200,72 @@ def _take_apart(case: Case, arrays: Mapping[str, Any]) -> _Log:
         note(
             problems,
             np.diff(keys) == 0,
-            lambda k: f"{kind}: {_what(case, keys[k] % items)} twice in one slot",
+            lambda k: f"{kind}: {_item(case, keys[k] % items)} twice in one slot",
         )
         return keys
 
     initial = np.sort(array(arrays, "initial", "int64", -1, most=items))
     note(problems, (initial < 0) | (initial >= items), lambda _: "initial names an item outside the trace")
-    note(problems, np.diff(initial) == 0, lambda k: f"initial names {_what(case, initial[k])} twice")
+    note(problems, np.diff(initial) == 0, lambda k: f"initial names {_item(case, initial[k])} twice")
     adds, removes = events("add"), events("remove")
     beta = array(arrays, "beta", "uint8", slots).astype(np.int64)
     promoted, external = (array(arrays, name, "int64", slots) for name in ("promoted", "external"))
-    note(problems, beta > 1, lambda k: f"{_place(case, k)}: beta is neither 0 nor 1")
+    note(problems, beta > 1, lambda k: f"{_slot(case, k)}: beta is neither 0 nor 1")
     if problems:
         raise Refused(*problems)
-    came, left = np.setdiff1d(adds, removes), np.setdiff1d(removes, adds)
-    keys = np.concatenate([came, left])
+    entered, left = np.setdiff1d(adds, removes), np.setdiff1d(removes, adds)
+    keys = np.concatenate([entered, left])
     order = np.argsort(keys)
-    sign = np.repeat([1, -1], [came.size, left.size])[order]
+    sign = np.repeat([1, -1], [entered.size, left.size])[order]
     slot, item = np.divmod(keys[order], items)
-    placed = np.isin(np.arange(slots) * items + _newborn(case), adds)
+    placed = np.isin(np.arange(slots) * items + _new_items(case), adds)
     return _Log(initial, slot, item, sign, placed, beta, promoted, external)
 
 
-def _newborn(case: Case) -> Ints:
-    """Return the item each slot bears, ``(slots,)``."""
+def _new_items(case: Case) -> Ints:
+    """Return the item of each slot's new token, ``(slots,)``."""
     return case.prefill * case.layers + np.arange(case.steps * case.layers)
 
 
-def _place(case: Case, slot: int) -> str:
+def _slot(case: Case, slot: int) -> str:
     return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
 
 
-def _what(case: Case, item: int) -> str:
+def _item(case: Case, item: int) -> str:
     return f"token {item // case.layers} of layer {item % case.layers}"
 
 
 def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
-    """Verify that items alternate between in and out and that the pool holds them; return its peak."""
+    """Verify that items enter and leave in turn and that the pool has room for them; return its peak."""
     order = np.lexsort((log.slot, log.item))
     item, sign = log.item[order], log.sign[order]
     was_in = np.concatenate([sign[:0], sign[:1], sign[:-1]]) > 0
     first = np.concatenate([np.ones(min(1, item.size), bool), np.diff(item) != 0])
     was_in[first] = np.isin(item[first], log.initial)
 
-    def tell(k: int) -> str:
-        where = f"{_place(case, log.slot[order[k]])}: {_what(case, item[k])}"
+    def describe(k: int) -> str:
+        where = f"{_slot(case, log.slot[order[k]])}: {_item(case, item[k])}"
         return f"{where} is added but already there" if was_in[k] else f"{where} is removed but not there"
 
-    note(problems, was_in == (sign > 0), tell)
+    note(problems, was_in == (sign > 0), describe)
     changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
     held = np.cumsum(np.concatenate([[log.initial.size], changes]))
-    free, room = case.rooms[0], int(held.max())
-    if free is not None:
-        room = max(free - 1, 0)
-        if free < 0:
+    blocks, limit = case.capacity_blocks[0], int(held.max())
+    if blocks is not None:
+        limit = max(blocks - 1, 0)
+        if blocks < 0:
             problems.append(f"the resident weights do not fit into {case.names[0]}")
 
-    def full(k: int) -> str:
-        when = f"after {_place(case, k - 1)}" if k else "at the start"
-        return f"{when}: the pool holds {held[k]} items, {held[k] - room} over its limit of {room}"
+    def describe_excess(k: int) -> str:
+        when = f"after {_slot(case, k - 1)}" if k else "at the start"
+        return f"{when}: the pool holds {held[k]} items, {held[k] - limit} over its limit of {limit}"
 
-    note(problems, held > room, full)
+    note(problems, held > limit, describe_excess)
     return int(held.max())
 
 
 def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Per slot: reads served by tier 0, all reads, and whether the new token is there already."""
+    """Return each slot's reads from tier 0, all its reads, and whether its new token is already in tier 0."""
     layers, width = case.layers, 8 * -(-(case.tokens + PAST_END) // 64)
     held = np.zeros((layers, width), dtype=np.uint8)
 
@@ -284,20 +287,24 @@ def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Int
         before[slot] = held[layer, new >> 3] >> (new & 7) & 1
         future[slot] = bool(int(row[new >> 6]) >> (new & 63) >> 1) or row[(new >> 6) + 1 :].any()
         flip(log.item[ends[slot] : ends[slot + 1]])
-    note(problems, future, lambda k: f"{_place(case, k)}: the trace reads a token that is not born yet")
+    note(problems, future, lambda k: f"{_slot(case, k)}: the trace reads a token that is not born yet")
     return hits, reads, before
 
 
 def _check_charges(case: Case, log: _Log, before: NDArray[np.bool_], problems: list[str]) -> None:
-    """Verify that beta is true where it claims a placement and that hMW covers what migration left behind."""
+    """Verify that beta = 1 only for placed tokens, and that hMW covers what migration left in tier 0."""
     unplaced = (log.beta == 1) & ~before & ~log.placed
-    note(problems, unplaced, lambda k: f"{_place(case, k)}: beta is 1 but the new token did not enter tier 0")
-    came = np.bincount(log.slot[log.sign > 0], minlength=log.beta.size)
+    note(
+        problems,
+        unplaced,
+        lambda k: f"{_slot(case, k)}: beta is 1 but the new token did not enter tier 0",
+    )
+    entered = np.bincount(log.slot[log.sign > 0], minlength=log.beta.size)
     stayed = np.zeros(log.beta.size, dtype=bool)
-    stayed[log.slot[(log.item == _newborn(case)[log.slot]) & (log.sign > 0)]] = True
-    owed = came - (stayed & (log.beta == 1))  # a placed token is paid by beta
+    stayed[log.slot[(log.item == _new_items(case)[log.slot]) & (log.sign > 0)]] = True
+    owed = entered - (stayed & (log.beta == 1))  # beta already charges a placed token
     note(problems, log.promoted < owed, lambda k: (
-        f"{_place(case, k)}: migration brought in {owed[k]} items but is charged {log.promoted[k]}"
+        f"{_slot(case, k)}: migration brought in {owed[k]} items but is charged {log.promoted[k]}"
     ))  # fmt: skip
     strange = (log.external < 0) | (log.external > log.promoted)
-    note(problems, strange, lambda k: f"{_place(case, k)}: external reads exceed the promoted items")
+    note(problems, strange, lambda k: f"{_slot(case, k)}: external reads exceed the promoted items")

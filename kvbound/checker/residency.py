@@ -1,4 +1,4 @@
-"""Check a schedule that comes as bits: who is in tier 0 after every slot, two tiers, token by token."""
+"""Check a residency: the tokens in tier 0 after every slot, as bits, for single tokens and two tiers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, load, read_case, tie
+from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
 from kvbound.checker._report import Refused, Report, note
 from kvbound.checker.physical import Layer, check_initial, conclude
 
 SCHEMA = "kvbound.residency/1"
 _STEPS = 256
-"""Steps worked on at once."""
+"""Steps processed at once."""
 _Words = NDArray[np.uint64]
 
 
 def check_residency(
     expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: float | None = None
 ) -> Report:
-    """Check a residency of an instance with ``physical`` accounting; parameters as `check_schedule`.
+    """Check a residency of an instance with ``physical`` accounting; parameters as for `check_schedule`.
 
-    Layers are read one after the other.
+    One layer is in memory at a time.
     """
     sha256, problems = None, list[str]()
     try:
@@ -32,7 +32,7 @@ def check_residency(
         if len(case.names) != 2 or case.granularity != 1 or case.rules["copies"] != "inclusive":
             raise Refused("a residency is of two tiers with inclusive copies and single tokens")
         arrays = load(file)
-        problems = tie(arrays, case, SCHEMA, "physical")
+        problems = check_identity(arrays, case, SCHEMA, "physical")
         initial = array(arrays, "initial", "uint8", case.layers, case.prefill)
         if initial.max(initial=0) > 1:
             raise Refused("initial names a tier that does not exist")
@@ -68,12 +68,12 @@ def _replay(
         start = np.ascontiguousarray(after[part][-1:])
         alive, born = _alive(case, part, width)
         reads = rows[part].view(np.uint64)
-        entered, left, asked = now & ~before & alive, before & ~now, reads & alive
-        read[part, 0], read[part, 1] = _count(asked & before), _count(asked & ~before)
+        entered, left, past_reads = now & ~before & alive, before & ~now, reads & alive
+        read[part, 0], read[part, 1] = _count(past_reads & before), _count(past_reads & ~before)
         up, unread = _count(entered), _count(entered & ~reads)
-        chosen = _count(now & born)
-        extra[part, 1], written[part, 0], written[part, 1] = unread, up + chosen, 1
-        held[part, 0], held[part, 1] = up + chosen - _count(left), 1
+        placed = _count(now & born)  # new tokens in tier 0
+        extra[part, 1], written[part, 0], written[part, 1] = unread, up + placed, 1
+        held[part, 0], held[part, 1] = up + placed - _count(left), 1
         ups += int(up.sum())
         bad[0, part] = _count(now & ~(alive | born)) > 0
         bad[1, part] = _count(reads & ~(alive | born)) > 0
@@ -81,7 +81,7 @@ def _replay(
             bad[2, part] = up + _count(left) > 0
         if case.rules["migration"] == "on-read":
             bad[3, part] = unread > 0
-    for wrong, what in zip(
+    for where, what in zip(
         bad,
         (
             "a token is in tier 0 that is not born yet",
@@ -91,12 +91,12 @@ def _replay(
         ),
         strict=True,
     ):
-        note(problems, wrong, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
+        note(problems, where, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
     return Layer(read, extra, written, held, (ups, 0))
 
 
 def _alive(case: Case, steps: slice, width: int) -> tuple[_Words, _Words]:
-    """Bits of the tokens born before each step, and of the one born in it."""
+    """Return bits of the tokens born before each step, and of the one born in it, (steps, words)."""
     token = case.prefill + np.arange(steps.start, steps.stop)
     row, byte, bit = np.arange(len(token)), token >> 3, 1 << (token & 7)
     alive = 255 * (np.arange(width) < byte[:, None]).astype(np.uint8)

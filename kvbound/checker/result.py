@@ -1,6 +1,6 @@
-"""Verify what a result.json claims: against its schedule's replay, its certificate and the instance.
+"""Verify the claims of a result.json against its instance, its certificate and the replay of its schedule.
 
-What depends on neither is not verified: method, seed and options, how the run ended, and what it used.
+Claims that depend on none of these are not verified: method, seed, options, termination, run time and memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kvbound.checker._inputs import Case, Rows, read_case
 from kvbound.checker._report import Refused, Report
 from kvbound.checker._result_form import OPTIONAL, PERCENTILES, SCHEMA, read_result
 
-SAME = 1e-9
-"""Relative difference of numbers that are the same."""
-PROVED = 1e-4
+EQUAL = 1e-9
+"""Relative difference up to which numbers are equal."""
+OPTIMAL_GAP = 1e-4
 """Relative gap up to which a schedule may be called optimal, whatever gap the options ask for."""
-_OF_A_SCHEDULE = ("tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation")
+_SCHEDULE_FIELDS = ("tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation")
 
 
 def check_result(
@@ -31,16 +31,16 @@ def check_result(
     schedule: Report | None = None,
     certificate: Report | None = None,
 ) -> Report:
-    """Verify a result's claims; one sentence for each that is false.
+    """Verify a result's claims; each false claim is a problem of the report.
 
     Parameters
     ----------
     expanded, rows
         As for `check_schedule`.
     document
-        What result.json holds.
+        The parsed result.json.
     schedule, certificate
-        Reports of the files beside it, where there are such.
+        Reports on the files beside it, or None where there is no such file.
 
     Raises
     ------
@@ -69,43 +69,43 @@ def check_result(
 
 def _instance(case: Case, rows: Rows, claims: Mapping[str, Any], *, needs_trace: bool) -> Iterator[str]:
     reads = sum(int(np.bitwise_count(row).sum(dtype=np.int64)) for layer in rows for row in layer)
-    if case.rules["accounting"] == "physical":  # a token's read of itself is none
+    if case.rules["accounting"] == "physical":  # reads of the step's own token do not count
         step, token = np.arange(case.steps), case.prefill + np.arange(case.steps)
         reads -= sum(int((layer[step, token >> 3] >> (token & 7) & 1).sum(dtype=np.int64)) for layer in rows)
-    own = {
+    recomputed = {
         "sha256": case.sha256, "layers": case.layers, "prefill_tokens": case.prefill,
         "decode_steps": case.steps, "reads": reads,
     }  # fmt: skip
-    for key, value in own.items():
+    for key, value in recomputed.items():
         claim = claims["instance"][key]
         if claim != value and not (claim is None and not needs_trace):
             yield f"instance.{key} is claimed to be {claim!r}, but is {value!r}"
 
 
 def _schedule(case: Case, claims: Mapping[str, Any], report: Report | None) -> Iterator[str]:
-    """Compare what the result says of its schedule with the checker's own numbers."""
+    """Compare the result's claims about its schedule with the recomputed numbers."""
     if report is None:
         if claims["time_s"] is not None:
             yield f"time_s is {claims['time_s']!r}, but there is no schedule that takes it"
         yield from (
             f"{key} is given, but there is no schedule"
-            for key in _OF_A_SCHEDULE
+            for key in _SCHEDULE_FIELDS
             if claims.get(key) is not None
         )
     elif claims["time_s"] is None:
         yield "time_s is null, but there is a schedule"
     elif report.time_s is not None:
-        for key, own in _own(case, report).items():
+        for key, recomputed in _recomputed(case, report).items():
             if key in claims or key not in OPTIONAL:
-                yield from _differences(key, claims[key], own)
+                yield from _differences(key, claims[key], recomputed)
 
 
-def _own(case: Case, report: Report) -> dict[str, Any]:
-    """Return the checker's numbers in the result's form."""
+def _recomputed(case: Case, report: Report) -> dict[str, Any]:
+    """Return the report's numbers in the form of a result."""
     assert report.step_times_s is not None
-    own: dict[str, Any] = {"time_s": report.time_s}
+    recomputed: dict[str, Any] = {"time_s": report.time_s}
     points = np.percentile(report.step_times_s, [50, 95, 99]).tolist()
-    own["tpot_s"] = dict(
+    recomputed["tpot_s"] = dict(
         zip(
             PERCENTILES,
             [float(report.step_times_s.mean()), *points, float(report.step_times_s.max())],
@@ -115,41 +115,41 @@ def _own(case: Case, report: Report) -> dict[str, Any]:
     hits, total = report.hit_bytes, 0.0 if report.hit_bytes is None else float(report.hit_bytes.sum())
     physical = case.rules["accounting"] == "physical"
     if hits is not None and (total or physical):
-        own["hit_rate"] = dict(zip(case.names, (hits / (total or 1.0)).tolist(), strict=True))
+        recomputed["hit_rate"] = dict(zip(case.names, (hits / (total or 1.0)).tolist(), strict=True))
     else:
-        own["hit_rate"] = {}
+        recomputed["hit_rate"] = {}
     if report.mean_alpha is not None:
-        own["hit_rate_with_weights"] = report.mean_alpha
+        recomputed["hit_rate_with_weights"] = report.mean_alpha
     elif hits is not None:
         weights = float(case.weight_reads.sum()) * case.steps
-        own["hit_rate_with_weights"] = (
+        recomputed["hit_rate_with_weights"] = (
             (float(hits[0]) + weights) / (total + weights) if total + weights else 0.0
         )
     if report.moved_bytes is not None:
-        own["moved_bytes"] = dict(report.moved_bytes)
+        recomputed["moved_bytes"] = dict(report.moved_bytes)
     if report.peak_bytes is not None:
-        own["peak_bytes"] = dict(zip(case.names, report.peak_bytes, strict=True))
+        recomputed["peak_bytes"] = dict(zip(case.names, report.peak_bytes, strict=True))
     if report.busy is not None:
-        own["utilisation"] = dict(zip(case.resources, report.busy.tolist(), strict=True))
-    return own
+        recomputed["utilisation"] = dict(zip(case.resources, report.busy.tolist(), strict=True))
+    return recomputed
 
 
-def _differences(field: str, claim: Any, own: Any) -> Iterator[str]:
+def _differences(field: str, claim: Any, recomputed: Any) -> Iterator[str]:
     if claim is None:
         yield f"{field} is null, but there is a schedule"
-    elif isinstance(own, dict):
-        if set(claim) != set(own):
-            yield f"{field} has {', '.join(map(ascii, claim))}, expected {', '.join(own) or 'nothing'}"
+    elif isinstance(recomputed, dict):
+        if set(claim) != set(recomputed):
+            yield f"{field} has {', '.join(map(ascii, claim))}, expected {', '.join(recomputed) or 'nothing'}"
         else:
-            for key, value in own.items():
+            for key, value in recomputed.items():
                 yield from _differences(f"{field}.{key}", claim[key], value)
-    elif not (_same(claim, own) or abs(claim - own) < _near(field)):
-        yield f"{field} is claimed to be {claim!r}, but the schedule's is {own!r}"
+    elif not (_equal(claim, recomputed) or abs(claim - recomputed) < _tolerance(field)):
+        yield f"{field} is claimed to be {claim!r}, but the schedule's is {recomputed!r}"
 
 
-def _near(field: str) -> float:
-    """How far a number may be off: weights may be fractions of a byte, busy shares are of the whole."""
-    return 1.0 if "bytes" in field else SAME if "utilisation" in field else 0.0
+def _tolerance(field: str) -> float:
+    """Return a field's absolute tolerance: weights may be fractions of a byte, utilisation is a share."""
+    return 1.0 if "bytes" in field else EQUAL if "utilisation" in field else 0.0
 
 
 def _bound(time_s: float | None, bound: Mapping[str, Any], certificate: Report | None) -> Iterator[str]:
@@ -158,9 +158,9 @@ def _bound(time_s: float | None, bound: Mapping[str, Any], certificate: Report |
         yield f"bound.status is {status!r}, but bound.time_s is {value!r}"
     if value is None:
         return
-    if time_s is not None and value > time_s * (1 + SAME):
+    if time_s is not None and value > time_s * (1 + EQUAL):
         yield f"bound.time_s is claimed to be {value!r}, above the schedule's time, {time_s!r}"
-    # what a solver of schedules claims may be more than another's certificate beside it proves
+    # an uncertified bound of a schedule's solver may exceed what another method's certificate proves
     if status == "certified" or (certificate is not None and time_s is None):
         if certificate is None:
             yield "bound.status is 'certified', but there is no certificate"
@@ -174,40 +174,40 @@ def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
     ideal = claims["method"] == "best" and case.rules["accounting"] == "fang2025"
     if (status in ("optimal", "feasible")) != (time_s is not None) and not (ideal and status == "unknown"):
         yield f"status is {status!r}, but time_s is {time_s!r}"
-    elif status == "optimal" and (bound_s is None or time_s - bound_s > PROVED * (1 + SAME) * time_s):
+    elif status == "optimal" and (bound_s is None or time_s - bound_s > OPTIMAL_GAP * (1 + EQUAL) * time_s):
         yield f"status is 'optimal', but the time {time_s!r} s and the bound {bound_s!r} s do not meet"
     if status == "infeasible" and _has_room(case):
         yield "status is 'infeasible', but there is room for the weights and for every block"
 
 
 def _has_room(case: Case) -> bool:
-    """Whether there is a schedule: blocks that all fit may stay where they start, or where they are born.
+    """Whether a schedule surely exists: if all blocks fit, each may stay in the tier it starts or is born in.
 
-    The study's rules may find none all the same.
+    False under the study's accounting, whose rules may still fail to fill the tiers.
     """
-    rooms, blocks = case.rooms, case.layers * -(-case.tokens // case.granularity)
-    if case.rules["accounting"] != "physical" or (rooms[0] is not None and rooms[0] < 0):
+    limits, blocks = case.capacity_blocks, case.layers * -(-case.tokens // case.granularity)
+    if case.rules["accounting"] != "physical" or (limits[0] is not None and limits[0] < 0):
         return False
-    holding = rooms[-1:] if case.rules["copies"] == "inclusive" else rooms
-    return sum(blocks if room is None else room for room in holding) >= blocks
+    holding = limits[-1:] if case.rules["copies"] == "inclusive" else limits
+    return sum(blocks if limit is None else limit for limit in holding) >= blocks
 
 
 def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
-    """Compute again what follows from other fields."""
+    """Recompute the fields that follow from others."""
     time_s, bound_s = claims["time_s"], claims["bound"]["time_s"]
     both = time_s is not None and bound_s is not None
-    own = {
+    recomputed = {
         "gap": ((time_s - bound_s) / time_s if time_s else 0.0) if both else None,
         "tokens_per_s": case.steps / time_s if time_s else None,
         "tokens_per_s_bound": case.steps / bound_s if bound_s else None,
     }
     if "share_of_bound" in claims:
-        own["share_of_bound"] = bound_s / time_s if both and time_s else None
-    for key, value in own.items():
+        recomputed["share_of_bound"] = bound_s / time_s if both and time_s else None
+    for key, value in recomputed.items():
         claim = claims[key]
-        if (claim is None) != (value is None) or (value is not None and not _same(claim, value)):
+        if (claim is None) != (value is None) or (value is not None and not _equal(claim, value)):
             yield f"{key} is claimed to be {claim!r}, but {value!r} follows from the times"
 
 
-def _same(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=SAME, abs_tol=1e-12 if abs(other) < 1 else 0.0)
+def _equal(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=EQUAL, abs_tol=1e-12 if abs(other) < 1 else 0.0)

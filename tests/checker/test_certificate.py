@@ -1,4 +1,4 @@
-"""The checker's bound holds for any multipliers whatever; a claim beyond it is rejected."""
+"""The checker's bound holds for arbitrary multipliers; claims above it are rejected."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def checked(instance: Instance, arrays: Arrays, **more: Any) -> Report:
 
 
 def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
-    """Multipliers of sensible size but otherwise without sense."""
+    """Random multipliers of a realistic magnitude."""
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
     resources = len(instance.memory.resources)
     scale = int(rng.integers(20, 45))
@@ -74,7 +74,7 @@ def test_any_multipliers_prove_no_more_than_the_optimum(seed: int, rules: dict[s
 
 @pytest.fixture(scope="module")
 def proved() -> tuple[Instance, Arrays]:
-    """An instance whose multipliers all matter, and its certificate."""
+    """An instance all of whose multipliers affect the bound, and its certificate."""
     resources = {"fast": 4900.0, "down": 64.0, "bus": 500.0, "up": 64.0}
     fast, slow = Tier("fast", 40, ("fast",), ("fast",)), Tier("slow", None, ("down", "bus"), ("up", "bus"))
     llm = Llm("some", 2, 1, 0, 300.0)
@@ -123,7 +123,7 @@ def test_rejects_a_missing_or_misshapen_field(proved: tuple[Instance, Arrays], f
 
 
 def retyped(values: Any) -> list[Any]:
-    """The same numbers as other types, and as no numbers."""
+    """The same values with other types, including types that are not numeric."""
     return [
         values.astype(kind)
         for kind in ("i4", "u8", "f4", "f8", ">i8", "U40", "O", "M8[s]")
@@ -132,7 +132,7 @@ def retyped(values: Any) -> list[Any]:
 
 
 def reshaped(values: Any) -> list[Any]:
-    """Another number of axes, a row more, a row less, nothing."""
+    """The same values with another number of axes, a row more or less, or none at all."""
     shapes = [values[None], values.reshape(-1)[:0]]
     for axis in range(values.ndim):
         shapes += [np.delete(values, 0, axis), np.concatenate([values, values.take([0], axis)], axis)]
@@ -177,7 +177,7 @@ def test_rejects_wrong_texts(proved: tuple[Instance, Arrays], field: str) -> Non
 def test_no_corruption_of_one_entry_proves_more_than_the_optimum(
     proved: tuple[Instance, Arrays], optimum: float, seed: int, field: str
 ) -> None:
-    """What is still accepted is still true."""
+    """A bound that is still accepted must still be valid."""
     instance, arrays = proved
     rng = np.random.default_rng(seed)
     changed = arrays[field].copy()
@@ -193,7 +193,7 @@ def test_no_corruption_of_one_entry_proves_more_than_the_optimum(
 
 @pytest.mark.parametrize("field", ["prices", "capacity", "whole", "theta"])
 def test_changed_slots_are_noticed(proved: tuple[Instance, Arrays], field: str) -> None:
-    """Whichever step's multipliers are lost, the claim is lost with them; few splits matter little."""
+    """Changing the multipliers of any step invalidates the claim, with few exceptions."""
     instance, arrays = proved
     unnoticed = 0
     for step in range(instance.decode_steps):
@@ -226,12 +226,12 @@ def test_rejects_a_damaged_file(proved: tuple[Instance, Arrays], tmp_path: Path)
 
 @pytest.mark.parametrize("field", ["scale", "capacity", "prices", "whole", "theta"])
 def test_changed_multipliers_prove_less_than_was_claimed(proved: tuple[Instance, Arrays], field: str) -> None:
-    """Tuned multipliers are near their best: far from them the claim is no longer proved."""
+    """Tuned multipliers are near their optimum; far from it they do not prove the claim."""
     instance, arrays = proved
-    bent = {"scale": 2, "capacity": arrays["capacity"] * 50, "prices": -arrays["prices"]}
-    bent["whole"] = np.full_like(arrays["whole"], -1)
-    bent["theta"] = arrays["theta"] // 2
-    changed = np.asarray(bent[field], np.int64) + (arrays["scale"] if field == "scale" else 0)
+    changes = {"scale": 2, "capacity": arrays["capacity"] * 50, "prices": -arrays["prices"]}
+    changes["whole"] = np.full_like(arrays["whole"], -1)
+    changes["theta"] = arrays["theta"] // 2
+    changed = np.asarray(changes[field], np.int64) + (arrays["scale"] if field == "scale" else 0)
     report = checked(instance, arrays | {field: changed})
     assert len(report.problems) == 1
     assert "is not proved" in report.problems[0]
@@ -253,7 +253,7 @@ def test_changed_multipliers_prove_less_than_was_claimed(proved: tuple[Instance,
         ("tier", (), -1),
     ],
 )
-def test_rejects_what_is_no_multiplier(
+def test_rejects_invalid_multipliers(
     proved: tuple[Instance, Arrays], field: str, index: tuple[int, ...], value: int
 ) -> None:
     instance, arrays = proved
@@ -275,7 +275,7 @@ def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> 
     assert not checked(instance, arrays | {"theta": theta}).ok
 
 
-def test_a_price_of_one_slot_may_be_high_for_a_path_pays_it_once(proved: tuple[Instance, Arrays]) -> None:
+def test_one_slot_may_have_a_high_price_as_a_path_pays_it_once(proved: tuple[Instance, Arrays]) -> None:
     instance, arrays = proved
     for step, fine in ((2**60, True), (2**61, False)):
         prices = np.zeros_like(arrays["prices"])
@@ -284,26 +284,27 @@ def test_a_price_of_one_slot_may_be_high_for_a_path_pays_it_once(proved: tuple[I
 
 
 def test_coarse_units_prove_a_little_less(proved: tuple[Instance, Arrays]) -> None:
-    """Units of 2**-scale seconds may be of any size, and nothing overflows."""
+    """The unit of 2**-scale seconds may be of any size without overflow."""
     instance, arrays = proved
     exact = checked(instance, arrays).bound_s
     assert exact is not None
     slower = {name: rate * 2.0**-80 for name, rate in instance.memory.resources.items()}
     slow = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, resources=slower))
-    tied = {"instance_sha256": np.array(slow.sha256), "scale": arrays["scale"] - 80, "bound_s": np.float64(0)}
-    assert tied["scale"] < 0
-    found = checked(slow, arrays | tied)
+    scaled = {"instance_sha256": np.array(slow.sha256)}
+    scaled |= {"scale": arrays["scale"] - 80, "bound_s": np.float64(0)}
+    assert scaled["scale"] < 0
+    found = checked(slow, arrays | scaled)
     assert found.ok
     assert found.bound_s == exact * 2.0**80
 
 
-def test_the_dearest_prices_in_the_coarsest_units_prove_nothing(proved: tuple[Instance, Arrays]) -> None:
-    """Sums of them are beyond any float."""
+def test_the_highest_prices_in_the_coarsest_units_prove_nothing(proved: tuple[Instance, Arrays]) -> None:
+    """Their sums exceed the range of floats."""
     instance, arrays = proved
-    dear = {"prices": np.full_like(arrays["prices"], 1 << 54), "scale": np.int64(-1000)}
-    claimed = checked(instance, arrays | dear)
+    highest = {"prices": np.full_like(arrays["prices"], 1 << 54), "scale": np.int64(-1000)}
+    claimed = checked(instance, arrays | highest)
     assert "not proved, only -1.79" in claimed.problems[0]
-    assert checked(instance, arrays | dear | {"bound_s": np.float64(claimed.bound_s)}).ok
+    assert checked(instance, arrays | highest | {"bound_s": np.float64(claimed.bound_s)}).ok
     json.dumps(claimed.to_mapping(), allow_nan=False)
 
 

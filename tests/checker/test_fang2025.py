@@ -72,7 +72,7 @@ def reference(name: str) -> tuple[Setting, Trace]:
 
 @pytest.mark.parametrize("name", REFERENCE)
 @pytest.mark.parametrize("policy", ["static", "reactive", "page", "lookahead-one"])
-def test_replayed_logs_cost_what_the_authors_simulator_says(name: str, policy: str, tmp_path: Path) -> None:
+def test_replayed_logs_cost_what_the_authors_report(name: str, policy: str, tmp_path: Path) -> None:
     setting, trace = reference(name)
     instance = instance_of(setting, trace)
     run = simulate(setting, trace, policy, record=True)
@@ -108,7 +108,7 @@ def test_every_policys_log_is_accepted_at_its_own_numbers(case: Case, policy: st
 
 
 def base(capacity_items: int = 4) -> tuple[Instance, Arrays]:
-    """One layer, prompt 0..2, M - 1 = 3 usable items: 0 and 1 lie there, 3 is placed, 2 comes for 0."""
+    """One layer, prompt 0..2, M - 1 = 3 usable items: 0 and 1 are resident, 3 is placed, 2 replaces 0."""
     setting = Setting(10, (5.0,), 7, 7 + 10 * capacity_items, 4e9, 1e9, 1e9, 2e9)
     trace = Trace.from_lists(3, [[[0, 1]], [[2, 1]], [[2]]])
     instance = instance_of(setting, trace)
@@ -206,7 +206,7 @@ def test_a_wrong_claim_is_refused() -> None:
     assert "the claimed time" in checked(instance, arrays, claimed_s=30e-9 * (1 + 1e-8)).problems[0]
 
 
-def test_a_token_placed_and_evicted_in_its_own_slot_stands_in_both_lists() -> None:
+def test_a_token_placed_and_evicted_in_its_own_slot_is_in_both_lists() -> None:
     instance, arrays = base()
     lists = both(
         put("add_slot", 0, 1, 2), put("add_item", 3, 2, 5), put("remove_slot", 1, 2), put("remove_item", 0, 5)

@@ -1,4 +1,4 @@
-"""Damaged files and instances end in one clear sentence; the hash is the instance's own."""
+"""Damaged files and instances give a report of one clear sentence; hashes agree with the package's."""
 
 import ast
 import copy
@@ -90,10 +90,8 @@ def test_an_unreadable_file_is_a_problem_not_a_traceback(
 
 
 @pytest.mark.parametrize("code", [0x110000, 0xFFFFFFFF])
-def test_a_text_of_characters_that_do_not_exist(
-    code: int, case: tuple[Instance, Schedule], tmp_path: Path
-) -> None:
-    """NumPy fails at them with a SystemError."""
+def test_text_beyond_unicode_is_refused(code: int, case: tuple[Instance, Schedule], tmp_path: Path) -> None:
+    """NumPy raises a SystemError on such text."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<U1", "fortran_order": False, "shape": ()})
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -109,7 +107,7 @@ def test_two_arrays_of_one_name_are_ambiguous(case: tuple[Instance, Schedule], t
     assert "two arrays of one name" in check(case[0].expanded(), case[0].trace.rows, path).problems[0]
 
 
-def test_a_single_array_is_no_schedule(case: tuple[Instance, Schedule], tmp_path: Path) -> None:
+def test_an_npy_file_is_refused(case: tuple[Instance, Schedule], tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(3))
     assert (
         "is no readable npz file"
@@ -176,7 +174,7 @@ def test_rows_of_another_shape_are_named(case: tuple[Instance, Schedule], tmp_pa
 
 
 @given(tiny_instances())
-def test_the_hash_is_the_packages_own(instance: Instance) -> None:
+def test_the_hash_is_that_of_the_package(instance: Instance) -> None:
     def refuse(expanded: dict[str, Any]) -> Report:
         arrays = {"schema": "kvbound.schedule/1", "instance_sha256": "x", "initial": 0}
         return check(expanded, instance.trace.rows, arrays)

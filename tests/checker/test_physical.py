@@ -1,4 +1,4 @@
-"""The checker accepts what is legal at its true cost and names what is not."""
+"""Legal schedules are accepted at their true cost; each violation is named."""
 
 import dataclasses
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def timed(instance: Instance, initial: list[int], moves: dict[int, int], birth: 
 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=150)
-def test_legal_schedules_are_accepted_at_the_cost_models_numbers(seed: int) -> None:
+def test_legal_schedules_are_accepted_with_the_numbers_of_the_cost_model(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng)
     schedule = random_schedule(rng, instance)
@@ -78,13 +78,13 @@ def test_legal_schedules_are_accepted_at_the_cost_models_numbers(seed: int) -> N
     assert found["hit_rate"] == pytest.approx(list(expected.hit_rate.values()))
 
 
-# Every number below is worked out by hand: fast 4 B/s, slow reads 1 B/s, slow writes on a link of 1 B/s.
+# Every number below is calculated by hand: fast 4 B/s, slow reads 1 B/s, slow writes on a link of 1 B/s.
 
 
 def test_inclusive_reads_split_between_the_copies() -> None:
-    # 4 reads + 1 birth at 4 B/s; u of them from below: (5 - u) / 4 = u at u = 1
+    # 4 reads + 1 birth at 4 B/s; u of the reads from the slow tier: (5 - u) / 4 = u at u = 1
     assert timed(one_slot([0, 1, 2, 3], two_tiers()), [0] * 4, {}, 0) == pytest.approx(1.0)
-    # with half the link the split stands at (5 - u) / 4 = 2 u, but the birth's copy takes 1 s
+    # at half the rate: (5 - u) / 4 = 2 u; the write-through of the birth takes 1 s, less than that
     assert timed(one_slot([0, 1, 2, 3], two_tiers(0.5)), [0] * 4, {}, 0) == pytest.approx(10 / 9)
 
 
@@ -108,7 +108,7 @@ def test_a_moved_item_that_is_read_shares_its_read() -> None:
     assert timed(instance, [0, 0, 1, 1], {0: 1}, 1) == pytest.approx(1 + 1 / 4 + 1 + 1)
 
 
-def test_inclusive_births_are_written_through_once_and_drops_are_free() -> None:
+def test_inclusive_births_are_written_through_once_and_moves_down_are_free() -> None:
     instance = one_slot([], two_tiers(), timing="serial")
     assert timed(instance, [0] * 4, {}, 1) == pytest.approx(1.0)
     assert timed(instance, [0] * 4, {}, 0) == pytest.approx(1 + 1 / 4)
@@ -120,7 +120,7 @@ def test_an_own_token_read_costs_nothing() -> None:
 
 
 def test_latency_counts_each_tier_touched_and_diverting_may_avoid_it() -> None:
-    # one hit: from tier 0 it costs the latency 5, from below the second read of the link
+    # one hit: read from tier 0 it costs a latency of 5 s, read from the slow tier 1 s
     instance = one_slot([0], two_tiers(latency=(5, 0.5)))
     assert timed(instance, [0] * 4, {}, 1) == pytest.approx(1 + 0.5)
     exclusive = one_slot([0], two_tiers(latency=(5, 0.5)), copies="exclusive")
@@ -152,7 +152,7 @@ def test_forced_fill_makes_more_capacity_slower(layers: int, steps: int) -> None
 
 
 def base() -> tuple[Instance, Schedule]:
-    """Two layers, blocks of one, a full tier 0: token 0 of layer 0 leaves, token 3, which is read, comes."""
+    """Two layers, single tokens, a full tier 0; in layer 0 token 3, which is read, takes token 0's place."""
     memory = two_tiers(capacity=40)
     reads = [[[0, 3], [1]], [[3, 2], [0, 1]], [[3], [5, 6]]]
     instance = Instance("base", memory, Llm("two", 2, 10, 0, 0), Rules(), Trace.from_lists(4, reads))
@@ -233,7 +233,7 @@ def test_any_other_number_gives_a_report_and_never_a_traceback(name: str, where:
     changed.flat[where] = np.asarray(value).astype(changed.dtype)
     arrays[name] = changed
     report = check(instance.expanded(), instance.trace.rows, arrays)
-    if report.ok:  # it may still be a schedule, just another one
+    if report.ok:  # the change may give another legal schedule
         initial, slot, item, tier = (arrays[part] for part in ("initial", "slot", "item", "tier"))
         other = from_flat(initial, slot, item, tier, instance.decode_steps)
         expected = evaluate(instance, other).time_s
@@ -269,7 +269,7 @@ def test_prefill_first_must_be_followed() -> None:
     assert expected in problems
 
 
-def test_blocks_stay_whole() -> None:
+def test_blocks_are_not_divided() -> None:
     instance, _ = base()
     pairs = instance.with_rules(granularity=2)
     births = LayerEvents.of([0, 1, 2], [4, 5, 6], [1, 1, 1])
@@ -303,7 +303,7 @@ def test_the_last_tier_of_inclusive_copies_holds_everything() -> None:
     )
 
 
-def test_resident_weights_take_their_place() -> None:
+def test_resident_weights_take_capacity() -> None:
     instance, schedule = base()
     heavier = dataclasses.replace(instance, llm=dataclasses.replace(instance.llm, weight_bytes=1))
     problems = checked(heavier, schedule).problems

@@ -1,4 +1,4 @@
-"""A residency, bit by bit: what is right is accepted, what breaks a rule is rejected by name."""
+"""Legal residencies are accepted; each violation is named."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_layer_that_cannot_be_read(case: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
-    """Layers are read one by one; the last one is missed no less than the first."""
+    """Layers are read one by one: damage in the last one is found, too."""
     path, last = tmp_path / "schedule.npz", arrays[f"after_{case.layers - 1}"].tobytes()
     np.savez(path, **arrays)
     whole = bytearray(path.read_bytes())
@@ -81,7 +81,7 @@ def flip(arrays: dict[str, Any], layer: int, step: int, token: int) -> None:
     arrays[f"after_{layer}"][step, token >> 3] ^= 1 << (token & 7)
 
 
-def test_who_is_not_read_does_not_go_up(case: Instance, arrays: dict[str, Any]) -> None:
+def test_unread_tokens_do_not_move_up_on_read(case: Instance, arrays: dict[str, Any]) -> None:
     row, bits = case.trace.rows[1][5], arrays["after_1"]
     out = ~(row | bits[4] | bits[5])[: case.prefill_tokens // 8]
     token = int(np.flatnonzero(np.unpackbits(out, bitorder="little"))[0])
@@ -89,20 +89,20 @@ def test_who_is_not_read_does_not_go_up(case: Instance, arrays: dict[str, Any]) 
     assert "step 5, layer 1: a token goes up without being read (on-read)" in replay(case, arrays).problems
 
 
-def test_who_is_not_born_is_nowhere(case: Instance, arrays: dict[str, Any]) -> None:
+def test_tokens_are_in_no_tier_before_their_birth(case: Instance, arrays: dict[str, Any]) -> None:
     flip(arrays, 2, 3, case.prefill_tokens + 4)
     assert any(
         "step 3, layer 2: a token is in tier 0 that is not born" in p for p in replay(case, arrays).problems
     )
 
 
-def test_nobody_moves_where_nobody_may(case: Instance, arrays: dict[str, Any]) -> None:
+def test_migration_none_forbids_every_move(case: Instance, arrays: dict[str, Any]) -> None:
     still = case.with_rules(migration="none")
     arrays["instance_sha256"] = np.array(still.sha256)
     assert any("the rules allow no migration" in problem for problem in replay(still, arrays).problems)
 
 
-def test_room_is_limited(case: Instance, arrays: dict[str, Any]) -> None:
+def test_capacity_is_limited(case: Instance, arrays: dict[str, Any]) -> None:
     for layer in range(case.layers):
         arrays["initial"][layer] = 0
         for step in range(case.decode_steps):
@@ -115,7 +115,7 @@ def test_room_is_limited(case: Instance, arrays: dict[str, Any]) -> None:
 def test_every_flipped_bit_is_rejected_or_costs_something_else(
     case: Instance, arrays: dict[str, Any]
 ) -> None:
-    """But where a token stays that is in no one's way, or is not read again."""
+    """Except where the bit has no effect: a token that needs no space or is not read again."""
     time, rng, same = replay(case, arrays).time_s, np.random.default_rng(0), 0
     assert time is not None
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""A result's claims hold or are named, one sentence each; what is no result is told from what is false."""
+"""Each false claim of a result is named in a sentence; malformed documents are told from false ones."""
 
 import copy
 import dataclasses
@@ -22,7 +22,7 @@ UNVERIFIED = {
     "termination", "termination.reason", "termination.limit", "bound.method", "wall_s",
     "peak_rss_bytes", "kernel",
 }  # fmt: skip
-"""What follows from neither instance nor files."""
+"""Fields that depend on neither the instance nor the files."""
 WRONG: tuple[Any, ...] = (
     None,
     True,
@@ -97,7 +97,7 @@ def paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 def mutated(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The document with another value there, or `...`: without it."""
+    """The document with another value at a path, or without that field if the value is `...`."""
     copied = copy.deepcopy(document)
     at = copied
     for key in path[:-1]:
@@ -109,7 +109,7 @@ def mutated(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict
     return copied
 
 
-def test_a_field_of_any_other_value_is_malformed_or_false(case: Any) -> None:
+def test_a_field_with_a_wrong_value_is_malformed_or_false(case: Any) -> None:
     instance, document, beside = case
     assert problems(instance, document, beside) == ()
     for path in paths(document):
@@ -121,21 +121,19 @@ def test_a_field_of_any_other_value_is_malformed_or_false(case: Any) -> None:
                 found = bool(problems(instance, changed, beside))
             except Malformed as error:
                 found = error.field.startswith(path[0])
-            left_out = wrong is ... and path in (
-                ("share_of_bound",),
-                ("utilisation",),
-            )  # results had none at first
-            assert found or left_out or ".".join(path) in UNVERIFIED, (path, wrong)
+            # early results did not have these fields
+            optional = wrong is ... and path in (("share_of_bound",), ("utilisation",))
+            assert found or optional or ".".join(path) in UNVERIFIED, (path, wrong)
 
 
-def test_what_is_no_table_is_malformed(case: Any) -> None:
+def test_documents_that_are_no_result_are_malformed(case: Any) -> None:
     instance, _, beside = case
     for wrong in WRONG:
         with pytest.raises(Malformed):
             problems(instance, wrong, beside)
 
 
-def test_further_fields_are_none_of_its_business(case: Any) -> None:
+def test_unknown_fields_are_ignored(case: Any) -> None:
     instance, document, beside = case
     assert problems(instance, document | {"new": None}, beside) == ()
     share = document["bound"]["time_s"] / document["time_s"]
@@ -144,20 +142,19 @@ def test_further_fields_are_none_of_its_business(case: Any) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.999, 1.001])
-def test_every_number_is_the_checkers(case: Any, factor: float) -> None:
+def test_every_changed_number_is_named(case: Any, factor: float) -> None:
     instance, document, beside = case
     for path in paths(document):
         value: Any = document
         for key in path:
             value = value[key]
-        lowered = (
-            path == ("bound", "time_s") and factor < 1
-        )  # proved all the more, but the gap says otherwise
+        # a lower bound is proved all the more, so that only the gap is wrong
+        lowered = path == ("bound", "time_s") and factor < 1
         if isinstance(value, int | float) and value and ".".join(path) not in UNVERIFIED:
             other = value * factor if isinstance(value, float) else value + 1
-            told = problems(instance, mutated(document, path, other), beside)
-            assert told
-            assert lowered or any(sentence.startswith((".".join(path), path[0])) for sentence in told)
+            found = problems(instance, mutated(document, path, other), beside)
+            assert found
+            assert lowered or any(sentence.startswith((".".join(path), path[0])) for sentence in found)
 
 
 def test_a_certified_bound_needs_a_certificate_that_proves_it(case: Any) -> None:
@@ -175,7 +172,7 @@ def test_a_claimed_bound_is_not_above_the_schedule(case: Any) -> None:
     assert any("above the schedule's time" in sentence for sentence in problems(instance, high, beside))
 
 
-def test_status_goes_with_what_there_is(case: Any) -> None:
+def test_the_status_must_match_the_schedule_and_the_bound(case: Any) -> None:
     instance, document, beside = case
     for status in ("infeasible", "unknown"):
         assert problems(instance, document | {"status": status}, beside)
@@ -184,13 +181,13 @@ def test_status_goes_with_what_there_is(case: Any) -> None:
     far |= {"share_of_bound": 0.5}
     assert problems(instance, far | {"status": "feasible"}, beside) == ()
     assert "do not meet" in problems(instance, far | {"status": "optimal"}, beside)[0]
-    # nor because that was all that was asked for
+    # not even where the options ask for such a gap
     assert (
         "do not meet" in problems(instance, far | {"status": "optimal", "options": {"gap": 0.6}}, beside)[0]
     )
 
 
-def test_what_is_optimal_for_the_exact_model_is_so_for_the_checker() -> None:
+def test_results_that_the_exact_model_calls_optimal_are_accepted() -> None:
     instance = read_instance("swap-2x48-c30-b450")
     for gap in (0.3, 1e-4):
         result = solve(instance, "exact", gap=gap, time_limit=5)
@@ -206,7 +203,7 @@ def test_a_bound_without_a_schedule_is_at_most_what_the_certificate_proves() -> 
     assert "proves only" in problems(instance, high, reports(instance, result))[0]
 
 
-def test_infeasible_is_no_way_out() -> None:
+def test_infeasible_is_refused_where_everything_fits() -> None:
     instance = read_instance("tiny-on-read")
     result = solve(instance, "best").to_json()
     none = {"bound": {"time_s": None, "status": "none", "method": None}, "tokens_per_s_bound": None}
@@ -216,8 +213,8 @@ def test_infeasible_is_no_way_out() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_infeasible_is_told_from_what_has_room(seed: int) -> None:
-    """Wherever the last tier is limited, too, and prompts of a few blocks just fit or just do not."""
+def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int) -> None:
+    """With a limited last tier as well, and prompts of a few blocks that just fit or just do not."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)))
     size, layers = instance.granularity * instance.item_bytes, instance.layers

@@ -1,4 +1,4 @@
-"""How many blocks fit is one number: to the instance, to schedules and to certificates."""
+"""The instance, the checks of schedules and those of certificates agree on how many blocks fit."""
 
 import dataclasses
 import math
@@ -25,10 +25,10 @@ PROMPT = 6
 Size = int | float | str
 
 
-def keeping(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **rules: str) -> Instance:
-    """One layer, six tokens of prompt; four steps read the first two."""
+def instance_of(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **rules: str) -> Instance:
+    """One layer, six prompt tokens, four steps that read the first two."""
     return make_instance(
-        "keeping",
+        "small",
         memory={
             "name": "m",
             "resources": {"fast": 1000, "slow": 1},
@@ -46,8 +46,8 @@ def keeping(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **rules:
     )  # fmt: skip
 
 
-def kept(instance: Instance, blocks: int, claim: str | None = None) -> Report:
-    """What the checker says of keeping the prompt's first blocks in tier 0."""
+def report_on(instance: Instance, blocks: int, claim: str | None = None) -> Report:
+    """The checker's report on keeping the prompt's first blocks in tier 0."""
     size, steps = instance.granularity, np.arange(4)
     initial = (np.arange(PROMPT) // size >= blocks).astype(np.uint8)[None]
     birth = (PROMPT + steps) // size
@@ -60,8 +60,8 @@ def kept(instance: Instance, blocks: int, claim: str | None = None) -> Report:
     return check(instance.expanded(), instance.trace.rows, file)
 
 
-def room_of_certificates(instance: Instance, expanded: dict[str, Any], sha256: str) -> int:
-    """What is subtracted from a bound where nothing but tier 0's room at the start has a price."""
+def certified_capacity(instance: Instance, expanded: dict[str, Any], sha256: str) -> int:
+    """Tier 0's capacity in blocks as the checker of certificates has it, from a bound with only that price."""
     slots = (instance.decode_steps, instance.layers)
     capacity = np.zeros((2, 1 + math.prod(slots)), np.int64)
     capacity[0, 0] = 1
@@ -89,28 +89,28 @@ sizes = st.one_of(
 @example(2**54, 2**54, 1, 1)
 @example("0.1GiB", "4.1GiB", 2**30, 1)
 @settings(max_examples=200, deadline=None)
-def test_every_part_sees_the_same_room(weights: Size, more: Size, kv: int, size: int) -> None:
-    """Whole bytes, counted block by block in fractions."""
+def test_every_part_sees_the_same_capacity(weights: Size, more: Size, kv: int, size: int) -> None:
+    """Capacities and weights are rounded to whole bytes, exactly."""
     exact = parse_bytes(weights) + parse_bytes(more)
     capacity = f"{float(exact)}B" if exact.denominator > 1 else int(exact)
-    instance = keeping(weights, capacity, kv, size)
+    instance = instance_of(weights, capacity, kv, size)
     free = Fraction(math.floor(parse_bytes(capacity)) - math.ceil(parse_bytes(weights)))
     if free < 0:
         return
     blocks = free // (kv * size)
     assert instance.capacity_blocks == (blocks, None)
     for n in range(PROMPT // size + 1):
-        assert kept(instance, n).ok == (n <= blocks)
+        assert report_on(instance, n).ok == (n <= blocks)
     if blocks < 2**53:  # the bound is a double
-        assert room_of_certificates(instance, instance.expanded(), instance.sha256) == blocks
+        assert certified_capacity(instance, instance.expanded(), instance.sha256) == blocks
 
 
 @given(st.floats(0, 9), st.floats(0, 9))
 @example(0.3, 2.3)
 @settings(deadline=None)
 def test_the_checker_rounds_by_itself(weights: float, capacity: float) -> None:
-    """A mapping made by hand may hold fractions: capacities lose them, weights fill them up."""
-    instance = keeping(0, 9)
+    """A mapping made by hand may hold fractions: capacities are rounded down and weights up."""
+    instance = instance_of(0, 9)
     expanded = instance.expanded()
     expanded["llm"]["weight_bytes"] = weights
     expanded["memory"]["tiers"][0]["capacity"] = capacity
@@ -122,7 +122,7 @@ def test_the_checker_rounds_by_itself(weights: float, capacity: float) -> None:
     }
     sha256 = check(expanded, instance.trace.rows, file).instance_sha256
     assert sha256 is not None
-    assert room_of_certificates(instance, expanded, sha256) == room
+    assert certified_capacity(instance, expanded, sha256) == room
     for n in range(PROMPT + 1):
         found = [p for p in dataclasses.replace(_checked(instance, expanded, n)).problems if "capacity" in p]
         assert bool(found) == (n > room)
@@ -145,8 +145,8 @@ def _checked(instance: Instance, expanded: dict[str, Any], blocks: int) -> Repor
 def test_no_accepted_schedule_is_faster_than_an_accepted_bound(
     weights: Size, capacity: Size, kv: Size, inside: int
 ) -> None:
-    """Inputs that failed in use: floats let in one block more than the bound reckoned with."""
-    instance = keeping(weights, capacity, kv)
+    """Regression: with floats a schedule could hold one block more than the bound assumed."""
+    instance = instance_of(weights, capacity, kv)
     bound = check(
         instance.expanded(),
         instance.trace.rows,
@@ -155,24 +155,24 @@ def test_no_accepted_schedule_is_faster_than_an_accepted_bound(
     assert bound.ok
     assert bound.bound_s is not None
     for blocks in range(PROMPT + 1):
-        report = kept(instance, blocks)
+        report = report_on(instance, blocks)
         assert report.time_s is not None
         assert not report.ok or report.time_s >= bound.bound_s
-    assert not kept(instance, inside).ok or instance.capacity_blocks[0] == inside
+    assert not report_on(instance, inside).ok or instance.capacity_blocks[0] == inside
 
 
 @pytest.mark.parametrize("capacity", [2**54 + 1, "18014398509481985B", "18014398509481985.9"])
-def test_prefill_first_fills_by_the_same_room(capacity: Size) -> None:
+def test_prefill_first_fills_the_same_capacity(capacity: Size) -> None:
     """One block beside the weights; 1 + 2**54 is 2**54 in doubles."""
-    instance = keeping(2**54, capacity, initial="prefill-first")
+    instance = instance_of(2**54, capacity, initial="prefill-first")
     assert instance.capacity_blocks == (1, None)
-    assert kept(instance, 1).ok
-    assert not kept(instance, 0).ok
-    assert not kept(instance, 2).ok
+    assert report_on(instance, 1).ok
+    assert not report_on(instance, 0).ok
+    assert not report_on(instance, 2).ok
 
 
 def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
-    """The same instance with weights and capacities that are no whole bytes, or huge, or shares."""
+    """The same instance with weights and capacities that are fractional, huge, or percentages."""
     memory, llm = instance.memory.to_mapping(), instance.llm.to_mapping()
     weights = Fraction(int(rng.integers(0, 50)), 10) + int(rng.choice([0, 2**53 + 1, 2**55 - 3]))
     llm["weight_bytes"] = _written(rng, weights)
@@ -194,7 +194,7 @@ def _written(rng: np.random.Generator, size: Fraction) -> Size:
 
 
 def roomier(instance: Instance) -> Instance:
-    """The same with a byte to a block more in every limited tier."""
+    """The same instance with room for one more block in every limited tier."""
     tiers = tuple(
         t if t.capacity is None else dataclasses.replace(t, capacity=t.capacity + instance.block_bytes)
         for t in instance.memory.tiers
@@ -202,11 +202,11 @@ def roomier(instance: Instance) -> Instance:
     return dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
 
 
-def _sound(seed: int, rules: dict[str, Any]) -> None:
+def _check_soundness(seed: int, rules: dict[str, Any]) -> None:
     rng = np.random.default_rng(seed)
     instance = awkward(rng, tiny_instance(rng, **rules))
-    optimum, beyond = find_optimum(instance), find_optimum(roomier(instance))
-    times = [_accepted(instance, optimum.schedule), _accepted(instance, beyond.schedule)]
+    optimum, larger = find_optimum(instance), find_optimum(roomier(instance))
+    times = [_accepted(instance, optimum.schedule), _accepted(instance, larger.schedule)]
     assert times[0] == pytest.approx(optimum.time_s, rel=1e-9)
     for _ in range(4):
         report = check(instance.expanded(), instance.trace.rows, any_multipliers(instance, rng))
@@ -222,19 +222,19 @@ def _accepted(instance: Instance, schedule: Schedule) -> float:
 @given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
 @settings(max_examples=60, deadline=None)
 def test_bounds_stay_below_schedules_under_awkward_capacities(seed: int, rules: dict[str, Any]) -> None:
-    _sound(seed, rules)
+    _check_soundness(seed, rules)
 
 
 @pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
 @settings(max_examples=2000, deadline=None)
 def test_bounds_stay_below_many_schedules(seed: int, rules: dict[str, Any]) -> None:
-    _sound(seed, rules)
+    _check_soundness(seed, rules)
 
 
 def test_peaks_are_exact() -> None:
-    instance = keeping(2**54 + 1, 2**54 + 3)
-    report = kept(instance, 2)
+    instance = instance_of(2**54 + 1, 2**54 + 3)
+    report = report_on(instance, 2)
     assert report.ok
     assert report.peak_bytes == (2**54 + 3, PROMPT + 4)
     assert report.to_mapping()["peak_bytes"][0] == 2**54 + 3
@@ -242,7 +242,7 @@ def test_peaks_are_exact() -> None:
 
 @pytest.mark.parametrize("size", [2**61, 10**400])
 def test_sizes_beyond_all_memory_are_refused(size: int) -> None:
-    instance = keeping(0, 9)
+    instance = instance_of(0, 9)
     for path in (("llm", "kv_bytes_per_token_layer"), ("rules", "granularity")):
         expanded = instance.expanded()
         expanded[path[0]][path[1]] = size
