@@ -1,1 +1,1 @@
-"""THE cost model: what a schedule moves, and how long that takes."""
+"""The cost model: the traffic of schedules, and the time it takes."""

@@ -1,7 +1,7 @@
-"""THE cost model: what a schedule of an instance costs under physical accounting.
+"""Evaluate schedules under physical accounting.
 
-Layer by layer the reads, moves and births of every slot are counted in bytes; `SlotCost` turns the
-counts into seconds. Nothing else in the package computes times, and the checker does it on its own.
+The reads, moves and births of every slot are counted in bytes, layer by layer; `SlotCost` turns the counts
+into seconds. Nothing else in the package computes times, except for the checker with its own code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvbound.result import Measures
 from kvbound.schedule import Schedule
 
 MOST_SPREAD = 1e8
-"""Spread up to which the tolerances of linear programs and the whole ticks of annealing mean something."""
+"""Largest spread at which the tolerances of linear programs and the ticks of annealing are precise enough."""
 
 
 def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
@@ -27,36 +27,36 @@ def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
 
 
 def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
-    """Cost a schedule.
+    """Return the measures of a schedule.
 
     Raises
     ------
     KvboundError
-        The schedule does not fit into the tiers.
+        The schedule exceeds the capacity of a tier.
     """
     return evaluate_traffic(instance, schedule_traffic(instance, schedule, progress))
 
 
 def evaluate_traffic(instance: Instance, counted: ScheduleTraffic) -> Measures:
-    """Cost what a schedule moves.
+    """Return the measures of a schedule from its traffic.
 
     Raises
     ------
     KvboundError
-        It does not fit into the tiers.
+        The schedule exceeds the capacity of a tier.
     """
     occupied = np.vstack([np.zeros_like(counted.start), counted.blocks.reshape(-1, instance.tiers)])
     peak = (counted.start + occupied.cumsum(axis=0)).max(axis=0)
-    for room, used, tier in zip(instance.capacity_blocks, peak, instance.memory.tiers, strict=True):
-        if room is not None and used > room:
-            raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {room:,}")
+    for limit, used, tier in zip(instance.capacity_blocks, peak, instance.memory.tiers, strict=True):
+        if limit is not None and used > limit:
+            raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {limit:,}")
     return measures(instance, SlotCost.of(instance).times(counted.traffic), counted, peak)
 
 
 def measures(
     instance: Instance, times: NDArray[np.float64], counted: ScheduleTraffic, peak: Counts
 ) -> Measures:
-    """Sum up slot times, shape (steps, layers), and loads."""
+    """Return the measures of slot times, shape (steps, layers), traffic, and peaks in blocks, shape (K,)."""
     tiers = instance.memory.tiers
     hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1))
     weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
@@ -78,14 +78,14 @@ def measures(
 
 
 def utilisation(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float]:
-    """Return the share of a decode time that each resource is busy."""
+    """Return the share of the decode time that each resource is busy."""
     busy = SlotCost.of(instance).busy(counted.traffic).sum(axis=(0, 1))
     share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)
     return dict(zip(instance.memory.resources, share.tolist(), strict=True))
 
 
 def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:
-    """Return time per output token over steps, in seconds."""
+    """Return statistics of the time per output token, in seconds, from step times of shape (steps,)."""
     p50, p95, p99 = np.percentile(step_times, [50, 95, 99])
     return {
         "mean": float(step_times.mean()),
@@ -97,7 +97,7 @@ def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:
 
 
 def spread(instance: Instance) -> float:
-    """Return the longest of the tiers' latencies and times to read or write an item, over the shortest."""
+    """Return the ratio of the longest to the shortest of the tiers' latencies and times per item."""
     cost, size = SlotCost.of(instance), instance.item_bytes
     item = size * np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
     times = np.concatenate([item, cost.latency[cost.latency > 0]])
@@ -105,7 +105,7 @@ def spread(instance: Instance) -> float:
 
 
 def refuse_spread(instance: Instance, what: str) -> None:
-    """Refuse an instance whose times differ too much for a method.
+    """Refuse an instance whose times differ too much for a method named by `what`.
 
     Raises
     ------

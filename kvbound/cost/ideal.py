@@ -1,4 +1,4 @@
-"""The ideal: time lower bounds in which placement is no constraint."""
+"""The ideal: a time lower bound that ignores the constraints on placement."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kvbound.instance import Instance
 
 
 def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
-    """Seconds per slot if placement were no constraint, shape (steps, layers).
+    """Seconds per slot without constraints on placement, shape (steps, layers).
 
-    Every read and every birth is split over the tiers as suits the slot: a time lower bound for any
-    schedule under any capacity. With inclusive copies and two tiers this is everything in tier 0, but
-    for the births, which are only written through.
+    Every read and every birth is split over the tiers in the way that is best for the slot, which is a lower
+    bound for every schedule at any capacity. With inclusive copies and two tiers everything is in tier 0,
+    except for births, which are only written through.
 
     Raises
     ------
@@ -48,11 +48,11 @@ def last_tier_bytes(instance: Instance) -> NDArray[np.float64]:
 
 
 def ideal_latency(instance: Instance) -> NDArray[np.float64]:
-    """Seconds of latency that a slot of each layer has under any placement, shape (layers,)."""
+    """Latency in seconds that a slot of each layer has at least under any placement, shape (layers,)."""
     latency = SlotCost.of(instance).latency
     touched = np.zeros((instance.layers, instance.tiers))
     touched[:, 0], touched[:, -1] = instance.llm.weight_reads > 0, instance.inclusive
-    # every slot touches some tier, as it bears a token
+    # every slot touches some tier, as it writes a new token
     return np.maximum(combine(latency[None], touched.T)[0], latency.min())
 
 

@@ -1,7 +1,7 @@
-"""What one more miss costs a slot: where misses are free, and where the slot time bends.
+"""The cost of a further miss in a slot: how many misses are free, and where the slot time changes its slope.
 
-A miss is a read that the slow tier serves. The slot time is convex in their number, so that up to some
-number they are free: the slow tier has time for them.
+A miss is a read that the slow tier serves. The slot time is convex in the number of misses, and constant up
+to some number: these are free, because the slow tier serves them while another resource is busy.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Ints = NDArray[np.int64]
 
 
 def free_misses(instance: Instance, writes: Floats, cheap: float = 0.0) -> Ints:
-    """Return how many reads of each slot tier 1 can serve without the slot taking longer, (steps, layers).
+    """Return how many reads of each slot tier 1 can serve without making the slot longer, (steps, layers).
 
-    For single tokens between two tiers with inclusive copies, latencies included.
+    For single tokens and two tiers with inclusive copies; latencies count.
 
     Parameters
     ----------
     writes
         Items written into tier 0 in each slot, (steps, layers).
     cheap
-        Count as free what takes at most this share of the time that a miss takes at the most.
+        Misses also count as free if all together take at most this share of the time of the dearest miss.
     """
     cost, size = SlotCost.of(instance), instance.item_bytes
     reads = instance.trace.past_counts()
@@ -52,16 +52,16 @@ def free_misses(instance: Instance, writes: Floats, cheap: float = 0.0) -> Ints:
 
 
 def breakpoints(constant: Floats, slope: Floats, reads: Ints) -> Ints:
-    """Return how many reads each slot has free in a maximum of affine functions of their number.
+    """Return how many misses are free in each slot if its time is a maximum of affine functions of them.
 
     Parameters
     ----------
     constant
-        Values without misses, in seconds, shape (facets, steps, layers).
+        Each function's value without misses, in seconds, shape (facets, steps, layers).
     slope
-        Seconds per miss, shape (facets,).
+        Each function's seconds per miss, shape (facets,).
     reads
-        The most misses there can be, shape (steps, layers).
+        Largest number of misses, shape (steps, layers).
     """
     top = constant.max(axis=0)
     rising = np.flatnonzero(slope > 1e-9 * slope.max(initial=0.0))
@@ -72,17 +72,18 @@ def breakpoints(constant: Floats, slope: Floats, reads: Ints) -> Ints:
 
 
 def chords(times: Callable[[Floats], Floats], reads: int) -> list[tuple[float, float]]:
-    """Return slope and constant of each chord of a slot's time between integers that lies above it somewhere.
+    """Return slope and constant of each chord of a slot's time that lies above it between two integers.
 
-    The time is convex in the number of misses and only integers occur, so that the chords between neighbours
-    bound it from below wherever it bends between them.
+    The time is convex in the number of misses, which is an integer. A chord between neighbouring integers is
+    therefore a lower bound at all integers, and a stronger one than the time itself where its slope changes
+    between the two.
 
     Parameters
     ----------
     times
-        Slot times for numbers of misses.
+        The function from numbers of misses to slot times.
     reads
-        The most misses there can be.
+        Largest number of misses.
     """
     misses = np.arange(reads + 1, dtype=float)
     ends, between = times(misses), times(misses[:-1] + 0.5)

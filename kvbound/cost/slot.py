@@ -1,9 +1,9 @@
-"""The time of one slot as a function of the bytes it moves: the one cost model.
+"""The time of one slot as a function of its traffic, the basis of all methods.
 
 The traffic of a slot is a vector q of 3K byte counts, see `kvbound.cost.traffic.Columns`. Its time is
 T(q) = max_v facets[v] @ q, plus latencies. With inclusive copies a read held in tier k may be split
 between k and the last tier; T is then the optimum of a linear program, and the facets are the vertices
-of its dual: weights theta over the resources, of sum 1, each read priced at the cheaper copy. The MIP,
+of its dual: weights theta over the resources, of sum 1, with each read priced at the cheaper copy. The MIP,
 the relaxation, the dual and the annealer take their coefficients from here.
 """
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
-"""Bytes of slots times facets up to which all slots are costed at once."""
+"""Largest product of traffic entries and facets at which all slots are costed at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class SlotCost:
 
     @cached_property
     def latency(self) -> Array:
-        """Seconds added once per slot for each tier touched, shape (K,)."""
+        """Seconds added to a slot for each tier that it touches, shape (K,)."""
         return np.array([tier.latency for tier in self.memory.tiers])
 
     @cached_property
@@ -90,15 +90,15 @@ class SlotCost:
     def ideal_weights(self) -> Array:
         """Weights theta over the resources, shape (V, R), one of which proves any slot's ideal time."""
         read, write = self.memory.read_load, self.memory.write_load
-        # with inclusive copies a birth goes to the last tier whatever the prices
+        # with inclusive copies births go to the last tier at any prices
         return self._weights(_spread_rays(read) if self.inclusive else _spread_rays(read, write))
 
     @cached_property
     def ideal_rows(self) -> Array:
-        """Rows like `facets`, one for each of `ideal_weights`, when every read may be split over all tiers.
+        """Rows like `facets`, one for each of `ideal_weights`, if every read may be split over all tiers.
 
-        Only the columns n_0 (all reads), e (weights), z_0 (births, wherever cheapest) and z_last
-        (write-through) are meaningful: the relaxation in which placement is no constraint at all.
+        This is the relaxation without constraints on placement. Only the columns n_0 (all reads), e
+        (weights), z_0 (births, at the cheapest tier) and z_last (write-through) have a meaning.
         """
         theta = self.ideal_weights
         held, written = combine(theta, self.read_costs.T), combine(theta, self.write_costs.T)
@@ -107,9 +107,9 @@ class SlotCost:
 
     @cached_property
     def ideal_work(self) -> Array:
-        """Seconds per byte on each resource, the columns as in `ideal_rows`, each byte where it takes least.
+        """Seconds per byte on each resource with each byte at the tier of least total work, shape (R, 3K).
 
-        Shape (R, 3K). With serial timing that is the ideal split.
+        The columns are those of `ideal_rows`. With serial timing this is the ideal split.
         """
         read, write = self.read_costs, self.write_costs
         reads = np.broadcast_to(read[read.sum(axis=1).argmin()], read.shape)
@@ -117,11 +117,11 @@ class SlotCost:
 
     @cached_property
     def ideal_facets(self) -> Array:
-        """The rows among `ideal_rows` that are somewhere above the others."""
+        """The rows of `ideal_rows` that no other row dominates."""
         return self.ideal_rows[_undominated(self.ideal_rows)]
 
     def _weights(self, rays: Array) -> Array:
-        """Turn prices per byte x, shape (V, R), into weights theta of sum 1; serial ones are all 1."""
+        """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
         if self.rules.timing is Timing.SERIAL:
             return np.ones((1, rays.shape[1]))
         theta = rays * self.memory.bandwidths
@@ -145,18 +145,18 @@ class SlotCost:
         return best
 
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
-        """Return the two halves of what is too large to be costed at once."""
+        """Return the two halves of traffic too large to be costed at once, else an empty tuple."""
         if traffic.ndim == 1 or len(traffic) < 2 or traffic.size * len(self.facets) <= _MOST:
             return ()
         half = len(traffic) // 2
         return traffic[:half], traffic[half:]
 
     def split(self, traffic: Array) -> Array:
-        """Return the traffic with every read assigned to the tier that serves it, in the least time.
+        """Return the traffic of least time with every read assigned to the tier that serves it.
 
-        What may be served by either copy becomes reads without that choice. Of the splits that take the least
-        time it is the one of least total work with two tiers; with more it is found tier by tier, the first
-        one's part chosen for the least work that its own bytes cause.
+        Reads that either copy may serve become reads without that choice. With two tiers the split is, among
+        those of least time, the one of least total work. With more tiers it is determined one tier after the
+        other, each for the least work that this tier's bytes cause.
 
         Parameters
         ----------
@@ -170,10 +170,10 @@ class SlotCost:
             time = self._transfer(diverted) + self._latencies(diverted)
             chosen = np.where((time < best)[..., None], diverted, chosen)
             best = np.minimum(best, time)
-        return self._settled(chosen) if self.inclusive else chosen
+        return self._assign_reads(chosen) if self.inclusive else chosen
 
     def busy(self, traffic: Array) -> Array:
-        """Return the seconds that each resource is busy in slots, shape (..., R); reads as `split` has them.
+        """Return the seconds that each resource is busy, shape (..., R), with reads split as in `split`.
 
         Parameters
         ----------
@@ -186,8 +186,8 @@ class SlotCost:
         read = combine(self.read_costs.T, np.moveaxis(held + extra, -1, 0))
         return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
-    def _settled(self, q: Array) -> Array:
-        """Return q with each tier's reads made into reads without choice, in the least time."""
+    def _assign_reads(self, q: Array) -> Array:
+        """Return q with each tier's reads turned into reads without choice, at the least time."""
         last, q = self.tiers - 1, q.copy()
         least = self._transfer(q)
         for tier in range(last):
@@ -197,7 +197,7 @@ class SlotCost:
             q[..., tier] = 0
             slack = least[..., None] - np.moveaxis(combine(self.facets, np.moveaxis(q, -1, 0)), 0, -1)
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
-            # prices are whole but for a factor, so that they differ by much or only by rounding
+            # prices are integers times a common factor: they differ by much or only by rounding
             slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
             # between these bounds any part may be diverted
             if self.read_costs[last].sum() < self.read_costs[tier].sum():
@@ -212,33 +212,33 @@ class SlotCost:
         return q
 
     def _transfer(self, q: Array) -> Array:
-        """Seconds without latencies."""
+        """Return slot times without latencies, in seconds."""
         return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
 
     def _latencies(self, q: Array) -> Array:
-        """Latencies of the tiers that any byte is read from or written to."""
+        """Return the latencies of the tiers that bytes are read from or written to, in seconds."""
         touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
         return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
 
     def _diversions(self, q: Array) -> Iterator[Array]:
-        """Yield q for each set of tiers to leave alone, their hits served by the last tier."""
+        """Yield q for each set of tiers whose reads the last tier serves instead."""
         last = self.tiers - 1
-        # where no latency is saved the split decides
+        # without a latency to save, the facets already contain the best split
         optional = np.flatnonzero(self.latency[:last]) if self.inclusive else ()
         for size in range(len(optional) + 1):
-            for off in itertools.combinations(optional, size):
-                diverted = q.copy() if off else q
-                for tier in off:
+            for unused in itertools.combinations(optional, size):
+                diverted = q.copy() if unused else q
+                for tier in unused:
                     diverted[..., last] += diverted[..., tier]
                     diverted[..., tier] = 0
                 yield diverted
 
 
 def _split_rays(load: Array) -> Array:
-    """Return the prices per byte x at which each read may be as dear at its tier as at the last one.
+    """Return the extreme rays of the cells into which (load[k] - load[-1]) @ x = 0 divide x >= 0.
 
-    They are the extreme rays of the cells into which the hyperplanes (load[k] - load[-1]) @ x = 0 divide
-    x >= 0. A concave function that is linear on each cell is largest, on any slice, at one of them.
+    x are prices per byte of the resources; on these hyperplanes a read costs the same at tier k as at the
+    last one. A function that is concave, and linear on each cell, has its maximum over any slice at a ray.
     """
     flats = [np.eye(load.shape[1], dtype=np.int64)]
     for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64):
@@ -248,9 +248,9 @@ def _split_rays(load: Array) -> Array:
 
 
 def _spread_rays(*loads: Array) -> Array:
-    """Return the same where bytes go to whichever tier is cheapest: rays of the cells of min_k load[k] @ x.
+    """Return the extreme rays of the cells of min_k load[k] @ x, where bytes go to the cheapest tier.
 
-    Slacks s_k >= 0 hold what tier k costs above the cheapest: load[k] @ x - s_k is the same for all k.
+    Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
     """
     tiers, resources = loads[0].shape
     rays = np.eye(resources + len(loads) * tiers, dtype=np.int64)
@@ -265,31 +265,31 @@ def _spread_rays(*loads: Array) -> Array:
 
 
 def _on_plane(rays: Integers, cut: Integers) -> Integers:
-    """Return the extreme rays of a cone, given by its own, within the hyperplane cut @ x = 0.
+    """Return the extreme rays of the intersection of a cone, given by its rays, with cut @ x = 0.
 
-    The cone is x >= 0 within some hyperplanes. Besides the rays within the plane these are where it cuts
-    the faces that two rays span: those on whose coordinates no third ray lives (double description).
-    Everything is whole, so that no ratio of bandwidths, however extreme, hides a ray.
+    The cone is x >= 0 within some hyperplanes. The new rays are those in the plane, and the points where it
+    cuts a face spanned by two adjacent rays, which no third ray's support is contained in (double description
+    method). All numbers are integers, so that no ray is lost to rounding at extreme ratios of bandwidths.
     """
-    value, lives = rays @ cut, rays > 0
+    value, support = rays @ cut, rays > 0
     above, below = np.flatnonzero(value > 0), np.flatnonzero(value < 0)
     found = [rays[value == 0]]
     for n in above:
-        outside = ~(lives[n] | lives[below])
-        others = np.count_nonzero(~(outside @ lives.T), axis=1)
-        two = below[others == 2]
-        found.append(value[n] * rays[two] - value[two, None] * rays[n])
-    joined = np.vstack(found)
-    return joined // np.gcd.reduce(joined, axis=1, keepdims=True)
+        outside = ~(support[n] | support[below])
+        contained = np.count_nonzero(~(outside @ support.T), axis=1)
+        adjacent = below[contained == 2]
+        found.append(value[n] * rays[adjacent] - value[adjacent, None] * rays[n])
+    cut_rays = np.vstack(found)
+    return cut_rays // np.gcd.reduce(cut_rays, axis=1, keepdims=True)
 
 
 def _normalised(rays: Integers) -> Array:
-    """Return different rays, each scaled to sum 1, sorted."""
+    """Return the distinct rays, each scaled to sum 1, sorted."""
     return np.unique(rays / rays.sum(axis=1, keepdims=True), axis=0)
 
 
 def _undominated(rows: Array) -> NDArray[np.intp]:
-    """Return which rows are somewhere above the others, in ascending order of their entries."""
+    """Return the indices of the rows that no other row dominates, in ascending order of the rows."""
     rows, first = np.unique(rows, axis=0, return_index=True)
     keep: list[int] = []
     kept = np.empty_like(rows)

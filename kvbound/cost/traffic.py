@@ -1,7 +1,4 @@
-"""What a schedule moves: the traffic of every slot, counted layer by layer.
-
-The traffic of a slot among K tiers is a vector of 3K byte counts with named `Columns`.
-"""
+"""The traffic of a schedule: for every slot a vector of 3K byte counts, the `Columns`, for K tiers."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from kvbound.schedule import Schedule
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _ROWS = 128
-"""Steps over which reads are counted at once."""
+"""Steps whose reads are counted at once."""
 
 
 class Columns(NamedTuple):
@@ -30,11 +27,11 @@ class Columns(NamedTuple):
     Attributes
     ----------
     reads
-        Read by the tier that holds the item; with inclusive copies the last tier may serve it instead.
+        Bytes read of items, by the tier that holds them; with inclusive copies the last tier may serve them.
     extra_reads
-        Read without that choice: weights at tier 0, and items that move without being read.
+        Bytes read without that choice: weights at tier 0, and items that move without being read.
     writes
-        Written: moves and births.
+        Bytes written by moves and births.
     """
 
     reads: Floats
@@ -48,9 +45,9 @@ class Columns(NamedTuple):
 
 
 def fixed_traffic(instance: Instance) -> Floats:
-    """Bytes that any placement moves, shape (steps, layers, 3K).
+    """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
-    They are the weights and, with inclusive copies, the write-through of each new token.
+    It consists of the weights and, with inclusive copies, of the write-through of each new token.
     """
     traffic = np.zeros((instance.decode_steps, instance.layers, 3 * instance.tiers))
     columns = Columns.of(traffic)
@@ -62,7 +59,7 @@ def fixed_traffic(instance: Instance) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class ScheduleTraffic:
-    """What every slot moves.
+    """The traffic and the changes of occupancy of a schedule.
 
     Attributes
     ----------
@@ -84,12 +81,13 @@ class ScheduleTraffic:
 
 
 def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress = silent) -> ScheduleTraffic:
-    """Count what a schedule moves; the schedule's rules are the checker's business.
+    """Count the traffic of a schedule. Whether it obeys the rules is left to the checker.
 
     Raises
     ------
     KvboundError
-        The schedule is not one of this instance: it names what is not there, or births are missing.
+        The schedule does not belong to the instance: it names layers, steps, tokens or tiers that do not
+        exist, or births are missing.
     UsageError
         The instance has another accounting.
     """
@@ -116,7 +114,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
 
 
 def require_physical(instance: Instance) -> None:
-    """Refuse an instance of another accounting."""
+    """Raise a UsageError for an instance of another accounting than `physical`."""
     if not instance.physical:
         raise UsageError(f"{instance.name}: schedules are costed and bounded under accounting physical only")
 
@@ -135,7 +133,7 @@ def _check_names(instance: Instance, schedule: Schedule) -> None:
 
 
 class _Layer:
-    """The events of one layer, sorted out."""
+    """The events of one layer, separated into births and moves."""
 
     def __init__(self, instance: Instance, schedule: Schedule, layer: int) -> None:
         self.instance, self.layer = instance, layer
@@ -147,22 +145,22 @@ class _Layer:
         self._set_moves(events.step[~birth], events.token[~birth], events.tier[~birth])
 
     def _set_moves(self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]) -> None:
-        """Moves of single tokens: blocks spelled out, each with the tier it came from."""
+        """Set the moves as moves of blocks and of single tokens, each with its source tier."""
         size, prefill = self.instance.granularity, self.instance.prefill_tokens
         self.block_step, self.block_tier = step, tier
         self.block_from = self._previous(step, token, tier)
         if size > 1:
-            each = np.minimum(size, prefill + step - token)  # those born by then
-            within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-            self.step, self.token = np.repeat(step, each), np.repeat(token, each) + within
-            self.tier, self.source = np.repeat(tier, each), np.repeat(self.block_from, each)
+            count = np.minimum(size, prefill + step - token)  # tokens of the block born by then
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            self.step, self.token = np.repeat(step, count), np.repeat(token, count) + within
+            self.tier, self.source = np.repeat(tier, count), np.repeat(self.block_from, count)
         else:
             self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
 
     def _previous(
         self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Tier each move starts from."""
+        """Return the tier that each move starts from."""
         order = np.lexsort((step, token))
         before = np.empty_like(tier)
         before[order[1:]] = tier[order[:-1]]
@@ -183,14 +181,14 @@ class _Layer:
                 packed = np.zeros(words.shape[1] * 8, np.uint8)
                 packed[: len(mask)] = mask
                 hits[start:stop, k] = np.bitwise_count(words[start:stop] & packed.view(np.uint64)).sum(axis=1)
-        # a token's mask holds its birth tier from the start, since nothing reads it earlier; but
-        # the read of the step's own token is none
+        # the masks hold each token in its birth tier from the start, since only its own step reads it
+        # earlier, and that read does not count
         np.subtract.at(hits, (np.flatnonzero(own), self.birth_tier[own]), 1)
         hits[:, -1] = instance.trace.past_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 
     def _residencies(self) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """Runs of steps in which the layer's residency does not change, at most _ROWS long."""
+        """Yield runs of at most _ROWS steps without moves: first step, end, and each token's tier."""
         steps = self.instance.decode_steps
         tier = self.tier_at_birth.copy()
         edges = np.unique(np.concatenate([self.step + 1, np.arange(0, steps, _ROWS), [steps]]))
@@ -202,7 +200,7 @@ class _Layer:
             yield int(edges[n]), int(edges[n + 1]), tier
 
     def charge(self, transitions: Transitions, columns: Columns, up: Counts, down: Counts) -> None:
-        """Add births and moves to the layer's traffic, each part (steps, K), and to up and down (steps,)."""
+        """Add births and moves to the layer's traffic, in columns (steps, K), and to up and down, (steps,)."""
         instance, size = self.instance, self.instance.item_bytes
         columns.writes[:] = transitions.birth_writes[self.birth_tier] * size
         words = instance.trace.words(self.layer)
@@ -211,16 +209,16 @@ class _Layer:
         unread = moved & ~read
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
-        rises = moved & (self.tier < self.source)
-        np.add.at(up, self.step[rises], 1)
-        falls = moved & (self.tier > self.source)
-        np.add.at(down, self.step[falls], 1)
+        promoted = moved & (self.tier < self.source)
+        np.add.at(up, self.step[promoted], 1)
+        demoted = moved & (self.tier > self.source)
+        np.add.at(down, self.step[demoted], 1)
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""
         instance = self.instance
         born = np.arange(instance.prefill_tokens, instance.tokens)
-        opens = born % instance.granularity == 0
-        np.add.at(blocks, (np.flatnonzero(opens), self.birth_tier[opens]), 1)
+        first = born % instance.granularity == 0  # of its block
+        np.add.at(blocks, (np.flatnonzero(first), self.birth_tier[first]), 1)
         np.add.at(blocks, (self.block_step, self.block_tier), 1)
         np.add.at(blocks, (self.block_step, self.block_from), -1)

@@ -1,4 +1,4 @@
-"""Which moves between tiers the rules allow, and what moves and births charge: one table for all methods."""
+"""The moves between tiers that the rules allow, and the traffic of moves and births, as tables."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ class Transitions:
     Attributes
     ----------
     legal
-        Whether an item that the slot does not read (0) or reads (1) may move, shape (2, K, K): from, to.
+        Whether an item may move, shape (2, K, K): not read (0) or read (1) by the slot, source, target.
     charged
-        Whether a move writes the item to its target and, if the slot does not read the item anyway, reads
-        it at its source, shape (K, K). With inclusive copies the move to the last tier is free, as the copy
-        is there.
+        Whether a move writes the item to its target and, unless the slot reads the item anyway, reads it at
+        its source, shape (K, K). With inclusive copies moves to the last tier are free, as it has a copy.
     birth_writes
-        Items written to each tier (second axis) for a token born into one (first axis), shape (K, K). With
-        inclusive copies every birth is written through to the last tier.
+        Items written to each tier (second axis) for a token born into a tier (first axis), shape (K, K).
+        With inclusive copies every birth is written through to the last tier.
     limited
-        The tiers whose blocks count against a capacity: with inclusive copies the last one always holds
-        everything, whatever the placement.
+        The tiers whose occupancy depends on the placement: with inclusive copies the last one always holds
+        everything.
     """
 
     legal: Bools
@@ -46,7 +45,7 @@ class Transitions:
     @classmethod
     @cache
     def under(cls, rules: Rules, tiers: int) -> Transitions:
-        """Return the transitions among some tiers under given rules."""
+        """Return the transitions among a number of tiers under given rules."""
         order, inclusive = np.arange(tiers), rules.copies is Copies.INCLUSIVE
         down, up = order[:, None] < order, order[:, None] > order
         read = np.array([False, True])[:, None, None]
@@ -61,5 +60,5 @@ class Transitions:
         return cls(legal, charged, writes, range(tiers - inclusive))
 
     def moves(self, read: bool) -> list[tuple[int, int]]:
-        """Return the legal moves of an item, from and to, by source and then by target."""
+        """Return the legal moves of an item as (source, target), sorted."""
         return [(int(a), int(b)) for a, b in np.argwhere(self.legal[int(read)])]

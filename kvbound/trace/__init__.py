@@ -1,4 +1,4 @@
-"""Read traces: what every decode step reads in every layer."""
+"""Read traces: the tokens that every decode step reads in every layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_trace(path: Path | str) -> Trace:
     Raises
     ------
     InputError
-        There is no such trace, or it is damaged; the message names file and field.
+        There is no such trace, or it is damaged; the message names the file and the field.
     """
     place = Path(path)
     if os.path.isdir(place):

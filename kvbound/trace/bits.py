@@ -1,6 +1,7 @@
-"""Rows of reads as packed bits: bit i of row j says whether step j reads token i.
+"""Rows of reads as packed bits: bit i of row j is set if step j reads token i.
 
-A row has `row_bytes(tokens)` bytes, a multiple of 8, bits little-endian, so that it views as uint64.
+A row has `row_bytes(tokens)` bytes, a multiple of 8 so that it can be viewed as uint64; bits are
+little-endian.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK_ROWS: Final = 128
-"""Rows worked on at once: a block of full-size rows stays in the processor's cache."""
+"""Rows processed at once: a block of full-size rows fits in the processor's cache."""
 
 
 def row_bytes(tokens: int) -> int:
@@ -37,7 +38,7 @@ def unpack(rows: NDArray[np.uint8], tokens: int | None = None) -> NDArray[np.uin
 
 def ids(row: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Ascending token ids of one row (bytes,)."""
-    # of truth values: six times as fast as of bytes
+    # as booleans: six times as fast as bytes
     return np.flatnonzero(unpack(row).view(np.bool_)).astype(np.int64, copy=False)
 
 
@@ -56,20 +57,20 @@ def count(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def diagonal(rows: NDArray[np.uint8], first: int) -> NDArray[np.bool_]:
-    """Whether row j has bit ``first + j``: (steps,)."""
+    """Return whether each row j has bit ``first + j`` set, (steps,)."""
     token = first + np.arange(len(rows))
     own: NDArray[np.uint8] = rows[np.arange(len(rows)), token >> 3]
     return (own >> (token & 7) & 1).astype(np.bool_)
 
 
 def first_beyond(rows: NDArray[np.uint8], first: int) -> int | None:
-    """First row j with a bit at ``first + j`` or later, if there is one."""
+    """Return the first row j with a bit set at ``first + j`` or later, or None."""
     for block in blocks(len(rows)):
         last = first + np.arange(block.start, block.stop)
         begin = int(last[0]) // 64
         tail = words(rows[block])[:, begin:]
         word = np.arange(begin, begin + tail.shape[1])
-        # bits of the word that holds `last` which stand at it or above it; all bits of later words
+        # in the word that holds `last` the bits from it on; in later words all bits
         edge = ~((np.uint64(1) << (last % 64).astype(np.uint64)) - np.uint64(1))
         beyond = np.where(word[None, :] == (last // 64)[:, None], tail & edge[:, None], tail)
         beyond[word[None, :] < (last // 64)[:, None]] = 0

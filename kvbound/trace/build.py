@@ -1,4 +1,4 @@
-"""Turn lists of token ids into packed rows, keeping the order of lists that do not ascend."""
+"""Pack lists of token ids into rows of bits, and keep the order of lists that do not ascend."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_SLOTS: Final = 2**24
 MAX_ITEMS: Final = 2**27
 _FREE: Final = 2**28
 _PER_READ, _PER_ITEM = 256, 32
-"""Bytes that lists may take unpacked: some in any case, and more for every read; and what an item takes."""
+"""Bytes that packed rows may take in any case, and further ones per read; bytes that an item takes."""
 
 
 def too_large(layers: int, prefill_tokens: int, decode_steps: int) -> str | None:
-    """What was expected of a trace's shape, if it is too large for any array over slots or items."""
+    """Return the violated limit, in words, of a shape too large for arrays over slots or items, else None."""
     for what, found, most in (
         ("tokens in all", prefill_tokens + decode_steps, MAX_TOKENS),
         ("steps times layers", decode_steps * layers, MAX_SLOTS),
@@ -37,12 +37,12 @@ def too_large(layers: int, prefill_tokens: int, decode_steps: int) -> str | None
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """One layer's ids in the order they were listed.
+    """The ids of one layer's lists in their recorded order.
 
     Parameters
     ----------
     ids
-        All lists one after the other, int32 (reads,).
+        All lists, concatenated, int32 (reads,).
     offsets
         Where each step's list begins, int64 (steps + 1,).
     """
@@ -52,7 +52,7 @@ class Order:
 
 
 class RowBuilder:
-    """Packed rows that fill up list by list, in any order of the slots.
+    """Packed rows, filled list by list in any order of the slots.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class RowBuilder:
     counts
         Length of every list, (steps, layers).
     file
-        What the lists come from, for messages.
+        The lists' origin, for messages.
     folder
-        Keep the arrays as .npy files there, named as in a trace folder, instead of in memory.
+        Where to keep the arrays as .npy files, named as in a trace folder; without it they are in memory.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RowBuilder:
         self._filled = np.zeros(counts.shape, np.bool_)
 
     def _refuse_large(self, layers: int, steps: int, width: int, reads: int) -> None:
-        """Refuse a trace that would fill memory or disk although its lists hold almost nothing."""
+        """Refuse a trace whose rows would fill memory or disk although its lists are almost empty."""
         tokens = self.prefill_tokens + steps
         if excess := too_large(layers, self.prefill_tokens, steps):
             raise InputError(self.file, "", excess)
@@ -101,7 +101,13 @@ class RowBuilder:
         return len(self.rows)
 
     def add(self, step: int, layer: int, ids: NDArray[np.int64], field: str) -> None:
-        """Set one slot's list, (reads,); a wrong one raises InputError naming `field`."""
+        """Set one slot's list, (reads,).
+
+        Raises
+        ------
+        InputError
+            An id is repeated, negative or from the future; the message names `field`.
+        """
         token = self.prefill_tokens + step
         if len(ids) and (ids.min() < 0 or ids.max() > token):
             wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
@@ -111,7 +117,7 @@ class RowBuilder:
         distinct = int(self._mask.sum(dtype=np.int64))
         self._mask[ids] = 0
         if distinct != len(ids):
-            raise InputError(self.file, field, "every token id once, but one stands there twice")
+            raise InputError(self.file, field, "every token id once, but one occurs twice")
         if not bool(np.all(ids[1:] > ids[:-1])) and self.order[layer] is None:
             self._keep_order(layer)
         self.rows[layer][step] = row
@@ -124,7 +130,7 @@ class RowBuilder:
         offsets = self._array(f"offsets-{layer:03}", (len(self._offsets),), np.int64)
         offsets[:] = self._offsets[:, layer]
         ids = self._array(f"order-{layer:03}", (int(offsets[-1]),), np.int32)
-        for step in np.flatnonzero(self._filled[:, layer]):  # lists so far ascended
+        for step in np.flatnonzero(self._filled[:, layer]):  # earlier lists were ascending
             ids[offsets[step] : offsets[step + 1]] = bits.ids(self.rows[layer][step])
         self.order[layer] = Order(ids, offsets)
 
@@ -139,12 +145,12 @@ class RowBuilder:
 
 
 def as_ids(values: object, file: object, field: str) -> NDArray[np.int64]:
-    """One list of token ids, (reads,), from a sequence of integers.
+    """Return a sequence of integers as an array of token ids, (reads,).
 
     Raises
     ------
     InputError
-        It is no flat list of integers that fit 64 bits; truth values are no integers.
+        It is not a flat list of integers of at most 64 bits; booleans do not count as integers.
     """
     expected = "a list of token ids"
     if isinstance(values, np.ndarray):

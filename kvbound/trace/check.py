@@ -1,4 +1,4 @@
-"""Whether one layer's arrays say what a trace can say."""
+"""Validate one layer's arrays."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def check_layer(
     order: Order | None,
     mass: NDArray[np.float16] | None,
 ) -> None:
-    """Check that no row reads the future, and that lists and mass agree with the rows.
+    """Check one layer of a trace folder.
 
     Raises
     ------
     InputError
-        They do not.
+        A row reads future tokens, or the lists or masses do not agree with the rows.
     """
     file = path / f"layer-{layer:03}.npy"
     step = bits.first_beyond(rows, prefill_tokens + 1)

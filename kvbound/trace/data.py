@@ -1,4 +1,4 @@
-"""What a decode run reads: per step and layer the past tokens whose KV is used."""
+"""Traces: the past tokens whose KV entries each step of a decode run reads in each layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, RowBuilder, as_id
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Reads of a decode run; step j produces the token with id ``prefill_tokens + j``.
+    """The reads of a decode run; step j produces the token with id ``prefill_tokens + j``.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Trace:
         Prompt tokens P: the ids 0..P-1 exist before the first step.
     rows
         Per layer packed bits, uint8 (steps, row_bytes(tokens)) with tokens = P + steps; bit i of
-        row j says that step j reads token i <= P + j. Possibly memory maps.
+        row j is set if step j reads token i <= P + j. Possibly memory maps.
     order
         Per layer None where every list ascends, else the lists as recorded.
     mass
@@ -38,7 +38,7 @@ class Trace:
     Raises
     ------
     InputError
-        Shapes, types or sizes do not fit together. What the bits say is checked by the readers.
+        Shapes, types or sizes do not match. The readers of traces check the bits themselves.
     """
 
     prefill_tokens: int
@@ -48,7 +48,7 @@ class Trace:
     source: str = ""
     licence: str = ""
     known_hashes: tuple[str, ...] | None = field(default=None, repr=False)
-    """Row hashes if they are known already."""
+    """SHA-256 (hex) of each layer's rows, if already known."""
 
     def __post_init__(self) -> None:
         for name in ("order", "mass"):
@@ -60,7 +60,7 @@ class Trace:
         object.__setattr__(self, "rows", rows)
 
     def __repr__(self) -> str:
-        """Return the sizes, in a line."""
+        """Return the sizes in one line."""
         return f"<Trace: {self.layers} layers, {self.prefill_tokens:,} + {self.decode_steps:,} tokens>"
 
     @property
@@ -83,18 +83,18 @@ class Trace:
         return bits.words(self.rows[layer])
 
     def reads(self, step: int, layer: int) -> NDArray[np.int64]:
-        """Ascending ids one slot reads, the step's own token included if it was recorded."""
+        """Ascending ids that one slot reads, including the step's own token if recorded."""
         return bits.ids(self.rows[layer][step])
 
     def listed(self, step: int, layer: int) -> NDArray[np.int64]:
-        """Ids one slot reads, in list order."""
+        """Ids that one slot reads, in recorded order."""
         order = self.order[layer]
         if order is None:
             return self.reads(step, layer)
         return order.ids[order.offsets[step] : order.offsets[step + 1]].astype(np.int64)
 
     def listed_mass(self, step: int, layer: int) -> NDArray[np.float16] | None:
-        """Recorded mass of one slot's reads, aligned with `listed`."""
+        """Recorded attention mass of one slot's reads, aligned with `listed`, or None."""
         mass = self.mass[layer]
         if mass is None:
             return None
@@ -113,7 +113,7 @@ class Trace:
         return self._counts.copy()
 
     def own_reads(self) -> NDArray[np.bool_]:
-        """Whether a slot reads the token of its own step, (steps, layers)."""
+        """Whether each slot reads the token of its own step, (steps, layers)."""
         return np.stack([bits.diagonal(rows, self.prefill_tokens) for rows in self.rows], axis=1)
 
     def past_counts(self) -> NDArray[np.int64]:
@@ -131,7 +131,7 @@ class Trace:
         return list(self._hashes)
 
     def head(self, steps: int) -> Trace:
-        """The first `steps` steps, in memory; the prompt stays."""
+        """Return the trace of the first `steps` steps, with the whole prompt, in memory."""
         width = bits.row_bytes(self.prefill_tokens + steps)
         order: list[Order | None] = []
         mass: list[NDArray[np.float16] | None] = []
@@ -162,12 +162,12 @@ class Trace:
         mass
             Attention mass of every read, aligned with `reads`.
         file
-            What the lists come from, for messages.
+            The lists' origin, for messages.
 
         Raises
         ------
         InputError
-            An id is from the future, negative, double or no integer; a list is missing.
+            An id is from the future, negative, repeated or not an integer, or a list is missing.
         """
         lists = _ids(prefill_tokens, reads, file)
         builder = RowBuilder(prefill_tokens, np.array([[len(ids) for ids in row] for row in lists]), file)
@@ -183,20 +183,20 @@ class Trace:
     def from_mask(
         cls, mask: object, prefill_tokens: int, *, source: str = "", licence: str = "", file: object = "trace"
     ) -> Trace:
-        """Make a trace from a mask of what is read.
+        """Make a trace from a boolean mask of the reads.
 
         Parameters
         ----------
         mask
-            Booleans (steps, layers, tokens): whether a slot reads a token; tokens are the prompt's and
-            those decoded, P + steps. Step j reads ids up to P + j, its own token included.
+            Booleans (steps, layers, tokens): whether a slot reads a token. There are P + steps tokens, those
+            of the prompt and those decoded; step j reads ids up to P + j, its own token included.
         file
-            What the mask comes from, for messages.
+            The mask's origin, for messages.
 
         Raises
         ------
         InputError
-            The mask has another type or shape, or reads tokens from the future.
+            The mask has another type or shape, or reads future tokens.
         """
         expected = "booleans of shape (steps, layers, tokens)"
         try:
@@ -280,7 +280,7 @@ def _prefill(tokens: object, file: object) -> int:
 
 
 def _ids(prefill_tokens: int, reads: Sequence[Sequence[Any]], file: object) -> list[list[NDArray[np.int64]]]:
-    """The lists as arrays, after checking that there are steps x layers of them."""
+    """Return the lists as arrays after checking that every step has one for each layer."""
     _prefill(prefill_tokens, file)
     if not isinstance(reads, (Sequence, np.ndarray)) or len(reads) == 0:
         raise InputError(file, "reads", "a list of steps, at least one")

@@ -1,7 +1,7 @@
 """Trace folders: ``header.json`` and one .npy file of packed rows per layer, opened as memory maps.
 
-``layer-000.npy`` holds the rows, ``order-000.npy`` and ``offsets-000.npy`` the lists where they do
-not ascend, ``mass-000.npy`` recorded attention mass. The header has the SHA-256 of every file.
+``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they do not
+ascend, ``mass-000.npy`` the recorded attention mass. The header has the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     Parameters
     ----------
     verify
-        Check every file's hash and contents; leave it out only for what was verified before.
+        Whether to check every file's hash and contents; False only for a trace verified before.
 
     Raises
     ------
     InputError
-        A file is missing, truncated, changed, or holds what no trace can hold.
+        A file is missing, truncated, changed or invalid.
     """
     header = _read_header(path)
     layers, prefill, steps = (header.integer(k, low, high) for k, low, high in _SIZES)
@@ -70,12 +70,12 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
 
 
 def write_trace(trace: Trace, path: Path | str) -> None:
-    """Write a trace folder, whole or not at all; an earlier trace there is replaced.
+    """Write a trace folder atomically; it replaces an earlier trace.
 
     Raises
     ------
     UsageError
-        Something other than a trace folder stands at `path`.
+        There is something other than a trace folder at `path`.
     """
     with new_folder(Path(path)) as folder:
         for layer in range(trace.layers):
@@ -92,12 +92,12 @@ def write_trace(trace: Trace, path: Path | str) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuse to replace anything but a trace folder, and what cannot be written.
+    """Check that a trace folder may be written at `path`.
 
     Raises
     ------
     UsageError
-        Something else stands at `path`, or it means standard output.
+        There is something other than a trace folder, or `path` means standard output.
     OSError
         Nothing can be written there.
     """
@@ -110,7 +110,7 @@ def check_target(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to fill, which takes the place of an earlier trace; raises as `check_target`."""
+    """Yield a folder to fill, which then replaces an earlier trace; raises as `check_target`."""
     check_target(path)
     with atomic_dir(
         path, ours=lambda entry: entry.name == HEADER or entry.suffix == ".npy", last=HEADER
@@ -161,7 +161,7 @@ def _read_header(path: Path) -> Fields:
 def _open(
     path: Path, name: str, files: Mapping[str, str], dtype: Any, shape: tuple[int | None, ...]
 ) -> NDArray[Any]:
-    """Map one array, after a look at its type and shape; None stands for any length.
+    """Open one array as a memory map after checking its type and shape; None stands for any length.
 
     Unlike np.load, open_memmap opens neither archives nor pickles.
     """
@@ -169,10 +169,10 @@ def _open(
         raise InputError(path / HEADER, f"sha256.{name}", "the hash of this file, but it is missing")
     if not (path / name).exists():
         raise InputError(path, name, "this file, but it is missing")
-    open_file(path / name).close()  # NumPy would wait at a pipe
+    open_file(path / name).close()  # refuses pipes, at which NumPy would block
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path / name, mode="r")
-    except (ValueError, OSError, EOFError, OverflowError, TokenError):  # all that numpy's reader raises
+    except (ValueError, OSError, EOFError, OverflowError, TokenError):  # everything NumPy's reader raises
         raise InputError(
             path / name, "", "a whole .npy file of numbers, but it is truncated or damaged"
         ) from None
@@ -209,7 +209,7 @@ def _check_hashes(path: Path, files: Mapping[str, str]) -> None:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    """Like np.save, block by block, so that memory maps are not read in whole."""
+    """Save an array as np.save does, but in blocks, so that a memory map is not loaded as a whole."""
     with path.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(np.empty((0, *array.shape[1:]), array.dtype))
         np.lib.format.write_array_header_1_0(file, header | {"shape": array.shape})

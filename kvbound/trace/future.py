@@ -1,4 +1,4 @@
-"""The reads to come, as oracle policies see them."""
+"""The future of a trace, for oracle policies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _ROWS = 64
 
 
 class Future:
-    """The rest of one layer's trace.
+    """The future reads of one layer.
 
-    Next uses are tabulated for a block of steps at a time, backwards from what is known at the
-    block's end, so that memory stays at blocks x tokens and one pass over the bits suffices.
+    Next uses are tabulated for one block of steps at a time, backwards from those at the block's end, so that
+    memory stays proportional to blocks x tokens and one pass over the bits suffices.
 
     Parameters
     ----------
     trace, layer
-        Whose reads.
+        The trace, and the layer's index.
     """
 
     def __init__(self, trace: Trace, layer: int) -> None:
@@ -31,14 +31,14 @@ class Future:
         self.now = -1
 
     def reads(self, ahead: int = 1) -> NDArray[np.int64]:
-        """Ids read `ahead` steps from now, ascending; none after the last step."""
+        """Ids read `ahead` steps from now, ascending; empty after the last step."""
         step = self.now + ahead
         return self._trace.reads(step, self._layer) if step < self._steps else np.zeros(0, np.int64)
 
     def next_use(self, step: int | None = None) -> NDArray[np.int32]:
-        """Step at which each token is next read after `step` (now), or the number of steps if never.
+        """Step that next reads each token after `step` (by default now), or the number of steps if none does.
 
-        Shape (prefill + steps,); -1 asks before the first slot.
+        Shape (prefill + steps,). A step of -1 means before the first one.
         """
         row = (self.now if step is None else step) + 1
         if row >= self._steps:
@@ -48,7 +48,7 @@ class Future:
         return self._table[row % _ROWS]
 
     def _open(self, block: int) -> None:
-        """Tabulate a block: entry (row, token) is the first read at or after that row."""
+        """Tabulate a block: entry (row, token) is the first step from that row on that reads the token."""
         if self._at_end is None:
             self._at_end = self._boundaries()
         first = block * _ROWS
@@ -61,7 +61,7 @@ class Future:
         self._block, self._table = block, table
 
     def _boundaries(self) -> NDArray[np.int32]:
-        """First read of each token after each block's end, shape (blocks, tokens)."""
+        """First step after each block's end that reads each token, shape (blocks, tokens)."""
         blocks = -(-self._steps // _ROWS)
         ends = np.full((blocks, self._tokens), self._steps, np.int32)
         for block in range(blocks - 1, 0, -1):

@@ -1,4 +1,4 @@
-"""What a read trace is like: how much it reads, how fast that changes, how old and how wide it is."""
+"""Statistics of a trace: reads per slot, overlap of steps, reuse gaps, ages and working sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvbound.progress import Progress, silent
 from kvbound.trace import Trace, bits
 
 AGE_LIMITS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384)
-"""Upper ends of the age classes; a last class is open."""
+"""Upper ends of the age classes; one more class is unbounded."""
 WINDOWS: Final = (1, 8, 64)
 """Steps over which distinct tokens are counted; divisors of `bits.BLOCK_ROWS`."""
 _THREADS: Final = 2
@@ -23,7 +23,7 @@ _THREADS: Final = 2
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Figures of one layer, or of all of them; reads of a step's own token are left out.
+    """Statistics of one layer, or of all layers together; reads of a step's own token do not count.
 
     Parameters
     ----------
@@ -32,18 +32,18 @@ class LayerInfo:
     share_of_past
         Mean share of the past tokens that a slot reads.
     overlap
-        Mean share of the previous step's reads that are read again; None with a single step.
+        Mean share of the previous step's reads that are read again; None if there is one step only.
     reuse_gap
-        Steps from a read to the token's next one, over all reads but the last of a token:
-        ``p50``, ``p90``, ``p99`` (the smallest gap that at least so many do not exceed) and
-        ``share_1``, the share of gaps of one step. None where no token is read twice.
+        Steps from each read to the next read of the same token: ``p50``, ``p90`` and ``p99`` (the smallest
+        gap that at least this share of the gaps do not exceed), and ``share_1``, the share of gaps of one
+        step. None if no token is read twice.
     age
         Share of the reads by age n - id: ``1``, ``2-4``, ``5-16``, ...
     working_set
-        Distinct tokens read in a layer within 1, 8, 64 consecutive steps (mean over whole windows,
-        where there is one) and ``all``.
+        Distinct tokens read in a layer within windows of 1, 8 and 64 consecutive steps (mean over the
+        complete windows, left out if there are none), and in ``all`` steps.
     own_reads
-        Reads of the step's own token, which `physical` accounting drops.
+        Reads of the steps' own tokens, which the accounting `physical` ignores.
     """
 
     reads_mean: float
@@ -59,7 +59,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class TraceInfo:
-    """Shape and origin of a trace, and its figures by layer and overall."""
+    """Shape and origin of a trace, and its statistics by layer and overall."""
 
     layers: int
     prefill_tokens: int
@@ -70,7 +70,7 @@ class TraceInfo:
     by_layer: tuple[LayerInfo, ...]
 
     def to_mapping(self) -> dict[str, Any]:
-        """The figures as JSON holds them."""
+        """Return the statistics as JSON-ready values."""
         return dataclasses.asdict(self)
 
 
@@ -99,13 +99,13 @@ def age_names() -> list[str]:
 
 @dataclass
 class _Tally:
-    """Sums over one layer."""
+    """Counts over one layer."""
 
     counts: NDArray[np.int64]  # reads of each step (steps,)
     own: int
     shares: NDArray[np.float64]  # counts over past tokens (steps,)
-    kept: NDArray[np.float64]  # share of each step's reads that the next one repeats
-    gaps: NDArray[np.int64]  # how many reuse gaps of each length (steps,)
+    kept: NDArray[np.float64]  # share of each step's reads that the next step repeats
+    gaps: NDArray[np.int64]  # number of reuse gaps of each length (steps,)
     ages: NDArray[np.int64]  # reads by age class
     distinct: dict[str, list[int]]  # distinct tokens of every window
 
@@ -115,9 +115,8 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
     counts, common = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
     gaps, ages = np.zeros(steps, np.int64), np.zeros(len(AGE_LIMITS) + 1, np.int64)
     distinct: dict[str, list[int]] = {str(window): [] for window in WINDOWS}
-    last = np.full(
-        8 * rows.shape[1], -1, np.int64
-    )  # step of each token's latest read before the previous step
+    # step of each token's latest read before the previous step
+    last = np.full(8 * rows.shape[1], -1, np.int64)
     before = np.zeros((1, rows.shape[1] // 8), np.uint64)
     union, own = before[0].copy(), 0
     for block in bits.blocks(steps):
@@ -129,9 +128,9 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
         _count_gaps(past & ~shifted, shifted & ~past, block.start, last, gaps)
         ages += _count_ages(past, prefill_tokens + np.arange(block.start, block.stop))
         for window in WINDOWS:
-            whole = past[: len(past) // window * window].reshape(-1, window, past.shape[1])
+            complete = past[: len(past) // window * window].reshape(-1, window, past.shape[1])
             distinct[str(window)] += (
-                np.bitwise_count(np.bitwise_or.reduce(whole, axis=1)).sum(axis=1, dtype=int).tolist()
+                np.bitwise_count(np.bitwise_or.reduce(complete, axis=1)).sum(axis=1, dtype=int).tolist()
             )
         union |= np.bitwise_or.reduce(past, axis=0)
         before = past[-1:]
@@ -145,7 +144,7 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
 
 
 def _without_own(rows: NDArray[np.uint8], token: int) -> tuple[NDArray[np.uint64], int]:
-    """A copy of the rows as words, without the reads of the steps' own tokens, and how many those were."""
+    """Return a copy of the rows as words without reads of the steps' own tokens, and the number of these."""
     own = np.flatnonzero(bits.diagonal(rows, token))
     cleared = np.array(rows)
     cleared[own, (token + own) >> 3] &= ~(np.uint8(1) << ((token + own) & 7).astype(np.uint8))
@@ -153,32 +152,36 @@ def _without_own(rows: NDArray[np.uint8], token: int) -> tuple[NDArray[np.uint64
 
 
 def _count_gaps(
-    come: NDArray[np.uint64],
-    gone: NDArray[np.uint64],
+    begun: NDArray[np.uint64],
+    ended: NDArray[np.uint64],
     start: int,
     last: NDArray[np.int64],
     gaps: NDArray[np.int64],
 ) -> None:
-    """Add the gaps longer than a step: a token that comes was last read when it went."""
-    for row in range(len(come)):
+    """Add the gaps of more than one step.
+
+    `begun` marks the tokens that a step reads and the previous one does not, `ended` the reverse: a token in
+    `begun` was last read one step before it was last in `ended`.
+    """
+    for row in range(len(begun)):
         step = start + row
-        last[bits.ids(gone[row].view(np.uint8))] = step - 1
-        since = last[bits.ids(come[row].view(np.uint8))]
+        last[bits.ids(ended[row].view(np.uint8))] = step - 1
+        since = last[bits.ids(begun[row].view(np.uint8))]
         gaps += np.bincount(step - since[since >= 0], minlength=len(gaps))
 
 
 def _count_ages(past: NDArray[np.uint64], token: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Reads of each age class; row j is of the step that makes token ``token[j]``."""
-    upto = np.zeros((len(past), past.shape[1] + 1), np.int32)  # reads in the words before each
-    np.cumsum(np.bitwise_count(past), axis=1, dtype=np.int32, out=upto[:, 1:])
+    """Return the reads in each age class; row j is the step that produces token ``token[j]``."""
+    before = np.zeros((len(past), past.shape[1] + 1), np.int32)  # reads in the words before each word
+    np.cumsum(np.bitwise_count(past), axis=1, dtype=np.int32, out=before[:, 1:])
     row = np.arange(len(past))
     edges = [token]
     edges += [np.maximum(token - limit, 0) for limit in AGE_LIMITS]
-    below = []  # reads with ids under each edge
+    below = []  # reads with ids below each edge
     for edge in edges:
         word = edge >> 6
         mask = (np.uint64(1) << (edge & 63).astype(np.uint64)) - np.uint64(1)
-        below.append(int((upto[row, word] + np.bitwise_count(past[row, word] & mask)).sum(dtype=np.int64)))
+        below.append(int((before[row, word] + np.bitwise_count(past[row, word] & mask)).sum(dtype=np.int64)))
     return -np.diff([*below, 0])
 
 

@@ -1,6 +1,6 @@
-"""The authors' CSV: header ``n,l,read_kv``, one row per step n and layer l, ids as a JSON list.
+"""Traces as CSV in the study's format: header ``n,l,read_kv``, one row per step n and layer l, ids as a list.
 
-Written and read line by line: a published trace has about 30 GB.
+Files are written and read line by line: a published trace has about 30 GB.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from kvbound.trace.folder import new_folder, read_folder, write_header
 COLUMNS: Final = "n,l,read_kv"
 _REPORT_ROWS: Final = 1024
 _LONGEST: Final = 1 << 26
-"""Bytes of a line: a compressed file can hold one without an end."""
+"""Largest number of bytes of a line: a compressed file can hold a practically endless one."""
 
 
 def read_table(path: Path, *, folder: Path | None = None, progress: Progress | None = None) -> RowBuilder:
-    """Read a CSV into packed rows, in memory or in `folder`: once for the shape, once for the ids."""
+    """Read a CSV file into packed rows, in memory or in `folder`, in two passes: the shape, then the ids."""
     report = progress or silent
     counts, prefill = _shape(path)
     builder = RowBuilder(prefill, counts, path, folder)
@@ -49,12 +49,12 @@ def read_csv(
 ) -> Trace:
     """Read a trace from a CSV file, plain or gzip-compressed, into memory.
 
-    Rows may come in any order; prefill_tokens is the smallest n. The order of every list is kept.
+    Rows may be in any order; prefill_tokens is the smallest n. The order of every list is kept.
 
     Raises
     ------
     InputError
-        The file is no such CSV, or a row is wrong, missing or doubled.
+        The file is not such a CSV file, or a row is invalid, missing or repeated.
     """
     builder = read_table(Path(path), progress=progress)
     return Trace(builder.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence)
@@ -68,14 +68,14 @@ def import_csv(
     licence: str = "",
     progress: Progress | None = None,
 ) -> Trace:
-    """Turn a CSV file of any size into a trace folder at `target`, and open that.
+    """Convert a CSV file of any size into a trace folder at `target`, and open it.
 
     Raises
     ------
     InputError
-        As `read_csv`; nothing is written then.
+        As for `read_csv`; nothing is written then.
     UsageError
-        Something other than a trace folder stands at `target`.
+        There is something other than a trace folder at `target`.
     """
     with new_folder(Path(target)) as folder:
         builder = read_table(Path(path), folder=folder, progress=progress)
@@ -85,7 +85,7 @@ def import_csv(
 
 
 def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = None) -> None:
-    """Write a trace as CSV, lists in their recorded order; a name ending in .gz compresses."""
+    """Write a trace as CSV, lists in their recorded order, compressed if the name ends in .gz."""
     report = progress or silent
     digits = np.array([str(token) for token in range(trace.tokens)], object)
     with atomic_write(path) as temporary, _create(temporary, compress=str(path).endswith(".gz")) as file:
@@ -93,14 +93,14 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
         for step in range(trace.decode_steps):
             for layer in range(trace.layers):
                 ids = trace.listed(step, layer)
-                quote = '"' if len(ids) > 1 else ""  # as csv writers do: only where a comma stands
+                quote = '"' if len(ids) > 1 else ""  # as csv writers do, only around commas
                 text = ",".join(digits[ids].tolist())
                 file.write(f"{trace.prefill_tokens + step},{layer},{quote}[{text}]{quote}\n".encode())
             report(step + 1, trace.decode_steps, "steps written")
 
 
 def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
-    """Length of every list (steps, layers), and the smallest n; checks that every row is there once."""
+    """Return the length of every list (steps, layers) and the smallest n; every row must occur once."""
     columns: tuple[array[int], ...] = (array("i"), array("h"), array("i"))
     low, high, width = MAX_TOKENS, 0, 0
     for place, line in _lines(path):
@@ -111,7 +111,7 @@ def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
         if len(columns[0]) > MAX_SLOTS:
             raise InputError(path, place, f"at most {MAX_SLOTS:,} rows")
         if len(columns[0]) > (high - low + 1) * width:
-            break  # some row stands there twice
+            break  # some row is repeated
     steps, layers, sizes = (np.array(column, np.int64) for column in columns)
     if not len(steps):
         raise InputError(path, "", "at least one row below the header")
@@ -122,15 +122,15 @@ def _shape(path: Path) -> tuple[NDArray[np.int64], int]:
     wrong = np.flatnonzero(slot[order] != np.arange(len(slot)))
     if len(wrong) or len(slot) != length * width:
         at = int(wrong[0]) if len(wrong) else len(slot)
-        doubled = at < len(slot) and slot[order[at]] < at
-        n, layer = (at - doubled) // width + prefill, (at - doubled) % width
-        found = "two" if doubled else "none"
+        repeated = at < len(slot) and slot[order[at]] < at
+        n, layer = (at - repeated) // width + prefill, (at - repeated) % width
+        found = "two" if repeated else "none"
         raise InputError(path, f"n={n}, l={layer}", f"one row for every n and l, but there is {found}")
     return sizes[order].reshape(length, width), prefill
 
 
 def _split(path: Path, place: str, line: bytes) -> tuple[int, int, bytes]:
-    """n, l and the text between the brackets."""
+    """Return n, l and the text between the brackets of a line."""
     fields = line.strip().split(b",", 2)
     if len(fields) == 3:
         n, layer, text = map(_unquoted, fields)
@@ -142,7 +142,7 @@ def _split(path: Path, place: str, line: bytes) -> tuple[int, int, bytes]:
 
 
 def _unquoted(field: bytes) -> bytes:
-    """The field without its quotes; a single one stays, as a sign of a line that was cut off."""
+    """Return the field without its quotes; an unpaired quote stays, and marks a truncated line."""
     field = field.strip()
     return field[1:-1].strip() if len(field) > 1 and field[:1] == field[-1:] == b'"' else field
 
@@ -152,7 +152,7 @@ def _parse_ids(path: Path, place: str, text: bytes) -> NDArray[np.int64]:
     plain = not text.translate(None, b"0123456789,") and b",," not in text
     if plain and text[:1] != b"," and text[-1:] != b",":
         return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64)
-    try:  # unusual spacing, or no list at all
+    try:  # unusual spacing, or not a list
         values = json.loads(b"[" + text + b"]")
     except (ValueError, RecursionError):
         raise InputError(path, place, "a JSON list of token ids") from None
@@ -160,7 +160,7 @@ def _parse_ids(path: Path, place: str, text: bytes) -> NDArray[np.int64]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Lines below the header that are not empty, each with its place."""
+    """Yield the lines below the header that are not empty, each after its place in words."""
     try:
         with _open(path) as file:
             header = file.readline(1000).removeprefix(b"\xef\xbb\xbf").translate(None, b'" \r\n')
@@ -189,6 +189,6 @@ def _create(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
         if not compress:
             yield plain
             return
-        # no name and no time inside: same trace, same bytes
+        # without name and time, so that the same trace gives the same bytes
         with gzip.GzipFile("", "wb", 6, plain, mtime=0) as packed:
             yield packed  # type: ignore[misc]

@@ -61,7 +61,7 @@ def report_on(instance: Instance, blocks: int, claim: str | None = None) -> Repo
 
 
 def certified_capacity(instance: Instance, expanded: dict[str, Any], sha256: str) -> int:
-    """Tier 0's capacity in blocks as the checker of certificates has it, from a bound with only that price."""
+    """Tier 0's capacity in blocks as certificates are checked with, from a bound with only its price."""
     slots = (instance.decode_steps, instance.layers)
     capacity = np.zeros((2, 1 + math.prod(slots)), np.int64)
     capacity[0, 0] = 1
