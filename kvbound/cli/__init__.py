@@ -1,6 +1,6 @@
 """The command line: parse, call the library, print.
 
-Every failure ends in `main`: one sentence on stderr and the exit code scripts rely on.
+Every failure ends in `main`, with one sentence on stderr and a documented exit code.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _fail(f"this needs more memory than there is: {error}", UsageError.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # of typer, or of the click it brings along
+        if hasattr(error, "format_message"):  # from typer, or from the click it bundles
             return _usage(error)
         return _defect(error)
 
 
 def script() -> NoReturn:
-    """Run the command that the process was started for.
+    """Run the command of this process, and exit.
 
-    A signal while the process ends, which takes a moment, no longer changes its exit code.
+    Signals during the exit, which takes a moment, do not change the exit code.
     """
     from kvbound.cli.interrupts import ignore
 
@@ -62,7 +62,7 @@ def script() -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Let standard output and error go nowhere where a shell has closed them (``>&-``)."""
+    """Redirect standard output and error to the null device where a shell has closed them (``>&-``)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -73,20 +73,21 @@ def _run(argv: Sequence[str] | None) -> int:
     from kvbound.cli.interrupts import interruptible
 
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, terminals may lack letters
+        if isinstance(stream, io.TextIOWrapper):
+            # file names may not be valid text, and terminals may lack characters
             stream.reconfigure(errors="backslashreplace")
     args = list(sys.argv[1:] if argv is None else argv)
     with interruptible():
         code = build()(args=args, prog_name="kvbound", standalone_mode=False)
-    if code == INTERRUPTED:  # typer turns the interrupt into this
+    if code == INTERRUPTED:  # typer converts the interrupt into this code
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
 def _usage(error: Exception) -> int:
     message = str(error.format_message()).strip()  # type: ignore[attr-defined]
-    message = message.replace(": Value error, ", ": ")  # which some versions of typer put in
-    if message.startswith("Usage:"):  # nothing was asked for: the help is the answer
+    message = message.replace(": Value error, ", ": ")  # inserted by some versions of typer
+    if message.startswith("Usage:"):  # without arguments the help is printed
         print(message, file=sys.stderr)
         return UsageError.exit_code
     context = getattr(error, "ctx", None)

@@ -1,4 +1,4 @@
-"""The commands by name; a command's own module has its options and what it does."""
+"""The table of commands; each command's options and code are in its own module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build() -> typer.Typer:
     app.command("catalog")(catalog.catalog)
     app.command("export")(export.export)
 
-    instances = _group("Make and look at instances.")
+    instances = _group("Make and inspect instances.")
     instances.command("list")(instance.list_)
     instances.command("info")(instance.info)
     instances.command("validate")(instance.validate)
@@ -30,7 +30,7 @@ def build() -> typer.Typer:
     instances.command("expand")(instance.expand)
     app.add_typer(instances, name="instance")
 
-    traces = _group("Make, convert and look at read traces.")
+    traces = _group("Make, convert and inspect read traces.")
     traces.command("info")(trace.info)
     traces.command("synth")(trace.synth)
     traces.command("import")(trace.import_)
@@ -44,7 +44,7 @@ def _group(text: str) -> typer.Typer:
     return typer.Typer(
         help=text,
         no_args_is_help=True,
-        rich_markup_mode=None,  # plain help is quick
+        rich_markup_mode=None,  # plain help starts faster
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

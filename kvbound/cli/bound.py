@@ -17,10 +17,10 @@ def bound(
     ] = None,
     sample: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="Share of the items to ask in every step; above a fifth, all."),
+        typer.Option(metavar="SHARE", help="Share of the items sampled in each step; above a fifth, all."),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Go on from this certificate of the instance.")
+        Path | None, typer.Option(metavar="FILE", help="Continue from this certificate of the instance.")
     ] = None,
     override: options.Overrides = None,
     time_limit: options.TimeLimit = None,
@@ -30,7 +30,7 @@ def bound(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Prove a time lower bound, and have it checked."""
+    """Prove a time lower bound, and check it independently."""
     from kvbound import solvers
     from kvbound.certificate import read_certificate, write_certificate
 

@@ -19,7 +19,7 @@ _BEST: tuple[str, bool, dict[str, Any]] = (
 
 
 class Section(StrEnum):
-    """What the catalog has."""
+    """Sections of the catalog."""
 
     MEMORY = "memory"
     LLM = "llm"
@@ -73,12 +73,12 @@ def _names() -> dict[str, list[str]]:
 
 
 def _overview(as_json: bool) -> None:
-    from kvbound.report.tables import facts
+    from kvbound.report.tables import pairs_table
 
     if as_json:
         console.show_json(_names())
     else:
-        console.show(facts((kind, ", ".join(names)) for kind, names in _names().items()))
+        console.show(pairs_table((kind, ", ".join(names)) for kind, names in _names().items()))
 
 
 def _list(section: Section, as_json: bool) -> None:
@@ -106,7 +106,7 @@ def _entry(section: Section, name: str, as_json: bool) -> None:
     from kvbound import catalog as known
     from kvbound.report import catalog as report
 
-    plain = _plain(section, name)  # complains of unknown names
+    plain = _plain(section, name)  # raises for unknown names
     if as_json:
         console.show_json(plain)
         return
@@ -122,7 +122,7 @@ def _entry(section: Section, name: str, as_json: bool) -> None:
 
 
 def _plain(section: Section, name: str) -> Any:
-    """One entry as JSON has it; a memory or an llm as instance files take it."""
+    """Return one entry as JSON values; memories and llms in the form of instance files."""
     from kvbound import catalog as known
 
     match section:

@@ -35,9 +35,9 @@ def check(
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
-    """Have a schedule or a certificate checked independently.
+    """Check a schedule or a certificate independently.
 
-    The checker replays a schedule with code of its own, verifies every rule and recomputes the time; of a
+    The checker replays a schedule with code of its own, verifies every rule and recomputes the time; for a
     certificate it recomputes the bound. In a folder it also verifies every claim in result.json, and in the
     folder of a comparison all of its results. For the folder of a reproduced study, give the study as
     INSTANCE: every cell is verified in the same way, and the tables are recomputed.
@@ -57,7 +57,7 @@ def check(
         ok = all(report.ok for report in reports.values())
         console.show_json({"schema": "kvbound.comparison-report/1", "ok": ok, "reports": found})
     elif as_json:
-        # the schedule's report (else the certificate's) holds the others, each under the name of its file
+        # the schedule's report, or else the certificate's, contains the others under the names of their files
         first, *others = reports.items()
         ok = all(report.ok for report in reports.values())
         further = {path.stem: each.to_mapping() for path, each in others}
@@ -75,7 +75,7 @@ def _rejected(path: Path, count: int) -> RejectedError:
 
 
 def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
-    """Have the checker replay a schedule or recompute a certificate."""
+    """Return the checker's report on a schedule or a certificate."""
     from kvbound.checker import check as replay
 
     if not path.is_file():
@@ -90,19 +90,19 @@ def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
 
 
 def _folder(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
-    """Check what an output folder holds: its schedule, its certificate, and what the result says of them."""
+    """Check an output folder: its schedule, its certificate, and the claims of its result."""
     place = folder / output.RESULT
     document, reports = read_json(place), _proofs(case, folder)
     claims = _claims(case, place, document, reports)
     if claims.ok and not reports and document["bound"]["status"] == "claimed" and document["time_s"] is None:
         expected = "a schedule or certificate file; without one there is nothing to check"
         raise InputError(folder / output.SCHEDULE, "", expected)
-    _say_unproved([document])
+    _note_unproved([document])
     return reports | {place: claims}
 
 
 def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
-    """Check the folder of every method, and what compare.json and the CSV say of it."""
+    """Check the folder of every method, and the claims of compare.json and of the CSV file."""
     from kvbound.checker import Report
     from kvbound.report.comparison import SCHEMA, csv_text
 
@@ -124,7 +124,7 @@ def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Rep
     table = folder / output.TABLE
     if not table.is_file() or table.read_bytes() != csv_text(results).encode():
         problems.append(f"{table.name} does not follow from it")
-    _say_unproved(results)
+    _note_unproved(results)
     return reports | {place: Report(SCHEMA, tuple(problems))}
 
 
@@ -140,7 +140,7 @@ def _claims(
     proofs: Mapping[Path, Report],
     above: str = "",
 ) -> Report:
-    """Check a result's claims; `above` is where it stands in its file."""
+    """Check a result's claims; `above` is the path of the result within its file."""
     from kvbound.checker import Malformed, check_result
 
     beside = {path.stem: report for path, report in proofs.items()}
@@ -150,8 +150,8 @@ def _claims(
         raise InputError(place, f"{above}{error.field}".rstrip("."), error.expected) from None
 
 
-def _say_unproved(results: Iterable[Mapping[str, Any]]) -> None:
-    """Name the solvers whose bounds no certificate proves."""
+def _note_unproved(results: Iterable[Mapping[str, Any]]) -> None:
+    """Print a remark that names the solvers whose bounds no certificate proves."""
     bounds = [result["bound"] for result in results]
     names = sorted({str(bound["method"]) for bound in bounds if bound["status"] == "claimed"})
     if names:
@@ -183,14 +183,14 @@ def _study(folder: Path, *, as_json: bool) -> None:
 
 def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> None:
     from kvbound.report import numbers
-    from kvbound.report.tables import facts
+    from kvbound.report.tables import pairs_table
 
     console.show(f"{path}: {'accepted' if report.ok else 'rejected'}")
     for problem in report.problems:
         console.show(f"- {problem}")
     if report.bound_s is not None:
         bound = f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s), recomputed"
-        console.show(facts([("time lower bound", bound)]))
+        console.show(pairs_table([("time lower bound", bound)]))
     if report.time_s is None:
         return
     names = [tier.name for tier in instance.memory.tiers]
@@ -204,4 +204,4 @@ def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> No
     if report.peak_bytes is not None:
         peaks = zip(names, report.peak_bytes, strict=True)
         pairs.append(("peak", ", ".join(f"{name} {numbers.size(size)}" for name, size in peaks)))
-    console.show(facts(pairs))
+    console.show(pairs_table(pairs))

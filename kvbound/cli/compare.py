@@ -44,9 +44,9 @@ def compare(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Set policies and solvers side by side.
+    """Compare policies and solvers.
 
-    Times are set against the time lower bound, the strongest any of them gave.
+    Times are given relative to the strongest time lower bound of all results.
     """
     from kvbound.report import comparison
     from kvbound.result import share_bound
@@ -80,7 +80,7 @@ def compare(
 
 @dataclass
 class _Run:
-    """Runs methods in turn; one that fails is left out, and an interrupt keeps the results so far."""
+    """Runs methods in turn; those that fail are skipped, and an interrupt keeps the results so far."""
 
     instance: kvbound.instance.Instance
     settings: dict[str, Any]
@@ -90,7 +90,7 @@ class _Run:
     failed: KvboundError | None = None
 
     def all(self, methods: Sequence[Policy | str], *, lenient: bool) -> None:
-        """Run them; a `lenient` run only remarks on those that do not fit the instance."""
+        """Run the methods; if `lenient`, methods that do not support the instance only cause a remark."""
         from kvbound.result import Reason
         from kvbound.solvers.portfolio import solve
 
@@ -99,9 +99,9 @@ class _Run:
                 try:
                     result = solve(self.instance, method, **self.settings)
                 except KvboundError as error:
-                    unfit = lenient and isinstance(error, UsageError | InputError)
-                    if not unfit and self.failed is None:
-                        self.failed = error  # raised when the others are printed
+                    unsupported = lenient and isinstance(error, UsageError | InputError)
+                    if not unsupported and self.failed is None:
+                        self.failed = error  # raised after the other results are printed
                         continue
                     name = method if isinstance(method, str) else method.name
                     console.note(f"{name} is left out: {error}", quiet=self.quiet)
@@ -114,7 +114,7 @@ class _Run:
 
 
 def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> None:
-    """Print what binds, the table and a verdict; nothing where weights do not fit: a sentence says so."""
+    """Print what binds the instance, the table and a verdict; nothing if all results are infeasible."""
     from kvbound.binding import binding
     from kvbound.report import comparison, numbers
     from kvbound.report.binding import sentences
@@ -130,15 +130,15 @@ def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> Non
 
 
 def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:
-    """Return the methods to run; each name once, since it identifies rows and folders."""
+    """Return the methods to run; their names must be distinct, as they identify rows and folders."""
     from kvbound.solvers.portfolio import choose
 
     methods = choose(instance, text)
     names = [method if isinstance(method, str) else method.name for method in methods]
     names = ["best" if name == "ideal" else name for name in names]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
         own = {each.name for each in methods if not isinstance(each, str)}
-        hint = "; give your policy another 'name'" if twice[0] in own else ""
-        raise UsageError(f"--methods: expected every name once, found {twice[0]!r} twice{hint}")
+        hint = "; give your policy another 'name'" if repeated[0] in own else ""
+        raise UsageError(f"--methods: expected every name once, found {repeated[0]!r} twice{hint}")
     return methods

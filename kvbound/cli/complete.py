@@ -1,4 +1,4 @@
-"""What the shell may complete; the library is asked only when it does."""
+"""Shell completion; the library is imported only when a completion is requested."""
 
 from __future__ import annotations
 

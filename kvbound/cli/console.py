@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, everything else on stderr."""
+"""Output of the commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DELAY_S = 2.0
 _REFRESH_S = 0.1
-_WIDE = 400  # where no terminal sets a width, rows stay whole
+_WIDE = 400  # without a terminal, wide enough not to wrap rows
 
 
 def show(*parts: RenderableType) -> None:
@@ -32,14 +32,14 @@ def show(*parts: RenderableType) -> None:
                 lines = [_wrapped(line, console.width) for line in part.split("\n")]
                 console.print("\n".join(lines), soft_wrap=True)
             else:
-                console.print(part, crop=False)  # a table too wide keeps its numbers whole
+                console.print(part, crop=False)  # tables that are too wide keep their numbers intact
     emit("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
 def _wrapped(line: str, width: int) -> str:
-    """Break a line between words, but neither names nor ``100 %``."""
-    whole = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
-    return whole.fill(line.replace(" %", "\xa0%")).replace("\xa0%", " %")
+    """Wrap a line between words, but neither within names nor within ``100 %``."""
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(line.replace(" %", "\xa0%")).replace("\xa0%", " %")
 
 
 def _colours() -> Literal["auto"] | None:
@@ -52,7 +52,7 @@ def show_json(document: object) -> None:
 
 
 def emit(text: str) -> None:
-    """Write to stdout; a reader that has gone away, such as ``head``, stops nothing."""
+    """Write to stdout; a closed pipe, as with ``head``, is not an error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -61,20 +61,20 @@ def emit(text: str) -> None:
 
 
 def note(sentence: str, *, quiet: bool = False) -> None:
-    """Print a remark that is no result."""
+    """Print a remark on stderr."""
     if not quiet:
         print(f"kvbound: {sentence}", file=sys.stderr)
 
 
 def aside() -> redirect_stdout[TextIO]:
-    """Send what a user's policy prints to stderr, so that stdout holds results alone."""
+    """Redirect stdout to stderr, so that what a user's policy prints does not mix with the results."""
     return redirect_stdout(sys.stderr)
 
 
 class Bar:
-    """Progress on a terminal's stderr, from the third second on; callable as the library's `Progress`.
+    """A progress bar on a terminal's stderr that appears after two seconds; callable as a `Progress`.
 
-    Within it, what is printed goes to stderr.
+    While it is open, stdout is redirected to stderr.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -97,7 +97,7 @@ class Bar:
         self._aside.__exit__(kind, error, trace)
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
-        """Draw, if it is time to."""
+        """Update the bar, at most every `_REFRESH_S` seconds."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
@@ -105,7 +105,7 @@ class Bar:
         if self._bar is None:
             self._bar = _progress()
             self._bar.start()
-        if self._task is None or note != self._note:  # another stage: rate and time left start anew
+        if self._task is None or note != self._note:  # in another stage, rate and time left start again
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._task, self._note = self._bar.add_task(note, total=total, completed=int(done)), note

@@ -1,4 +1,4 @@
-"""``kvbound export``: the program for any other solver."""
+"""``kvbound export``: the integer program as a file for other solvers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kvbound.cli import console, options, output, source
 
 
 class Format(StrEnum):
-    """File formats that solvers read."""
+    """File formats of solvers."""
 
     MPS = "mps"
     LP = "lp"

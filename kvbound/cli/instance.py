@@ -27,7 +27,7 @@ def info(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Print sizes, and what the memory holds."""
+    """Print sizes and capacities."""
     from kvbound.report.instance import describe, figures
 
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
@@ -59,12 +59,12 @@ def make(
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
     weight_dtype: options.WeightDtype = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="By default that of the file.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="By default the name of the file.")] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Put an instance together and write it.
+    """Assemble an instance and write it.
 
-    The trace goes beside it, unless it is synthetic.
+    The trace is written beside it, unless it is synthetic.
     """
     from kvbound.instance_io import write_instance
 
@@ -82,9 +82,9 @@ def expand(
     override: options.Overrides = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write an instance as the checker reads it.
+    """Write an instance in the checker's form.
 
-    Everything is spelled out; the trace goes beside it.
+    It states every number; the trace is written beside it.
     """
     from kvbound.instance_io import write_expanded
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals that ask a process to end: the work stops, and the best so far is saved."""
+"""Ctrl-C and termination signals: the command stops and saves the best result so far."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _ONCE_S = 1.0
-"""Signals that follow one within this time mean the same."""
+"""Signals within this time after the first one count as the same."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have each of these signals raise KeyboardInterrupt in the block, several in quick succession once."""
+    """Let these signals raise KeyboardInterrupt in the block, once for several in quick succession."""
     last = -_ONCE_S
 
     def interrupt(number: int, frame: object) -> None:
@@ -32,32 +32,32 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put these signals off until the block, which saves something, is done."""
-    heard: list[int] = []
-    with _handled(lambda number, _: heard.append(number)):
+    """Defer these signals to the end of the block, for example while files are saved."""
+    received: list[int] = []
+    with _handled(lambda number, _: received.append(number)):
         yield
-    if heard:
-        signal.raise_signal(heard[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 def ignore() -> None:
-    """Have the process ignore these signals from now on."""
+    """Ignore these signals from now on."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _handled(handler: Callable[[int, Any], object]) -> Iterator[None]:
-    """Install a handler for the signals that are not ignored, such as SIGHUP under nohup."""
+    """Install a handler for these signals, except those that are ignored, such as SIGHUP under nohup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    ours = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    handled = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
     try:
-        for number in ours:
+        for number in handled:
             signal.signal(number, handler)
         yield
     finally:
-        for number, old in ours.items():
+        for number, old in handled.items():
             signal.signal(number, old)

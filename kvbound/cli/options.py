@@ -20,12 +20,12 @@ class KernelName(StrEnum):
 
 
 def seconds(option: str, text: str) -> float:
-    """Read a time.
+    """Read a time in seconds.
 
     Raises
     ------
     UsageError
-        It is none.
+        The text is not a time.
     """
     from kvbound.units import UnitError, parse_seconds
 
@@ -36,12 +36,12 @@ def seconds(option: str, text: str) -> float:
 
 
 def limits(time_limit: str | None, work: int | None) -> dict[str, Any]:
-    """Read what limits a solver: a time, or a count instead of it.
+    """Return a solver's limits: a time, or a count of work instead.
 
     Raises
     ------
     UsageError
-        Both are given, or the time is none.
+        Both are given, or the time limit is not a time.
     """
     if time_limit is not None and work is not None:
         raise UsageError("--work takes the place of --time-limit: give one of them")
@@ -54,7 +54,7 @@ def share(option: str, text: str) -> float:
     Raises
     ------
     UsageError
-        It is none.
+        The text is not a share.
     """
     from kvbound.units import UnitError, parse_share
 
@@ -65,12 +65,12 @@ def share(option: str, text: str) -> float:
 
 
 def number_format(option: str, name: str | None) -> str | None:
-    """Check the name of a number format.
+    """Return the name of a number format after checking that it exists.
 
     Raises
     ------
     UsageError
-        There is none of that name.
+        There is no such format.
     """
     from kvbound.llm.config.bits import FORMATS
 
@@ -94,7 +94,7 @@ MaybeInstance = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="For random choices.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random choices.")]
 TimeLimit = Annotated[
     str | None, typer.Option(metavar="S", help="Limit for each solver: seconds, 90s, 5min; by default 60 s.")
 ]
@@ -104,11 +104,11 @@ Work = Annotated[
         metavar="N",
         min=1,
         help="A count instead of a time limit, for the same result on any machine and kernel: steps of the "
-        "ascent (bound, pricing), moves per stay (anneal), nodes (exact).",
+        "ascent (bound, pricing), moves per interval (anneal), nodes (exact).",
     ),
 ]
 Kernel = Annotated[
-    KernelName | None, typer.Option(help="Hot loops in NumPy or numba; by default the faster at hand.")
+    KernelName | None, typer.Option(help="Hot loops in NumPy or numba; by default the fastest available.")
 ]
 OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the results there.")]
 OutFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where to write.")]
@@ -139,7 +139,7 @@ Trace = Annotated[
     typer.Option(metavar="T", help="Trace folder, CSV, or a JSON file as an instance's 'trace'."),
 ]
 Capacity = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Of the fastest tier: 23GiB, or 30% of the KV.")
+    str | None, typer.Option(metavar="SIZE", help="Capacity of the fastest tier: 23GiB, or 30% of the KV.")
 ]
 RulePairs = Annotated[
     list[str] | None,

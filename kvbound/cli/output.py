@@ -1,4 +1,4 @@
-"""What commands do with their results: find out early where they go, save, print, set the exit code."""
+"""Results of commands: check targets early, save, print, and set the exit code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from kvbound.result import Result
 
 RESULT, SCHEDULE, CERTIFICATE = FILES = ("result.json", "schedule.npz", "certificate.npz")
-"""What the folder of one result holds."""
+"""The files in the folder of one result."""
 COMPARISON, TABLE = "compare.json", "compare.csv"
-"""What the folder of a comparison holds beside one folder for each method."""
+"""The files in the folder of a comparison, beside one folder for each method."""
 _STDOUT = Path("/dev/stdout")
 
 
 def check_folder(path: Path | None, option: str = "--out") -> None:
-    """Find out before the work that its results could not be written.
+    """Check, before a run, that its results can be written to a folder.
 
     Raises
     ------
     UsageError
-        Something other than a folder is there, or standard output is asked for.
+        There is something other than a folder, or the path means standard output.
     OSError
         Nothing can be written there.
     """
@@ -45,17 +45,17 @@ def check_folder(path: Path | None, option: str = "--out") -> None:
 
 
 def check_file(option: str, path: Path | None, *, stream: bool = False) -> None:
-    """Find out before the work that a file could not be written.
+    """Check, before a run, that a file can be written.
 
     Parameters
     ----------
     stream
-        Whether it is all that the command writes, so that ``-`` may stand for standard output.
+        Whether the file is the command's only output, so that ``-`` may mean standard output.
 
     Raises
     ------
     UsageError
-        A folder is there, or something else where its folder would be, or standard output will not do.
+        There is a folder, its parent is not a folder, or the path means standard output without `stream`.
     OSError
         Nothing can be written there.
     """
@@ -73,22 +73,22 @@ def check_file(option: str, path: Path | None, *, stream: bool = False) -> None:
 
 
 def place(path: Path) -> Path:
-    """Return where to write what is all of a command's output: ``-`` stands for standard output."""
+    """Return the path for a command's only output, where ``-`` means standard output."""
     return _STDOUT if str(path) == "-" else path
 
 
 def check_same(instance: Instance, folder: Path | None, *, each: bool = False) -> None:
-    """Refuse, before the work, to write into a folder with results of another instance.
+    """Refuse, before a run, to write into a folder with results of another instance.
 
     Parameters
     ----------
     each
-        Whether there will be a folder in it for each method, as an earlier comparison has them.
+        Whether the folder will have, or has from an earlier comparison, a folder for each method.
 
     Raises
     ------
     UsageError
-        The folder holds one, or a comparison with one.
+        The folder holds a result, or a comparison, of another instance.
     """
     from kvbound.errors import InputError
     from kvbound.instance_io import read_json
@@ -103,7 +103,7 @@ def check_same(instance: Instance, folder: Path | None, *, each: bool = False) -
             earlier = read_json(place)["instance"]
             name, sha256 = earlier["name"], earlier["sha256"]
         except (InputError, TypeError, KeyError):
-            continue  # nothing that is worth keeping
+            continue  # not a result
         if sha256 is not None and sha256 != instance.sha256:
             raise UsageError(
                 f"--out: {place} is the result of another instance, {name!r}; take another folder"
@@ -111,7 +111,7 @@ def check_same(instance: Instance, folder: Path | None, *, each: bool = False) -
 
 
 def attempt(save: Callable[[], None]) -> OSError | None:
-    """Save something, put off signals meanwhile; return what failed, so that the result is printed first."""
+    """Call `save` with signals deferred; return its error, so that the result can be printed first."""
     try:
         with uninterrupted():
             save()
@@ -121,19 +121,19 @@ def attempt(save: Callable[[], None]) -> OSError | None:
 
 
 def save(result: Result, folder: Path | None) -> OSError | None:
-    """Write a result's folder, where one is asked for; returns as `attempt`."""
+    """Write a result's folder if one is given; returns as `attempt`."""
     from kvbound.files import atomic_dir
 
     def write() -> None:
         if folder is not None:
-            with atomic_dir(folder, ours=_of_a_result, last=RESULT) as new:
+            with atomic_dir(folder, ours=_in_result_folder, last=RESULT) as new:
                 _write(result, new)
 
     return attempt(write)
 
 
 def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
-    """Write a comparison's folder, with one in it for each method; returns as `attempt`."""
+    """Write a comparison's folder, with a folder for each method, if one is given; returns as `attempt`."""
     from kvbound.files import atomic_dir
     from kvbound.instance_io import write_json
     from kvbound.report import comparison
@@ -141,7 +141,7 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
     def write() -> None:
         if folder is None:
             return
-        with atomic_dir(folder, ours=_of_a_comparison, last=COMPARISON) as new:
+        with atomic_dir(folder, ours=_in_comparison_folder, last=COMPARISON) as new:
             for result in _each_with_proof(results):
                 _write(result, new / result.method)
             document = comparison.document(results)
@@ -153,7 +153,7 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
 
 
 def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
-    """Give a result that has another method's certified bound the certificate that proves it."""
+    """Yield the results, with the strongest certificate where another method's proves their bound."""
     from kvbound.result import BoundStatus
 
     proofs = [result.certificate for result in results if result.certificate is not None]
@@ -165,18 +165,18 @@ def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
         yield dataclasses.replace(result, certificate=strongest) if other else result
 
 
-def _of_a_result(entry: Path) -> bool:
+def _in_result_folder(entry: Path) -> bool:
     return entry.name in FILES and not entry.is_dir()
 
 
-def _of_a_comparison(entry: Path) -> bool:
+def _in_comparison_folder(entry: Path) -> bool:
     if entry.is_dir() and not entry.is_symlink():
-        return (entry / RESULT).is_file() and all(map(_of_a_result, entry.iterdir()))
+        return (entry / RESULT).is_file() and all(map(_in_result_folder, entry.iterdir()))
     return entry.name in (TABLE, COMPARISON)
 
 
 def _write(result: Result, folder: Path) -> None:
-    """Write result.json, and schedule.npz and certificate.npz where there are such, into a new folder."""
+    """Write result.json and, where they exist, schedule.npz and certificate.npz into a new folder."""
     from kvbound.certificate import write_certificate
     from kvbound.instance_io import write_json
     from kvbound.placement import write_placement
@@ -197,14 +197,14 @@ def show(result: Result) -> None:
 
 
 def finish(result: Result, unsaved: OSError | None = None) -> None:
-    """Turn the way a run ended into the exit code.
+    """Raise the error that gives the exit code for the way a run ended.
 
     Raises
     ------
     OSError
-        What `save` returned.
+        The error that `save` returned.
     KeyboardInterrupt
-        The run was interrupted; what it had found is printed and saved by now.
+        The run was interrupted; what it found is already printed and saved.
     InfeasibleError
         There is no placement.
     """

@@ -1,4 +1,4 @@
-"""``kvbound reproduce``: a published study, our numbers beside the published ones."""
+"""``kvbound reproduce``: reproduce a published study and compare the numbers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def reproduce(
     ] = ScaleName.QUICK,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Tables, CSV, figures, and each cell as it is done."),
+        typer.Option("--out", metavar="DIR", help="Write tables, CSV, figures, and each cell as it is done."),
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="S", help="The solvers' time in a cell; by default 5s or 5min."),
+        typer.Option(metavar="S", help="Time limit of the solvers in a cell; by default 5s or 5min."),
     ] = None,
     figures: Annotated[
-        bool | None, typer.Option("--figures/--no-figures", help="By default with --out, if it can be.")
+        bool | None, typer.Option("--figures/--no-figures", help="By default with --out and matplotlib.")
     ] = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -81,7 +81,7 @@ def reproduce(
 
 
 def _figures(wanted: bool | None, out: Path | None, *, quiet: bool) -> bool:
-    """Whether to draw; asked for without matplotlib, or with nowhere to put them, is a mistake."""
+    """Return whether to draw figures; refuse to if they are requested without matplotlib or without --out."""
     from kvbound.report import study_plots
 
     if wanted and out is None:
@@ -96,7 +96,7 @@ def _figures(wanted: bool | None, out: Path | None, *, quiet: bool) -> bool:
 def _run(
     table: str | None, settings: Settings, out: Path | None, records: dict[str, Record], *, quiet: bool
 ) -> None:
-    """Run the cells one at a time into `records`; off a terminal a line for each says how far it is."""
+    """Run the cells one after the other into `records`; without a terminal print a line for each."""
     from kvbound.report import numbers
     from kvbound.studies.runs import run_cells
 
@@ -112,16 +112,16 @@ def _report(
     tables: Iterable[str], records: dict[str, Record], settings: Settings, out: Path | None,
     *, drawn: bool, as_json: bool,
 ) -> OSError | None:  # fmt: skip
-    """Write and print what there is; return what could not be written."""
+    """Write and print the report on the cells so far; return the error of writing, if any."""
     from kvbound.report import study_plots
     from kvbound.studies import folder
 
-    made = folder.report(tables, records, settings)
+    report = folder.report(tables, records, settings)
 
     def write() -> None:
         if out is None or not records:
             return
-        folder.write_report(made, out)
+        folder.write_report(report, out)
         for name, cells in settings.study.tables.items() if drawn else ():
             rows = [records[cell.name] for cell in cells if name in tables and cell.name in records]
             if rows:
@@ -129,7 +129,7 @@ def _report(
 
     unsaved = output.attempt(write)
     if as_json:
-        console.show_json(made.document)
+        console.show_json(report.document)
     else:
-        console.emit(made.markdown)
+        console.emit(report.markdown)
     return unsaved

@@ -1,4 +1,4 @@
-"""``kvbound simulate``: one policy, at one or several settings."""
+"""``kvbound simulate``: one policy, with one or several settings of its options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def simulate(
     import kvbound
     from kvbound.report import comparison
 
-    with console.aside():  # reads a policy's file
+    with console.aside():  # importing a user's policy may print
         combinations = list(_combinations(policy, settings or ()))
     if out is not None and len(combinations) > 1:
         raise UsageError("--out holds one result, not those of a sweep")
@@ -76,7 +76,7 @@ def simulate(
 
 
 def _combinations(policy: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Every combination of the options' values."""
+    """Yield every combination of the options' values."""
     known = _options(policy)
     values: dict[str, list[Any]] = {}
     for name, text in source.pairs("--set", texts):
@@ -99,7 +99,7 @@ def _options(policy: str) -> dict[str, Any]:
 def _value(name: str, text: str, default: object) -> Any:
     """Read a value of the default's type."""
     kind: Any = type(default)
-    if kind not in (bool, int, float, str):  # of a policy of the user's own
+    if kind not in (bool, int, float, str):  # an option of a user's own policy
         return source.literal(text)
     try:
         if kind is bool:

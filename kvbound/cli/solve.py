@@ -42,7 +42,7 @@ def solve(
 ) -> None:
     """Find a schedule, or a bound, with one method.
 
-    Without --method: the exact model where it is small, else pricing beside its certified bound and,
+    Without --method: the exact model for small instances, else pricing together with its certified bound and,
     while the gap is above 1 %, annealing.
     """
     from kvbound import solvers

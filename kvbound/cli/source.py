@@ -1,4 +1,4 @@
-"""From what stands on the command line to an instance."""
+"""Instances from command-line arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parts:
-    """What can be given in place of an instance."""
+    """Options that describe or change an instance."""
 
     memory: str | None = None
     llm: str | None = None
@@ -31,20 +31,20 @@ class Parts:
 
     @property
     def given(self) -> bool:
-        """Whether any of them is there."""
+        """Whether any option is given."""
         given = (self.memory, self.llm, self.trace, self.capacity, self.rules, self.overrides)
         return any((*given, self.kv_dtype, self.weight_dtype))
 
 
 def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -> kvbound.instance.Instance:
-    """Read an instance, or put one together.
+    """Read an instance by its name, or assemble one from its parts.
 
     Raises
     ------
     UsageError
-        Both are given, or neither, or the parts make no instance.
+        Both or neither are given, or the parts do not form a valid instance.
     InputError
-        A file is not as expected.
+        A file is invalid.
     """
     parts = parts or Parts()
     instance = assemble(parts) if name is None else _changed(name, parts)
@@ -54,7 +54,7 @@ def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -
 
 
 def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
-    """Read an instance and set what the options say; what only they make wrong is a usage error."""
+    """Read an instance and apply the options; errors that only these cause are usage errors."""
     from kvbound.instance_io import read_instance
 
     if parts.memory or parts.llm or parts.trace:
@@ -69,19 +69,19 @@ def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
     try:
         return read_instance(name, overrides=changes)
     except InputError as error:
-        complaint = error
-    field = complaint.field.removeprefix("overrides.")
+        cause = error
+    field = cause.field.removeprefix("overrides.")
     if field in options:
-        raise UsageError(f"{options[field]}: expected {complaint.expected}")
+        raise UsageError(f"{options[field]}: expected {cause.expected}")
     above = [option for path, option in options.items() if field.startswith(f"{path}.")]
-    if above or (changes and _reads(name)):
+    if above or (changes and _is_readable(name)):
         given = ", ".join(above or options.values())
-        raise UsageError(f"{given}: {field}: expected {complaint.expected}")
-    raise complaint
+        raise UsageError(f"{given}: {field}: expected {cause.expected}")
+    raise cause
 
 
-def _reads(name: str) -> bool:
-    """Whether an instance can be read as it is, without any change."""
+def _is_readable(name: str) -> bool:
+    """Whether an instance can be read without any change."""
     from kvbound.instance_io import read_instance
 
     try:
@@ -92,7 +92,7 @@ def _reads(name: str) -> bool:
 
 
 def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Instance:
-    """Put an instance together from options; what is wrong with those is a usage error."""
+    """Assemble an instance from options; invalid options are usage errors."""
     from kvbound.instance_io import make_instance
 
     if not (parts.memory and parts.llm and parts.trace):
@@ -109,7 +109,7 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
             capacity=_capacity(parts.capacity),
         )
     except InputError as error:
-        if error.file == name:  # no file's fault: the options do not fit together
+        if error.file == name:  # not an error in a file: the options do not match
             field = error.field.replace("overrides.", "--override ", 1)
             raise UsageError(f"{field}: expected {error.expected}") from None
         raise
@@ -121,7 +121,7 @@ def pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:
     Raises
     ------
     UsageError
-        One has no such form, or a key stands twice.
+        A text has another form, or a key occurs twice.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -170,7 +170,7 @@ def _capacity(text: str | None) -> str | None:
 
 
 def literal(text: str) -> Any:
-    """JSON where it is some, else the text itself."""
+    """Return the value of a text that is JSON, else the text itself."""
     from kvbound.units import Written
 
     try:
@@ -195,7 +195,7 @@ def _memory(name: str) -> Any:
     from kvbound.memory import Memory
 
     mapping = _read(name)
-    Memory.from_mapping(mapping, name, share_of=math.floor)  # complains about the file by its name
+    Memory.from_mapping(mapping, name, share_of=math.floor)  # errors name the file
     return mapping
 
 
@@ -215,7 +215,7 @@ def _llm(parts: Parts) -> Any:
 
 
 def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
-    """Remark on a capacity above the one in the catalog."""
+    """Print a remark on capacities above those in the catalog."""
     from kvbound import catalog
     from kvbound.units import format_bytes
 
@@ -233,7 +233,7 @@ def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
 
 
 def _warn_of_own_reads(instance: kvbound.instance.Instance, quiet: bool) -> None:
-    """Reads of the token being made touch no memory; say how many physical accounting leaves out."""
+    """Print a remark on how many reads of steps' own tokens physical accounting leaves out."""
     from kvbound.trace import Trace
 
     if quiet or not instance.physical or not isinstance(instance.workload, Trace):

@@ -1,4 +1,4 @@
-"""``kvbound trace``: make, convert and look at read traces."""
+"""``kvbound trace``: make, convert and inspect read traces."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from kvbound.trace import Trace
     from kvbound.workloads import Synthetic
 
-Source = Annotated[str, typer.Option("--source", metavar="TEXT", help="Where the reads come from.")]
-Licence = Annotated[str, typer.Option(metavar="TEXT", help="Under what terms.")]
+Source = Annotated[str, typer.Option("--source", metavar="TEXT", help="Origin of the reads.")]
+Licence = Annotated[str, typer.Option(metavar="TEXT", help="Licence of the trace.")]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="Trace folder or CSV file.")]
 
 
 def info(
     trace: TracePath,
-    layers: Annotated[bool, typer.Option("--layers", help="A row for every layer, too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Also print a row for every layer.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Print how much is read, and how it changes."""
+    """Print statistics of the reads."""
     from kvbound.report.trace import describe
     from kvbound.trace import read_trace
     from kvbound.trace.statistics import trace_info
@@ -72,7 +72,7 @@ def synth(
     spec = _spec(fields)
     with console.Bar(quiet=quiet) as bar, new_folder(out) as folder:
         write_folder(spec, folder, bar)
-    _say(out, spec, quiet)
+    _note_written(out, spec, quiet)
 
 
 def _spec(fields: dict[str, Any]) -> Synthetic:
@@ -85,7 +85,7 @@ def _spec(fields: dict[str, Any]) -> Synthetic:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="CSV", help="Columns n,l,read_kv; .gz will do.")],
+    file: Annotated[Path, typer.Argument(metavar="CSV", help="Columns n,l,read_kv; may be a .gz file.")],
     out: options.OutTrace,
     origin: Source = "",
     licence: Licence = "",
@@ -96,12 +96,12 @@ def import_(
 
     with console.Bar(quiet=quiet) as bar:
         trace = import_csv(file, out, source=origin, licence=licence, progress=bar)
-    _say(out, trace, quiet)
+    _note_written(out, trace, quiet)
 
 
 def export(
     trace: TracePath,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="CSV", help="A name in .gz compresses.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="CSV", help="Compressed if it ends in .gz.")],
     quiet: options.Quiet = False,
 ) -> None:
     """Write a trace as CSV (n,l,read_kv)."""
@@ -111,7 +111,7 @@ def export(
     opened = read_trace(trace)
     with console.Bar(quiet=quiet) as bar:
         write_csv(opened, output.place(out), progress=bar)
-    _say(out, opened, quiet)
+    _note_written(out, opened, quiet)
 
 
 def sparsify(
@@ -119,13 +119,13 @@ def sparsify(
         Path, typer.Argument(metavar="FILE", help="A trace with attention mass, or a recording (.npz).")
     ],
     out: options.OutTrace,
-    share: Annotated[str, typer.Option(metavar="SHARE", help="Of the past tokens, such as 15%.")],
-    sequence: Annotated[int | None, typer.Option(metavar="N", min=0, help="Of a recording, from 0.")] = None,
+    share: Annotated[str, typer.Option(metavar="SHARE", help="Share of the past tokens, such as 15%.")],
+    sequence: Annotated[int | None, typer.Option(metavar="N", min=0, help="For a recording: from 0.")] = None,
     prefill: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of a recording: position of the first step.")
+        int | None, typer.Option(metavar="N", min=1, help="For a recording: position of the first step.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of a recording: by default all.")
+        int | None, typer.Option(metavar="N", min=1, help="For a recording: number of steps; by default all.")
     ] = None,
     origin: Source = "",
     licence: Licence = "",
@@ -133,7 +133,7 @@ def sparsify(
 ) -> None:
     """Keep the reads with the largest attention.
 
-    Of a trace that has it, or of recorded queries and keys (an .npz archive with q and k, or p).
+    The input is a trace with attention mass, or a recording: an .npz archive with q and k, or with p.
     """
     from kvbound.recording import attention
     from kvbound.trace import read_trace, write_trace
@@ -154,7 +154,7 @@ def sparsify(
             )
         trace = attention.sparsify(read_trace(file), kept)
     write_trace(trace, out)
-    _say(out, trace, quiet)
+    _note_written(out, trace, quiet)
     wanted = [attention.count(kept, trace.prefill_tokens + step) for step in range(trace.decode_steps)]
     short = int((wanted > trace.counts().T).sum())
     if short:
@@ -162,7 +162,7 @@ def sparsify(
         console.note(f"{file} holds fewer reads than asked for in {slots}, which keep all", quiet=quiet)
 
 
-def _say(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:
+def _note_written(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:
     from kvbound.report.numbers import shape
 
     size = shape(trace.layers, trace.prefill_tokens, trace.decode_steps)

@@ -1,4 +1,4 @@
-"""``kvbound --version``: what is installed, and where made traces are kept."""
+"""``kvbound --version``: installed versions, and the cache of generated traces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvbound.version import __version__
 
 
 def show(*, verbose: bool) -> None:
-    """Print kvbound's and the solver's versions; with `verbose` also what they run on."""
+    """Print the versions of kvbound and HiGHS, and with `verbose` also packages, kernel and cache."""
     lines = [("kvbound", __version__), ("HiGHS", _version("highspy"))]
     if verbose:
         from kvbound.kernels import pick

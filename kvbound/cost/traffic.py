@@ -200,7 +200,7 @@ class _Layer:
             yield int(edges[n]), int(edges[n + 1]), tier
 
     def charge(self, transitions: Transitions, columns: Columns, up: Counts, down: Counts) -> None:
-        """Add births and moves to the layer's traffic, in columns (steps, K), and to up and down, (steps,)."""
+        """Add births and moves to the layer's traffic, columns (steps, K), and to up and down, (steps,)."""
         instance, size = self.instance, self.instance.item_bytes
         columns.writes[:] = transitions.birth_writes[self.birth_tier] * size
         words = instance.trace.words(self.layer)

@@ -1,1 +1,1 @@
-"""Results for people: tables, sentences, numbers with their units."""
+"""Results in readable form: tables, sentences, numbers with their units."""

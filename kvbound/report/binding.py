@@ -1,4 +1,4 @@
-"""What binds an instance, in a sentence."""
+"""The binding resources of an instance, in sentences."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from kvbound.report import numbers
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
 _LITTLE = 1.05
-"""Up to this ratio between the worst placement and the ideal there is next to nothing to gain."""
+"""Ratio of the worst placement's time to the ideal up to which placement hardly matters."""
 _NEGLIGIBLE = 0.005
 
 
 def sentences(instance: Instance, found: Binding) -> str:
-    """Return what the ideal time consists of, what binds it, and how much placement can matter."""
+    """Return sentences on the parts of the ideal time, its binding resources, and what placement can gain."""
     time = numbers.seconds(found.time_s)
     text = f"If placement were no constraint, decoding would take {time}: {_shares(found.parts)}; "
     times, little = _worst(found)
@@ -25,7 +25,7 @@ def sentences(instance: Instance, found: Binding) -> str:
 
 
 def summary(instance: Instance, found: Binding) -> str:
-    """Return the same for a table of facts."""
+    """Return the same in short form, for a table."""
     times, little = _worst(found)
     last = f"{numbers.ratio(times)} with all KV in {instance.memory.tiers[-1].name}"
     end = ": next to nothing to gain from placement" if little else ""
@@ -34,7 +34,7 @@ def summary(instance: Instance, found: Binding) -> str:
 
 
 def _worst(found: Binding) -> tuple[float, bool]:
-    """How many times the ideal the worst placement takes, and whether that is next to nothing."""
+    """Return the ratio of the worst placement's time to the ideal, and whether it is at most `_LITTLE`."""
     times = found.slowest_s / found.time_s if found.time_s else 1.0
     return times, times <= _LITTLE
 

@@ -1,4 +1,4 @@
-"""The catalog for people: what is known, each number with its source."""
+"""The catalog in readable form, each number with its source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kvbound import units
 from kvbound.memory import ENERGY_POINTS
 from kvbound.report import numbers
-from kvbound.report.tables import facts, table
+from kvbound.report.tables import pairs_table, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def memories_table(memories: Sequence[Memory]) -> Table:
-    """Return a row per memory: its tiers and what lies between."""
+    """Return a row per memory: its tiers and the bandwidths of its resources."""
     rows = (
         (memory.name, " | ".join(_tier(tier.name, tier.capacity) for tier in memory.tiers), _rates(memory))
         for memory in memories
@@ -92,7 +92,7 @@ def _energy_table(memory: Memory) -> Table:
 
 
 def llm_details(llm: Llm) -> list[Table | str]:
-    """Return one language model's numbers with how they came about."""
+    """Return one language model's numbers with their derivation."""
     reads = sorted(set(llm.weight_reads.tolist()))
     read = " to ".join(units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)])
     values = {
@@ -107,11 +107,11 @@ def llm_details(llm: Llm) -> list[Table | str]:
         ("KV per token", units.format_bytes(llm.kv_bytes(1))),
         ("sliding windows", _windows(llm.windows)),
     ]
-    return [*parts, "", facts(extra)]
+    return [*parts, "", pairs_table(extra)]
 
 
 def architecture_details(model: Architecture) -> list[Table | str]:
-    """Return the numbers of a model read from its config.json; layers may differ."""
+    """Return the numbers of a model read from its config.json, whose layers may differ."""
     kept = Counter(model.kv_bytes_per_token)
     reads = sorted(set(model.weight_read_bytes))
     values = {
@@ -134,7 +134,7 @@ def architecture_details(model: Architecture) -> list[Table | str]:
         *remarks,
     ]
     title = f"{model.name}: {model.source}\n"
-    return [title, table(("field", ">value", "how"), rows), "", facts(extra)]
+    return [title, table(("field", ">value", "how"), rows), "", pairs_table(extra)]
 
 
 def _windows(windows: Sequence[int | None]) -> str:

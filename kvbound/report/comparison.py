@@ -1,4 +1,4 @@
-"""Several methods on one instance, side by side."""
+"""Comparison of several methods on one instance."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
     rows = (
         (
             title(each), *(f"{each.options.get(name, '')}" for name in options), _status(each),
-            _floor(each) + time.show(_time(each)), tokens_per_s(each),
-            numbers.ratio(_times(each, against)).rstrip("x"), *[_percent(each.share_of_bound)][: bounded],
+            _bound_sign(each) + time.show(_time(each)), tokens_per_s(each),
+            numbers.ratio(_ratio(each, against)).rstrip("x"), *[_percent(each.share_of_bound)][: bounded],
             _hits(each), *(size.show(_moved(each, way)) for way in _WAYS),
         )
         for each in results
@@ -63,11 +63,11 @@ def _moved(result: Result, way: str) -> float | None:
 
 
 def _time(result: Result) -> float | None:
-    """A schedule's time, or what a bound says of all of them."""
+    """Return the schedule's time, or the time lower bound if there is no schedule."""
     return result.bound.time_s if result.time_s is None else result.time_s
 
 
-def _floor(result: Result) -> str:
+def _bound_sign(result: Result) -> str:
     return ">= " if result.measures is None and result.bound.time_s is not None else ""
 
 
@@ -88,7 +88,7 @@ def _percent(share: float | None) -> str:
 
 
 def reference(results: Sequence[Result]) -> tuple[str, float] | None:
-    """What times are set against: the bound; without one the study's `best`, or the fastest schedule."""
+    """Return name and time of the reference of ratios: the bound, the study's `best`, or the fastest."""
     bound = strongest(results)
     if bound.time_s:
         return "bound", bound.time_s
@@ -99,18 +99,18 @@ def reference(results: Sequence[Result]) -> tuple[str, float] | None:
     return ("fastest", timed[0].time_s or 0.0) if timed else None
 
 
-def _times(result: Result, against: tuple[str, float] | None) -> float | None:
+def _ratio(result: Result, against: tuple[str, float] | None) -> float | None:
     return None if against is None or result.time_s is None else result.time_s / against[1]
 
 
 def verdict(results: Sequence[Result]) -> str:
-    """Return in a sentence or two what the table means."""
+    """Return one or two sentences that sum up the table."""
     against = reference(results)
     found = [result for result in ranked(results) if result.time_s and result.status is not Status.UNKNOWN]
     if against is None or not found:
         return "No method found a schedule."
     fastest, slowest = found[0], found[-1]
-    first, last = (numbers.ratio(_times(result, against)) for result in (fastest, slowest))
+    first, last = (numbers.ratio(_ratio(result, against)) for result in (fastest, slowest))
     if against[0] == "bound":
         rate = numbers.rate(fastest.instance.decode_steps / against[1])
         text = f"No schedule takes less than {bound_text(strongest(results))} or makes more than {rate} "

@@ -1,4 +1,4 @@
-"""An instance for people: its sizes, and how the memory compares with them."""
+"""The sizes of an instance in readable form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kvbound import units
 from kvbound.binding import binding
 from kvbound.report import numbers
 from kvbound.report.binding import summary
-from kvbound.report.tables import facts, table
+from kvbound.report.tables import pairs_table, table
 from kvbound.trace import Trace
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def figures(instance: Instance) -> dict[str, Any]:
-    """Return the numbers worth knowing before a run, without making a synthetic trace."""
+    """Return sizes and capacities as JSON-ready values, without generating a synthetic trace."""
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = instance.prefill_tokens + sum(range(instance.decode_steps)) / instance.decode_steps
     kv_bytes = llm.kv_bytes(instance.tokens)
-    room = [None if n is None else n * instance.block_bytes for n in instance.capacity_blocks]
+    limits = [None if n is None else n * instance.block_bytes for n in instance.capacity_blocks]
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,
@@ -47,7 +47,7 @@ def figures(instance: Instance) -> dict[str, Any]:
                 "room_for_kv_bytes": free,
                 "room_for_kv_share": None if free is None else free / kv_bytes,
             }
-            for tier, free in zip(instance.memory.tiers, room, strict=True)
+            for tier, free in zip(instance.memory.tiers, limits, strict=True)
         ],
         "rules": instance.rules.to_mapping(),
         "ideal": None if (bound := binding(instance)) is None else bound.to_mapping(),
@@ -55,7 +55,7 @@ def figures(instance: Instance) -> dict[str, Any]:
 
 
 def describe(instance: Instance) -> list[Table | str]:
-    """Return the figures as text and a table."""
+    """Return the sizes as text and tables."""
     known, bound = figures(instance), binding(instance)
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
     shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps)
@@ -75,7 +75,7 @@ def describe(instance: Instance) -> list[Table | str]:
         ("ideal time", "" if bound is None else summary(instance, bound)),
         ("sha256", known["sha256"] or ""),
     ]
-    return [f"{instance.name}\n", facts(pairs), "", _tiers(instance, known["tiers"])]
+    return [f"{instance.name}\n", pairs_table(pairs), "", _tiers(instance, known["tiers"])]
 
 
 def _own(instance: Instance, own: int) -> str:
@@ -95,14 +95,14 @@ def _resources(instance: Instance) -> str:
     return ", ".join(f"{name} {units.format_bandwidth(rate)}" for name, rate in rates)
 
 
-def _tiers(instance: Instance, rooms: list[dict[str, Any]]) -> Table:
+def _tiers(instance: Instance, capacities: list[dict[str, Any]]) -> Table:
     rows = []
-    for tier, room in zip(instance.memory.tiers, rooms, strict=True):
-        unlimited = room["room_for_kv_bytes"] is None
+    for tier, capacity in zip(instance.memory.tiers, capacities, strict=True):
+        unlimited = capacity["room_for_kv_bytes"] is None
         rows.append(
             (
-                tier.name, numbers.capacity(tier.capacity), units.format_bytes(room["room_for_kv_bytes"]),
-                numbers.UNKNOWN if unlimited else numbers.share(room["room_for_kv_share"]),
+                tier.name, numbers.capacity(tier.capacity), units.format_bytes(capacity["room_for_kv_bytes"]),
+                numbers.UNKNOWN if unlimited else numbers.share(capacity["room_for_kv_share"]),
                 ", ".join(tier.reads), ", ".join(tier.writes),
                 units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN,
             )

@@ -1,4 +1,4 @@
-"""The instance library for people."""
+"""The instance library as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def library_table(entries: Sequence[Entry]) -> Table:
-    """Return a row per instance."""
+    """Return the table of instances, one row each."""
     return table(("set", "instance", ">layers", ">tokens", ">best known", ">x bound"), map(_row, entries))
 
 

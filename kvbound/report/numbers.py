@@ -1,4 +1,4 @@
-"""Numbers as people read them; what is not known is a dash."""
+"""Numbers in readable form; an unknown one is a dash."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 @dataclass(frozen=True)
 class Unit:
-    """One unit for a whole column."""
+    """The common unit of a column."""
 
     name: str
     factor: float
 
     @classmethod
     def of(cls, values: Iterable[float | None], known: dict[str, float]) -> Unit:
-        """Choose the unit that suits the column's middle value."""
+        """Return the unit that suits the median of the column's values."""
         some = [value for value in values if value]
         middle = median(some) if some else 1.0
         name = max((name for name in known if known[name] <= middle), key=known.__getitem__, default="")
@@ -30,41 +30,41 @@ class Unit:
         return cls(name, known[name])
 
     def show(self, value: float | None) -> str:
-        """Return the number alone: four significant digits."""
+        """Return the number without its unit, to four significant digits."""
         return UNKNOWN if value is None else rate(value / self.factor)
 
 
 def count(value: float | None) -> str:
-    """``10,239``."""
+    """Format a count: ``10,239``."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
 def shape(layers: int, prefill_tokens: int, decode_steps: int) -> str:
-    """``5 layers, 128 + 384 tokens``."""
+    """Format a trace's shape: ``5 layers, 128 + 384 tokens``."""
     return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {decode_steps:,} tokens"
 
 
 def rate(value: float | None) -> str:
-    """``416.4`` of something per second: four significant digits."""
+    """Format a rate to four significant digits: ``416.4``."""
     if value is None:
         return UNKNOWN
     return f"{value:,.0f}" if 999.95 <= value < 1e9 else f"{value:.4g}"
 
 
 def ratio(value: float | None) -> str:
-    """``1.613x``, ``14.19x``."""
+    """Format a ratio: ``1.613x``, ``14.19x``."""
     if value is None:
         return UNKNOWN
     return f"{value:.3f}x" if value < 10 else f"{value:,.4g}x" if value < 10000 else f"{value:,.0f}x"
 
 
 def share(value: float | None) -> str:
-    """``60.2 %``."""
+    """Format a share: ``60.2 %``."""
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
 
 
 def gap(value: float | None) -> str:
-    """``0.0100 %``: small ones keep their digits."""
+    """Format a gap; small ones keep two significant digits: ``0.01 %``."""
     if value is None:
         return UNKNOWN
     percent = 100 * abs(value)
@@ -72,7 +72,7 @@ def gap(value: float | None) -> str:
 
 
 def deviation(value: float | None) -> str:
-    """``+4.4 %``, ``-0.003 %``: small ones keep a digit, and none is 0."""
+    """Format a relative deviation: ``+4.4 %``, ``-0.003 %`` if small, ``0 %`` if negligible."""
     if value is None:
         return UNKNOWN
     percent = round(100 * value, 1 if abs(value) >= 5e-4 else 3)
@@ -80,16 +80,16 @@ def deviation(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """``24.59 s``, ``12.3 us``."""
+    """Format a time: ``24.59 s``, ``12.3 us``."""
     return UNKNOWN if value is None else units.format_seconds(value)
 
 
 def capacity(value: float | None) -> str:
-    """``23 GiB`` or ``144 GB``, whichever is the whole number; None is unlimited."""
+    """Format a capacity in the unit that makes it whole, ``23 GiB`` or ``144 GB``; None is unlimited."""
     binary = value is not None and value % 2**30 == 0 and value % 10**9 != 0
     return units.format_bytes(value, binary=binary)
 
 
 def size(value: float | None) -> str:
-    """``144 GB``; None is not known, not unlimited."""
+    """Format a size: ``144 GB``; None is unknown, not unlimited."""
     return UNKNOWN if value is None else units.format_bytes(value)

@@ -1,4 +1,4 @@
-"""One result for people."""
+"""One result in readable form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kvbound.report import numbers
-from kvbound.report.tables import facts
+from kvbound.report.tables import pairs_table
 from kvbound.result import Bound, BoundStatus, Result, Status, title
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def heading(result: Result) -> str:
-    """Return what was run and how it ended, in one line."""
+    """Return one line with the instance, the method and the status."""
     options = "".join(f" {key}={value}" for key, value in result.options.items() if value is not None)
     end = str(result.status)
     if result.status is Status.UNKNOWN:
@@ -25,7 +25,7 @@ def heading(result: Result) -> str:
 
 
 def describe(result: Result) -> Table:
-    """Return the numbers of one result."""
+    """Return the table of one result's numbers."""
     found = result.measures
     pairs: list[tuple[str, str]] = []
     if found is not None:
@@ -43,18 +43,18 @@ def describe(result: Result) -> Table:
     if result.gap is not None:
         share = numbers.share(result.share_of_bound)
         pairs.append(("gap", f"{numbers.gap(result.gap)}; the bound is {share} of the time"))
-    return facts(pairs)
+    return pairs_table(pairs)
 
 
 def bound_text(bound: Bound) -> str:
-    """Return a bound's value, whose it is and who vouches for it; empty without one."""
+    """Return a bound's value, method and status; empty without a bound."""
     if bound.status is BoundStatus.NONE:
         return ""
     return f"{numbers.seconds(bound.time_s)} ({bound.method}, {bound.status})"
 
 
 def tokens_per_s(result: Result) -> str:
-    """Return the rate of the schedule found."""
+    """Return the schedule's tokens per second."""
     return numbers.rate(result.instance.decode_steps / result.time_s if result.time_s else None)
 
 

@@ -22,18 +22,18 @@ def markdown(
     headline: Record,
     accounting: str,
 ) -> str:
-    """Return every table with the cells that there are.
+    """Return the tables of the cells that have a record.
 
     Parameters
     ----------
     title, notes
-        What the reader has to know first.
+        Heading and introductory paragraphs.
     tables
         Names of the cells of each table.
     headline
-        The largest ratios, beside what the study claims.
+        The largest ratios, and the ratio that the study claims.
     accounting
-        The study's own.
+        Name of the study's own accounting.
     """
     unit = numbers.Unit.of(_times(records.values()), numbers.TIMES)
     parts = [f"# {title}", *notes]
@@ -68,7 +68,7 @@ def _times(records: Iterable[Record]) -> Iterable[float | None]:
 def _policies(rows: Sequence[Record], unit: numbers.Unit, accounting: str) -> str:
     """Return the study's policies under its own accounting: time, and times its `best`.
 
-    Cells that it cannot tell from the one before, or does not know, have no row.
+    Cells whose times equal those of the cell before, or are unknown, have no row.
     """
     names = list(rows[0][accounting])
     distinct = [
@@ -110,7 +110,7 @@ def _schedule_row(row: Record, names: Sequence[str], unit: numbers.Unit) -> list
 
 
 def _missing(rows: Sequence[Record], accounting: str) -> list[str]:
-    """Say why numbers are missing, each reason once."""
+    """Return one sentence for each reason why numbers are missing."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for entries in (row[accounting], row["physical"]):
@@ -137,7 +137,7 @@ def _plain(value: float | None) -> str:
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return an aligned Markdown table, the first column flush left."""
+    """Return an aligned Markdown table: the first column left-aligned, the others right-aligned."""
     lines = [list(head), *map(list, rows)]
     widths = [max(3, *(len(line[n]) for line in lines)) for n in range(len(head))]
     rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]

@@ -1,4 +1,4 @@
-"""Figures of a reproduced study: for each table, how far its schedules are from the proof."""
+"""Figures of a reproduced study: for each table, its schedules' times over the bounds."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def available() -> bool:
 
 
 def draw(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write NAME.png and NAME.svg: times over the certified time lower bound, a line per cell.
+    """Write NAME.png and NAME.svg: times over the certified time lower bound, one row per cell.
 
     Raises
     ------
     MissingPackageError
-        There is no matplotlib.
+        Matplotlib is not installed.
     """
     if not available():
         raise MissingPackageError("plots")

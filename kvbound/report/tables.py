@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table; a column whose name starts with ``>`` is set flush right, as numbers are.
+    """Return a table; a column whose name starts with ``>`` is right-aligned, as for numbers.
 
     On a narrow terminal text wraps between words, and numbers do not wrap at all.
     """
@@ -35,7 +35,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+def pairs_table(pairs: Iterable[tuple[str, str]]) -> Table:
     """Return names and values in two columns; pairs without a value are left out."""
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""A trace for people."""
+"""The statistics of a trace in readable form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvbound.report import numbers
-from kvbound.report.tables import facts, table
+from kvbound.report.tables import pairs_table, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
-    """Return the figures of the whole trace, and those of every layer if asked for."""
+    """Return the statistics of the whole trace and, with `layers`, a table of every layer's."""
     whole = info.overall
     pairs = [
         ("shape", numbers.shape(info.layers, info.prefill_tokens, info.decode_steps)),
@@ -30,7 +30,7 @@ def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
         ("age of reads", _ages(whole)),
         ("working set", _working_set(whole)),
     ]  # fmt: skip
-    parts: list[Table | str] = [facts(pairs)]
+    parts: list[Table | str] = [pairs_table(pairs)]
     return [*parts, "", _by_layer(info.by_layer)] if layers else parts
 
 
