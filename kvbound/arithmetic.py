@@ -1,8 +1,8 @@
-"""Arithmetic that gives the same digits on every machine.
+"""Arithmetic with bitwise identical results on every machine.
 
 Sums of products by BLAS and exponentials by NumPy or the C library differ in their last digits between
 processors, and over many steps such differences change the outcome of a search. This module uses only
-operations that IEEE 754 fixes, in a fixed order, on tables made in decimal arithmetic.
+operations defined by IEEE 754, in a fixed order, on tables computed in decimal arithmetic.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Floats = NDArray[np.float64]
 
 _DIGITS = Context(prec=40)
 _FINE = 64
-"""Entries of the tables per unit of the exponent, and per doubling of what a logarithm is taken of."""
+"""Table entries per unit of the exponent, and per doubling of the logarithm's argument."""
 _LOWEST = -32.0
 _PART = 4096
-"""Numbers worked on at a time: what that takes stays in a cache."""
+"""Numbers processed at once, few enough for the processor's cache."""
 
 
 def combine(coefficients: Floats, terms: NDArray[Any], onto: Floats | None = None) -> Floats:
-    """Return ``coefficients @ terms``, each sum made in the order of the terms.
+    """Return ``coefficients @ terms``, shape (m, ...), with sums in the order of the terms.
 
     Parameters
     ----------
     coefficients
-        Few numbers, shape (m, n); terms of coefficient 0 are left out.
+        Shape (m, n), with small m and n; terms with coefficient 0 are skipped.
     terms
         Shape (n, ...).
     onto
-        Where to add, shape (m, ...); changed. By default zeros.
+        Array to add to in place, shape (m, ...); by default zeros.
     """
     total = np.zeros((len(coefficients), *terms.shape[1:])) if onto is None else onto
     product = np.empty(terms.shape[1:])
@@ -48,12 +48,12 @@ def combine(coefficients: Floats, terms: NDArray[Any], onto: Floats | None = Non
 
 
 def exp(x: Floats) -> Floats:
-    """Return the exponential of numbers of at most 0, those below -32 taken for -32; good to 1e-15."""
+    """Return the exponential of numbers <= 0, clipped to -32, with a relative error of at most 1e-15."""
     return _by_parts(_exp, x)
 
 
 def log(x: Floats) -> Floats:
-    """Return the logarithm of positive numbers, good to 1e-14 of 1."""
+    """Return the logarithm of positive numbers, with an error of at most 1e-14 max(1, |log x|)."""
     return _by_parts(_log, x)
 
 
@@ -70,7 +70,7 @@ def _exp(x: Floats) -> Floats:
     steps *= -_FINE
     nearest = np.rint(steps)
     rest = np.subtract(nearest, steps, out=steps)
-    rest *= 1 / _FINE  # at most 1 / 128 in size
+    rest *= 1 / _FINE  # |rest| <= 1 / 128
     series = rest * (1 / 120)
     for factor in (1 / 24, 1 / 6, 1 / 2, 1.0):
         series += factor
@@ -84,7 +84,7 @@ def _log(x: Floats) -> Floats:
     fraction, exponent = np.frexp(x)
     place = ((fraction - 0.5) * (2 * _FINE)).astype(np.intp)
     middle = (place + (_FINE + 0.5)) * (0.5 / _FINE)
-    rest = (fraction - middle) / middle  # at most 1 / 128 in size
+    rest = (fraction - middle) / middle  # |rest| <= 1 / 128
     series = rest * (1 / 7)
     for factor in (-1 / 6, 1 / 5, -1 / 4, 1 / 3, -1 / 2, 1.0):
         series += factor
@@ -95,7 +95,7 @@ def _log(x: Floats) -> Floats:
 
 
 def solve(square: Floats, right: Floats) -> Floats:
-    """Return the x of square @ x = right, for positive definite systems, many at once.
+    """Solve many positive definite systems square @ x = right at once, by elimination without pivoting.
 
     Parameters
     ----------
@@ -118,19 +118,19 @@ def solve(square: Floats, right: Floats) -> Floats:
 
 
 def power(base: float, exponent: float) -> float:
-    """Return a positive number's power, rounded once."""
+    """Return the power of a positive base, computed in decimal and rounded once."""
     return float(_DIGITS.exp(_DIGITS.multiply(_DIGITS.ln(Decimal(base)), Decimal(exponent))))
 
 
 @cache
 def _exponentials() -> Floats:
-    """exp(-n / _FINE) from 0 to _LOWEST."""
+    """Return exp(-n / _FINE) for exponents from 0 to _LOWEST."""
     steps = range(int(-_LOWEST * _FINE) + 1)
     return np.array([float(_DIGITS.exp(_DIGITS.divide(Decimal(-n), _FINE))) for n in steps])
 
 
 @cache
 def _logarithms() -> tuple[float, Floats]:
-    """Logarithm of 2, and of the middles of equal parts of [0.5, 1)."""
+    """Return the logarithms of 2, and of the midpoints of _FINE equal parts of [0.5, 1)."""
     middles = [_DIGITS.divide(Decimal(2 * n + 1 + 2 * _FINE), 4 * _FINE) for n in range(_FINE)]
     return float(_DIGITS.ln(2)), np.array([float(_DIGITS.ln(middle)) for middle in middles])

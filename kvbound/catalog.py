@@ -16,29 +16,29 @@ from kvbound.memory import Memory
 
 
 class Kind(StrEnum):
-    """What the catalog holds."""
+    """Kinds of catalog entries."""
 
     MEMORY = "memory"
     LLM = "llm"
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """Names of all entries of a kind, in the catalog's order."""
+    """Return the names of all entries of a kind, in the catalog's order."""
     return tuple(_entries(kind))
 
 
 def entry(kind: Kind, name: str, file: object = None, field: str = "") -> dict[str, Any]:
-    """One entry as a whole object, the form instance files take in place of its name.
+    """Return an entry as a mapping, in the form of instance files.
 
     Parameters
     ----------
     file, field
-        Where the name stands; without a file it came from the command line.
+        Place of the name, for messages; without a file it is from the command line.
 
     Raises
     ------
     InputError, UsageError
-        If the catalog has no such entry; the message suggests the closest name.
+        The catalog has no such entry; the message suggests the closest name.
     """
     entries = _entries(kind)
     if name in entries:
@@ -52,12 +52,12 @@ def entry(kind: Kind, name: str, file: object = None, field: str = "") -> dict[s
 
 
 def memory(name: str, file: object = None, field: str = "") -> Memory:
-    """The memory of that name; see `entry`."""
+    """Return the memory of that name; see `entry`."""
     return Memory.from_mapping(entry(Kind.MEMORY, name, file, field), "catalog/memory.toml", name)
 
 
 def llm(name: str, file: object = None, field: str = "") -> Llm:
-    """The language model of that name; see `entry`."""
+    """Return the language model of that name; see `entry`."""
     return Llm.from_mapping(entry(Kind.LLM, name, file, field), "catalog/llm.toml", name)
 
 

@@ -1,4 +1,4 @@
-"""Errors a user can cause, each with the exit code scripts rely on."""
+"""Errors that users can cause, each with its exit code."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST = 200
-"""Characters of a field's path that a message shows: files can name anything."""
+"""Largest number of characters of a field's path in a message, as names in files can be of any length."""
 
 
 class KvboundError(Exception):
-    """Base of every expected failure; the message is one clear sentence."""
+    """Base class of expected failures; the message is one sentence."""
 
     exit_code = 70
 
 
 class UsageError(KvboundError):
-    """An option or a combination of options that makes no sense."""
+    """An invalid option or combination of options."""
 
     exit_code = 2
 
 
 class InputError(KvboundError):
-    """A bad input file.
+    """An invalid input file.
 
     Parameters
     ----------
     file
-        The file, or what stands for it when the input did not come from a file.
+        The file, or a name for input that is not from a file.
     field
-        Dotted path of the offending field; empty if the file as a whole is bad.
+        Dotted path of the invalid field; empty for the file as a whole.
     expected
-        What was expected there, and what was found.
+        The expectation and what was found instead, in words.
     """
 
     exit_code = 3
@@ -44,7 +44,7 @@ class InputError(KvboundError):
 
 
 def _printable(text: str) -> str:
-    """Escape what would end the line or drive the terminal: names in files can hold anything."""
+    """Escape line breaks and control characters, as names in files can contain any."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -61,7 +61,7 @@ class LimitError(KvboundError):
 
 
 class RejectedError(KvboundError):
-    """The independent checker did not accept a schedule or certificate."""
+    """The independent checker rejected a schedule or a certificate."""
 
     exit_code = 6
 
@@ -76,7 +76,7 @@ class MissingPackageError(KvboundError):
 
 
 def install_command(extra: str) -> str:
-    """Return the pip command that adds an extra to this installation, from where it came."""
+    """Return the pip command that adds an extra to this installation, from its original source."""
     import json
     from importlib import metadata
 
@@ -88,7 +88,7 @@ def install_command(extra: str) -> str:
 
 
 def _source(origin: dict[str, Any], extra: str) -> str:
-    """What pip takes, from the record of PEP 610: a folder or file, a repository, an address, or an index."""
+    """Return the requirement for pip, by the PEP 610 record: a path, a repository, a URL, or an index."""
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 

@@ -1,4 +1,4 @@
-"""Read a mapping field by field, naming file and dotted field in every complaint."""
+"""Read a mapping field by field, with errors that name the file and the dotted field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_SECONDS = 1e9
 
 _LONGEST = 200
 _PREFIX = 3
-"""Characters from which a name counts as the beginning of a longer one."""
+"""Least length of a name that is matched as the prefix of longer ones."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Number = TypeVar("Number", float, Fraction)
@@ -39,15 +39,15 @@ _MISSING: Any = object()
 
 
 class Fields:
-    """One mapping of an input file.
+    """Reader of one mapping of an input file.
 
-    Every reader takes a key and an optional default for an absent key; without one the field
-    is required. `done` then refuses keys nobody asked for.
+    Every method takes a key and an optional default for an absent key; without a default the field is
+    required. `done` then refuses keys that have not been read.
 
     Parameters
     ----------
     mapping
-        What the file holds there; anything but a mapping with text keys is refused.
+        The mapping; anything but one with text keys is refused.
     file
         The file, for messages.
     field
@@ -56,7 +56,7 @@ class Fields:
     Raises
     ------
     InputError
-        From every method, for a field that is missing or not as expected.
+        From every method, for a field that is missing or invalid.
     """
 
     def __init__(self, mapping: object, file: object, field: str = "") -> None:
@@ -67,23 +67,23 @@ class Fields:
             if not _plain(key):
                 raise InputError(file, field, f"names without control characters, not {show(key)}")
         self._mapping: Mapping[str, Any] = mapping
-        self._asked: dict[str, None] = {}
+        self._known: dict[str, None] = {}
 
     def at(self, key: str) -> str:
-        """Dotted path of `key`."""
+        """Return the dotted path of `key`."""
         return join(self.field, key)
 
     def error(self, key: str, expected: str) -> InputError:
-        """The complaint about `key`."""
+        """Return an InputError about `key`."""
         return InputError(self.file, self.at(key), expected)
 
     def has(self, key: str) -> bool:
-        """Whether `key` is there (and so not unknown)."""
-        self._asked[key] = None
+        """Whether there is a field `key`, which then counts as known."""
+        self._known[key] = None
         return key in self._mapping
 
     def raw(self, key: str, expected: str = "a value", default: Any = _MISSING) -> Any:
-        """The value as it stands."""
+        """Return the value without validating it."""
         if self.has(key):
             return self._mapping[key]
         if default is _MISSING:
@@ -91,7 +91,7 @@ class Fields:
         return default
 
     def text(self, key: str, default: Any = _MISSING) -> str:
-        """Non-empty text of any number of lines; an empty one only where it is the default."""
+        """Return text of any number of lines; it may be empty only if that is the default."""
         value = self.raw(key, "text", default)
         if not isinstance(value, str) or (not value and value != default):
             raise self.error(key, f"text, not {show(value)}")
@@ -100,21 +100,21 @@ class Fields:
         return value
 
     def name(self, key: str) -> str:
-        """Non-empty text of one line."""
+        """Return non-empty text of one line."""
         value = self.text(key)
         if not _plain(value) or len(value) > _LONGEST:
             raise self.error(key, f"a name of one line and {_LONGEST} characters at most, not {show(value)}")
         return value
 
     def boolean(self, key: str, default: Any = _MISSING) -> bool:
-        """True or false."""
+        """Return a boolean."""
         value = self.raw(key, "true or false", default)
         if not isinstance(value, bool):
             raise self.error(key, f"true or false, not {show(value)}")
         return value
 
     def integer(self, key: str, low: int = 0, high: int = 2**53, default: Any = _MISSING) -> int:
-        """An integer in [low, high]; 4096.0 is one, true is not."""
+        """Return an integer in [low, high]; 4096.0 is one, true is not."""
         expected = f"an integer from {low:,} to {high:,}"
         value = self.raw(key, expected, default)
         if key in self._mapping:
@@ -127,7 +127,7 @@ class Fields:
     def number(
         self, key: str, low: float = -math.inf, high: float = math.inf, default: Any = _MISSING
     ) -> float:
-        """A finite number in [low, high]."""
+        """Return a finite number in [low, high]."""
         between = "" if low == -math.inf and high == math.inf else f" from {low:g} to {high:g}"
         expected = f"a finite number{between}"
         value = self.raw(key, expected, default)
@@ -139,7 +139,7 @@ class Fields:
         return value
 
     def choice(self, key: str, kind: type[Choice], default: Any = _MISSING) -> Choice:
-        """One member of a StrEnum."""
+        """Return a member of a StrEnum."""
         expected = "one of " + ", ".join(repr(str(member)) for member in kind)
         value = self.raw(key, expected, default)
         try:
@@ -148,48 +148,48 @@ class Fields:
             raise self.error(key, f"{expected}, not {show(value)}") from None
 
     def bytes(self, key: str, default: Any = _MISSING) -> Fraction:
-        """Bytes, exactly, from a number or from text with a unit."""
+        """Return exact bytes, from a number or from text with a unit."""
         return self._quantity(key, parse_bytes, "a size", MAX_BYTES, default)
 
     def bandwidth(self, key: str, default: Any = _MISSING) -> float:
-        """Bytes per second, from a number or from text with a unit."""
+        """Return bytes per second, from a number or from text with a unit."""
         rate = self._quantity(key, parse_bandwidth, "a bandwidth", MAX_BANDWIDTH, default)
         if key in self._mapping and rate < MIN_BANDWIDTH:
             raise self.error(key, f"a bandwidth above 0, not {show(self._mapping[key])}")
         return rate
 
     def seconds(self, key: str, default: Any = _MISSING) -> float:
-        """Seconds, from a number or from text with a unit."""
+        """Return seconds, from a number or from text with a unit."""
         return self._quantity(key, parse_seconds, "a time", MAX_SECONDS, default)
 
     def share(self, key: str, default: Any = _MISSING) -> float:
-        """A fraction in [0, 1], from a number or from text with a percent sign."""
+        """Return a share in [0, 1], from a number or from text with a percent sign."""
         return self._quantity(key, parse_share, "a share", 1.0, default)
 
     def exact_share(self, key: str) -> Fraction:
-        """`share` without rounding."""
+        """Return a share as `share`, without rounding."""
         return self._quantity(key, exact_share, "a share", 1.0, _MISSING)
 
     def items(self, key: str, default: Any = _MISSING) -> Sequence[Any]:
-        """A list as it stands."""
+        """Return a list without validating its items."""
         value = self.raw(key, "a list", default)
         if not isinstance(value, (list, tuple)):
             raise self.error(key, f"a list, not {show(value)}")
         return value
 
     def names(self, key: str, default: Any = _MISSING) -> tuple[str, ...]:
-        """A list of non-empty texts."""
+        """Return a list of non-empty texts."""
         value = self.items(key, default)
         if not all(isinstance(name, str) and name and _plain(name) for name in value):
             raise self.error(key, f"a list of names, not {show(value)}")
         return tuple(value)
 
     def child(self, key: str, default: Any = _MISSING) -> Fields:
-        """The table under `key`."""
+        """Return the table under `key`."""
         return Fields(self.raw(key, "a table of named fields", default), self.file, self.at(key))
 
     def children(self, key: str) -> list[Fields]:
-        """The list of tables under `key`; a table with a name goes by it, another by its number."""
+        """Return the list of tables under `key`, whose paths use their names, or else their numbers."""
         paths = [
             item["name"] if isinstance(item, Mapping) and isinstance(item.get("name"), str) else str(n)
             for n, item in enumerate(self.items(key))
@@ -200,16 +200,16 @@ class Fields:
         ]
 
     def __iter__(self) -> Iterator[str]:
-        """All keys, which are then known."""
-        self._asked.update(dict.fromkeys(self._mapping))
+        """Iterate over all keys, which then count as known."""
+        self._known.update(dict.fromkeys(self._mapping))
         return iter(self._mapping)
 
     def done(self) -> None:
-        """Refuse keys that nobody asked for."""
+        """Refuse keys that have not been read."""
         for key in self._mapping:
-            if key not in self._asked:
-                expected = "one of " + ", ".join(self._asked)
-                raise self.error(key, f"{expected}, not an unknown field{did_you_mean(key, self._asked)}")
+            if key not in self._known:
+                expected = "one of " + ", ".join(self._known)
+                raise self.error(key, f"{expected}, not an unknown field{did_you_mean(key, self._known)}")
 
     def _quantity(
         self, key: str, parse: Callable[[Any], Number], what: str, high: float, default: Any
@@ -228,7 +228,7 @@ class Fields:
 
 @contextmanager
 def located(file: object, field: str = "") -> Iterator[None]:
-    """Give InputErrors from inside the file they came from and the path that leads there."""
+    """Prefix InputErrors raised within the block with a file and a path."""
     try:
         yield
     except InputError as error:
@@ -236,7 +236,7 @@ def located(file: object, field: str = "") -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` if something known is close, else nothing."""
+    """Return ``; did you mean 'x'?`` for the closest known name, or empty text."""
     names = list(known)
     longer = [each for each in names if each.startswith(name)] if len(name) >= _PREFIX else []
     close = longer or difflib.get_close_matches(name, names, n=1)
@@ -244,17 +244,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> bool:
-    """Whether text has neither control characters nor halves of surrogate pairs, which no file can hold."""
+    """Whether text has neither control characters nor unpaired surrogates, which files cannot hold."""
     return text.isprintable() or not any(category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text)
 
 
 def as_number(value: object) -> float | None:
-    """`value` as a finite float, or None: texts, truth values, NaN and infinities are no numbers."""
+    """Return `value` as a finite float, or None for text, booleans, NaN and infinities."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
         return None
     return float(value)
 
 
 def join(field: str, key: str) -> str:
-    """Dotted path of `key` in `field`."""
+    """Return the dotted path of `key` in `field`."""
     return f"{field}.{key}" if field and key else field or key

@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all."""
+"""Write files and folders atomically."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from kvbound.temporaries import MARK, remove, sweep, temporary
 _DESCRIPTOR = re.compile(r"/dev/(?:stdout|stderr|fd/\d+)|/proc/self/fd/\d+")
 _NUMBERS = {"stdout": "1", "stderr": "2"}
 _LINKS = 40
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux constants
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path, which becomes `path` on success and is removed otherwise.
+    """Yield a temporary path, which is renamed to `path` on success and removed otherwise.
 
-    A link stays, and what it leads to is replaced. A pipe, a device or an open file such as /dev/stdout is
-    written through.
+    Symbolic links are followed: their target is replaced. Pipes, devices and open files such as /dev/stdout
+    are written to directly.
 
     Raises
     ------
     OSError
-        With the name of `path`, whatever the failure, a full disk included.
+        With the name of `path`, for any failure including a full disk.
     """
     target = Path(path)
     with _named(target):
@@ -40,7 +40,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         if stream is not None:
             with tempfile.TemporaryDirectory(prefix="kvbound-") as folder:
                 yield (place := Path(folder) / f"stream{target.suffix}")
-                _pour(place, stream)
+                _copy_into(place, stream)
             return
         target = Path(os.path.realpath(target))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,23 +55,24 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 def atomic_dir(
     path: Path | str, *, ours: Callable[[Path], bool] = lambda _: True, last: str = ""
 ) -> Iterator[Path]:
-    """Yield a temporary folder, which on success takes the place of what was ours at `path`.
+    """Yield a temporary folder, which on success replaces the entries of an earlier run at `path`.
 
-    A folder is exchanged for the new one in one step. Where that cannot be (other things are in it, it is
-    a mount or the current folder, the system knows no exchange), its entries are replaced one by one: the
-    one named `last` goes first and comes last, so that old and new are never taken for one.
+    The folders are exchanged in one step. Where that is impossible (the old one has other entries, it is a
+    mount point or the current folder, or the system has no exchange), entries are replaced one by one: the
+    one named `last` is removed first and written last, so that old and new entries are never taken for one
+    run.
 
     Parameters
     ----------
     ours
-        Whether an entry was written by an earlier run and may go; by default all were.
+        Whether an entry belongs to an earlier run and may be removed; by default all do.
     last
-        The entry without which the others mean nothing.
+        Name of the entry without which the others have no meaning.
 
     Raises
     ------
     OSError
-        As `atomic_write`.
+        As for `atomic_write`.
     """
     target = Path(path)
     with _named(target):
@@ -90,12 +91,12 @@ def atomic_dir(
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work whether a file or folder could be written at `path`.
+    """Check, before a run, that a file or folder can be written at `path`.
 
     Raises
     ------
     OSError
-        With the name of `path`.
+        It cannot; the error has the name of `path`.
     """
     if _stream(path) is not None:
         if path.exists() and not os.access(path, os.W_OK):
@@ -116,7 +117,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def _named(target: Path) -> Iterator[None]:
-    """Give an OSError that names no file, or one of a temporary name, the name that it would have had."""
+    """Replace missing or temporary names in OSErrors by final ones."""
     try:
         yield
     except OSError as error:
@@ -124,7 +125,7 @@ def _named(target: Path) -> Iterator[None]:
         raise
     except KvboundError:
         raise
-    except Exception as error:  # such as zipfile's complaint that it cannot close what it could not write
+    except Exception as error:  # for example of zipfile, when it closes a file that it could not write
         cause = error.__context__
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
@@ -134,7 +135,7 @@ def _named(target: Path) -> Iterator[None]:
 
 
 def _final(name: str | None, target: Path) -> str:
-    """Return the name that a file will have once its temporary folder or file is renamed to the target."""
+    """Return a file's name after its temporary folder or file is renamed to the target."""
     if name is None:
         return str(target)
     parts = Path(name).parts
@@ -143,7 +144,7 @@ def _final(name: str | None, target: Path) -> str:
 
 
 def _stream(path: Path) -> Path | int | None:
-    """Return what is written through: a pipe or device by its path, an open file by its number."""
+    """Return a pipe or device by its path, an open file by its descriptor, and None for other paths."""
     place = path
     for _ in range(_LINKS):
         if _DESCRIPTOR.fullmatch(str(place)):
@@ -158,21 +159,21 @@ def _stream(path: Path) -> Path | int | None:
     return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else path
 
 
-def _pour(source: Path, stream: Path | int) -> None:
-    """Copy a file into what is written through."""
+def _copy_into(source: Path, stream: Path | int) -> None:
+    """Copy a file into a pipe, device or open file."""
     place = os.dup(stream) if isinstance(stream, int) else stream
     with source.open("rb") as file, open(place, "wb") as out:
         shutil.copyfileobj(file, out)
 
 
 def _sync(path: Path) -> None:
-    """Have the system write the file: some disks say only then that they are full."""
+    """Flush the file to disk, as some file systems report a full disk only then."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step; return whether the system could."""
+    """Exchange two names atomically; return whether that was possible."""
     try:
         swap = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -182,13 +183,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _movable(folder: Path) -> bool:
-    """Whether a folder can be renamed: no mount point, not above the current folder, in a writable one."""
+    """Whether a folder can be renamed: not a mount point, not above the current folder, parent writable."""
     here = Path(os.path.realpath(os.curdir))
     return not (folder.is_mount() or here.is_relative_to(folder)) and os.access(folder.parent, os.W_OK)
 
 
 def _replace_entries(target: Path, new: Path, ours: Callable[[Path], bool], last: str) -> None:
-    """Put the entries of `new` in the place of those that are ours."""
+    """Replace the entries of an earlier run by those of `new`."""
     old = sorted(target.iterdir(), key=lambda entry: entry.name != last)
     for entry in old:
         if entry != new and ours(entry):

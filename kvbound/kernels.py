@@ -1,4 +1,4 @@
-"""Which implementation of the hot loops runs: numba where it works, else its NumPy twin."""
+"""The choice of implementation of the hot loops: numba where it works, else its NumPy twin."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def pick(wanted: str | None = None) -> Kernel:
     Parameters
     ----------
     wanted
-        ``"numpy"``, ``"numba"``, or None for the environment variable KVBOUND_KERNEL, and
-        without that numba where it compiles.
+        ``"numpy"``, ``"numba"``, or None for the environment variable KVBOUND_KERNEL or, without it, for
+        numba if it can compile.
 
     Raises
     ------
     UsageError
-        The name is unknown, or numba was asked for and does not compile.
+        The name is unknown, or numba is requested and cannot compile.
     MissingPackageError
-        numba was asked for and is not installed.
+        numba is requested and not installed.
     """
     match named(wanted):
         case None:
@@ -44,7 +44,7 @@ def pick(wanted: str | None = None) -> Kernel:
 
 
 def named(wanted: str | None) -> Kernel | None:
-    """Return the kernel that was asked for, here or by KVBOUND_KERNEL; see `pick`.
+    """Return the kernel requested here or by KVBOUND_KERNEL, or None; see `pick`.
 
     Raises
     ------
@@ -60,23 +60,23 @@ def named(wanted: str | None) -> Kernel | None:
 
 @cache
 def _trouble() -> str | None:
-    """Say why numba cannot compile, or None if it can."""
+    """Return the reason why numba cannot compile, or None if it can."""
     if importlib.util.find_spec("numba") is None:
         return "it is not installed"
     try:
         import numba
-    except Exception as error:  # one built for another NumPy or LLVM may raise anything
+    except Exception as error:  # builds for another NumPy or LLVM may raise anything
         return f"its import fails ({error})"
     return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Decorate a function that numba compiles where it can; elsewhere the same lines run as Python.
+    """Decorate a function to be compiled by numba where possible; elsewhere it runs as Python.
 
     Parameters
     ----------
     options
-        For ``numba.njit``, besides the cache and the release of the interpreter's lock.
+        Options of ``numba.njit``, besides caching and the release of the interpreter's lock.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -84,18 +84,18 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             return function
         import numba
 
-        faster = numba.njit(nogil=True, **options)(function)
-        _keep_on_disk(faster)
-        return faster
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        _cache_on_disk(dispatcher)
+        return dispatcher
 
     return decorate
 
 
-def _keep_on_disk(dispatcher: Any) -> None:
-    """Let numba keep what it compiles, where there is a place for that, and do without where there is none.
+def _cache_on_disk(dispatcher: Any) -> None:
+    """Let numba cache compiled code on disk if it has a suitable folder, and else compile anew.
 
-    numba looks beside the source file, in the user's cache and in NUMBA_CACHE_DIR. What others could
-    write, such as a folder in /tmp, is no place: numba loads and runs what it finds there.
+    numba tries the folder of the source file, the user's cache and NUMBA_CACHE_DIR. A folder that others can
+    write to, such as one in /tmp, would be unsafe, as numba runs the code that it finds there.
     """
     with contextlib.suppress(RuntimeError, OSError, AttributeError):  # such as "no locator available"
         dispatcher.enable_caching()
@@ -105,7 +105,7 @@ def _keep_on_disk(dispatcher: Any) -> None:
 
 
 def _or_none(use: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a use of a file return None where the file cannot be read or written."""
+    """Wrap a function that uses files to return None where they cannot be read or written."""
 
     def careful(*arguments: Any) -> Any:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from kvbound.fields import MAX_BYTES, Fields, located, show
 from kvbound.units import UnitError, is_share, whole_down
 
 MAX_TIERS: Final = 8
-"""With links the facets of slot times triple with each tier: 2,000 of eight."""
+"""With links the number of facets of slot times triples with each tier, to 2,000 for eight."""
 MAX_RESOURCES: Final = 128
 ENERGY_LEVELS: Final = ("device", "system")
 ENERGY_POINTS: Final = ("low", "mid", "high")
@@ -62,24 +62,23 @@ class Memory:
     Parameters
     ----------
     name
-        For people; catalog entries go by it.
+        Name for display, and of catalog entries.
     resources
-        Name to bandwidth in bytes/s: everything bytes queue on, such as a tier's own bus or one
-        direction of a link.
+        Name to bandwidth in bytes/s; a resource is for example a tier's own bus, or one direction of a link.
     tiers
         At least two, fastest first; only the last may be unlimited.
     source
-        What this is and where its numbers come from.
+        What the memory is, and the origin of its numbers.
     sources
         Dotted field, such as ``resources.hbm`` or ``tiers.hbm.capacity``, to the origin of its number.
     energy
-        Resource to level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ per bit. Data for
-        studies; nothing here depends on it.
+        Resource to level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ per bit. Not
+        used by the package, but data for studies.
 
     Raises
     ------
     InputError
-        If the parts do not fit together.
+        A value is invalid, or a tier uses a resource that does not exist.
     """
 
     name: str
@@ -116,13 +115,13 @@ class Memory:
             last = k == len(self.tiers) - 1
             self._require(last, f"{at}.capacity", "a size, as only the last tier may be unlimited")
         else:
-            fine = tier.capacity <= MAX_BYTES
-            self._require(fine, f"{at}.capacity", f"at most {MAX_BYTES:,} bytes, not {show(tier.capacity)}")
-        fine = 0 <= tier.latency < math.inf
-        self._require(fine, f"{at}.latency", f"a finite time of at least 0, not {tier.latency!r}")
+            valid = tier.capacity <= MAX_BYTES
+            self._require(valid, f"{at}.capacity", f"at most {MAX_BYTES:,} bytes, not {show(tier.capacity)}")
+        valid = 0 <= tier.latency < math.inf
+        self._require(valid, f"{at}.latency", f"a finite time of at least 0, not {tier.latency!r}")
 
-    def _require(self, fine: bool, where: str, expected: str) -> None:
-        if not fine:
+    def _require(self, valid: bool, where: str, expected: str) -> None:
+        if not valid:
             raise InputError(f"memory {self.name!r}", where, expected)
 
     @property
@@ -151,7 +150,7 @@ class Memory:
         field: str = "",
         share_of: Callable[[Fraction], float] | None = None,
     ) -> Memory:
-        """Read the form that instance files and the catalog have.
+        """Read a memory in the form of instance files and the catalog.
 
         Parameters
         ----------
@@ -159,15 +158,15 @@ class Memory:
             ``name``, ``resources``, ``tiers``; optionally ``source``, ``sources``, ``energy``. Numbers
             are bytes, bytes/s and seconds; text carries a unit.
         file, field
-            Where `mapping` stands, for messages.
+            Place of `mapping`, for messages.
         share_of
-            Turns a capacity given as a share, such as ``"30%"``, into bytes; without it shares are
-            refused, as they mean something only beside an llm and a trace.
+            Function that converts a capacity given as a share, such as ``"30%"``, into bytes; without it
+            shares are refused, as they have a meaning only together with an llm and a trace.
 
         Raises
         ------
         InputError
-            Naming the field and what was expected there.
+            A field is missing or invalid; the message names it and what was expected.
         """
         fields = Fields(mapping, file, field)
         rates = fields.child("resources")
@@ -184,7 +183,7 @@ class Memory:
             return cls(**memory)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The part that matters to schedules, in bytes, bytes/s and seconds: what `expanded` files hold."""
+        """Return the fields that schedules depend on, in bytes and seconds, as in expanded instances."""
         return {
             "name": self.name,
             "resources": dict(self.resources),

@@ -9,43 +9,42 @@ from kvbound.errors import InputError
 from kvbound.fields import did_you_mean, show
 
 _FREE_NAMES = ("resources", "sources", "config")
-"""Tables whose keys are names of the user's own, so that no reader could tell a new one from a typo."""
+"""Tables whose keys users choose, so that new keys cannot be told from typos and are refused."""
 
 
 def apply(document: dict[str, Any], path: str, value: Any, file: object) -> None:
     """Set one field in place.
 
-    A field that is absent because it has a default may be named too: readers of tables with fixed
-    fields refuse those they do not know.
+    The field may be absent if its table has fixed fields, as the reader of that table refuses unknown ones.
 
     Parameters
     ----------
     path
-        Such as ``memory.tiers.hbm.capacity``; entries of lists go by their name or number.
+        Dotted path such as ``memory.tiers.hbm.capacity``, with names or numbers of list entries.
     file
-        Where the path comes from, for messages.
+        Origin of the path, for messages.
 
     Raises
     ------
     InputError
-        The path names nothing; the message suggests the closest one that does.
+        The path does not exist; the message suggests the closest one.
     """
     *parents, last = path.split(".")
     at: Any = document
     for key in parents:
         places = _places(at)
         if key not in places:
-            raise _nowhere(document, path, key, at, file)
+            raise _not_found(document, path, key, at, file)
         at = at[places[key]]
     places = _places(at)
     optional = isinstance(at, Mapping) and bool(parents) and parents[-1] not in _FREE_NAMES
     if last not in places and not optional:
-        raise _nowhere(document, path, last, at, file)
+        raise _not_found(document, path, last, at, file)
     at[places.get(last, last)] = value
 
 
 def _places(at: object) -> dict[str, Any]:
-    """What one more step of a path may be, and the key or index it stands for."""
+    """Return the possible next parts of a path, with the key or index of each."""
     if isinstance(at, Mapping):
         return {str(key): key for key in at}
     if not isinstance(at, list):
@@ -54,7 +53,7 @@ def _places(at: object) -> dict[str, Any]:
     return {str(n): n for n in range(len(at))} | named
 
 
-def _nowhere(document: dict[str, Any], path: str, key: str, at: object, file: object) -> InputError:
+def _not_found(document: dict[str, Any], path: str, key: str, at: object, file: object) -> InputError:
     known = list(_paths(document))
     ends = [each for each in known if each.endswith(f".{path}")]
     hint = f"; did you mean {ends[0]!r}?" if ends else did_you_mean(key, _places(at))
@@ -64,7 +63,7 @@ def _nowhere(document: dict[str, Any], path: str, key: str, at: object, file: ob
 
 
 def _paths(at: object, path: str = "") -> Iterator[str]:
-    """Every path through tables, and through lists of named entries by those names."""
+    """Yield every path through tables, and through lists of named entries by their names."""
     if path:
         yield path
     named = isinstance(at, list) and all(isinstance(entry, Mapping) and "name" in entry for entry in at)

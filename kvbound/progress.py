@@ -1,4 +1,4 @@
-"""How long work reports where it stands; drawing it is the caller's business."""
+"""The callback by which long computations report progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read untrusted files: no file makes the reader wait, or take much more memory than its data needs."""
+"""Read untrusted files without blocking, and without using much more memory than their data need."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _FEWEST, _RATIO = 1 << 26, 100
 
 
 def open_file(path: Path | str, what: str = "a readable file") -> IO[bytes]:
-    """Open a regular file; a pipe or a device could keep its reader waiting, or never end.
+    """Open a regular file; pipes and devices are refused, as reading could block or never end.
 
     Raises
     ------
     InputError
-        There is none, or it is something else; `what` names what was expected.
+        There is no such file, or it is not a regular one; `what` is the expectation in words.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -53,7 +53,7 @@ def open_file(path: Path | str, what: str = "a readable file") -> IO[bytes]:
 
 
 def read_bytes(path: Path | str, what: str = "a readable file", most: int = _MOST_BYTES) -> bytes:
-    """Read a whole file of at most so many bytes; raises as `open_file` does."""
+    """Return the contents of a file of at most `most` bytes; raises as `open_file`."""
     with open_file(path, what) as file:
         try:
             content = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
@@ -65,12 +65,12 @@ def read_bytes(path: Path | str, what: str = "a readable file", most: int = _MOS
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON document; floats keep the digits they are written with.
+    """Read a JSON document; floats keep their digits, as `kvbound.units.Written`.
 
     Raises
     ------
     InputError
-        The file is missing, too large, not UTF-8, not JSON, or names a field twice.
+        The file is missing, too large, not UTF-8, not JSON, or has a repeated field.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,38 +100,38 @@ def read_json(path: Path | str) -> Any:
 
 
 def _deep(content: bytes) -> bool:
-    """Whether JSON is nested too deep to be walked through by functions that call themselves."""
+    """Whether JSON is nested too deep for recursive functions."""
     if content.count(b"[") + content.count(b"{") <= _DEEPEST:
         return False
     outside = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", content, flags=re.DOTALL)
     brackets = outside.translate(None, bytes(set(range(256)) - set(b"[]{}")))
     for _ in range(_DEEPEST):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    return brackets.count(b"[") + brackets.count(b"{") > _DEEPEST  # fewer: not closed, as the parser will say
+    return brackets.count(b"[") + brackets.count(b"{") > _DEEPEST  # unclosed brackets are left to the parser
 
 
 @contextmanager
 def open_npz(path: Path | str, what: str) -> Iterator[Archive]:
-    """Open an .npz archive, whose arrays are read when asked for; no pickles.
+    """Open an .npz archive, whose arrays are read on demand, without pickles.
 
     Raises
     ------
     InputError
-        There is no such file, or it is damaged or no such archive; `what` names what was expected.
+        There is no such file, or it is damaged or not an archive; `what` is the expectation in words.
     """
     try:
         with open_file(path, what) as opened, zipfile.ZipFile(opened) as packed:
             yield Archive(path, packed)
     except InputError:
         raise
-    except Exception:  # whatever a damaged file makes the zip and array readers raise
+    except Exception:  # damaged files make the zip and array readers raise anything
         raise InputError(path, "", f"{what} (.npz), but it is damaged or something else") from None
 
 
 class Archive:
-    """The arrays of an .npz file; type and shape are looked at before anything is unpacked.
+    """The arrays of an .npz file; types and shapes are checked before unpacking.
 
-    A few megabytes can hold gigabytes of zeros.
+    A few megabytes can otherwise unpack to gigabytes.
     """
 
     def __init__(self, path: Path | str, packed: zipfile.ZipFile) -> None:
@@ -141,7 +141,7 @@ class Archive:
             raise ValueError("two arrays of one name")
 
     def text(self, name: str) -> str:
-        """Return a string, empty if there is none of sensible length."""
+        """Return a string, empty if there is none or it is too long."""
         if name not in self.names:
             return ""
         with _Member(self._packed, name) as member:
@@ -150,7 +150,7 @@ class Archive:
             value = member.read()
             codes = np.frombuffer(value.astype(value.dtype.newbyteorder("=")).tobytes(), np.uint32)
             if codes.max() > sys.maxunicode:
-                raise ValueError("characters that do not exist")  # NumPy would fail
+                raise ValueError("characters that do not exist")  # NumPy would raise a SystemError
             return str(value)
 
     def array(self, name: str, dtype: Any, *shape: int, most: int | None = None) -> NDArray[Any]:
@@ -159,14 +159,14 @@ class Archive:
         Parameters
         ----------
         shape
-            -1 stands for any length.
+            Shape, where -1 is any length.
         most
-            Elements at most, where the shape does not say.
+            Largest number of elements.
 
         Raises
         ------
         InputError
-            It is missing or of another type or shape.
+            The array is missing, or of another type or shape.
         """
         expected = f"{np.dtype(dtype)} of shape {tuple('any' if n < 0 else n for n in shape)}".replace(
             "'", ""
@@ -185,12 +185,12 @@ class Archive:
             return member.read()
 
     def numbers(self, name: str, kind: str) -> NDArray[Any]:
-        """Return an array of any shape and size of one kind, if it takes no more than data does.
+        """Return an array of any shape and of one kind of numbers.
 
         Raises
         ------
         InputError
-            It is of another kind, or a tiny part of the file would fill the memory.
+            The array is of another kind, or compressed more than real data are.
         """
         with _Member(self._packed, name) as member:
             if member.dtype.kind != kind:
@@ -202,7 +202,7 @@ class Archive:
 
 
 class _Member:
-    """One array of an archive: its header is read, its data not yet."""
+    """One array of an archive, of which only the header has been read."""
 
     def __init__(self, packed: zipfile.ZipFile, name: str) -> None:
         info = packed.getinfo(f"{name}.npy")
@@ -213,7 +213,7 @@ class _Member:
         head = io.BytesIO(self._stream.read(_HEADER))
         major, _ = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        self.shape, self._by_column, self.dtype = read(head)
+        self.shape, self._fortran_order, self.dtype = read(head)
         self._first = head.read()
         self.bytes = math.prod(self.shape) * self.dtype.itemsize
         if info.file_size != head.tell() - len(self._first) + self.bytes:
@@ -226,7 +226,7 @@ class _Member:
         self._stream.close()
 
     def read(self) -> NDArray[Any]:
-        """Unpack it."""
+        """Return the unpacked array."""
         if self.dtype.hasobject:
             raise ValueError("a pickle")
         data, at = np.empty(self.bytes, np.uint8), 0
@@ -238,4 +238,4 @@ class _Member:
         if at != self.bytes:
             raise ValueError("cut off")
         array = data.view(self.dtype)
-        return array.reshape(self.shape[::-1]).T if self._by_column else array.reshape(self.shape)
+        return array.reshape(self.shape[::-1]).T if self._fortran_order else array.reshape(self.shape)

@@ -1,7 +1,7 @@
-"""Temporary names beside what is being written.
+"""Temporary files and folders beside the targets of writes.
 
-Each is locked while its process lives. What has such a name and no lock was left by a process that was
-killed; the next write in its folder removes it.
+Each is locked while its process lives. An unlocked one was left by a killed process, and the next write in
+its folder removes it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Final
 
 try:
     import fcntl
-except ImportError:  # no POSIX system
+except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 MARK: Final = ".kvbound-"
-"""How temporary names begin."""
+"""Prefix of temporary names."""
 
 
 @contextmanager
 def temporary(folder: Path, *, suffix: str | None = None) -> Iterator[Path]:
-    """Make a temporary file with that suffix, or without one a folder; in the end remove what is there."""
+    """Yield a new temporary file with that suffix, or a folder if it is None, and remove it afterwards."""
     sweep(folder)
     while True:
         if suffix is None:
@@ -46,7 +46,7 @@ def temporary(folder: Path, *, suffix: str | None = None) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left."""
+    """Remove leftovers of killed processes."""
     with suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if entry.name.startswith(MARK)]:
             lock = _lock(path, wait=False)
@@ -57,7 +57,7 @@ def sweep(folder: Path) -> None:
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
-    """Return an open handle that holds the lock; None if another has it or there are no locks."""
+    """Return an open handle that holds the lock; None if another process has it or there are no locks."""
     if fcntl is None:
         return None
     try:
@@ -78,7 +78,7 @@ def _release(lock: int | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it."""
+    """Remove a file, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

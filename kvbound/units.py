@@ -1,9 +1,8 @@
-"""Sizes, rates, times and shares as people write them: ``23GiB``, ``450GB/s``, ``10us``, ``60%``.
+"""Sizes, rates, times and shares with units: ``23GiB``, ``450GB/s``, ``10us``, ``60%``.
 
-SI prefixes are powers of 1,000 and binary ones (``GiB``) powers of 1,024. A capital B is a byte;
-a small b would be a bit and is refused, and so is a bare prefix such as ``24G``. Values are scaled
-exactly: sizes stay fractions until they are rounded to whole bytes, and ``10us`` is the double nearest
-to 1e-5.
+SI prefixes are powers of 1,000, binary ones (``GiB``) powers of 1,024. A capital B is a byte; a small b,
+which would be a bit, is refused, and so is a bare prefix such as ``24G``. Values are scaled exactly: sizes
+are fractions until they are rounded to whole bytes, and ``10us`` is the double nearest to 1e-5.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SECONDS: Final = {
 }  # fmt: skip
 _SHARES: Final = {"%": Fraction("0.01")}
 _LONGEST: Final = 200
-# no two parts can take the same character, so that matching takes linear time
+# no character can match two adjacent parts, so that matching takes linear time
 _WRITTEN: Final = re.compile(
     r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-zµμ%/]*)"
 )
@@ -35,46 +34,46 @@ _SHOWN: Final = 60
 
 
 class UnitError(ValueError):
-    """Text or a number that is no quantity; the message says what was expected and what was found."""
+    """An invalid quantity; the message says what was expected and what was found."""
 
 
 class Written(float):
-    """A float that keeps the digits it was written with.
+    """A float that keeps the digits of its text.
 
-    It is the nearest double wherever a float is wanted; `parse_bytes` reads the digits.
+    As a float it is the nearest double; `parse_bytes` reads the digits.
     """
 
     text: str
 
     def __new__(cls, text: str | float) -> Written:
-        """Read `text`; overflow gives infinity, which no reader accepts."""
+        """Make one from `text`; overflow gives infinity, which no reader accepts."""
         number = super().__new__(cls, text)
         number.text = str(text)
         return number
 
 
 def parse_bytes(value: Quantity) -> Fraction:
-    """Bytes, exactly, from a number or from text such as ``23GiB``, ``144 GB``, ``4096B``; never negative."""
+    """Return exact bytes >= 0 from a number or from text such as ``23GiB``, ``144 GB``, ``4096B``."""
     return _parse(value, _BYTES, "a size such as 23GiB, 144GB or a number of bytes")
 
 
 def parse_bandwidth(value: Quantity) -> float:
-    """Bytes per second from a number or from text such as ``450GB/s``; never negative."""
+    """Return bytes per second >= 0 from a number or from text such as ``450GB/s``."""
     return float(_parse(value, _BANDWIDTHS, "a bandwidth such as 450GB/s or a number of bytes per second"))
 
 
 def parse_seconds(value: Quantity) -> float:
-    """Seconds from a number or from text such as ``80ns``, ``10us``, ``30ms``; never negative."""
+    """Return seconds >= 0 from a number or from text such as ``80ns``, ``10us``, ``30ms``."""
     return float(_parse(value, _SECONDS, "a time such as 10us, 30ms or a number of seconds"))
 
 
 def parse_share(value: Quantity) -> float:
-    """Fraction in [0, 1] from a number or from text such as ``60%``."""
+    """Return a share in [0, 1] from a number or from text such as ``60%``."""
     return float(exact_share(value))
 
 
 def exact_share(value: Quantity) -> Fraction:
-    """`parse_share` without rounding; a float counts as the shortest decimal that names it."""
+    """Return `parse_share` without rounding; a float stands for its shortest decimal representation."""
     expected = "a share such as 60% or a number from 0 to 1"
     decimal = repr(float(value)) if isinstance(value, float) and not isinstance(value, Written) else value
     share = _parse(decimal, _SHARES, expected)
@@ -84,12 +83,12 @@ def exact_share(value: Quantity) -> Fraction:
 
 
 def whole_down(size: Quantity) -> int:
-    """`size` bytes rounded down to whole ones: what fits into a capacity."""
+    """Return a size rounded down to whole bytes, as for capacities."""
     return math.floor(parse_bytes(size))
 
 
 def whole_up(size: Quantity) -> int:
-    """`size` bytes rounded up to whole ones: what weights take up."""
+    """Return a size rounded up to whole bytes, as for weights."""
     return math.ceil(parse_bytes(size))
 
 
@@ -99,7 +98,7 @@ def is_share(value: object) -> bool:
 
 
 def is_bare_fraction(value: object) -> bool:
-    """Whether `value` is a number above 0 and below 1, or text of one, without a unit."""
+    """Whether `value` is a number above 0 and below 1, or its text, without a unit."""
     try:
         return 0 < float(value) < 1  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -107,7 +106,7 @@ def is_bare_fraction(value: object) -> bool:
 
 
 def format_bytes(size: float | None, *, binary: bool = False) -> str:
-    """``144 GB``, or ``23 GiB`` when `binary`; four significant digits; None is ``unlimited``."""
+    """Format bytes to four significant digits: ``144 GB``, or ``23 GiB`` if `binary`; None: ``unlimited``."""
     if size is None:
         return "unlimited"
     prefixes = _BINARY if binary else {p: f for p, f in _SI.items() if p not in ("", "K")}
@@ -115,39 +114,39 @@ def format_bytes(size: float | None, *, binary: bool = False) -> str:
 
 
 def format_bandwidth(rate: float) -> str:
-    """``450 GB/s``: four significant digits."""
+    """Format a bandwidth to four significant digits: ``450 GB/s``."""
     return f"{format_bytes(rate)}/s"
 
 
 def format_seconds(seconds: float) -> str:
-    """``24.59 s``, ``12.3 us``: four significant digits, never minutes or hours."""
+    """Format a time to four significant digits, without minutes and hours: ``24.59 s``, ``12.3 us``."""
     return _format(seconds, {u: float(_SECONDS[u]) for u in ("ns", "us", "ms", "s")})
 
 
 def format_share(share: float) -> str:
-    """``60 %``: three significant digits."""
+    """Format a share to three significant digits: ``60 %``."""
     return f"{100 * share:.3g} %"
 
 
 def show(value: object) -> str:
-    """`value` in at most 60 characters."""
+    """Return the text of a value, in at most 60 characters."""
     try:
         text = value.text if isinstance(value, Written) else repr(value)
-    except (ValueError, RecursionError):  # thousands of digits, or of levels
+    except (ValueError, RecursionError):  # thousands of digits, or of nested levels
         text = f"a value of type {type(value).__name__}, too long to print"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _parse(value: Quantity, units: dict[str, Fraction], expected: str) -> Fraction:
     found = _exact(value, units)
-    # doubles are wanted of all but sizes, and fractions beyond them would not convert
+    # all but sizes are converted to doubles, which fractions beyond their range would not allow
     if found is None or not 0 <= found < 10**300:
         raise UnitError(f"{expected}, not {show(value)}")
     return found
 
 
 def _exact(value: object, units: dict[str, Fraction]) -> Fraction | None:
-    """`value` as a fraction, or None where it is no number or its unit unknown."""
+    """Return `value` as a fraction, or None if it is not a number or its unit is unknown."""
     if isinstance(value, Written):
         value = value.text
     if isinstance(value, str):
@@ -158,7 +157,7 @@ def _exact(value: object, units: dict[str, Fraction]) -> Fraction | None:
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
     if isinstance(value, Integral):
-        return Fraction(int(value))  # one of NumPy's would keep its width
+        return Fraction(int(value))  # NumPy integers would keep their width
     try:
         return Fraction(value if isinstance(value, Fraction | Decimal) else float(value))
     except (ValueError, OverflowError):  # not a number, or infinite
@@ -166,7 +165,7 @@ def _exact(value: object, units: dict[str, Fraction]) -> Fraction | None:
 
 
 def _format(value: float, units: dict[str, float]) -> str:
-    # ascending; a value that rounds up to the next unit is shown there
+    # units ascend; a value that rounds up to the next unit is shown in it
     unit = next(iter(units)) if value else list(units)[-1 if "s" in units else 0]
     for name, factor in units.items():
         if abs(value) >= 0.99995 * factor:

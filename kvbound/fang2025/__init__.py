@@ -1,8 +1,8 @@
-"""The published study's own simulator (arXiv 2508.13231): pool, fills, rules and cost accounting.
+"""The published study's simulator (arXiv 2508.13231): pool, initial fills, rules and cost accounting.
 
-Two tiers, HBM and an external memory that holds a copy of everything, one KV pool shared by all
-layers, and per slot (step, layer) the study's own time formula. It differs from the package's cost
-model on purpose: published numbers are reproduced with it, nothing else is computed by it.
+There are two tiers, HBM and an external memory that holds a copy of everything, one KV pool shared by all
+layers, and the study's own formula for the time of a slot. It differs from the package's cost model on
+purpose, and serves only to reproduce published numbers.
 """
 
 from kvbound.fang2025.accounting import Run

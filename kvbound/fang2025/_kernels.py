@@ -1,4 +1,4 @@
-"""Compiled twin of the page rule's migration, the one rule that works id by id."""
+"""Compiled twin of the page rule's migration, the only rule that processes single ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvbound.kernels import compiled
 
 @compiled()
 def _count(words: NDArray[np.uint16]) -> int:
-    """Bits set in all words."""
+    """Return the number of bits set in all words."""
     total = 0
     for word in words:
         rest = np.uint32(word)
@@ -22,7 +22,7 @@ def _count(words: NDArray[np.uint16]) -> int:
 
 @compiled()
 def _next_head(pages: NDArray[np.uint16], start: int) -> int:
-    """See `kvbound.fang2025.pages`."""
+    """As `kvbound.fang2025.pages._next_head`."""
     while start < pages.shape[1] and not pages[0, start] & 1:
         start += 1
     return start
@@ -37,7 +37,7 @@ def swap_pages(
     used: int,
     room: int,
 ) -> tuple[int, int, int]:
-    """See `kvbound.fang2025.pages.swap_pages`."""
+    """As `kvbound.fang2025.pages.swap_pages`."""
     whole = 16 * pages.shape[0]
     most = room - whole
     brought = shared = 0

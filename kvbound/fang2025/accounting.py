@@ -1,4 +1,4 @@
-"""The study's cost of a slot, and what a run returns."""
+"""The study's time of a slot, and the data of a run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SCHEMA = "kvbound.schedule-fang2025/1"
 
 @dataclass(frozen=True)
 class Log:
-    """Net changes of HBM, for replay; item = token * layers + layer, slot = step * layers + layer.
+    """The net changes of HBM, for replay; item = token * layers + layer, slot = step * layers + layer.
 
-    Slots ascend; a token placed and evicted in its own slot stands in both lists, once each.
+    Slots ascend; a token placed and evicted in its own slot occurs once in each list.
 
     Attributes
     ----------
     initial
         Items in HBM before the first slot.
     add_slot, add_item, remove_slot, remove_item
-        Items that entered and left, aligned in pairs.
+        Items that entered and left, and their slots.
     """
 
     initial: Ints
@@ -41,15 +41,15 @@ class Log:
 
 @dataclass(frozen=True)
 class Run:
-    """What one policy did; arrays are ``(steps, layers)``.
+    """The outcome of one policy; arrays are ``(steps, layers)``.
 
     Attributes
     ----------
     policy
-        Its name.
+        Name of the policy.
     reads, hits
-        Tokens read, and those of them in HBM when the slot began; `hits` is None for ``best``, which
-        assumes its share instead of placing items.
+        Tokens read, and those of them in HBM when the slot began; `hits` is None for ``best``, which assumes
+        a share of hits and places no items.
     beta
         Whether the new token went to HBM.
     promoted, external
@@ -57,11 +57,11 @@ class Run:
     alpha
         Share of the slot's bytes, weights included, that HBM serves.
     time_s
-        Seconds.
+        Slot times in seconds.
     peak_items
-        Most items in HBM, at the start or after a slot.
+        Largest number of items in HBM, at the start or after a slot.
     log
-        Every change of HBM, if it was asked for.
+        Every change of HBM, if recorded.
     """
 
     policy: str
@@ -77,7 +77,7 @@ class Run:
 
     @cached_property
     def total_s(self) -> float:
-        """Decode time, seconds."""
+        """Decode time in seconds."""
         return math.fsum(self.time_s.ravel().tolist())
 
     @cached_property
@@ -111,12 +111,12 @@ class Run:
 
 
 def alpha(setting: Setting, reads: Ints, hits: Ints) -> Floats:
-    """Share of each slot's bytes that HBM serves: what it holds, but no more than alpha*."""
+    """Return the share of each slot's bytes that HBM serves: those it holds, but at most alpha*."""
     return _capped(setting, setting.slot_bytes(hits), reads)
 
 
 def ideal_alpha(setting: Setting, reads: Ints) -> Floats:
-    """The share that ``best`` assumes: HBM's capacity full of what is read, but no more than alpha*."""
+    """Return the share that ``best`` assumes: HBM full of items that the slot reads, but at most alpha*."""
     return _capped(setting, np.full(reads.shape, setting.capacity, np.float64), reads)
 
 
@@ -129,11 +129,10 @@ def _capped(setting: Setting, served: Floats, reads: Ints) -> Floats:
 def slot_times(
     setting: Setting, reads: Ints, share: Floats, beta: NDArray[np.bool_], promoted: Ints, external: Ints
 ) -> Floats:
-    """Seconds of each slot: HBM and the external memory work side by side, the slower one counts.
+    """Return the seconds of each slot: the longer of those of HBM and external memory, which overlap.
 
-    The new token's copy always goes to the external memory. Where the link is slower than the
-    memory behind it, that write goes on beside the reads, at what they leave of the internal
-    bandwidth; else it follows them.
+    The new token is always written to the external memory. If the link is slower than the memory behind it,
+    this write overlaps the reads, at the internal bandwidth that they leave; otherwise it follows them.
 
     Parameters
     ----------
@@ -142,7 +141,7 @@ def slot_times(
     reads, beta, promoted, external
         As in `Run`.
     share
-        alpha.
+        Share of each slot's bytes that HBM serves, alpha.
     """
     total, item = setting.slot_bytes(reads), setting.item_bytes
     hbm = (share * total + beta * item + promoted * item) / setting.b_hbm

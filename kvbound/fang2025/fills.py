@@ -1,4 +1,4 @@
-"""Initial fills of the pool, free of charge."""
+"""Initial fills of the pool, which cost nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALL_BUT_LAST = np.uint16(0x7FFF)
 
 
 def prefill_first(pool: Pool, trace: Trace) -> None:
-    """Prompt tokens in order, all layers of a token before the next, until the first failure."""
+    """Fill with prompt tokens in order, all layers of a token before the next, until one does not fit."""
     layers, width = pool.words.shape
     for layer in range(layers):
         tokens = min(prefix(layer, layers, pool.free), trace.prefill_tokens)
@@ -29,12 +29,12 @@ def prefill_first(pool: Pool, trace: Trace) -> None:
 
 
 def prefix(layer: int, layers: int, usable: int) -> int:
-    """How many tokens of `layer` are among the first `usable` items in token-major order."""
+    """Return how many tokens of `layer` are among the first `usable` items in token-major order."""
     return max(-(-(usable - layer) // layers), 0)
 
 
 def by_first_read(pool: Pool, trace: Trace) -> None:
-    """Whatever the decode trace reads, in its order, until full; ids up to the first new token's."""
+    """Fill with the items that the trace reads, in this order, with ids up to that of the first new token."""
     known = bits.below(trace.prefill_tokens + 1, pool.words.shape[1])
     for slot in slots(trace):
         if pool.free == 0:
@@ -47,7 +47,7 @@ def by_first_read(pool: Pool, trace: Trace) -> None:
 
 
 def by_page(pool: Pool, trace: Trace) -> None:
-    """Full pages of the prompt without their last token, while a whole page would fit."""
+    """Fill with whole pages of the prompt, each without its last token, while a whole page would fit."""
     layers = len(pool.words)
     whole, held = PAGE * layers, (PAGE - 1) * layers
     fitting = (pool.room - whole) // held + 1 if pool.room >= whole else 0

@@ -20,7 +20,7 @@ _WHOLE = np.uint16(0xFFFF)
 
 
 def bring_pages(kernel: Kernel) -> Migrate:
-    """Bring the page of every id that the next step reads and HBM lacks."""
+    """Return the migration that brings in the page of every id that the next step reads and HBM lacks."""
     bring = swap_pages
     if kernel == "numba":
         from kvbound.fang2025._kernels import swap_pages as bring
@@ -29,7 +29,7 @@ def bring_pages(kernel: Kernel) -> Migrate:
         held = pool.words[slot.layer]
         wanted = slot.listed(ahead=1) if slot.step + 1 < len(slot.rows) else None
         if wanted is None:
-            # only pages older than the one brought are evicted: ascending ids make no new misses
+            # only pages older than the new one are evicted, so that ascending ids cause no new misses
             wanted = bits.members(slot.coming & ~held)
         if not wanted.size:
             return 0, 0
@@ -44,7 +44,7 @@ def bring_pages(kernel: Kernel) -> Migrate:
 def swap_pages(
     pages: Pages, layer: int, wanted: NDArray[np.signedinteger], now: bits.Words, used: int, room: int
 ) -> tuple[int, int, int]:
-    """Bring the page of each wanted id that is not there; twin of the compiled kernel.
+    """Bring in the page of each wanted id that is not resident; twin of the compiled kernel.
 
     Parameters
     ----------
@@ -62,10 +62,10 @@ def swap_pages(
     Returns
     -------
     tuple
-        Items in the pool, pages brought, and those brought for an id that is also read now.
+        Items in the pool, pages brought in, and those of them brought in for an id that is also read now.
     """
     whole = PAGE * len(pages)
-    most = room - whole  # a page is added only while no more is used
+    most = room - whole  # a page is added only if at most this many items are used
     brought = shared = 0
     oldest = _next_head(pages, 0)
     for token in wanted.tolist():
@@ -77,7 +77,7 @@ def swap_pages(
             pages[:, oldest] = 0
             oldest = _next_head(pages, oldest)
         fresh = whole - bits.count(pages[:, page])
-        if used > most or used + fresh == room:  # the last of `fresh` adds would fail: all are undone
+        if used > most or used + fresh == room:  # the last of `fresh` adds would fail, and all are undone
             continue
         pages[:, page] = _WHOLE
         used += fresh
@@ -88,7 +88,7 @@ def swap_pages(
 
 
 def _next_head(pages: Pages, start: int) -> int:
-    """First page from `start` on whose first token is there in layer 0, which is how victims are known."""
+    """Return the first page from `start` on whose first token is resident in layer 0: the next victim."""
     heads = pages[0, start:] & 1
     where = int(heads.argmax())
     return start + where if heads[where] else pages.shape[1]

@@ -1,4 +1,4 @@
-"""The one KV pool in HBM that all layers share."""
+"""The KV pool in HBM that all layers share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from kvbound.fang2025.bits import Words
 
 
 class Pool:
-    """Which items are in HBM.
+    """The set of items in HBM.
 
     Parameters
     ----------
     layers, width
         Shape of `words`: packed token ids of each layer.
     room
-        M, the items that fit beside the weights.
+        M, the number of items that fit beside the weights.
 
     Attributes
     ----------
     words
         uint64 ``(layers, width)``.
     used
-        Items held; whoever changes `words` keeps it true.
+        Number of items held; code that changes `words` must update it.
     """
 
     __slots__ = ("room", "used", "words")
@@ -35,11 +35,11 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """How many adds still succeed; one slot always stays empty."""
+        """Number of adds that still succeed; one place always stays empty."""
         return max(self.room - 1 - self.used, 0)
 
     def add(self, layer: int, token: int) -> bool:
-        """Add one item; False if there is no room and it is not there already."""
+        """Add one item; return whether it is in the pool now."""
         if bits.has(self.words[layer], token):
             return True
         if self.free == 0:
@@ -49,6 +49,6 @@ class Pool:
         return True
 
     def remove(self, layer: int, token: int) -> None:
-        """Remove one item that is there."""
+        """Remove one item that is in the pool."""
         bits.drop(self.words[layer], token)
         self.used -= 1

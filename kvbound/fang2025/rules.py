@@ -1,7 +1,7 @@
-"""Where a new token goes, and what moves after it: the study's rules, one slot at a time.
+"""The study's rules for a slot: the placement of its new token, and the migration after it.
 
-A placement returns whether the new token is in HBM (beta); a migration returns how many items it
-wrote to HBM and how many it read from external memory for that (hMW and eMR in items).
+A placement returns whether the new token is in HBM (beta). A migration returns the number of items that it
+wrote to HBM, and of those that it read from external memory for that (hMW and eMR in items).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Migrate: TypeAlias = Callable[[Pool, Slot], tuple[int, int]]
 
 
 def place_if_it_fits(pool: Pool, slot: Slot) -> bool:
-    """Add the new token if there is room."""
+    """Add the new token if it fits."""
     return pool.add(slot.layer, slot.token)
 
 
 def place_with_page(pool: Pool, slot: Slot) -> bool:
-    """Open a page while a whole one fits in all layers; else follow the page's first token."""
+    """Add a page's first token if a whole page fits in all layers; others follow their page's first."""
     within = slot.token % PAGE
     if within == 0:
         opened = pool.room - pool.used >= PAGE * len(pool.words)
@@ -39,7 +39,7 @@ def place_with_page(pool: Pool, slot: Slot) -> bool:
 
 
 def place_if_read_next(pool: Pool, slot: Slot) -> bool:
-    """Add the new token if the next step reads it, at the cost of the lowest older id it does not read."""
+    """Add the new token if the next step reads it; if needed, evict the lowest older id that it does not."""
     coming = slot.coming
     if not bits.has(coming, slot.token):
         return False
@@ -58,15 +58,15 @@ def stay(pool: Pool, slot: Slot) -> tuple[int, int]:
 
 
 def bring_misses(pool: Pool, slot: Slot) -> tuple[int, int]:
-    """Add every miss in list order; whenever one does not fit, evict all the layer's older tokens.
+    """Add every miss in list order; whenever one does not fit, evict all older tokens of the layer.
 
-    Only what came after the last eviction is still there at the end, and the new token, which no
-    eviction touches; so the evictions are counted through without being carried out.
+    In the end only the misses after the last eviction remain, and the new token, which is never evicted. The
+    evictions are therefore only counted, not carried out.
 
     Raises
     ------
     InfeasibleError
-        A miss does not fit and there is nothing older to evict, where the study's code never ends.
+        A miss does not fit and there is no older token to evict; the study's code does not terminate then.
     """
     held, listed = pool.words[slot.layer], slot.listed()
     misses = slot.now & ~held
@@ -76,7 +76,7 @@ def bring_misses(pool: Pool, slot: Slot) -> tuple[int, int]:
         pool.used += total
         return total, 0
     older = held & bits.below(slot.token, held.size)
-    rest = pool.used - bits.count(older)  # what the layer's evictions leave
+    rest = pool.used - bits.count(older)  # items left by the layer's evictions
     own = bits.rank(misses, slot.token, listed) if bits.has(misses, slot.token) else total
     kept, end = 0, pool.free
     while end < total:
@@ -97,7 +97,7 @@ def bring_misses(pool: Pool, slot: Slot) -> tuple[int, int]:
 
 
 def balance_next(setting: Setting) -> Migrate:
-    """Make up what the next step lacks of alpha*, out of reads that both steps share."""
+    """Return the migration that brings the next step up to alpha*, by reads that both steps share."""
     cap, size = setting.alpha_cap, setting.item_bytes
 
     def migrate(pool: Pool, slot: Slot) -> tuple[int, int]:
@@ -119,7 +119,7 @@ def balance_next(setting: Setting) -> Migrate:
 
 
 def _exchange(pool: Pool, slot: Slot, candidates: bits.Words, victims: bits.Words, taken: int) -> None:
-    """Add the first `taken` candidates while there is room or a victim that makes room."""
+    """Add the first `taken` candidates, as far as there is room or there are victims to evict."""
     added = min(taken, pool.free + bits.count(victims))
     evicted = max(added - pool.free, 0)
     held, listed = pool.words[slot.layer], slot.listed()
@@ -129,7 +129,10 @@ def _exchange(pool: Pool, slot: Slot, candidates: bits.Words, victims: bits.Word
 
 
 def bring_soon(window: int, topk: float) -> Migrate:
-    """Add the share `topk` of the misses that `window` steps read again, soonest and most often first."""
+    """Return the migration that adds a share `topk` of the misses that the next `window` steps read again.
+
+    Reads count more the sooner and the more often they come.
+    """
 
     def migrate(pool: Pool, slot: Slot) -> tuple[int, int]:
         held = pool.words[slot.layer]

@@ -1,4 +1,4 @@
-"""The plain numbers the study's simulator runs on."""
+"""The parameters of the study's simulator."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Setting:
     weight_bytes
         Weights resident in HBM. Rounded up to an int.
     capacity
-        HBM bytes. Rounded down to an int.
+        Bytes of HBM. Rounded down to an int.
     b_hbm, b_read, b_write, b_internal
         Bytes per second: HBM, the external link's two directions, the external memory itself.
     name
-        What to call the setting in messages.
+        Name in messages.
 
     Raises
     ------
@@ -81,28 +81,28 @@ class Setting:
 
     @property
     def room(self) -> int:
-        """M, how many items fit beside the weights; the rules use at most M - 1 of them."""
+        """M, the number of items that fit beside the weights; the rules use at most M - 1."""
         return (int(self.capacity) - int(self.weight_bytes)) // self.item_bytes
 
     @property
     def usable(self) -> int:
-        """Most items the pool ever holds: an add needs M - (count + 1) > 0."""
+        """Largest number of items in the pool: an add needs M - (count + 1) > 0."""
         return max(self.room - 1, 0)
 
     @property
     def b_external(self) -> float:
-        """Rate at which the external memory delivers, bytes per second."""
+        """Rate at which the external memory delivers reads, in bytes per second."""
         return min(self.b_read, self.b_internal)
 
     @property
     def alpha_cap(self) -> float:
         """alpha*, the share of reads at which HBM and the external memory finish together."""
-        # in GB/s like the study: the rounding decides where a rule truncates alpha* D to whole items
+        # in GB/s as in the study: the rounding matters where a rule truncates alpha* D to whole items
         hbm, external = self.b_hbm / 1e9, self.b_external / 1e9
         return hbm / (hbm + external)
 
     def slot_bytes(self, reads: NDArray[np.int64]) -> NDArray[np.float64]:
-        """W + K times the number of `reads` of each slot ``(steps, layers)``; D for all of them."""
+        """Return W + K * reads for each slot ``(steps, layers)``: D, if these are all reads."""
         return np.array(self.weight_reads, np.float64) + reads * self.item_bytes
 
     @classmethod
@@ -112,9 +112,9 @@ class Setting:
         Raises
         ------
         InputError
-            The instance has not the study's form: two tiers, inclusive copies, parallel timing,
-            granularity 1, one HBM resource, and for tier 1 one resource that stands in both its
-            reads and its writes and one more in each.
+            The instance does not have the study's form: two tiers, inclusive copies, parallel timing,
+            granularity 1, one HBM resource, and for tier 1 one resource shared by its reads and its writes
+            and one more for each.
         """
         wanted = {"copies": "inclusive", "timing": "parallel", "granularity": 1}
         for rule, value in wanted.items():
@@ -132,7 +132,7 @@ class Setting:
 
 
 def _bandwidths(memory: Memory, name: str) -> tuple[float, float, float, float]:
-    """HBM, external read, external write and external internal bandwidth."""
+    """Return the bandwidths of HBM, external reads, external writes and the external memory itself."""
     if len(memory.tiers) != 2:
         raise InputError(name, "memory.tiers", f"two tiers with fang2025 accounting, not {len(memory.tiers)}")
     near, far = memory.tiers

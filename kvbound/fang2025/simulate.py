@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What a rule may depend on besides the slot."""
+    """Options that rules may depend on."""
 
     setting: Setting
     window: int
@@ -37,7 +37,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Policy:
-    """Initial fill, placement of new tokens, migration."""
+    """A policy: initial fill, placement of new tokens, migration."""
 
     fill: Callable[[Pool, Trace], None]
     place: rules.Place
@@ -79,17 +79,17 @@ def simulate(
     setting
         Model and hardware.
     trace
-        What every slot reads.
+        The reads of every slot.
     policy
         One of `POLICIES`.
     window, topk
-        Of ``sa-guided``: steps it looks ahead, and the share of the misses it brings.
+        Options of ``sa-guided``: steps it looks ahead, and the share of the misses that it brings in.
     kernel
-        ``"numpy"`` or ``"numba"``; None takes numba where it is installed. Results do not differ.
+        ``"numpy"`` or ``"numba"``; None takes numba if it is installed. The results are equal.
     record
-        Keep a log of every change of HBM: large for rules that move much.
+        Whether to keep a log of every change of HBM, which is large for rules that move much.
     progress
-        Told after every step.
+        Called after every step.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def simulate(
     InputError
         Trace and setting differ in their layers.
     InfeasibleError
-        ``reactive`` reaches a slot at which the study's code never ends.
+        ``reactive`` reaches a slot at which the study's code does not terminate.
     """
     if policy not in POLICIES:
         raise UsageError(f"unknown fang2025 policy {policy!r}: expected one of {', '.join(POLICIES)}")
@@ -116,11 +116,11 @@ def simulate(
         return best(setting, trace.prefill_tokens, trace.counts())
     if policy == "static" and not record:
         return static(setting, trace, progress)
-    return _play(options, trace, policy, record, progress or silent)
+    return _run_slots(options, trace, policy, record, progress or silent)
 
 
-def _play(options: Options, trace: Trace, name: str, record: bool, report: Progress) -> Run:
-    """Go through the slots one by one."""
+def _run_slots(options: Options, trace: Trace, name: str, record: bool, report: Progress) -> Run:
+    """Run a policy slot by slot."""
     setting, policy = options.setting, POLICIES[name]
     migrate = policy.migrate(options)
     pool = Pool(trace.layers, trace.words(0).shape[1], setting.room)

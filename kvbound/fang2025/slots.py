@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Slot(NamedTuple):
-    """One layer's turn within one step."""
+    """One layer within one step."""
 
     step: int
     layer: int
@@ -32,13 +32,13 @@ class Slot(NamedTuple):
 
     @property
     def coming(self) -> Words:
-        """Ids read in the next step, none after the last one."""
+        """Ids read in the next step; empty after the last one."""
         if self.step + 1 < len(self.rows):
             return self.rows[self.step + 1]
         return np.zeros(self.rows.shape[1], np.uint64)
 
     def listed(self, ahead: int = 0) -> Listed:
-        """List order of the reads `ahead` steps from now."""
+        """Return the reads `ahead` steps from now in list order, None if they ascend."""
         if self.order is None:
             return None
         start, stop = self.order.offsets[self.step + ahead : self.step + ahead + 2]
@@ -46,7 +46,7 @@ class Slot(NamedTuple):
 
 
 def slots(trace: Trace) -> Iterator[Slot]:
-    """Go through all slots: step by step, the layers of a step in turn."""
+    """Yield all slots: step by step, and the layers of a step in order."""
     rows = [np.asarray(trace.words(layer)) for layer in range(trace.layers)]
     for step in range(trace.decode_steps):
         for layer in range(trace.layers):

@@ -1,7 +1,7 @@
-"""The two policies without migration in closed form: static, and best, which is static but for alpha.
+"""The two policies without migration in closed form: static, and best, which differs from it in alpha only.
 
-Both fill HBM in token-major order, prompt and new tokens alike, and evict nothing: item
-(layer, token) is or will be there exactly if token * layers + layer < M - 1.
+Both fill HBM in token-major order with prompt and new tokens, and evict nothing: item (layer, token) is in
+HBM, from its birth on, if and only if token * layers + layer < M - 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def static(setting: Setting, trace: Trace, progress: Progress | None = None) -> Run:
-    """Run the static policy layer by layer, reading each layer's bits once."""
+    """Run the static policy layer by layer, in one pass over each layer's bits."""
     report = progress or silent
     shape = (trace.decode_steps, trace.layers)
     reads, hits = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
@@ -67,7 +67,7 @@ def best(setting: Setting, prefill_tokens: int, reads: Ints) -> Run:
 
 
 def check_layers(setting: Setting, layers: int) -> None:
-    """Refuse a trace of another number of layers than the model."""
+    """Raise an InputError if trace and model differ in their number of layers."""
     if layers != setting.layers:
         raise InputError(setting.name, "trace", f"{setting.layers} layers as in the model, not {layers}")
 
@@ -82,9 +82,9 @@ def _peak(setting: Setting, prefill_tokens: int, shape: tuple[int, ...]) -> int:
 
 
 def _count(rows: NDArray[np.uint64], held: int, first: int) -> tuple[Ints, Ints]:
-    """Reads and hits of each row, the first `held` tokens being in HBM once they exist.
+    """Return reads and hits of each row if the first `held` tokens are in HBM once they exist.
 
-    Row j's own token `first` + j is no hit: it is placed after the reads.
+    Row j's own token `first` + j is not a hit, as it is placed after the reads.
     """
     steps, width = rows.shape
     whole, rest = divmod(min(held, 64 * width), 64)
@@ -100,7 +100,7 @@ def _count(rows: NDArray[np.uint64], held: int, first: int) -> tuple[Ints, Ints]
 
 
 def _sum(counts: NDArray[np.uint8]) -> Ints:
-    """Row sums of numbers up to 64: three columns at a time still fit a byte."""
+    """Return the row sums of numbers up to 64, three columns at a time, whose sums fit a byte."""
     third = counts.shape[1] // 3
     folded = counts[:, :third] + counts[:, third : 2 * third] + counts[:, 2 * third : 3 * third]
     return folded.sum(axis=1, dtype=np.int64) + counts[:, 3 * third :].sum(axis=1, dtype=np.int64)

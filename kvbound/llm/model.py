@@ -1,4 +1,4 @@
-"""What a language model's decoding asks of memory: KV bytes per token, weights per layer."""
+"""Language models: KV bytes per token and layer, and weight bytes resident and read."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from kvbound.units import UnitError, exact_share, whole_up
 
 MAX_LAYERS: Final = 4096
 MAX_KV_BYTES: Final = 2**40
-# follow from the other fields, or describe the model
+# fields that follow from the others, or only describe the model
 _DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers", "parameters")
 
 
 @dataclass(frozen=True)
 class Llm:
-    """A language model as far as KV placement sees it.
+    """A language model, reduced to what KV placement depends on.
 
     Parameters
     ----------
     name
-        For people; catalog entries go by it.
+        Name for display, and of catalog entries.
     layers
         Layers that keep a KV cache.
     kv_bytes_per_token_layer
@@ -38,19 +38,19 @@ class Llm:
     weight_read_bytes_per_layer
         Bytes of weights read from tier 0 in every slot: one number for all layers, or one per layer.
     source
-        What this is and where its numbers come from.
+        What the model is, and the origin of its numbers.
     sources
         Dotted field to the origin of its number.
     windows
-        Sliding window of each layer in tokens, None where attention is full; empty if not known.
-        Describes the model; which tokens are read is the trace's to say.
+        Sliding window of each layer in tokens, None where attention is full; empty if unknown. It only
+        describes the model; the trace determines which tokens are read.
     config
         The fields of the model's published ``config.json`` that the numbers follow from.
 
     Raises
     ------
     InputError
-        If a number is not finite, negative or absurd, or the parts do not fit together.
+        A number is not finite, negative or out of range, or the number of layers differs.
     """
 
     name: str
@@ -101,15 +101,15 @@ class Llm:
         return int(self.layers) * int(tokens) * int(self.kv_bytes_per_token_layer)
 
     def room_for_share(self, share: float | Fraction, tokens: int) -> int:
-        """Capacity that holds the resident weights and a `share` of the KV of `tokens` tokens, bytes.
+        """Capacity in bytes for the resident weights and a `share` of the KV of `tokens` tokens.
 
-        The share is taken exactly (0.3 is three tenths), its bytes to the nearest whole one.
+        The share is exact (0.3 is three tenths); its bytes are rounded to the nearest integer.
         """
         return int(self.weight_bytes) + round(exact_share(share) * self.kv_bytes(tokens))
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
-        """Read the form that instance files and the catalog have.
+        """Read a language model in the form of instance files and the catalog.
 
         Parameters
         ----------
@@ -119,12 +119,12 @@ class Llm:
             ``sources``, ``windows``, ``config``, and what `kvbound.llm.config.Architecture.to_mapping`
             adds. Numbers are bytes; text carries a unit.
         file, field
-            Where `mapping` stands, for messages.
+            Place of `mapping`, for messages.
 
         Raises
         ------
         InputError
-            Naming the field and what was expected there.
+            A field is missing or invalid; the message names it and what was expected.
         """
         fields = Fields(mapping, file, field)
         sources, config = fields.child("sources", {}), fields.child("config", {})
@@ -146,7 +146,7 @@ class Llm:
             return cls(**llm)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The part that matters to schedules, in bytes: what `expanded` files hold."""
+        """Return the fields that schedules depend on, in bytes, as in expanded instances."""
         return {
             "name": self.name,
             "layers": self.layers,

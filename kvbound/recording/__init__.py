@@ -1,1 +1,1 @@
-"""Attention of trained models, recorded as traces."""
+"""Traces from the recorded attention of trained models."""

@@ -1,9 +1,9 @@
 """Select reads from recorded attention: the past tokens with the largest head-averaged probability.
 
-Two file forms (.npz) are read. Queries and keys after RoPE: ``q`` (sequences, layers, tokens, heads,
-size) and ``k`` (sequences, layers, tokens, kv heads, size), several query heads sharing a kv head;
-or head-averaged probabilities: ``p`` (sequences, layers, tokens (tokens + 1) / 2), the lower triangle
-of every layer in row order. float16 probabilities below 6e-8 are 0 there and tie: prefer q and k.
+There are two forms of recordings (.npz). Queries and keys after RoPE: ``q`` (sequences, layers, tokens,
+heads, size) and ``k`` (sequences, layers, tokens, kv heads, size), where several query heads share a kv head.
+Or head-averaged probabilities: ``p`` (sequences, layers, tokens (tokens + 1) / 2), the lower triangle of
+every layer in row order. As float16 probabilities below 6e-8 are 0 and tie, the first form is preferable.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ def from_qk(
 ) -> Trace:
     """Make a trace from one recorded sequence.
 
-    The step at position n reads, in every layer, the ceil(share * n) of the tokens 0..n-1 with the
-    largest probability, of equal ones the lower id; the token itself is left out. The probabilities
-    go into the trace as mass.
+    The step at position n reads, in every layer, the ceil(share * n) of the tokens 0..n-1 with the largest
+    probability; ties go to the lower id, and the token itself is left out. The probabilities become the
+    trace's attention mass.
 
     Parameters
     ----------
     path
         The .npz file.
     seq
-        Which of its sequences.
+        Index of the sequence.
     prefill
         Position of the first step.
     share
         Share of the past tokens to read, above 0.
     steps
-        Steps to take, by default all.
+        Number of steps, by default all.
 
     Raises
     ------
     InputError
-        The file is not of one of the two forms.
+        The file has neither of the two forms.
     UsageError
         There is no such sequence, or no step at or after `prefill`.
     """
@@ -74,12 +74,14 @@ def from_qk(
 
 
 def sparsify(trace: Trace, share: float) -> Trace:
-    """Keep the reads with the largest recorded mass: ceil(share * n) of each slot, or all if it has fewer.
+    """Return the trace with the ceil(share * n) reads of each slot that have the largest recorded mass.
+
+    Slots with fewer reads keep all of them.
 
     Raises
     ------
     UsageError
-        The trace has no mass, or the share is not from 0 to 1.
+        The trace has no attention mass, or the share is not in (0, 1].
     """
     lists: list[list[NDArray[np.int64]]] = []
     mass: list[list[NDArray[np.float16]]] = []
@@ -99,19 +101,19 @@ def sparsify(trace: Trace, share: float) -> Trace:
 
 
 def count(share: float, past: int) -> int:
-    """ceil(share * past), where 0.15 * 20 is 3 and not a little more."""
+    """Return ceil(share * past), where 0.15 * 20 counts as 3 and not as slightly more."""
     if not 0 < share <= 1:
         raise UsageError(f"the share of tokens to read is above 0 and at most 1, not {share}")
     return math.ceil(round(share * past, 9))
 
 
 def top(weights: Probabilities, most: int) -> NDArray[np.int64]:
-    """Ascending positions of the `most` largest weights (n,), of equal ones the lower positions."""
+    """Return the ascending positions of the `most` largest weights (n,); ties go to the lower positions."""
     return np.sort(np.argsort(-weights, kind="stable")[:most])
 
 
 def probabilities(path: Path | str, seq: int) -> Iterator[Probabilities]:
-    """Head-averaged attention of every layer, (tokens, tokens), causal."""
+    """Yield the causal, head-averaged attention of every layer, (tokens, tokens)."""
     arrays = _load(path)
     forms = [name for name in (("q", "k"), ("p",)) if set(name) <= set(arrays)]
     if not forms:
@@ -135,7 +137,7 @@ def probabilities(path: Path | str, seq: int) -> Iterator[Probabilities]:
 
 
 def head_mean(q: NDArray[np.float32], k: NDArray[np.float32]) -> Probabilities:
-    """Causal softmax attention averaged over heads, (tokens, tokens).
+    """Return causal softmax attention averaged over heads, (tokens, tokens).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The library's recorded traces, made from the recordings they are selected from.
+"""Make the library's recorded traces from recordings.
 
-The recordings (queries and keys of a 260-thousand-parameter Llama-architecture model) are not part
-of the package; the traces are. This is how they were made.
+The recordings (queries and keys of a Llama-architecture model of 260,000 parameters) are not part of the
+package; the traces are.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ LICENCE: Final = "MIT (model tinyllamas/stories260K by A. Karpathy, as far as kn
 
 @dataclass(frozen=True)
 class Recording:
-    """One file of recorded queries and keys.
+    """A file of recorded queries and keys.
 
     Parameters
     ----------
     name
-        Short name, which begins the names of its traces.
+        Short name, the prefix of its traces' names.
     file
         The .npz file.
     sequences
-        How many sequences it holds.
+        Number of sequences.
     prefill_tokens
         Position of the first step of its traces.
     what
-        What was run.
+        Description of the recorded run.
     """
 
     name: str
@@ -76,12 +76,12 @@ def make_recordings(
     out
         Folder for the traces.
     steps
-        Steps of each, by default all there are.
+        Number of steps of each trace, by default all.
 
     Raises
     ------
     InputError
-        A recording is missing or no recording.
+        A recording is missing or invalid.
     """
     report = progress or silent
     jobs = list(_jobs(shares))

@@ -1,4 +1,4 @@
-"""Published studies, reproduced: each one as data, and what runs its cells."""
+"""Published studies as data, and the code that runs, verifies and reports their cells."""
 
 from kvbound.studies.study import STUDIES, Cell, Scale, Study, load_study
 

@@ -1,4 +1,4 @@
-"""One cell of a study: every policy and solver on it, and the files that prove what they found."""
+"""Run a cell of a study: every policy and solver, and the files that prove their results."""
 
 from __future__ import annotations
 
@@ -16,60 +16,60 @@ from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Reason, Result, strongest
 from kvbound.solvers.portfolio import solve
 from kvbound.studies.record import (
-    RULES,
+    POLICIES,
     SCHEMA,
     SOLVERS,
-    Ran,
+    CellRun,
     Record,
     Settings,
-    beside,
     certificate_name,
+    compare_published,
     ratios,
     schedule_name,
 )
 from kvbound.studies.study import Cell, Study
 
 GAP: Final = 1e-3
-"""Relative gap at which the annealer, which begins at the fastest schedule so far, may stop."""
+"""Relative gap at which the annealer stops; it starts from the fastest schedule so far."""
 
 
 def run_cell(
     cell: Cell, settings: Settings, progress: Progress = silent, policies: Record | None = None
-) -> Ran:
+) -> CellRun:
     """Run every policy and solver on one cell.
 
     Parameters
     ----------
     policies
-        What the study's policies gave already on a cell that is the same to their accounting.
+        Results of the study's policies on an earlier cell with the same `as_published`.
 
     Raises
     ------
     KeyboardInterrupt
-        So that no half-done cell counts as done.
+        The run was interrupted; the cell is not complete.
     """
-    theirs = cell.instance(settings.scale, settings.seed)
-    ours = theirs.with_rules(accounting="physical")
+    published = cell.instance(settings.scale, settings.seed)
+    physical = published.with_rules(accounting="physical")
     common: dict[str, Any] = {"seed": settings.seed, "progress": progress}
     if policies is None:
-        policies = published_entries(settings.study, theirs, **common)
-    runs = _schedules(ours, settings.time_limit, common)
+        policies = published_entries(settings.study, published, **common)
+    runs = _schedules(physical, settings.time_limit, common)
     bound = _certified(runs.values())
     record = {
         "schema": SCHEMA,
         "cell": cell.name,
         "settings": settings.to_json(),
         "factors": dict(cell.factors),
-        "instance": shape(ours),
+        "instance": shape(physical),
         settings.study.accounting: policies,
         "physical": {name: _summary(entry, bound) for name, entry in runs.items()},
-        "ideal_s": ideal_s(ours, **common),
+        "ideal_s": ideal_s(physical, **common),
         "bound_s": bound.time_s,
         "bound_status": str(bound.status),
         **ratios({name: _time(result) for name, (result, _) in runs.items()}, bound.time_s),
-        "published": beside(cell, settings, policies),
+        "published": compare_published(cell, settings, policies),
     }
-    return Ran(record, _proofs(cell, ours, runs, bound))
+    return CellRun(record, _proofs(cell, physical, runs, bound))
 
 
 def published_entries(study: Study, instance: Instance, **common: Any) -> Record:
@@ -80,21 +80,21 @@ def published_entries(study: Study, instance: Instance, **common: Any) -> Record
     }
 
 
-def rule_entry(ours: Instance, name: str, **common: Any) -> Record:
-    """Run one of RULES."""
-    return _summary(_rule(ours, name, common))
+def policy_entry(instance: Instance, name: str, **common: Any) -> Record:
+    """Run one of POLICIES."""
+    return _summary(_policy(instance, name, common))
 
 
-def ideal_s(ours: Instance, **common: Any) -> float | None:
-    """Return the time if placement were no constraint, in seconds."""
-    ideal, _ = _entry(ours, "best", **common)
+def ideal_s(instance: Instance, **common: Any) -> float | None:
+    """Return the ideal time in seconds, a time lower bound."""
+    ideal, _ = _entry(instance, "best", **common)
     return None if ideal is None else ideal.bound.time_s
 
 
 def _proofs(
-    cell: Cell, ours: Instance, runs: Mapping[str, Entry], bound: Bound
+    cell: Cell, instance: Instance, runs: Mapping[str, Entry], bound: Bound
 ) -> dict[str, Callable[[Path], None]]:
-    """Return what writes the bound's certificate, and the solvers' schedules unless they take gigabytes."""
+    """Return writers, by file name, of the bound's certificate and of the solvers' schedules by events."""
     proofs: dict[str, Callable[[Path], None]] = {}
     for name, (result, _) in runs.items():
         if result is None:
@@ -104,27 +104,27 @@ def _proofs(
         if name in SOLVERS and result.schedule is not None:
             proofs[schedule_name(cell.name, name)] = partial(
                 write_placement, result.schedule,
-                instance_sha256=ours.sha256, decode_steps=ours.decode_steps,
+                instance_sha256=instance.sha256, decode_steps=instance.decode_steps,
             )  # fmt: skip
     return proofs
 
 
 Entry = tuple[Result | None, str]
-"""A result, or why there is none."""
+"""A result, or None and the reason why there is none."""
 
 
 def _schedules(instance: Instance, time_limit: float, common: dict[str, Any]) -> dict[str, Entry]:
-    """Run what gives schedules; the annealer starts from the fastest before it."""
+    """Run policies and solvers; the annealer starts from the fastest schedule before it."""
     runs: dict[str, Entry] = {}
-    for name in RULES:
-        runs[name] = _rule(instance, name, common)
+    for name in POLICIES:
+        runs[name] = _policy(instance, name, common)
     for name, share in SOLVERS.items():
         further = {"start": _fastest(runs), "gap": GAP} if name == "anneal" else {}
         runs[name] = _entry(instance, name, time_limit=share * time_limit, **further, **common)
     return runs
 
 
-def _rule(instance: Instance, name: str, common: dict[str, Any]) -> Entry:
+def _policy(instance: Instance, name: str, common: dict[str, Any]) -> Entry:
     if exceeds_event_limit(instance) and name != "static":
         return None, "its moves would fill the memory"
     return _entry(instance, name, **common)
@@ -149,13 +149,13 @@ def _fastest(runs: dict[str, Entry]) -> Placement | None:
 
 
 def _certified(entries: Iterable[Entry]) -> Bound:
-    """Return the strongest bound that the checker agreed to."""
+    """Return the strongest certified bound."""
     results = [result for result, _ in entries if result is not None]
     return strongest([each for each in results if each.bound.status is BoundStatus.CERTIFIED])
 
 
 def shape(instance: Instance) -> dict[str, Any]:
-    """Return the sizes that a record names."""
+    """Return the instance's sizes as in a record."""
     return {
         "layers": instance.layers,
         "prefill_tokens": instance.prefill_tokens,
@@ -170,9 +170,9 @@ def _time(result: Result | None) -> float | None:
 
 
 def _summary(entry: Entry, bound: Bound | None = None) -> dict[str, Any]:
-    """Return time and hit rate; a schedule below the bound is a defect, and raises."""
-    result, why = entry
+    """Return time, hit rate and note of an entry; raises an error for a schedule faster than the bound."""
+    result, note = entry
     if result is not None and result.measures is not None and bound is not None:
         result = result.with_bound(bound)
     rates = {} if result is None or result.measures is None else result.measures.hit_rate
-    return {"time_s": _time(result), "hit_rate": next(iter(rates.values()), None), "note": why}
+    return {"time_s": _time(result), "hit_rate": next(iter(rates.values()), None), "note": note}

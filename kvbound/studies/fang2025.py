@@ -1,4 +1,4 @@
-"""The study arXiv 2508.13231 as data: its setting, one factor changed at a time, its published numbers.
+"""The study arXiv 2508.13231 as data: its setting, variations of one factor at a time, published numbers.
 
 Fang and others, "Accelerating LLM Inference via Dynamic KV Cache Placement in Heterogeneous Memory
 System", IEEE Computer Architecture Letters, 2025.
@@ -23,12 +23,12 @@ LLM: Final = "llama-3.1-8b-mha"
 LINKS: Final = {"pcie6-paper": 64, "pcie6": 128, "nvlink3-paper": 300, "gh200-paper": 450}
 """Memories of the catalog, and their external link's GB/s in each direction."""
 OPTIONS: Final = {"sa-guided": {"window": 5, "topk": 0.5}}
-"""The policies' options: where the study's search starts."""
+"""Options of policies: the values at which the study's search starts."""
 SINK_TOKENS: Final = 4
-"""First tokens that every slot of an actual-like trace reads."""
+"""Number of first tokens that every slot of an actual-like trace reads."""
 
 HEADLINE: Final = 5.87
-"""What the study gives as its largest improvement; no ratio of two of its published numbers."""
+"""The largest improvement that the study states; it is not a ratio of its published numbers."""
 PUBLISHED: Final[dict[str, dict[str, float]]] = {
     "paper": {
         "best": 24.59210623, "sa-guided": 24.93242105, "page": 25.14844094,
@@ -45,12 +45,12 @@ PUBLISHED: Final[dict[str, dict[str, float]]] = {
     "sparsity-40": {"best": 31.90528498},
     "sparsity-50": {"best": 28.25044844},
 }  # fmt: skip
-"""Decode seconds by cell and policy; those beside `actual-like` are of a trace that is not public."""
+"""Decode seconds by cell and policy; those of `actual-like` are from a trace that is not public."""
 PUBLISHED_RATIOS: Final = {
     "sparsity-40": {("static", "best"): 5.95},
     "sparsity-50": {("static", "best"): 5.90},
 }
-"""Ratios whose parts the study does not give; of that trace too."""
+"""Ratios for which the study does not state the times; from the same trace."""
 _COMPARED: Final = (
     ("static", "best"), ("static", "sa-guided"),
     ("reactive", "best"), ("page", "best"), ("sa-guided", "best"),
@@ -62,17 +62,17 @@ SCALES: Final = {scale.name: scale for scale in (Scale("quick", 64, 8, 5.0), Sca
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting; the defaults are the paper's.
+    """One setting; the defaults are those of the paper.
 
     Parameters
     ----------
     variation
-        "low" and "high" are the study's generator with 10 and 90 % changes per step at most;
-        "actual-like" imitates recorded attention.
+        "low" and "high" are the study's generator with at most 10 and 90 % changes per step; "actual-like"
+        imitates recorded attention.
     sparsity
-        Share of the tokens that is not read, in %.
+        Share of the tokens that are not read, in %.
     hbm
-        Capacity in GiB, for 32 layers; fewer layers have their share of it.
+        Capacity in GiB for 32 layers; proportionally less for fewer layers.
     link
         The external link's GB/s in each direction.
     layers, block
@@ -91,7 +91,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What differs from the paper's setting, or "paper"."""
+        """The factors that differ from the paper's setting, or "paper"."""
         parts = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -106,7 +106,7 @@ class Cell:
 
     @property
     def as_published(self) -> Cell:
-        """The cell that is the same to the study's accounting, which knows no migration rule."""
+        """The equivalent cell under the study's accounting, which has no migration rule."""
         return dataclasses.replace(self, migration="on-read")
 
     def instance(self, scale: Scale, seed: int = 0) -> Instance:
@@ -132,7 +132,7 @@ class Cell:
         return dataclasses.replace(memory, tiers=(hbm, *memory.tiers[1:]))
 
     def _workload(self, layers: int, scale: Scale, seed: int) -> Synthetic:
-        """Reads as the study has them: its recorded trace, and its other sparsities, count differently."""
+        """Return the study's reads; its recorded trace and other sparsities have another count rule."""
         recorded = self.variation == "actual-like" or self.sparsity != 60
         prefill, steps = (31_346 if self.variation == "high" else 31_299), (10_240 if recorded else 10_239)
         common: dict[str, Any] = {
@@ -171,11 +171,11 @@ TABLES: Final[dict[str, tuple[Cell, ...]]] = {
     ),
     "hard": (Cell("high"), _HIGH_SLOW, _SMALL),
 }
-"""Cells of each table, in order; the ones that several share are one cell."""
+"""Cells of each table, in order; a cell may be in several tables."""
 
 
 def published(cell: str) -> dict[str, float]:
-    """Return the study's numbers of a cell: seconds by policy, and ratios as ``static / best``."""
+    """Return the study's numbers for a cell: seconds by policy, and ratios as ``static / best``."""
     times = PUBLISHED.get(cell, {})
     ratios = {pair: times[pair[0]] / times[pair[1]] for pair in _COMPARED if set(pair) <= set(times)}
     ratios |= PUBLISHED_RATIOS.get(cell, {})
@@ -183,7 +183,7 @@ def published(cell: str) -> dict[str, float]:
 
 
 def headline(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the largest improvements over `static` found and possible, at the study's link and at all."""
+    """Return the largest improvements over `static`, found and possible, at the study's link and overall."""
     known = [each for each in records if each["static_over_bound"] is not None]
 
     def most(ratio: str, group: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -202,7 +202,7 @@ def headline(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def notes(scale: Scale) -> list[str]:
-    """Return what a reader of the numbers has to know."""
+    """Return notes that explain the numbers."""
     lines = [
         "One factor at a time is changed from the cell `paper`: 23 GiB of HBM, 450 GB/s, 60 % sparsity, low "
         "variation, 32 layers, single tokens, moves on reads. The first table of a section has the study's "

@@ -1,4 +1,4 @@
-"""The folder of a reproduced study: its cells, and the tables that follow from them."""
+"""The folder of a reproduced study: its cells, and the tables computed from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvbound.fields import Fields
 from kvbound.files import atomic_write
 from kvbound.instance_io import read_json, write_json
 from kvbound.progress import Progress, silent
-from kvbound.report import study as tables_of
+from kvbound.report import study as study_tables
 from kvbound.studies.record import Record, Settings, large_cell, read_record
 from kvbound.studies.study import STUDIES, load_study
 from kvbound.studies.verify import verify_cell
@@ -22,7 +22,7 @@ STUDY, TABLES, CELLS = "study.json", "tables.md", "cells.csv"
 
 
 class Report(NamedTuple):
-    """What a study's cells amount to: as JSON, as Markdown, as CSV."""
+    """The report on a study's cells: as JSON, as Markdown, as CSV."""
 
     document: dict[str, Any]
     markdown: str
@@ -30,7 +30,7 @@ class Report(NamedTuple):
 
 
 def report(tables: Iterable[str], records: Mapping[str, Record], settings: Settings) -> Report:
-    """Make the tables of these names from the records of the cells that there are."""
+    """Return the report on these tables from the records of cells, which may be incomplete."""
     study = settings.study
     names = {name: [cell.name for cell in study.tables[name]] for name in tables}
     largest, remarks = study.headline(records.values()), notes(settings)
@@ -39,24 +39,24 @@ def report(tables: Iterable[str], records: Mapping[str, Record], settings: Setti
         "tables": names, "cells": list(records.values()), "headline": largest,
     }  # fmt: skip
     title = f"{study.title}: --scale {settings.scale.name}"
-    text = tables_of.markdown(title, remarks, names, records, largest, study.accounting)
-    return Report(document, text, tables_of.as_csv(records.values(), study.accounting))
+    text = study_tables.markdown(title, remarks, names, records, largest, study.accounting)
+    return Report(document, text, study_tables.as_csv(records.values(), study.accounting))
 
 
 def notes(settings: Settings) -> list[str]:
-    """Return what a reader of the tables has to know."""
+    """Return notes that explain the tables."""
     return [
         *settings.study.notes(settings.scale),
         f"Solvers of a cell had {settings.time_limit:g} s together, seed {settings.seed}.",
     ]
 
 
-def write_report(made: Report, folder: Path) -> None:
-    """Write the tables, and last what they are of."""
-    for name, text in ((TABLES, made.markdown), (CELLS, made.csv)):
+def write_report(report: Report, folder: Path) -> None:
+    """Write the tables, and then the JSON document."""
+    for name, text in ((TABLES, report.markdown), (CELLS, report.csv)):
         with atomic_write(folder / name) as place:
             place.write_text(text, encoding="utf-8", newline="")
-    write_json(made.document, folder / STUDY)
+    write_json(report.document, folder / STUDY)
 
 
 def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[str]]:
@@ -64,12 +64,12 @@ def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[s
 
     Returns
     -------
-    Per file one sentence for each false claim.
+    For each file one sentence for each false claim.
 
     Raises
     ------
     InputError
-        A file is missing, damaged or not of a study.
+        A file is missing, damaged, or not from a study.
     """
     names, settings = _read_study(folder / STUDY)
     known = {cell.name: cell for cell in settings.study.cells()}
@@ -83,27 +83,27 @@ def check_folder(folder: Path, progress: Progress = silent) -> dict[Path, list[s
         if place.stem not in known:
             problems[place] = ["the study has no such cell"]
         elif record["settings"] != settings.to_json():
-            told = f"its settings are {record['settings']}, but the study's are {settings.to_json()}"
-            problems[place] = [told]
+            message = f"its settings are {record['settings']}, but the study's are {settings.to_json()}"
+            problems[place] = [message]
         else:
             cell = known[place.stem]
             problems[place] = verify_cell(cell, settings, record, place.parent, policies)
     if any(problems.values()):
         return problems
     wanted = dict.fromkeys(cell.name for name in names for cell in settings.study.tables[name])
-    made = report(names, {name: records[name] for name in wanted if name in records}, settings)
-    document = json.loads(json.dumps(made.document))
-    problems[folder / STUDY] = [] if read_json(folder / STUDY) == document else [_OTHER]
-    for name, text in ((TABLES, made.markdown), (CELLS, made.csv)):
-        problems[folder / name] = [] if _text(folder / name) == text else [_OTHER]
+    expected = report(names, {name: records[name] for name in wanted if name in records}, settings)
+    document = json.loads(json.dumps(expected.document))
+    problems[folder / STUDY] = [] if read_json(folder / STUDY) == document else [_DIFFERS]
+    for name, text in ((TABLES, expected.markdown), (CELLS, expected.csv)):
+        problems[folder / name] = [] if _text(folder / name) == text else [_DIFFERS]
     return problems
 
 
-_OTHER = "it does not follow from the cells; reproduce makes it again"
+_DIFFERS = "it does not follow from the cells; reproduce makes it again"
 
 
 def unproved(folder: Path) -> list[str]:
-    """Return the cells whose schedules were too large to keep: the solvers' times are not replayed."""
+    """Return the cells whose schedules were too large to keep, so that solvers' times are not replayed."""
     _, settings = _read_study(folder / STUDY)
     cells = [cell for cell in settings.study.cells() if (folder / "cells" / f"{cell.name}.json").exists()]
     return [cell.name for cell in cells if large_cell(cell, settings)]

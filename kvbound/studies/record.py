@@ -1,4 +1,4 @@
-"""What is kept of a study's cell: a record as JSON, beside it a certificate and schedules that prove it."""
+"""Records of a study's cells as JSON, with the certificates and schedules that prove them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from kvbound.studies.study import Cell, Scale, Study
 from kvbound.version import __version__
 
 SCHEMA: Final = "kvbound.study-cell/2"
-RULES: Final = ("static", "belady")
+POLICIES: Final = ("static", "belady")
+"""Policies run under `physical` accounting."""
 SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
-"""Shares of a cell's time; pricing proves the bound too."""
+"""Solvers, and their shares of a cell's time; pricing also proves the bound."""
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a record depends on beside its cell."""
+    """The settings that a record depends on, apart from its cell."""
 
     study: Study
     scale: Scale
@@ -34,7 +35,7 @@ class Settings:
     time_limit: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that a stored record has to agree on."""
+        """Return the fields that must match those of a stored record."""
         return {
             "scale": self.scale.name,
             "seed": self.seed,
@@ -48,40 +49,40 @@ def large_cell(cell: Cell, settings: Settings) -> bool:
     return exceeds_event_limit(cell.instance(settings.scale, settings.seed))
 
 
-class Ran(NamedTuple):
-    """A cell that was run: its record, and by the file's name what writes each of its proofs."""
+class CellRun(NamedTuple):
+    """The outcome of a cell: its record, and a writer for each proof, by file name."""
 
     record: Record
     proofs: Mapping[str, Callable[[Path], None]]
 
 
 def certificate_name(cell: str) -> str:
-    """Name of the file with the certificate of a cell's bound."""
+    """Return the name of the file with the certificate of a cell's bound."""
     return f"{cell}.certificate.npz"
 
 
 def schedule_name(cell: str, solver: str) -> str:
-    """Name of the file with a solver's schedule."""
+    """Return the name of the file with a solver's schedule."""
     return f"{cell}.{solver}.schedule.npz"
 
 
-def store(ran: Ran, place: Path) -> Record:
-    """Write a cell's proofs, and last the record at `place`, tied to them; return it as it was written."""
-    for name, write in ran.proofs.items():
+def store(run: CellRun, place: Path) -> Record:
+    """Write a cell's proofs, and then at `place` the record with their hashes; return it as written."""
+    for name, write in run.proofs.items():
         write(place.parent / name)
-    record = ran.record | {"files": {name: _file_hash(place.parent / name) for name in ran.proofs}}
+    record = run.record | {"files": {name: _file_hash(place.parent / name) for name in run.proofs}}
     record["sha256"] = _digest(record)
     write_json(record, place)
     return record
 
 
 def read_record(place: Path, study: Study) -> Record:
-    """Read a record of a study's cell that `store` wrote; its claims are not verified here.
+    """Read a record that `store` wrote, without verifying its claims.
 
     Raises
     ------
     InputError
-        It does not have the form of a record, or it or one of its files is not as it was written.
+        It does not have the form of a record, or it or one of its files has been changed.
     """
     record: Record = read_json(place)
     fields = Fields(record, place)
@@ -101,7 +102,7 @@ def read_record(place: Path, study: Study) -> Record:
     for name in ("layers", "prefill_tokens", "decode_steps", "reads", "room_blocks"):
         shape.integer(name)
     shape.done()
-    for rules, names in ((study.accounting, study.policies), ("physical", (*RULES, *SOLVERS))):
+    for rules, names in ((study.accounting, study.policies), ("physical", (*POLICIES, *SOLVERS))):
         entries = fields.child(rules)
         for name in names:
             _entry(entries.child(name))
@@ -149,7 +150,7 @@ def _or_null(fields: Fields, name: str, *limits: float) -> None:
 
 
 def _files(fields: Fields, place: Path) -> None:
-    """Verify that the record and its proofs are as they were written."""
+    """Verify that the record and its proofs have not been changed."""
     cell, files = place.stem, fields.child("files")
     for name in [certificate_name(cell), *(schedule_name(cell, solver) for solver in SOLVERS)]:
         if not files.has(name):
@@ -177,7 +178,7 @@ def _file_hash(path: Path) -> str:
 
 
 def ratios(times: Mapping[str, float | None], bound: float | None) -> dict[str, Any]:
-    """Return the best found, its gap, and the time of static as a multiple of either."""
+    """Return the fastest method, its gap, and the time of static relative to it and to the bound."""
     known = {name: time for name, time in times.items() if time}
     winner, static = min(known, key=known.__getitem__, default=None), known.get("static")
     best = None if winner is None else known[winner]
@@ -189,15 +190,15 @@ def ratios(times: Mapping[str, float | None], bound: float | None) -> dict[str, 
     }
 
 
-def beside(cell: Cell, settings: Settings, policies: Record) -> list[dict[str, Any]]:
-    """Return published numbers and ours: ratios at any scale, seconds at full size."""
+def compare_published(cell: Cell, settings: Settings, policies: Record) -> list[dict[str, Any]]:
+    """Return published numbers and ours: ratios at any scale, seconds only at full size."""
     rows = []
-    for what, theirs in settings.study.published(cell.name).items():
+    for what, published in settings.study.published(cell.name).items():
         one, _, other = what.partition(" / ")
         if not other and settings.scale.tokens > 1:
             continue
         time, unit = policies[one]["time_s"], policies[other]["time_s"] if other else 1.0
         own = None if time is None or not unit else time / unit
-        deviation = None if own is None else own / theirs - 1
-        rows.append({"what": what, "published": theirs, "ours": own, "deviation": deviation})
+        deviation = None if own is None else own / published - 1
+        rows.append({"what": what, "published": published, "ours": own, "deviation": deviation})
     return rows

@@ -1,4 +1,4 @@
-"""Run a study's cells one at a time, and keep each one as soon as it is done."""
+"""Run a study's cells one after the other, and store each as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from kvbound.studies.verify import verify_cell
 def run_cells(
     cells: Iterable[Cell], settings: Settings, folder: Path | None = None, progress: Progress = silent
 ) -> Iterator[Record]:
-    """Yield the record of every cell; those that `folder` holds are verified, not run again.
+    """Yield the record of every cell; those stored in `folder` are verified instead of run.
 
     Parameters
     ----------
     folder
-        Where ``cells/NAME.json`` are, and what proves them; None keeps nothing.
+        The folder of ``cells/NAME.json`` and the proofs; None stores nothing.
 
     Raises
     ------
     InputError, RejectedError, UsageError
-        The folder holds something damaged, something that is not proved, or cells run with other settings.
+        A stored cell is damaged, its claims are false, or it was run with other settings.
     OSError
         A cell could not be written; its record has been yielded.
     KeyboardInterrupt
-        The cell in work is lost, the others are kept.
+        The current cell is lost; the others are stored.
     """
     todo = list(cells)
     places = [None if folder is None else folder / "cells" / f"{cell.name}.json" for cell in todo]
@@ -40,10 +40,10 @@ def run_cells(
         unsaved = None
         if record is None:
             report = _named(progress, f"{number}/{len(todo)} {cell.name}")
-            ran = run_cell(cell, settings, report, policies.get(cell.as_published))
-            record = ran.record
+            run = run_cell(cell, settings, report, policies.get(cell.as_published))
+            record = run.record
             try:
-                record = record if place is None else store(ran, place)
+                record = record if place is None else store(run, place)
             except OSError as error:
                 unsaved = error
         policies[cell.as_published] = record[settings.study.accounting]
@@ -53,7 +53,7 @@ def run_cells(
 
 
 def _named(progress: Progress, name: str) -> Progress:
-    """Say which cell is in work before what the solver says."""
+    """Prefix progress notes with the name of the cell."""
 
     def report(done: float, total: float, note: str = "") -> None:
         progress(done, total, f"{name}: {note}")
@@ -64,13 +64,13 @@ def _named(progress: Progress, name: str) -> Progress:
 def _stored(
     cells: Iterable[Cell], places: Iterable[Path | None], settings: Settings, progress: Progress
 ) -> list[Record | None]:
-    """Read and verify the records that there are, before any cell is run."""
+    """Read and verify the stored records; None for cells that are yet to run."""
     found: list[tuple[Cell, Path | None, Record | None]] = []
     for cell, place in zip(cells, places, strict=True):
         record = None if place is None or not place.is_file() else read_record(place, settings.study)
         if record is not None and record["settings"] != settings.to_json():
-            told = f"{place} was run with other settings, {record['settings']}"
-            raise UsageError(f"{told}; take another --out")
+            message = f"{place} was run with other settings, {record['settings']}"
+            raise UsageError(f"{message}; take another --out")
         found.append((cell, place, record))
     policies: dict[Hashable, Record] = {}
     for number, (cell, place, record) in enumerate(found):

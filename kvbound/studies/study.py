@@ -10,23 +10,23 @@ from typing import Any, Final, Protocol
 from kvbound.instance import Instance
 
 STUDIES: Final = ("fang2025",)
-"""Names that `kvbound reproduce` knows: each a module of this folder with a `STUDY`."""
+"""Names of studies: each is a module of this package with a constant `STUDY`."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much smaller than the study the cells are.
+    """The factors by which cells are smaller than the study's.
 
     Parameters
     ----------
     name
-        For people.
+        Name for display.
     tokens
-        What every token count and all bytes that do not follow from one are divided by.
+        Divisor of every token count, and of all bytes that do not follow from one.
     layers
-        What the number of layers is divided by.
+        Divisor of the number of layers.
     time_limit
-        Seconds that the solvers of a cell have together unless told otherwise.
+        Default time limit in seconds for all solvers of a cell together.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Cell(Protocol):
 
     @property
     def factors(self) -> Mapping[str, str | int]:
-        """The values of what the study varies."""
+        """The values of the factors that the study varies."""
 
     @property
     def as_published(self) -> Hashable:
-        """A key: cells with the same one are the same to the study's accounting."""
+        """A key that cells share if the study's accounting does not distinguish them."""
 
     def instance(self, scale: Scale, seed: int = 0) -> Instance:
         """Return the cell's instance under the study's accounting."""
@@ -61,7 +61,7 @@ class Study:
     Attributes
     ----------
     name, title
-        As the command line and the tables have it.
+        The names on the command line and in the tables.
     accounting
         The accounting of the study's own policies.
     policies
@@ -69,14 +69,14 @@ class Study:
     scales
         Sizes at which it can be reproduced, by name.
     tables
-        Cells of each table, in order; a cell may stand in several.
+        Cells of each table, in order; a cell may be in several.
     published
-        Returns the study's numbers of a cell, given its name: seconds by policy, and ratios of two policies'
-        times, named ``static / best``.
+        Returns the study's numbers for a cell, given its name: seconds by policy, and ratios of two policies'
+        times, named as ``static / best``.
     headline
-        Returns the largest improvements among records of cells, beside the one that the study claims.
+        Returns the largest improvements among records of cells, and the one that the study claims.
     notes
-        Returns what a reader of the numbers at a scale has to know.
+        Returns notes that explain the numbers at a scale.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Study:
     notes: Callable[[Scale], list[str]]
 
     def cells(self, table: str | None = None) -> Iterator[Cell]:
-        """Yield every cell of a table, or of all of them, once."""
+        """Yield every cell of a table, or of all tables, once."""
         chosen = self.tables.values() if table is None else [self.tables[table]]
         yield from dict.fromkeys(cell for group in chosen for cell in group)
 

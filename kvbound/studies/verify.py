@@ -1,4 +1,4 @@
-"""Verify a cell of a study: run what is quick again, have the checker replay and recompute the rest."""
+"""Verify a cell of a study: rerun its policies, replay its schedules and recompute its bound."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kvbound.instance import Instance
 from kvbound.residency import exceeds_event_limit
 from kvbound.studies import cells
 from kvbound.studies.record import (
-    RULES,
+    POLICIES,
     SOLVERS,
     Record,
     Settings,
-    beside,
     certificate_name,
+    compare_published,
     ratios,
     schedule_name,
 )
@@ -40,19 +40,19 @@ def verify_cell(
     Parameters
     ----------
     folder
-        Where the certificate and the schedules are.
+        The folder of the certificate and the schedules.
     policies
-        What the study's policies gave on the cells before, by `Cell.as_published`; added to.
+        Results of the study's policies on earlier cells, by `Cell.as_published`; this cell's are added.
     thorough
-        Whether to run and replay; otherwise only what follows from other fields is verified, which takes no
-        time at the published size.
+        Whether to rerun and replay; otherwise only fields that follow from others are verified, which is fast
+        even at the published size.
     """
     times = {name: entry["time_s"] for name, entry in record["physical"].items()}
     problems = list(_differences("factors", record["factors"], dict(cell.factors)))
     for name, value in ratios(times, record["bound_s"]).items():
         problems += _differences(name, record[name], value)
     problems += _differences(
-        "published", record["published"], beside(cell, settings, record[settings.study.accounting])
+        "published", record["published"], compare_published(cell, settings, record[settings.study.accounting])
     )
     if record["bound_status"] != ("none" if record["bound_s"] is None else "certified"):
         problems.append(f"bound_status is {record['bound_status']!r}, but bound_s is {record['bound_s']!r}")
@@ -61,40 +61,42 @@ def verify_cell(
             problems.append(f"physical.{name}.time_s is {time!r}, below bound_s, {record['bound_s']!r}")
     if thorough and not problems:
         problems += _run_again(cell, settings, record, policies)
-        problems += _replayed(cell.instance(settings.scale, settings.seed), record, folder)
+        problems += _check_proofs(cell.instance(settings.scale, settings.seed), record, folder)
     return problems
 
 
 def _run_again(
     cell: Cell, settings: Settings, record: Record, policies: dict[Hashable, Record]
 ) -> Iterator[str]:
-    """Compare what needs no search with what it is here."""
-    theirs, study = cell.instance(settings.scale, settings.seed), settings.study
-    ours, seed = theirs.with_rules(accounting="physical"), settings.seed
-    rules = cell.as_published
-    if rules not in policies:
-        policies[rules] = cells.published_entries(study, theirs, seed=seed)
-    yield from _differences(study.accounting, record[study.accounting], policies[rules])
-    yield from _differences("instance", record["instance"], cells.shape(ours))
-    yield from _differences("ideal_s", record["ideal_s"], cells.ideal_s(ours, seed=seed))
-    for name in RULES:
+    """Compare with a new run whatever needs no search: the policies, the ideal and the sizes."""
+    published, study = cell.instance(settings.scale, settings.seed), settings.study
+    physical, seed = published.with_rules(accounting="physical"), settings.seed
+    key = cell.as_published
+    if key not in policies:
+        policies[key] = cells.published_entries(study, published, seed=seed)
+    yield from _differences(study.accounting, record[study.accounting], policies[key])
+    yield from _differences("instance", record["instance"], cells.shape(physical))
+    yield from _differences("ideal_s", record["ideal_s"], cells.ideal_s(physical, seed=seed))
+    for name in POLICIES:
         yield from _differences(
-            f"physical.{name}", record["physical"][name], cells.rule_entry(ours, name, seed=seed)
+            f"physical.{name}", record["physical"][name], cells.policy_entry(physical, name, seed=seed)
         )
 
 
-def _replayed(study: Instance, record: Record, folder: Path) -> Iterator[str]:
-    """Have the solvers' schedules and the bound's certificate checked."""
-    ours = study.with_rules(accounting="physical")
+def _check_proofs(published: Instance, record: Record, folder: Path) -> Iterator[str]:
+    """Check the solvers' schedules and the bound's certificate."""
+    instance = published.with_rules(accounting="physical")
 
     def report(name: str) -> Report | None:
-        return check(ours.expanded(), ours.trace.rows, folder / name) if name in record["files"] else None
+        if name not in record["files"]:
+            return None
+        return check(instance.expanded(), instance.trace.rows, folder / name)
 
     for solver in SOLVERS:
         entry, name = record["physical"][solver], schedule_name(record["cell"], solver)
         found = report(name)
         if found is None:
-            if entry["time_s"] is not None and not exceeds_event_limit(ours):
+            if entry["time_s"] is not None and not exceeds_event_limit(instance):
                 yield f"physical.{solver}.time_s is given, but there is no {name}"
         elif found.problems:
             yield f"{name}: {found.problems[0]}"

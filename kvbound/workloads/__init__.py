@@ -1,4 +1,4 @@
-"""Where read traces come from: generators, and selectors over recorded attention."""
+"""Synthetic workloads: generators of read traces."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field
 
 
 def shape(spec: Synthetic) -> tuple[int, int, int, NDArray[np.int64]]:
-    """Layers, prefill tokens, decode steps and read counts (steps, layers), without making the trace."""
+    """Return layers, prefill tokens, decode steps and read counts (steps, layers), without the trace."""
     counts = np.repeat(spec.step_counts()[:, None], spec.layers, axis=1)
     return spec.layers, spec.prefill_tokens, spec.decode_steps, counts

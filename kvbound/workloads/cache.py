@@ -1,9 +1,9 @@
-"""Traces made from a specification are kept on disk, up to a limit; the least recently used leave first.
+"""An on-disk LRU cache of synthetic traces.
 
-The folder is KVBOUND_CACHE, or ``kvbound`` in the user's cache folder (XDG_CACHE_HOME or ~/.cache on
-Linux), or where that cannot be written a temporary folder of the user's own; entries of a read-only folder
-are used where they are. The limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Two locks guard an entry:
-``KEY.make``, held while it is looked up or changed, and ``KEY.use``, shared by the traces that are open.
+The folder is KVBOUND_CACHE, or else ``kvbound`` in the user's cache folder (XDG_CACHE_HOME or ~/.cache on
+Linux), or, if that is not writable, a temporary folder of the user; entries of a read-only folder are used in
+place. The limit is KVBOUND_CACHE_LIMIT, by default 8 GB. Each entry has two locks: ``KEY.make``, held while
+it is looked up or changed, and ``KEY.use``, shared by the open traces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kvbound.workloads.synthetic import Synthetic
 
 try:
     import fcntl
-except ImportError:  # no such locks on Windows: there, open files cannot be removed anyway
+except ImportError:  # Windows has no such locks, but open files cannot be removed there anyway
     fcntl = None  # type: ignore[assignment]
 
 DEFAULT_LIMIT: Final = "8GB"
@@ -41,12 +41,12 @@ _STAMP: Final = "stamp.json"
 
 
 def folder() -> Path:
-    """Where made traces are kept.
+    """Return the cache folder.
 
     Raises
     ------
     UsageError
-        No folder can be written.
+        No folder is writable.
     """
     place = _usual()
     if place is not None and (os.environ.get("KVBOUND_CACHE") or _writable(place)):
@@ -55,24 +55,24 @@ def folder() -> Path:
 
 
 def _usual() -> Path | None:
-    """Where traces belong, whether it can be written or not; None for a user without a home."""
+    """Return the preferred folder, writable or not; None for a user without a home."""
     if chosen := os.environ.get("KVBOUND_CACHE"):
         return Path(chosen)
     try:
         place = platformdirs.user_cache_path("kvbound", appauthor=False)
     except RuntimeError:
         return None
-    return place if place.is_absolute() else None  # in some versions it begins with "~" without a home
+    return place if place.is_absolute() else None  # some versions return a path with "~" if there is no home
 
 
 def _writable(place: Path) -> bool:
-    """Whether a folder can be written, or made where there is none."""
+    """Whether a folder is writable, or can be created."""
     nearest = next(path for path in (place, *place.parents) if os.path.exists(path) or path == path.parent)
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _temporary() -> Path:
-    """Return a folder among the temporary ones that only the user can write to."""
+    """Return a temporary folder that only the user can write to."""
     user = os.getuid() if hasattr(os, "getuid") else None
     try:
         place = Path(tempfile.gettempdir()) / ("kvbound" if user is None else f"kvbound-{user}")
@@ -86,12 +86,12 @@ def _temporary() -> Path:
 
 
 def limit() -> int:
-    """Bytes the cache may hold.
+    """Return the largest size of the cache in bytes.
 
     Raises
     ------
     UsageError
-        KVBOUND_CACHE_LIMIT is no size.
+        KVBOUND_CACHE_LIMIT is not a size.
     """
     try:
         return whole_down(os.environ.get("KVBOUND_CACHE_LIMIT") or DEFAULT_LIMIT)
@@ -100,18 +100,18 @@ def limit() -> int:
 
 
 def key(spec: Synthetic) -> str:
-    """Name of a specification's entry: a hash over all that decides the reads."""
+    """Return the name of a specification's entry: a hash of everything that determines the reads."""
     content = json.dumps(spec.to_mapping() | {"version": spec.version}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
-    """The trace of `spec`; `write` fills a folder with it if the cache has none.
+    """Return the trace of `spec`; if the cache does not have it, `write` fills a folder with it.
 
     Raises
     ------
     UsageError
-        The trace is larger than the cache or the disk, or the folder cannot be written.
+        The trace exceeds the cache or the disk, or the folder is not writable.
     """
     usual = _usual()
     if usual is not None and not _writable(usual) and (found := _served(usual, spec)) is not None:
@@ -131,7 +131,7 @@ def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
 
 
 def _served(place: Path, spec: Synthetic) -> Trace | None:
-    """What a folder that cannot be written holds of a specification."""
+    """Return the trace of a specification from a read-only folder, or None."""
     use = _lock(place / f"{key(spec)}.use", exclusive=False)
     trace = _open(place / f"{key(spec)}.trace")
     if trace is None and use is not None:
@@ -140,25 +140,25 @@ def _served(place: Path, spec: Synthetic) -> Trace | None:
 
 
 def _keep(trace: Trace, use: int | None) -> Trace:
-    """Hold a lock as long as a trace is open."""
+    """Return the trace, and hold a lock as long as it is open."""
     if use is not None:
         weakref.finalize(trace, os.close, use)
     return trace
 
 
-def prune(place: Path, room: float) -> None:
-    """Remove the least recently used traces that nobody has open until at most `room` bytes are left."""
+def prune(place: Path, most: float) -> None:
+    """Remove least recently used traces that are not open, until at most `most` bytes are left."""
     entries = sorted(place.glob("*.trace"), key=lambda entry: entry.stat().st_mtime)
     sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in entries}
     total = sum(sizes.values())
     for entry in entries:
-        if total > room and _remove(entry):
+        if total > most and _remove(entry):
             total -= sizes[entry]
 
 
 def _open(entry: Path) -> Trace | None:
-    """The entry's trace; a damaged entry is removed."""
-    if not os.path.exists(entry):  # or it cannot be read
+    """Return the entry's trace, or None; a damaged entry is removed."""
+    if not os.path.exists(entry):  # or not readable
         return None
     with contextlib.suppress(OSError):  # the folder may be read-only
         os.utime(entry)
@@ -188,7 +188,7 @@ def _create(entry: Path, spec: Synthetic, write: Callable[[Path], None]) -> Trac
 
 
 def _stamp(entry: Path, trace: Trace) -> Trace:
-    """Note what was verified, so that opening it again need not."""
+    """Record the verified files and row hashes, so that opening the entry again need not verify them."""
     hashes = trace.row_hashes()
     with contextlib.suppress(OSError):
         (entry / _STAMP).write_text(json.dumps({"files": _files(entry), "rows": hashes}))
@@ -196,25 +196,25 @@ def _stamp(entry: Path, trace: Trace) -> Trace:
 
 
 def _files(entry: Path) -> dict[str, list[int]]:
-    """Size and time of change (ns) of every file but the stamp."""
+    """Return size and modification time (ns) of every file except the stamp."""
     stats = {file.name: file.stat() for file in sorted(entry.iterdir()) if file.name != _STAMP}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
 
 
 def _remove(entry: Path) -> bool:
-    """Remove an entry unless someone has it open or is making it."""
+    """Remove an entry unless it is open or being made; return whether it was removed."""
     with (
-        _locked(entry.with_suffix(".make"), exclusive=True, wait=False) as mine,
+        _locked(entry.with_suffix(".make"), exclusive=True, wait=False) as unlocked,
         _locked(entry.with_suffix(".use"), exclusive=True, wait=False) as unused,
     ):
-        if mine and unused:
+        if unlocked and unused:
             shutil.rmtree(entry, ignore_errors=True)
-        return mine and unused and not entry.exists()
+        return unlocked and unused and not entry.exists()
 
 
 @contextlib.contextmanager
 def _locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock; yields False if somebody else has it and `wait` is off."""
+    """Hold a lock within the block; without `wait`, yield False if another process holds it."""
     try:
         handle = _lock(path, exclusive=exclusive, wait=wait)
     except BlockingIOError:
@@ -228,9 +228,9 @@ def _locked(path: Path, *, exclusive: bool, wait: bool = True) -> Iterator[bool]
 
 
 def _lock(path: Path, *, exclusive: bool, wait: bool = True) -> int | None:
-    """Open handle that holds the lock until it is closed; None where there are no locks.
+    """Return an open handle that holds the lock until it is closed; None if there are no locks.
 
-    A lock need not be written: where that is impossible it is shared with those who can.
+    Where the lock file cannot be opened for writing, it is opened for reading, which suffices for a lock.
     """
     if fcntl is None:
         return None

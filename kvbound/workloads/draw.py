@@ -1,7 +1,7 @@
 """Uniform draws without replacement, and read sets that change by swaps.
 
-Draws compare random keys and nothing else, so that a seed gives the same reads on every machine
-and with every NumPy.
+Draws depend only on comparisons of random keys, so that a seed gives the same reads on every machine and
+with every version of NumPy.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def swapping_rows(
     *,
     oldest_out: bool,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Packed rows of one layer, in blocks (rows, bytes): the previous step's set, grown, then swapped.
+    """Yield packed rows of one layer in blocks (rows, bytes): each set grows, and some ids are replaced.
 
-    Step j may take in ids from ``lowest[j]`` to ``prefill_tokens + j - 1``. The first set is a
-    uniform sample of them. Later the set grows to ``counts[j]`` ids (never falling) by random ones
-    of the window; then a uniform number from 0 to ``variation`` of its size is swapped against
-    random ids of the window that were not in it, out go the oldest or random ones.
+    The window of step j are the ids from ``lowest[j]`` to ``prefill_tokens + j - 1``. The first set is a
+    uniform sample of the window. Each later set grows to ``counts[j]`` ids (which never decrease) by random
+    ids of the window. Then a uniform number of ids, from 0 to ``variation`` times the size, is replaced by
+    random ids of the window that were not in the set: the oldest ones if `oldest_out`, else random ones.
     """
     steps = len(counts)
     width = bits.row_bytes(prefill_tokens + steps)
@@ -57,17 +57,17 @@ def swapping_rows(
             grow, size = counts[step] - size, counts[step]
             swaps = _up_to(int(variation * size), rng) if step else 0
             swaps = min(swaps, len(free) - grow)
-            grown, newcomers = draw(free, grow, swaps, rng)
+            grown, added = draw(free, grow, swaps, rng)
             present[grown] = True
             if swaps:
                 held = np.flatnonzero(present[:token])
-                leavers = held[:swaps] if oldest_out else draw(held, swaps, 0, rng)[0]
-                present[leavers] = False
-                present[newcomers] = True
+                removed = held[:swaps] if oldest_out else draw(held, swaps, 0, rng)[0]
+                present[removed] = False
+                present[added] = True
             rows[step - block.start] = bits.pack(present)
         yield rows
 
 
 def _up_to(most: int, rng: np.random.Generator) -> int:
-    """A uniform integer from 0 to `most`."""
+    """Return a uniform integer from 0 to `most`."""
     return int(rng.random() * (most + 1))

@@ -16,14 +16,14 @@ from kvbound.workloads.synthetic import CountRule, Synthetic
 
 @dataclass(frozen=True)
 class Fang2025(Synthetic):
-    """Reads that drift towards recent tokens: the oldest leave, random ones of a window come.
+    """Reads that drift towards recent tokens: random ids of a window replace the oldest ones.
 
     Parameters
     ----------
     variation
-        Up to this share of the set is swapped in a step: 0.1 is "low", 0.9 "high" variation.
+        Largest share of the set that is replaced in a step: 0.1 is "low", 0.9 "high" variation.
     count_rule
-        Reads per step.
+        Rule for the number of reads per step.
     threshold
         The window begins at floor((1 - t)(n - 1)) with t = share + sparsity * threshold.
     """
@@ -44,7 +44,7 @@ class Fang2025(Synthetic):
         }
 
     def window(self) -> NDArray[np.int64]:
-        """Lowest id each step may take in, (steps,); the highest is n - 1."""
+        """Return the lowest id that each step may add, (steps,); the highest is n - 1."""
         reach = min(1.0, self.share + self.threshold * (1 - self.share))
         lowest: NDArray[np.int64] = np.floor((1 - reach) * (self.past - 1)).astype(np.int64)
         return lowest

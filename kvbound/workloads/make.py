@@ -1,4 +1,4 @@
-"""Make the trace of a synthetic workload: layers in parallel, small ones in memory, the rest in the cache."""
+"""Make the trace of a synthetic workload: small ones in memory, others in the cache, layers in parallel."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Sink = Callable[[int, int, NDArray[np.uint8]], None]
 
 
 def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | None = None) -> Trace:
-    """The trace `spec` describes, from the cache where it has been made before.
+    """Return the trace that `spec` describes, from the cache if it has been made before.
 
     Parameters
     ----------
     workers
-        Layers made at a time, by default the processors there are; the reads do not depend on it.
+        Layers made at a time, by default the number of processors; the reads do not depend on it.
 
     Raises
     ------
     UsageError
-        The trace does not fit the cache or the disk.
+        The trace exceeds the cache or the disk.
     """
     if spec.packed_bytes > IN_MEMORY_BYTES:
         return cache.fetch(spec, lambda folder: write_folder(spec, folder, progress, workers=workers))
@@ -51,7 +51,7 @@ def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | No
 def write_folder(
     spec: Synthetic, folder: Path, progress: Progress | None = None, *, workers: int | None = None
 ) -> None:
-    """Make the trace straight into files, so that no more than a block per worker is in memory."""
+    """Write the trace directly to files, with only one block per worker in memory."""
     shape = (spec.decode_steps, bits.row_bytes(spec.tokens))
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 
@@ -66,7 +66,7 @@ def write_folder(
 
 
 def _run(spec: Synthetic, sink: Sink, progress: Progress | None, workers: int) -> None:
-    """Hand every layer's blocks to `sink(layer, first row, rows)`; stops soon when interrupted."""
+    """Pass every layer's blocks to `sink(layer, first row, rows)`; stop soon when interrupted."""
     report = progress or silent
     stop = threading.Event()
     done = [0] * spec.layers

@@ -1,4 +1,4 @@
-"""Reads without structure: random tokens leave, random tokens come."""
+"""Reads without structure: random tokens replace random tokens."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RandomSwap(Synthetic):
     Parameters
     ----------
     variation
-        Up to this share of the set is swapped in a step.
+        Largest share of the set that is replaced in a step.
     count_rule
-        Reads per step.
+        Rule for the number of reads per step.
     """
 
     kind: ClassVar[str] = "random-swap"

@@ -1,4 +1,4 @@
-"""Reads shaped like recorded attention, at any size."""
+"""Synthetic reads with the statistics of recorded attention, at any size."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from kvbound.workloads.synthetic import CountRule, Synthetic
 _AGES: Final = 2.0 ** np.arange(-10, 1)
 _PROFILE: Final = np.array([4.79, 4.24, 3.85, 3.47, 3.03, 2.51, 2.13, 1.91, 1.06, -0.56, -0.99])
 _DRIFT: Final = 1.001
-"""The profile is computed anew whenever n has grown by this factor."""
+"""Growth of n after which the profile is recomputed."""
 
 
 @dataclass(frozen=True)
 class RecordedLike(Synthetic):
-    """Each slot reads the tokens with the highest scores: age profile + token + noise.
+    """Each slot reads the tokens with the highest scores: age profile + token effect + noise.
 
     The profile is the mean effect of a token's age, as a share of n, on the log of its head-averaged
-    attention, over 6 sequences and 5 layers recorded from stories260K, in units of what remains after
-    taking out age and token. The defaults reproduce the overlap of those recordings 1 to 32 steps apart
-    and their age profile to about 0.05 (at worst 0.07) at shares of 0.40, 0.15 and 0.10.
+    attention, over 6 sequences and 5 layers recorded from stories260K, in units of the residual standard
+    deviation after removing the effects of age and token. The defaults reproduce the overlap of those
+    recordings 1 to 32 steps apart, and their age profile, to about 0.05 (at worst 0.07) at shares of 0.40,
+    0.15 and 0.10.
 
     Parameters
     ----------
     token_spread
-        Standard deviation of a token's own lasting score.
+        Standard deviation of the token effect, which is constant over steps.
     noise
-        Standard deviation of what changes from step to step.
+        Standard deviation of the noise, which changes from step to step.
     persistence
-        Correlation of that from one step to the next.
+        Correlation of the noise between consecutive steps.
     sink_tokens
-        So many first tokens are read in every slot: large models put much of their attention on the
-        first token, the recorded one does not.
+        Number of first tokens that every slot reads: large models put much of their attention on the first
+        token, which the recorded model does not.
     count_rule
-        Reads per step.
+        Rule for the number of reads per step.
     """
 
     kind: ClassVar[str] = "recorded-like"
@@ -89,13 +90,13 @@ class RecordedLike(Synthetic):
 
 
 def _profile(past: int) -> NDArray[np.float32]:
-    """Effect of every age (index) from 0 to a little more than `past`, where n = `past`."""
+    """Return the effect of every age (index), from 0 to a little more than `past`, for n = `past`."""
     ages = np.arange(int(_DRIFT * past) + 2)
     return np.interp(ages / past, _AGES, _PROFILE).astype(np.float32)
 
 
 def _mark_top(score: NDArray[np.float32], most: int, mask: NDArray[np.bool_]) -> None:
-    """Set `mask` at the `most` highest scores, of equal ones at the lower ids."""
+    """Set `mask` at the `most` highest scores; ties go to the lower ids."""
     if not most:
         return
     edge = np.partition(score, len(score) - most)[len(score) - most]

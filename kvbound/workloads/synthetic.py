@@ -1,4 +1,4 @@
-"""What every synthetic workload has in common: its shape, its read counts, its seed."""
+"""Base class of synthetic workloads: shape, read counts and seed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, too_large
 
 
 class CountRule(StrEnum):
-    """How many of a step's n past tokens a slot reads; share = 1 - sparsity."""
+    """Rule for how many of n past tokens a slot reads; share = 1 - sparsity."""
 
     ROUND_BEFORE = "round(n-1)"
     """round(share (n - 1)), ties to even: the synthetic traces of fang2025."""
     CEIL_WITH_OWN = "ceil(n+1)"
     """ceil(share (n + 1)): the recorded traces of fang2025, which count the step's own token."""
     CEIL_PAST = "ceil(n)"
-    """ceil(share n): this project's own recordings."""
+    """ceil(share n): the recordings of kvbound's library."""
 
     def counts(self, share: float, past: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Reads for each number of past tokens, at most all of them; 0.15 * 20 is 3, not a little more."""
+        """Return the reads for numbers of past tokens, at most all; 0.15 * 20 is 3, not slightly more."""
         match self:
             case CountRule.ROUND_BEFORE:
                 wanted = np.rint(share * (past - 1))
@@ -43,16 +43,16 @@ class CountRule(StrEnum):
 
 @dataclass(frozen=True)
 class Synthetic(ABC):
-    """A workload made from a few numbers and a seed.
+    """A workload generated from a few parameters and a seed.
 
     Parameters
     ----------
     layers, prefill_tokens, decode_steps
-        The shape.
+        Shape of the trace.
     sparsity
         Share of the past tokens that a slot does not read.
     seed
-        Every layer draws from a stream of its own, spawned from it.
+        Seed from which every layer's random stream is spawned.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class Synthetic(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
-    """Goes up when the same numbers make other reads."""
+    """Incremented when the same parameters give other reads."""
 
     layers: int
     prefill_tokens: int
@@ -77,7 +77,7 @@ class Synthetic(ABC):
 
     @classmethod
     def parse(cls, fields: Fields) -> dict[str, Any]:
-        """Read and check every field; subclasses add theirs."""
+        """Read and validate every field; subclasses add theirs."""
         values = {
             "layers": fields.integer("layers", 1, MAX_LAYERS),
             "prefill_tokens": fields.integer("prefill_tokens", 1, MAX_TOKENS),
@@ -92,7 +92,7 @@ class Synthetic(ABC):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, file: object = "workload", field: str = "") -> Self:
-        """Read it from what an instance file holds; `kind` is known by then."""
+        """Read a workload of this kind from the form of instance files."""
         fields = Fields(mapping, file, field)
         fields.raw("kind", default=cls.kind)
         known = dataclasses.fields(cls)
@@ -103,7 +103,7 @@ class Synthetic(ABC):
             return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The mapping that `from_mapping` reads."""
+        """Return the mapping that `from_mapping` reads."""
         values = dataclasses.asdict(self)
         return {"kind": self.kind} | {k: str(v) if isinstance(v, StrEnum) else v for k, v in values.items()}
 
@@ -124,21 +124,21 @@ class Synthetic(ABC):
 
     @property
     def packed_bytes(self) -> int:
-        """Size of all rows."""
+        """Bytes of all packed rows."""
         return self.layers * self.decode_steps * bits.row_bytes(self.tokens)
 
     @abstractmethod
     def step_counts(self) -> NDArray[np.int64]:
-        """Reads of each step, the same in every layer, (steps,); does not make the trace."""
+        """Return the reads of each step, equal in all layers, (steps,), without making the trace."""
 
     @abstractmethod
     def layer_rows(self, layer: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-        """Packed rows of one layer in blocks (rows, bytes)."""
+        """Yield packed rows of one layer in blocks (rows, bytes)."""
 
     def stream(self, layer: int) -> np.random.Generator:
-        """The layer's own stream of random numbers."""
+        """Return the layer's random generator."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(layer,)))
 
     def source(self) -> str:
-        """What a trace made from this gives as its source."""
+        """Return the `source` of traces made from this workload."""
         return f"kvbound synthetic {json.dumps(self.to_mapping(), sort_keys=True)}"

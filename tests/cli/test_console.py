@@ -76,10 +76,10 @@ def test_short_work_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 def test_results_in_a_file_have_no_colours_and_whole_lines(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kvbound.report.tables import facts, table
+    from kvbound.report.tables import pairs_table, table
 
     monkeypatch.delenv("COLUMNS", raising=False)
-    console.show(facts([("name", "word " * 40)]), table(("a", ">b"), [("x" * 60, "y" * 60)]))
+    console.show(pairs_table([("name", "word " * 40)]), table(("a", ">b"), [("x" * 60, "y" * 60)]))
     out = capfd.readouterr().out
     assert "\x1b" not in out
     assert out.count("\n") == 4

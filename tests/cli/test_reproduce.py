@@ -11,7 +11,7 @@ from kvbound.report import study_plots
 from kvbound.studies import Scale, runs
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import SCALES, TABLES, Cell
-from kvbound.studies.record import Ran, _digest
+from kvbound.studies.record import CellRun, _digest
 from tests.cli.conftest import Run, contents
 
 QUICK = ("--time-limit", "0.2s", "--table", "layers")
@@ -67,7 +67,7 @@ def test_other_settings_need_another_folder(run: Run, tmp_path: Path) -> None:
 
 
 def test_interrupted_it_keeps_what_is_done(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def second_stops(cell: Cell, *rest: Any) -> Ran:
+    def second_stops(cell: Cell, *rest: Any) -> CellRun:
         if cell == TABLES["layers"][1]:
             raise KeyboardInterrupt
         return run_cell(cell, *rest)

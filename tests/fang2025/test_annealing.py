@@ -67,13 +67,13 @@ def test_steps_stay_within_their_limits() -> None:
     rng = np.random.default_rng(0)
     states = [START]
     for _ in range(500):
-        states.append(states[-1].near(rng))
+        states.append(states[-1].neighbour(rng))
     for one, other in pairwise(states):
         assert abs(other.window - one.window) <= 3
         assert other.window >= 1
         assert abs(other.topk - one.topk) <= 0.3
         assert 0.1 <= other.topk <= 1
-    assert {state.window for state in (State(1, 0.5).near(rng) for _ in range(100))} == {1, 2, 3, 4}
+    assert {state.window for state in (State(1, 0.5).neighbour(rng) for _ in range(100))} == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("calls", [1, 3])

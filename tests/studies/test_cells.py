@@ -12,7 +12,7 @@ from kvbound.studies import Scale, runs
 from kvbound.studies import cells as runner
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import PAPER, SCALES, STUDY, Cell
-from kvbound.studies.record import RULES, SOLVERS, Ran, Settings, beside
+from kvbound.studies.record import POLICIES, SOLVERS, CellRun, Settings, compare_published
 from kvbound.studies.runs import run_cells
 
 TINY = Settings(STUDY, Scale("tiny", 512, 32, 1.0), 0, 0.4)
@@ -27,7 +27,7 @@ def record() -> dict[str, Any]:
 def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record["fang2025"]) == {"static", "reactive", "page", "lookahead-one", "sa-guided", "best"}
-    assert set(record["physical"]) == {*RULES, *SOLVERS}
+    assert set(record["physical"]) == {*POLICIES, *SOLVERS}
     assert record["factors"] == {
         "variation": "low", "sparsity": 60, "hbm": 23, "link": 450, "layers": 32, "block": 1,
         "migration": "on-read",
@@ -57,7 +57,7 @@ def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
 def test_published_seconds_stand_beside_ours_at_full_size() -> None:
     ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
     policies = {name: {"time_s": time} for name, time in ours.items()}
-    lines = beside(PAPER, Settings(STUDY, SCALES["full"]), policies)
+    lines = compare_published(PAPER, Settings(STUDY, SCALES["full"]), policies)
     found = {line["what"]: line["ours"] for line in lines}
     assert {name: found[name] for name in ours} == ours
     assert found["static / best"] is None
@@ -114,7 +114,7 @@ def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first = list(run_cells([SMALL], TINY, tmp_path))
     ran: list[str] = []
 
-    def count(cell: Cell, *rest: object) -> Ran:
+    def count(cell: Cell, *rest: object) -> CellRun:
         ran.append(cell.name)
         return run_cell(cell, TINY)
 

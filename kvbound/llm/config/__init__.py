@@ -1,8 +1,8 @@
-"""From a Hugging Face ``config.json`` to an `Llm`.
+"""Read a Hugging Face ``config.json`` as an `Llm`.
 
-Decoder-only models. The types in `kvbound.llm.config.families` are read here; any other is read with the
-config class and the model that transformers has for it (extra ``hf``), and refused where that is not
-installed. What a reader does not know, and what may change cache or weights, is refused by name.
+Only decoder-only models are supported. The types in `kvbound.llm.config.families` are read here; any other is
+read with the config class and the model of transformers (extra ``hf``), and refused if that is not installed.
+Unknown keys that may affect cache or weights are refused by name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def from_config(
     kv_dtype: str | None = None,
     weight_dtype: str | None = None,
 ) -> Llm:
-    """Read a published architecture as instances take it.
+    """Read a published architecture as an `Llm`.
 
     Parameters
     ----------
@@ -48,24 +48,24 @@ def from_config(
     Returns
     -------
     Llm
-        Its `sources` tell how each number came about; `windows` holds each layer's sliding window.
+        Its `sources` explain each number; `windows` holds each layer's sliding window.
 
     Raises
     ------
     InputError
-        As `read_config`, and for models whose layers differ in KV size.
+        As for `read_config`, and for models whose layers differ in KV size.
     """
     with located("config.json" if isinstance(config, Mapping) else config):
         return read_config(config, name, kv_dtype=kv_dtype, weight_dtype=weight_dtype).to_llm()
 
 
 def read_llm(path: Path, *, kv_dtype: str | None = None, weight_dtype: str | None = None) -> Llm:
-    """Read a JSON file that is a model's ``config.json``, or an `Llm` as instance files have it.
+    """Read a JSON file that is a model's ``config.json``, or an `Llm` in the form of instance files.
 
     Raises
     ------
     InputError
-        As `from_config`; number formats are no business of a file that states bytes.
+        As for `from_config`, and if number formats are given with a file that states bytes.
     """
     held = _load(path)
     if not isinstance(held, Mapping) or "kv_bytes_per_token_layer" not in held:
@@ -87,24 +87,24 @@ def read_config(
     Parameters
     ----------
     config
-        A ``config.json``: its path, or what it holds. Of a model of text and images the language model
+        A ``config.json``: its path or its contents. For a model of text and images the language model
         (``text_config``) is read.
     name
         Name of the result; by default the last part of ``_name_or_path``, else ``model_type``.
     kv_dtype, weight_dtype
-        Number formats to count cache and weights in (`kvbound.llm.config.bits.FORMATS`). By default those
-        of the file: its quantization, else ``torch_dtype``, else 2 bytes.
+        Number formats of cache and weights (`kvbound.llm.config.bits.FORMATS`). By default those of the
+        file: its quantization, else ``torch_dtype``, else 2 bytes.
 
     Returns
     -------
     Architecture
-        For one sequence: of a mixture of experts only the active ones are read.
+        Its reads are those of one sequence: of a mixture of experts, the active ones.
 
     Raises
     ------
     InputError
-        For fields that are missing or absurd, a model type that is not known, and keys that are not
-        known but speak of layers, heads, experts, sharing or cache.
+        A field is missing or out of range, the model type is unknown, or an unknown key has a name that
+        suggests layers, heads, experts, sharing or cache.
     """
     file, held = ("config.json", config) if isinstance(config, Mapping) else (config, _load(Path(config)))
     outer = Fields(held, file)
@@ -124,7 +124,7 @@ def _load(path: Path) -> object:
 
 
 def _language_model(outer: Fields) -> tuple[Fields, str]:
-    """The part of the file that describes the language model, and its type."""
+    """Return the part of the file that describes the language model, and its type."""
     kind = _text(outer, "model_type")
     for key in ("text_config", "llm_config", "language_config"):
         if outer.raw(key, default=None) is not None and kind not in FAMILIES:
@@ -136,7 +136,7 @@ def _language_model(outer: Fields) -> tuple[Fields, str]:
 
 
 def _table(fields: Fields, key: str) -> Fields:
-    """The table under `key`, empty where it is absent or null."""
+    """Return the table under `key`, empty if it is absent or null."""
     if fields.raw(key, default=None) is None:
         return Fields({}, fields.file, fields.at(key))
     return fields.child(key)
@@ -148,31 +148,31 @@ def _text(fields: Fields, key: str) -> str:
 
 @cache
 def class_defaults() -> Mapping[str, Mapping[str, Any]]:
-    """Model type to what its config class in transformers takes for absent keys."""
+    """Return for each model type the defaults of its config class in transformers."""
     text = resources.files("kvbound.llm.config").joinpath("defaults.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
-# under other names in some classes, and without a bearing on the cache
+# keys that some classes have under other names, or that do not affect the cache
 _ALWAYS: Final = ("attention_bias", "num_attention_heads", "num_hidden_layers")
 
 
 def _read(fields: Fields, outer: Fields, kind: str) -> Model:
-    """By the table, or with transformers where the table does not have the type, or not all of its keys."""
+    """Read a model by the table of families, or else, for unknown types or keys, with transformers."""
     from kvbound.llm.config import evidence
 
-    strange = unknown(fields, _known_keys(kind)) if kind in FAMILIES else []
-    if strange and (kind in evidence.EXPANDED or not evidence.installed()):
-        raise fields.error(strange[0], f"a key that {kind} models are known to have; {evidence.hint()}")
-    if kind in FAMILIES and not strange:
+    unknown_keys = unknown(fields, _known_keys(kind)) if kind in FAMILIES else []
+    if unknown_keys and (kind in evidence.EXPANDED or not evidence.installed()):
+        raise fields.error(unknown_keys[0], f"a key that {kind} models are known to have; {evidence.hint()}")
+    if kind in FAMILIES and not unknown_keys:
         return known_model(fields, kind)
     return evidence.read(fields, outer, kind)
 
 
 def _known_keys(kind: str) -> set[str]:
     family = FAMILIES[kind]
-    spelled = {name for key, names in family.spelled.items() for name in (key, *names)}
-    return {*class_defaults().get(kind, {}), *spelled, *family.also, *family.assume, *_ALWAYS}
+    aliases = {name for key, names in family.aliases.items() for name in (key, *names)}
+    return {*class_defaults().get(kind, {}), *aliases, *family.also, *family.assume, *_ALWAYS}
 
 
 def known_model(fields: Fields, kind: str) -> Model:
@@ -181,10 +181,10 @@ def known_model(fields: Fields, kind: str) -> Model:
     Raises
     ------
     InputError
-        As `read_config`.
+        As for `read_config`.
     """
     family = FAMILIES[kind]
-    keys = Keys(fields, family.spelled, class_defaults().get(kind, {}))
+    keys = Keys(fields, family.aliases, class_defaults().get(kind, {}))
     for path, value in family.assume.items():
         *tables, key = path.split(".")
         place = fields

@@ -1,4 +1,4 @@
-"""A model's architecture in bytes, layer by layer: what a ``config.json`` says to KV placement."""
+"""A model's architecture in bytes, layer by layer, as read from a ``config.json``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kvbound.llm.model import Llm
 
 @dataclass(frozen=True)
 class Architecture:
-    """Cache and weights of every layer; layers may differ.
+    """Bytes of cache and weights of every layer; layers may differ.
 
     Parameters
     ----------
     name, model_type, source
-        The model's name, its type, and where the numbers come from.
+        The model's name, its type, and the origin of the numbers.
     kv_bytes_per_token
         Bytes of one token's entry in the cache of each layer; 0 where a layer keeps none.
     weight_read_bytes
@@ -25,11 +25,11 @@ class Architecture:
     windows
         Sliding window of each layer in tokens, None where attention is full.
     parameters
-        Of the whole model.
+        Number of parameters of the whole model.
     weight_bytes
         Bytes of all weights.
     sources
-        Field of an `Llm` to how its number came about.
+        Field of an `Llm` to the derivation of its number.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Architecture:
         return sum(size > 0 for size in self.kv_bytes_per_token)
 
     def to_llm(self) -> Llm:
-        """The model as instances take it: one KV size for all layers.
+        """Return the model as an `Llm`, which has one KV size for all layers.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class Architecture:
         )
 
     def to_mapping(self) -> dict[str, Any]:
-        """Everything, as ``--json`` prints it: an `Llm`'s fields, lists where layers may differ."""
+        """Return all fields as JSON-ready values: those of an `Llm`, as lists where layers may differ."""
         kept = list(self.kv_bytes_per_token)
         windows = {"windows": list(self.windows)} if any(self.windows) else {}
         return {

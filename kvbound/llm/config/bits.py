@@ -1,4 +1,4 @@
-"""How many bits weights and cached values take: by the file's formats, or by those asked for."""
+"""Bits of weights and cached values, by the formats of the file or by given ones."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _PARTS: Final = ("attention", "ffn", "experts")
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits of a value, scales included, of each part of a model.
+    """Bits per value, scales included, of each part of a model.
 
     Parameters
     ----------
     plain
-        Embeddings, output, norms, biases, routers, and whatever is not quantized.
+        Embeddings, output, norms, biases, routers, and everything else that is not quantized.
     attention, ffn, experts
-        Matrices of attention, of feed-forward parts (shared experts among them), of routed experts.
+        Matrices of attention, of feed-forward parts including shared experts, of routed experts.
     kv
-        A cached value.
+        Cached values.
     weights_how, kv_how
-        Where these come from.
+        Origin of the formats, in words.
     """
 
     plain: int
@@ -72,12 +72,12 @@ def read_bits(fields: Fields, outer: Fields, kv_dtype: str | None, weight_dtype:
     fields, outer
         The language model's part of the file, and the whole file.
     kv_dtype, weight_dtype
-        Formats to count in, whatever the file says.
+        Formats that replace those of the file.
 
     Raises
     ------
     InputError
-        A format that is not known.
+        A format is unknown.
     """
     plain, name = _own(fields, outer)
     quantization = _child(fields, outer, "quantization_config") or _child(fields, outer, "compression_config")
@@ -96,7 +96,7 @@ def read_bits(fields: Fields, outer: Fields, kv_dtype: str | None, weight_dtype:
 
 
 def in_words(bits: int) -> str:
-    """Size of a value."""
+    """Return the size of a value in words."""
     return f"{bits // 8} B" if bits % 8 == 0 else f"{bits} bits"
 
 
@@ -108,7 +108,7 @@ def _format(option: str, name: str) -> int:
 
 
 def _own(fields: Fields, outer: Fields) -> tuple[int, str]:
-    """The format the file states, 16 bits where it states none."""
+    """Return the bits and name of the file's format, 16 bits if it states none."""
     for place in (fields, outer):
         for key in ("dtype", "torch_dtype"):
             if place.raw(key, default=None) is not None:
@@ -129,7 +129,7 @@ def _child(fields: Fields, outer: Fields, key: str) -> Fields | None:
 
 
 def _cache(fields: Fields, outer: Fields, quantization: Fields | None) -> tuple[int, str] | None:
-    """The cache's format, where the checkpoint has one of its own."""
+    """Return the bits and name of the cache's format if the checkpoint states one."""
     places = [place for place in (quantization, fields, outer) if place is not None]
     for place in places:
         if place.raw("kv_cache_scheme", default=None) is not None:
@@ -149,7 +149,7 @@ def _cache(fields: Fields, outer: Fields, quantization: Fields | None) -> tuple[
 
 
 def _quantized(fields: Fields, plain: int, name: str) -> tuple[dict[str, Fraction], str]:
-    """Bits of each part, and words for it."""
+    """Return the bits of each part, and a description."""
     method = fields.text("quant_method", "")
     bits = _method_bits(fields, method)
     parts = dict.fromkeys(_PARTS, Fraction(plain))
@@ -165,7 +165,7 @@ def _quantized(fields: Fields, plain: int, name: str) -> tuple[dict[str, Fractio
 
 
 def _method_bits(fields: Fields, method: str) -> Fraction | None:
-    """Bits of a quantized weight, its share of the scales included; None if the method is not known."""
+    """Return the bits of a quantized weight, with its share of the scales; None for unknown methods."""
     match method:
         case "mxfp4":  # a scale of 8 bits for 32 weights
             return Fraction(4) + Fraction(8, 32)
@@ -200,7 +200,7 @@ def _method_bits(fields: Fields, method: str) -> Fraction | None:
 
 
 def _grouped(bits: int, group: int) -> Fraction:
-    """Weights in groups that share a scale of 16 bits and a zero point."""
+    """Return the bits of weights in groups that share a scale of 16 bits and a zero point."""
     return Fraction(bits) + (Fraction(16 + bits, group) if group > 0 else 0)
 
 
@@ -216,7 +216,7 @@ def _compressed(fields: Fields) -> Fraction | None:
 
 
 def _kept(fields: Fields) -> set[str]:
-    """Parts that the quantization leaves alone in all layers, by what it excludes."""
+    """Return the parts that the quantization excludes in all layers."""
     names: list[str] = []
     for key in ("modules_to_not_convert", "ignore", "exclude_modules", "llm_int8_skip_modules"):
         value = fields.raw(key, default=None)
@@ -224,7 +224,7 @@ def _kept(fields: Fields) -> set[str]:
             if not isinstance(value, list):
                 raise fields.error(key, f"a list of module names, not {show(value)}")
             names += [name for name in value if isinstance(name, str)]
-    # names of single layers (digits) leave the others quantized
+    # names with digits exclude single layers only
     everywhere = [name for name in names if not any(part.isdigit() for part in name.split("."))]
     kept = set()
     for name in everywhere:

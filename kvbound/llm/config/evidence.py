@@ -1,9 +1,9 @@
-"""Read a model type that is not in the table by what transformers' own model of it does.
+"""Read a model of a type that is not in the table by building the model that transformers has for it.
 
-The model stands on torch's meta device: shapes without data, so that 700 billion parameters take no memory.
-Its parameters are counted, and three short runs show by how much the cache of each layer grows with a token:
-layers without a cache, shared caches, shapes that differ and latent caches need no rules here. Nothing is
-fetched, and code that comes with a model is never run.
+The model is on torch's meta device, which has shapes without data, so that 700 billion parameters take no
+memory. Its parameters are counted, and three short runs show how much the cache of each layer grows with a
+token. Layers without a cache, shared caches, differing shapes and latent caches therefore need no rules here.
+Nothing is downloaded, and code that comes with a model is never run.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from kvbound.llm.config.model import Layer, Model
 from kvbound.llm.model import MAX_LAYERS
 
 EXPANDED: Final = {"falcon"}  # transformers caches the KV of a group once per query head
-_OLDEST: Final = (5, 24)  # earlier ones expand latent caches
+_OLDEST: Final = (5, 24)  # earlier versions expand latent caches
 _LENGTHS: Final = (2, 3, 4)
-# of other caches, three lengths do not tell how they grow
+# the growth of other caches cannot be told from three lengths
 _CACHES: Final = {
     "DynamicLayer", "DynamicSlidingWindowLayer", "DynamicIndexedLayer", "DummyLayer", "LinearAttentionLayer",
     "LinearAttentionAndFullAttentionLayer", "LinearAttentionAndSlidingWindowAttentionLayer",
 }  # fmt: skip
-# of a fixed size per sequence, not per token
+# tensors of a fixed size per sequence
 _STATES: Final = {"conv_states", "recurrent_states", "ssm_states"}
-# things that come one object each, and how many there may be
+# keys that count objects, and their largest value
 _COUNTED: Final = re.compile(r"layer|expert|head|block|group|depth|stage")
 _MOST: Final = 2**16
 _ACTIVE: Final = (
     "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "top_k_experts", "moe_topk",
     "moe_top_k", "moe_k", "top_k",
 )  # fmt: skip
-# about files, text and training; nothing a model's class must know
-_NOT_THE_MODEL_S: Final = {
+# keys about files, text and training, which model classes need not know
+_FILE_KEYS: Final = {
     "model_type", "architectures", "auto_map", "quantization_config", "compression_config", "_name_or_path",
     "transformers_version", "torch_dtype", "dtype",
 }  # fmt: skip
 
 
 def hint() -> str:
-    """How to read further types."""
+    """Return a hint on how to read further types."""
     return f"with transformers more are read: {install_command('hf')}"
 
 
 def installed() -> bool:
-    """Whether what `read` needs is there."""
+    """Whether the packages that `read` needs are installed."""
     try:
         return all(find_spec(name) is not None for name in ("torch", "transformers"))
-    except ValueError:  # what stands in for a package that must not be imported
+    except ValueError:  # a placeholder for a package that must not be imported
         return False
 
 
 def read(fields: Fields, outer: Fields, kind: str) -> Model:
-    """Build the model that transformers has for a configuration, and look at it.
+    """Build the model that transformers has for a configuration, and measure it.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def read(fields: Fields, outer: Fields, kind: str) -> Model:
     Raises
     ------
     InputError
-        Without transformers and torch; for a type transformers does not have, keys its class does not
-        know, and models that keep no cache or cannot be run without weights.
+        transformers or torch is missing, the type or one of its keys is unknown to transformers, or the model
+        has no cache or cannot be run without weights.
     """
     typed = fields if fields.raw("model_type", default=None) is not None else outer
     try:
@@ -98,14 +98,14 @@ def read(fields: Fields, outer: Fields, kind: str) -> Model:
             return _model(model, config, _growth(grown, typed, kind), kind, transformers.__version__)
         except InputError:
             raise
-        except Exception as error:  # whatever a model's code raises says that it cannot be read
+        except Exception as error:  # any error of a model's code means that it cannot be read
             message = f"a model that transformers {transformers.__version__} runs without weights"
             raise typed.error("model_type", f"{message}, not {kind!r} ({_first_line(error)})") from None
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without remarks on token numbers and the like; as before afterwards."""
+    """Silence warnings of transformers within the block."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
@@ -117,7 +117,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tuple[Any, Any]:
-    """The configuration and its language model's part, as the classes in transformers understand them."""
+    """Return the configuration and its language model's part as objects of transformers."""
     known = transformers.CONFIG_MAPPING
     whole = outer.raw("model_type", default=kind)
     place, name = (outer, whole) if whole in known else (fields, kind)
@@ -125,26 +125,26 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
         version = transformers.__version__
         raise outer.error("model_type", f"a type that kvbound or transformers {version} knows, not {kind!r}")
     _refuse_absurd(place)
-    held = {key: place.raw(key) for key in place if key not in _NOT_THE_MODEL_S}
+    held = {key: place.raw(key) for key in place if key not in _FILE_KEYS}
     try:
         config = transformers.AutoConfig.for_model(name, **held)
         text = config.get_text_config(decoder=True)
         if not isinstance(text, transformers.PreTrainedConfig):
             raise TypeError("no configuration of a language model in it")
-    except Exception as error:  # classes check their fields in their own ways
+    except Exception as error:  # each class validates its fields in its own way
         raise InputError(
             outer.file, "", f"fields as transformers takes them for {name!r} ({_first_line(error)})"
         ) from None
     if getattr(config, "is_encoder_decoder", False):
         raise outer.error("model_type", f"a decoder-only model, and {name!r} has an encoder")
     sources = _sources(type(text))
-    strange = [key for key in unknown(fields, _declared(type(text))) if not _reads(sources, key)]
-    if not strange and type(config) is not type(text) and fields is outer:
-        # a class of text and images may drop what stands beside its text_config
+    unknown_keys = [key for key in unknown(fields, _declared(type(text))) if not _reads(sources, key)]
+    if not unknown_keys and type(config) is not type(text) and fields is outer:
+        # classes of text and images may ignore keys beside text_config
         beside = unknown(fields, _declared(type(config)))
-        strange = [key for key in beside if getattr(text, key, None) != fields.raw(key)]
-    if strange:
-        raise fields.error(strange[0], f"a key that transformers' class for {name!r} knows")
+        unknown_keys = [key for key in beside if getattr(text, key, None) != fields.raw(key)]
+    if unknown_keys:
+        raise fields.error(unknown_keys[0], f"a key that transformers' class for {name!r} knows")
     layers = getattr(text, "num_hidden_layers", 1)
     if not isinstance(layers, int) or not 1 <= layers <= MAX_LAYERS:
         raise fields.error("num_hidden_layers", f"an integer from 1 to {MAX_LAYERS:,}, not {layers!r}")
@@ -152,7 +152,7 @@ def _config(fields: Fields, outer: Fields, kind: str, transformers: Any) -> tupl
 
 
 def _refuse_absurd(fields: Fields) -> None:
-    """Refuse numbers of layers and the like that a class would count up to for hours."""
+    """Refuse numbers of layers and the like so large that building the model would take hours."""
     for key in fields:
         value = fields.raw(key)
         if isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def _refuse_absurd(fields: Fields) -> None:
 
 
 def _declared(kind: type) -> set[str]:
-    """Keys a config class knows: what it declares, and other spellings of those."""
+    """Return the keys that a config class declares, under all their names."""
     named = set(inspect.signature(kind).parameters)
     fields = set(getattr(kind, "__dataclass_fields__", {}))
     spellings: Mapping[str, str] = getattr(kind, "attribute_map", {})
@@ -172,19 +172,19 @@ def _declared(kind: type) -> set[str]:
 
 
 def _sources(kind: type) -> str:
-    """Source text of a config class and of the models built from it."""
+    """Return the source text of a config class and of its models."""
     folder = Path(inspect.getfile(kind)).parent
     files = sorted({*folder.glob("configuration_*.py"), *folder.glob("modeling_*.py")})
     return "\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def _reads(source: str, key: str) -> bool:
-    """Whether code takes `key` from a configuration, though the class does not declare it."""
+    """Whether the source text uses `key` of a configuration, even if the class does not declare it."""
     return re.search(rf"config\.{re.escape(key)}\b|['\"]{re.escape(key)}['\"]", source) is not None
 
 
 def _on_meta(whole: Any, text: Any, torch: Any, transformers: Any) -> Any:
-    """The language model alone where transformers has it so, else the model of text and images."""
+    """Build the language model alone if transformers can, else the model of text and images."""
     if type(text) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
         build, config = transformers.AutoModelForCausalLM.from_config, text
     else:
@@ -192,7 +192,7 @@ def _on_meta(whole: Any, text: Any, torch: Any, transformers: Any) -> Any:
     options: dict[str, Any] = {"trust_remote_code": False, "attn_implementation": "eager"}
     with torch.device("meta"):
         try:
-            # experts as one product each: a loop over the chosen ones would need data
+            # experts as one batched product, as a loop over the chosen ones would need data
             model = build(config, **options, experts_implementation="batched_mm")
         except (TypeError, ValueError):
             model = build(config, **options)
@@ -200,7 +200,7 @@ def _on_meta(whole: Any, text: Any, torch: Any, transformers: Any) -> Any:
 
 
 def _parameters(model: Any, text: bool) -> list[Any]:
-    """The language model's parameters: without those of a vision part."""
+    """Return the language model's parameters, without those of a vision part."""
     if text:
         return list(model.parameters())
     parts = (model.get_decoder(), model.get_output_embeddings())
@@ -208,7 +208,7 @@ def _parameters(model: Any, text: bool) -> list[Any]:
 
 
 def _cached(model: Any, length: int, torch: Any) -> list[tuple[str, int, int | None]]:
-    """Class, cached values and window of each layer's cache after a run over `length` tokens."""
+    """Return class, cached values and window of each layer's cache after a run over `length` tokens."""
     with torch.device("meta"), torch.no_grad():
         result = model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=True)
     cache = getattr(result, "past_key_values", None)
@@ -225,7 +225,7 @@ def _cached(model: Any, length: int, torch: Any) -> list[tuple[str, int, int | N
 def _growth(
     grown: list[list[tuple[str, int, int | None]]], typed: Fields, kind: str
 ) -> list[tuple[int, int | None]]:
-    """Values a token adds to each layer's cache, and the layer's window."""
+    """Return for each layer the values that a token adds to its cache, and its window."""
     layers = []
     for runs in zip(*grown, strict=True):
         name, window = runs[0][0], runs[0][2]
@@ -243,7 +243,7 @@ def _growth(
 
 def _model(model: Any, config: Any, kv: list[tuple[int, int | None]], kind: str, version: str) -> Model:
     stated = getattr(config, "num_hidden_layers", len(kv))
-    if len(kv) < stated:  # caches are made up to the last layer that has one
+    if len(kv) < stated:  # caches end with the last layer that has one
         kv = kv + [(0, None)] * (stated - len(kv))
     how = f"transformers {version}, its {type(model).__name__}"
     active = next((value for key in _ACTIVE if (value := getattr(config, key, None)) is not None), None)
@@ -271,7 +271,7 @@ def _kv_how(size: int) -> str:
 
 
 def _stack(model: Any, layers: int) -> Any:
-    """The list of the model's layers."""
+    """Return the model's list of layers: the largest list of that length."""
     lists = [
         module for module in model.modules()
         if type(module).__name__ == "ModuleList" and len(module) == layers
@@ -281,7 +281,7 @@ def _stack(model: Any, layers: int) -> Any:
 
 
 def _layer(module: Any, seen: set[int], active: Any, size: int, window: int | None) -> Layer:
-    """One layer's parameters, by their shapes and names; tensors in `seen` are another layer's."""
+    """Count one layer's parameters by shapes and names; tensors in `seen` belong to another layer."""
     attention = ffn = experts = passed = router = vectors = 0
     guess = ""
     for name, parameter in module.named_parameters():
@@ -316,7 +316,7 @@ def _layer(module: Any, seen: set[int], active: Any, size: int, window: int | No
 
 
 def _siblings(module: Any, parts: list[str]) -> int:
-    """How many experts a list holds, that of the first number in a parameter's name."""
+    """Return the length of the list of experts, located by the first number in a parameter's name."""
     place = next(index for index, part in enumerate(parts) if part.isdigit())
     for part in parts[:place]:
         module = getattr(module, part)

@@ -1,6 +1,6 @@
-"""The model types whose ``config.json`` is read here: what each leaves unsaid.
+"""The model types whose ``config.json`` is read here: what each type implies beyond its fields.
 
-Class defaults of absent keys are data (``defaults.json``, those of transformers). The tests compare every
+The class defaults of absent keys are data (``defaults.json``, from transformers). The tests compare every
 type with the model that transformers builds.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-Flag = bool | str  # true, false, or the key that says so
+Flag = bool | str  # true, false, or the key that determines it
 
 _GPT_NAMES: Final = {
     "hidden_size": ("n_embd",),
@@ -23,16 +23,16 @@ _GPT_NAMES: Final = {
 
 @dataclass(frozen=True)
 class Experts:
-    """Where a mixture of experts keeps its numbers.
+    """The keys of a mixture of experts.
 
     Parameters
     ----------
     count, active, inner
-        Keys: experts of a layer, experts a token passes, width of one.
+        Keys of the number of experts in a layer, of those that a token passes, and of an expert's width.
     shared
-        Key of the number of shared experts, each as wide as `inner`; "1" is one without a key.
+        Key of the number of shared experts, each as wide as `inner`; "1" is one shared expert without a key.
     shared_inner
-        Key of the width of a shared expert behind a gate of its own.
+        Key of the width of a shared expert with its own gate.
     router_bias, expert_bias
         Whether the router and the experts have biases.
     dense_inner
@@ -51,20 +51,20 @@ class Experts:
 
 @dataclass(frozen=True)
 class Family:
-    """What a model type means beyond the sizes in its file.
+    """The properties of a model type beyond the sizes in its file.
 
     Parameters
     ----------
     about
-        Models of this type.
-    spelled
-        Common key to the other names this type has for it.
+        Well-known models of this type.
+    aliases
+        Common key to its alternative names in this type.
     also
-        Keys beside those the model class declares: read from it all the same (head_dim), or known to change
-        neither cache nor sizes.
+        Known keys that the model class does not declare: read nevertheless (head_dim), or without effect on
+        cache and sizes.
     assume
-        Values the file must not contradict, by key or dotted path: others are another architecture. None
-        refuses all.
+        Values that the file must not contradict, by key or dotted path: others mean another architecture.
+        None refuses all.
     attention
         ``grouped`` (one KV head for each group of query heads), or ``latent`` (one latent and one rotary
         key for all heads).
@@ -73,28 +73,28 @@ class Family:
     windows
         Rule for layers that attend to a window; see `kvbound.llm.config.windows`.
     gated
-        Three feed-forward matrices instead of two.
+        Whether there are three feed-forward matrices instead of two.
     wide
-        Feed-forward width as a multiple of the hidden size, where no key states it.
+        Feed-forward width as a multiple of the hidden size, if no key states it.
     qkv_bias, out_bias, ffn_bias, norm_bias, head_bias
-        Where biases are.
+        Whether there are biases in each place.
     norms
-        Norms of a layer, as wide as the hidden size.
+        Number of norms in a layer, each as wide as the hidden size.
     head_norms
-        Norms of queries and keys: one ``head`` wide for all heads, or ``all`` heads wide; with
-        `head_norms_if` only where that key is true.
+        Norms of queries and keys: as wide as one ``head``, shared by all, or as ``all`` heads; with
+        `head_norms_if` only if that key is true.
     final_norm, embedding_norm
-        Norms outside the layers.
+        Whether there are these norms outside the layers.
     sinks
-        One learned value per query head.
+        Whether there is one learned value per query head.
     positions
-        A learned table of positions, with this many rows more than positions.
+        Rows that a learned table of positions has beyond the number of positions; None if there is none.
     experts
-        Of a mixture of experts.
+        The keys of a mixture of experts, if the model is one.
     """
 
     about: str
-    spelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     assume: Mapping[str, Any] = field(default_factory=dict)
     attention: str = "grouped"
@@ -127,7 +127,7 @@ _QWEN3: Final = Family(
 )
 _GEMMA: Final = Family("Gemma", qkv_bias="attention_bias", out_bias="attention_bias")
 _GPT2: Final = Family(
-    "GPT-2", spelled=_GPT_NAMES, also=("n_ctx", "n_special", "scale_attn_by_inverse_layer_idx"),
+    "GPT-2", aliases=_GPT_NAMES, also=("n_ctx", "n_special", "scale_attn_by_inverse_layer_idx"),
     gated=False, wide=4, qkv_bias=True, out_bias=True, ffn_bias=True, norm_bias=True, positions=0,
 )  # fmt: skip
 _COHERE: Final = Family(
@@ -147,7 +147,7 @@ _QWEN_EXPERTS: Final = Experts(count="num_experts", inner="moe_intermediate_size
 
 FAMILIES: Final[Mapping[str, Family]] = {
     "bloom": Family(
-        "BLOOM", spelled={key: names for key, names in _GPT_NAMES.items() if key != "intermediate_size"}
+        "BLOOM", aliases={key: names for key, names in _GPT_NAMES.items() if key != "intermediate_size"}
         | {"hidden_size": ("n_embed",)},
         also=("n_inner", "num_attention_heads", "num_hidden_layers", "n_embed", "offset_alibi", "seq_length",
               "masked_softmax_fusion"),
@@ -155,7 +155,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "chatglm": Family(
         "GLM-4 and ChatGLM2/3 as first published",
-        spelled={
+        aliases={
             "num_hidden_layers": ("num_layers",), "intermediate_size": ("ffn_hidden_size",),
             "vocab_size": ("padded_vocab_size",), "head_dim": ("kv_channels",),
             "num_key_value_heads": ("multi_query_group_num",),
@@ -180,7 +180,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "deepseek_v3": _DEEPSEEK,
     "falcon": Family(
         "Falcon, both generations",
-        spelled={
+        aliases={
             "num_key_value_heads": ("num_kv_heads", "n_head_kv"), "intermediate_size": ("ffn_hidden_size",),
             "num_hidden_layers": ("n_layer",), "num_attention_heads": ("n_head",),
         },
@@ -226,7 +226,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "mixtral": Family("Mixtral", windows="all", experts=Experts()),
     "mpt": Family(
         "MPT",
-        spelled={
+        aliases={
             "hidden_size": ("d_model",), "num_attention_heads": ("n_heads",),
             "num_hidden_layers": ("n_layers",),
         },
@@ -243,7 +243,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "olmo2": Family("OLMo 2", qkv_bias="attention_bias", out_bias="attention_bias", head_norms="all",
                     also=("head_dim",)),
     "opt": Family(
-        "OPT", spelled={"intermediate_size": ("ffn_dim",)}, gated=False, positions=2,
+        "OPT", aliases={"intermediate_size": ("ffn_dim",)}, gated=False, positions=2,
         qkv_bias="enable_bias", out_bias="enable_bias", ffn_bias="enable_bias",
         norm_bias=True, assume={"layer_norm_elementwise_affine": True},
     ),
@@ -260,7 +260,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen3": _QWEN3,
     "qwen3_moe": replace(
         _QWEN3, about="Qwen3-30B-A3B, Qwen3-235B-A22B", also=("head_dim", "max_window_layers"),
-        spelled={"num_experts": ("num_local_experts",)}, experts=_QWEN_EXPERTS,
+        aliases={"num_experts": ("num_local_experts",)}, experts=_QWEN_EXPERTS,
     ),
     "smollm3": replace(_LLAMA, about="SmolLM3", windows="no_rope", also=("max_window_layers", "head_dim")),
     "starcoder2": Family(
@@ -269,7 +269,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
 }  # fmt: skip
 
-# models of text and images: the type of the language model in text_config where that does not say
+# models of text and images: the type of the language model if text_config does not state it
 WRAPPERS: Final[Mapping[str, str]] = {
     "aya_vision": "cohere2",
     "gemma3": "gemma3_text",

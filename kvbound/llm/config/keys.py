@@ -1,4 +1,4 @@
-"""The fields of a ``config.json`` under one spelling, with the model class's defaults for absent ones."""
+"""The fields of a ``config.json`` under common names, with the model class's defaults for absent ones."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kvbound.fields import Fields
 MAX_SIZE: Final = 2**24
 _MISSING: Any = object()
 
-# a key that none of the readers knows is refused if its name speaks of what decides cache or weights
-_TELLING: Final = re.compile(
+# an unknown key is refused if its name suggests that it affects cache or weights
+_RELEVANT: Final = re.compile(
     r"layer|head|expert|moe|shar(e|ing)|window|cache|kv|group|att(n|ention)|cla(_|$)|block|ssm|mamba|linear"
     r"|recurr|rank|latent|index|conv|state|sliding|local|lru|rwkv|per_token|pattern|interleav|sparse|chunk|hybrid|swa"
     r"|[mg]qa|mla|query|compress|loop|repeat|depth"
 )
-_HARMLESS: Final = re.compile(
+_IRRELEVANT: Final = re.compile(
     r"drop|norm_?(eps|epsilon)|softmax|init|flash|rope|rotary|_token_(id|index)$|attn_implementation|scale_attn"
-    # how experts are chosen, and modules that predict further tokens
+    # the choice of experts, and modules that predict further tokens
     r"|aux_loss|router|expert_group|^n_group$|topk_(group|method)|grouped_topk|moe_renormalize|mtp|nextn|use_nope"
     r"|^(use_cache|cache_implementation|is_llama_config|output_(attentions|hidden_states)|dtype|torch_dtype"
     r"|chunk_size_feed_forward|label2id|id2label|gradient_checkpointing|pretraining_tp|pruned_heads"
     r"|num_beam_groups|cross_attention_hidden_size|tie_encoder_decoder|layer_norm.*|attn_scale"
     r"|attn_logit_softcapping|quantization_config|compression_config|kv_cache_dtype|_name_or_path|auto_map)$"
 )
-# values that say that there is nothing of the kind, with what else the file has
+# values with which a key has no effect, given the other fields of the file
 _NEUTRAL: Final[Mapping[str, Callable[[Any, Fields], bool]]] = {
     "attention_head_dim": lambda value, fields: value == fields.raw("head_dim", default=None),
     "attn_type_list": lambda value, fields: isinstance(value, list) and set(map(str, value)) == {"1"},
@@ -39,7 +39,7 @@ _NEUTRAL: Final[Mapping[str, Callable[[Any, Fields], bool]]] = {
 
 
 class Keys:
-    """Read a model's fields by their common names.
+    """Reader of a model's fields by their common names.
 
     Null is a value: it overrides the class default, as it does for the model class.
 
@@ -47,21 +47,21 @@ class Keys:
     ----------
     fields
         The language model's part of the file.
-    spellings
-        Common name to the other names it goes by.
+    aliases
+        Common name to its alternative names.
     defaults
-        What the model class takes for keys that are absent, under any of those names.
+        Values of the model class for absent keys, under any of these names.
 
     Raises
     ------
     InputError
-        From every method, for a field that is missing or not as expected.
+        From every method, for a field that is missing or invalid.
     """
 
     def __init__(
-        self, fields: Fields, spellings: Mapping[str, tuple[str, ...]], defaults: Mapping[str, Any]
+        self, fields: Fields, aliases: Mapping[str, tuple[str, ...]], defaults: Mapping[str, Any]
     ) -> None:
-        self._fields, self._spellings, self._defaults = fields, spellings, defaults
+        self._fields, self._aliases, self._defaults = fields, aliases, defaults
         self.assumed: dict[str, int] = {}
 
     def has(self, key: str) -> bool:
@@ -73,7 +73,7 @@ class Keys:
         return any(self._fields.raw(name, default=None) is not None for name in self._names(key))
 
     def integer(self, key: str, low: int = 1, high: int = MAX_SIZE, default: Any = _MISSING) -> int:
-        """An integer in [low, high]; what comes from the model class is noted in `assumed`."""
+        """Return an integer in [low, high]; defaults of the model class are recorded in `assumed`."""
         name, value = self._find(key)
         if value is None:
             return Fields({}, self._fields.file, self._fields.field).integer(name, low, high, **_or(default))
@@ -82,27 +82,27 @@ class Keys:
         return self._holding(name, value).integer(name, low, high)
 
     def boolean(self, key: str, default: bool = False) -> bool:
-        """True or false."""
+        """Return a boolean."""
         name, value = self._find(key)
         return default if value is None else self._holding(name, value).boolean(name)
 
     def items(self, key: str) -> list[Any] | None:
-        """A list as it stands, None where there is none."""
+        """Return a list without validating its items, or None if there is none."""
         name, value = self._find(key)
         return None if value is None else list(self._holding(name, value).items(name))
 
     def error(self, key: str, expected: str) -> InputError:
-        """The complaint about `key`, under the name the file has for it."""
+        """Return an InputError about `key`, under the name that the file uses."""
         return self._fields.error(self._find(key)[0], expected)
 
     def _names(self, key: str) -> tuple[str, ...]:
-        return (key, *self._spellings.get(key, ()))
+        return (key, *self._aliases.get(key, ()))
 
     def _holding(self, name: str, value: object) -> Fields:
         return Fields({name: value}, self._fields.file, self._fields.field)
 
     def _find(self, key: str) -> tuple[str, Any]:
-        """The name that counts, and its value."""
+        """Return the name in use, and its value."""
         names = self._names(key)
         present = [name for name in names if self._fields.has(name)]
         for name in present:
@@ -121,10 +121,10 @@ def _or(default: Any) -> dict[str, Any]:
 
 
 def unknown(fields: Fields, known: Collection[str]) -> list[str]:
-    """Keys outside `known` that may decide cache or weights; null, false and empty ones decide nothing."""
+    """Return the keys outside `known` that may affect cache or weights, unless null, false or empty."""
     return [
         key for key in fields
-        if key not in known and _TELLING.search(key) and not _HARMLESS.search(key)
+        if key not in known and _RELEVANT.search(key) and not _IRRELEVANT.search(key)
         and fields.raw(key) not in (None, False, [], {})
         and not (key in _NEUTRAL and _NEUTRAL[key](fields.raw(key), fields))
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Count the parameters and cache values of a model of a known type from the fields of its ``config.json``.
+"""Count the parameters and cached values of a model of a known type from its ``config.json``.
 
 Parameters held are those of all tensors (matrices, norms, biases, embeddings). Parameters read in a
 layer's slot are those of the matrices of attention and feed-forward that a token passes through: norms
@@ -24,12 +24,12 @@ class _Part:
 
 
 def count(keys: Keys, family: Family) -> Model:
-    """Count a model's layers and what lies outside them.
+    """Count the parameters of a model's layers and those outside them.
 
     Raises
     ------
     InputError
-        For fields that are missing or absurd, or that contradict the model type.
+        A field is missing, out of range, or contradicts the model type.
     """
     depth = keys.integer("num_hidden_layers", high=MAX_LAYERS)
     hidden = keys.integer("hidden_size")
@@ -38,14 +38,14 @@ def count(keys: Keys, family: Family) -> Model:
     else:
         attention, kv_values, kv_how = _attention(keys, family, hidden)
     norm = hidden * (2 if family.norm_bias else 1)
-    beside = attention.vectors + _norms(keys, family) * norm
+    vectors = attention.vectors + _norms(keys, family) * norm
     layers = []
     for index, window in enumerate(windows(keys, family, depth)):
         block = _feed_forward(keys, family, hidden, index)
         layers.append(
             Layer(
                 kv_values, window, attention.matrices, block.ffn, block.experts, block.active, block.router,
-                beside + block.vectors, f"(attention {attention.how} + FFN {block.how})", kv_how,
+                vectors + block.vectors, f"(attention {attention.how} + FFN {block.how})", kv_how,
             )
         )  # fmt: skip
     outside, how = _outside(keys, family, hidden, norm)
@@ -94,14 +94,14 @@ def _latent_attention(keys: Keys, family: Family, hidden: int) -> tuple[_Part, i
     plain, value = keys.integer("qk_nope_head_dim"), keys.integer("v_head_dim")
     rank = keys.integer("q_lora_rank", default=0)
     query = heads * (plain + rotary)
-    asked = hidden * rank + rank * query if rank else hidden * query
+    queried = hidden * rank + rank * query if rank else hidden * query
     cached = hidden * (latent + rotary) + latent * heads * (plain + value)
     out = heads * value * hidden
     vectors = rank + latent
     vectors += (rank + latent + rotary) * _flag(keys, family.qkv_bias) + hidden * _flag(keys, family.out_bias)
-    how = f"Q {asked:,} + latent KV {cached:,} + O {out:,}"
+    how = f"Q {queried:,} + latent KV {cached:,} + O {out:,}"
     kv_how = f"({latent} latent + {rotary} rotary)"
-    return _Part(asked + cached + out, vectors, how), latent + rotary, kv_how
+    return _Part(queried + cached + out, vectors, how), latent + rotary, kv_how
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _experts(keys: Keys, experts: Experts, hidden: int, matrices: int) -> _Block
 
 
 def _has_experts(keys: Keys, experts: Experts, layer: int) -> bool:
-    """Whether a layer has experts, not one ordinary feed-forward part."""
+    """Whether a layer has experts instead of one feed-forward part."""
     if experts.dense_inner == "intermediate_size_mlp":  # Llama 4
         listed = keys.items("moe_layers")
         if listed is not None:

@@ -1,4 +1,4 @@
-"""A language model as its parameters and cache values, before number formats."""
+"""A language model as numbers of parameters and cached values, without number formats."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _MOST_RUNS: Final = 8
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, in parameters and cache values.
+    """One layer, in numbers of parameters and cached values.
 
     Parameters
     ----------
     kv_values
-        Values a token leaves in this layer's cache; 0 where there is none or it is another layer's.
+        Values that a token adds to this layer's cache; 0 if it has none or shares another layer's.
     window
-        Sliding window in tokens; None is full attention.
+        Sliding window in tokens; None for full attention.
     attention, ffn, experts, router
-        Parameters of the matrices: of attention, of the feed-forward part that every token passes,
-        of all routed experts, and of what selects those.
+        Parameters of the matrices of attention, of the feed-forward part that every token passes, of all
+        routed experts, and of the router.
     active
-        Parameters of the routed experts one token passes.
+        Parameters of the routed experts that one token passes.
     vectors
-        Norms, biases and the like: held, not counted as read.
+        Parameters of norms, biases and the like: held, but not counted as read.
     how, kv_how
-        How these came about.
+        Derivation of the numbers, in words.
     """
 
     kv_values: int
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Model:
-    """All layers, and the parameters outside them."""
+    """All layers of a model, and the number of parameters outside them."""
 
     layers: tuple[Layer, ...]
     outside: int
@@ -65,7 +65,7 @@ class Model:
 
 
 def per_layer(hows: list[str]) -> str:
-    """One text where all are the same, else one for each run of layers, or for each kind of many runs."""
+    """Join the layers' texts: one if all are equal, else one for each run of layers or each distinct text."""
     runs = [(how, len(list(run))) for how, run in groupby(hows)]
     if len(runs) == 1:
         return runs[0][0]

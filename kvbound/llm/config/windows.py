@@ -1,4 +1,4 @@
-"""Which layers attend to a sliding window or a chunk, and how long it is."""
+"""Sliding windows of layers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _WINDOW_KEYS = {"sliding_attention": "sliding_window", "chunked_attention": "att
 
 
 def windows(keys: Keys, family: Family, depth: int) -> tuple[int | None, ...]:
-    """Sliding window of each layer in tokens; None is full attention.
+    """Return the sliding window of each layer in tokens; None is full attention.
 
-    A chunk is as long a window: what a layer of Llama 4 reads at most. Rules: ``all`` layers; the
-    ``upper`` ones from max_window_layers on (Qwen); all but each n-th (a number); ``no_rope`` layers
-    (SmolLM3); ``chunks``, all but layers without rotary positions (Llama 4).
+    A chunk (Llama 4) counts as a window of the same length, as a layer reads at most this many tokens. Rules
+    for the layers with windows: ``all``; ``upper``, those from max_window_layers on (Qwen); a number n, all
+    but every n-th; ``no_rope``, those without rotary positions (SmolLM3); ``chunks``, those with them
+    (Llama 4).
     """
     rule = family.windows
     off = keys.has("use_sliding_window") and not keys.boolean("use_sliding_window")
@@ -48,7 +49,7 @@ def _slides(keys: Keys, rule: str, depth: int) -> list[bool]:
 
 
 def _rotary(keys: Keys, depth: int) -> list[bool]:
-    """Layers with rotary positions: by no_rope_layers (1 has them), else all but each fourth."""
+    """Whether each layer has rotary positions: by no_rope_layers (1 if so), else all but every fourth."""
     listed = keys.items("no_rope_layers")
     if not listed:
         interval = keys.integer("no_rope_layer_interval", 1, MAX_LAYERS, default=4)
