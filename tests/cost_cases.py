@@ -1,4 +1,4 @@
-"""What cost tests have in common: an instance to count by hand, and schedules nobody would want."""
+"""Shared cases of cost tests: an instance small enough to count by hand, and random schedules."""
 
 from typing import Any
 
@@ -8,35 +8,23 @@ from kvbound.checker import Report, check
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
-from kvbound.memory import Memory, Tier
 from kvbound.result import Result
 from kvbound.schedule import LayerEvents, Schedule
+from tests.instance_documents import llm, two_tiers
 
 
 def toy(**changes: Any) -> Instance:
     """Two tiers at 4 and 1 bytes/s, items of one byte, no weights."""
-    memory = Memory(
-        "m",
-        {"fast": 4.0, "slow": 1.0},
-        (Tier("hbm", 3.0, ("fast",), ("fast",)), Tier("ddr", None, ("slow",), ("slow",))),
-    )
-    llm = {
-        "name": "l",
-        "layers": 1,
-        "kv_bytes_per_token_layer": 1,
-        "weight_bytes": 0,
-        "weight_read_bytes_per_layer": 0,
-    }
     parts: dict[str, Any] = {
-        "memory": memory,
-        "llm": llm,
+        "memory": two_tiers(4, 1, 3),
+        "llm": llm(),
         "trace": {"prefill_tokens": 3, "reads": [[[0, 1, 2]], [[0, 3]]]},
     }
     return make_instance("toy", **(parts | changes))
 
 
 def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
-    """Anything that names what is there: no rule and no capacity is kept to."""
+    """A random schedule that need not obey the rules or capacities."""
     size, prefill, tiers = instance.granularity, instance.prefill_tokens, instance.tiers
     busy = rng.uniform(0, 0.4)
     starts, parts = [], []
@@ -47,7 +35,7 @@ def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
         for step in range(instance.decode_steps):
             token = prefill + step
             for block in np.flatnonzero(rng.random(-(-token // size)) < busy):
-                tier[block] = rng.integers(0, tiers)  # perhaps where it is
+                tier[block] = rng.integers(0, tiers)  # possibly the same tier
                 events.append((step, int(block) * size, int(tier[block])))
             events.append((step, token, int(tier[token // size])))
         parts.append(LayerEvents.of(*zip(*events, strict=True)))
@@ -55,7 +43,7 @@ def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
 
 
 def checked(instance: Instance, schedule: Schedule, claimed_s: float | None = None) -> Report:
-    """What the checker says of a schedule."""
+    """The checker's report on a schedule."""
     slot, item, tier = schedule.flat(instance.decode_steps)
     file = {
         "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array(instance.sha256),
@@ -76,7 +64,7 @@ def same(one: Schedule, other: Schedule) -> bool:
 
 
 def assert_sound(instance: Instance, result: Result) -> None:
-    """The checker accepts the schedule, at the claimed time, and the ideal is below it."""
+    """Assert that the checker accepts the schedule and its time, and that the ideal is not above it."""
     assert result.time_s is not None
     report = checked(instance, schedule_of(result), result.time_s)
     assert report.ok, report.problems

@@ -1,4 +1,4 @@
-"""Modules as they are where numba is not installed."""
+"""Modules of compiled functions without numba."""
 
 import importlib.util
 from types import ModuleType
@@ -9,7 +9,7 @@ from kvbound import kernels
 
 
 def without_numba(module: ModuleType) -> ModuleType:
-    """Load a module of compiled functions again, as Python."""
+    """Load a module of compiled functions again, as plain Python."""
     assert module.__file__ is not None
     spec = importlib.util.spec_from_file_location(f"plain_{module.__name__.split('.')[-1]}", module.__file__)
     assert spec is not None
@@ -23,5 +23,5 @@ def without_numba(module: ModuleType) -> ModuleType:
 
 
 def owned(module: ModuleType, name: str) -> bool:
-    """Whether a module defines what it calls so, rather than importing it."""
+    """Whether a module defines a name, rather than importing it."""
     return getattr(getattr(module, name), "__module__", None) == module.__name__

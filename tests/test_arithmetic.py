@@ -1,4 +1,4 @@
-"""Digits that do not depend on the machine."""
+"""Arithmetic with results that do not depend on the machine."""
 
 import math
 from decimal import Decimal
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kvbound.arithmetic import combine, exp, log, power, solve
 
 
-def test_sums_are_made_in_order() -> None:
+def test_sums_are_in_the_order_of_the_terms() -> None:
     coefficients = np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 0.5]])
     terms = np.array([[1e16, 3.0], [1.0, np.inf], [-1e16, 1.0]])
     assert combine(coefficients, terms[:, :1])[0, 0] == 1e16 + 1.0 - 1e16
@@ -32,7 +32,7 @@ def test_log(numbers: list[float]) -> None:
     assert log(np.array(numbers)) == pytest.approx([math.log(x) for x in numbers], rel=1e-15, abs=3e-15)
 
 
-def test_at_the_ends_and_of_any_shape() -> None:
+def test_limits_and_shapes() -> None:
     assert exp(np.array([0.0, -1e9])).tolist() == [1.0, exp(np.array(-32.0))]
     assert log(np.array([1.0, 0.5])).tolist() == [0.0, -math.log(2)]
     wide = -np.arange(20_000.0).reshape(5, 4000).T / 1000

@@ -15,6 +15,7 @@ from kvbound.instance import Instance, Timing
 from kvbound.report.binding import sentences, summary
 from kvbound.schedule import LayerEvents, Schedule
 from tests.cost_cases import toy
+from tests.instance_documents import llm
 from tests.strategies import tiny_instance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -70,9 +71,7 @@ def test_the_slowest_is_a_schedule_s_time(seed: int) -> None:
 
 
 def test_weights_that_are_everything_leave_nothing_to_gain() -> None:
-    llm = {"name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 0,
-           "weight_read_bytes_per_layer": 4000}  # fmt: skip
-    instance = toy(llm=llm)
+    instance = toy(llm=llm(reads=4000))
     text = sentences(instance, found(instance))
     assert "weights 100.0 %; fast binds" in text
     assert "next to nothing to gain from placement" in text

@@ -14,6 +14,7 @@ from kvbound.catalog import Kind
 from kvbound.errors import InputError, UsageError
 from kvbound.llm.config import from_config
 from kvbound.memory import Memory
+from tests.instance_documents import GH200
 
 MEMORIES = catalog.names(Kind.MEMORY)
 LLMS = catalog.names(Kind.LLM)
@@ -76,22 +77,9 @@ def test_memories_load_and_are_two_tiers_behind_a_link(name: str) -> None:
 
 
 def test_gh200_144_is_the_documented_object() -> None:
-    documented = {
-        "name": "gh200-144",
-        "resources": {"hbm": "4900GB/s", "c2c_down": "450GB/s", "c2c_up": "450GB/s", "lpddr": "500GB/s"},
-        "tiers": [
-            {"name": "hbm", "capacity": "144GB", "reads": ["hbm"], "writes": ["hbm"], "latency": 0},
-            {
-                "name": "lpddr",
-                "capacity": None,
-                "reads": ["c2c_down", "lpddr"],
-                "writes": ["c2c_up", "lpddr"],
-            },
-        ],
-    }
     memory = catalog.memory("gh200-144")
-    assert memory == Memory.from_mapping(documented)
-    assert list(memory.resources) == list(documented["resources"])
+    assert memory == Memory.from_mapping(GH200)
+    assert list(memory.resources) == list(GH200["resources"])
 
 
 @pytest.mark.parametrize(
@@ -134,7 +122,7 @@ def test_llms_follow_from_their_config(name: str) -> None:
     assert llm.sources == {path: f"{repository}: {text}" for path, text in again.sources.items()}
 
 
-def test_all_llms_but_the_paper_s_own_are_recomputed() -> None:
+def test_all_llms_except_the_paper_s_are_recomputed() -> None:
     assert set(LLMS) == set(PUBLISHED) | {"llama-3.1-8b-mha"}
     paper = catalog.llm("llama-3.1-8b-mha")
     width, inner = 4096, 14_000
@@ -158,7 +146,7 @@ def test_weights_read_by_hand() -> None:
 @pytest.mark.parametrize(
     ("kind", "wrong", "right"), [(Kind.MEMORY, "gh200-14", "gh200-144"), (Kind.LLM, "gpt-2", "gpt2")]
 )
-def test_unknown_names_suggest_the_one_meant(kind: Kind, wrong: str, right: str) -> None:
+def test_unknown_names_suggest_the_closest(kind: Kind, wrong: str, right: str) -> None:
     with pytest.raises(UsageError, match=f"no {kind} '{wrong}'; did you mean '{right}'"):
         catalog.entry(kind, wrong)
     with pytest.raises(

@@ -29,7 +29,7 @@ def test_input_errors_name_file_and_field() -> None:
     assert str(errors.InputError("x.json", "", "JSON")) == "x.json: expected JSON"
 
 
-def test_a_missing_package_comes_with_the_command_that_installs_it() -> None:
+def test_the_message_for_a_missing_package_is_the_install_command() -> None:
     command = str(errors.MissingPackageError("plots"))
     assert command == errors.install_command("plots")
     assert command.startswith("pip install ")
@@ -56,7 +56,7 @@ HERE = Path(__file__).parent
         ),
     ],
 )
-def test_the_command_names_where_this_installation_came_from(
+def test_the_command_installs_from_the_original_source(
     record: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = None if record is None else json.dumps(record)
@@ -65,7 +65,7 @@ def test_the_command_names_where_this_installation_came_from(
     assert errors.install_command("fast") == command
 
 
-def test_a_checkout_that_is_not_installed_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkout_that_is_not_installed_is_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 

@@ -1,4 +1,4 @@
-"""Reading a mapping field by field: every complaint names file and field."""
+"""Reading a mapping field by field: every error names file and field."""
 
 import math
 from enum import StrEnum
@@ -58,12 +58,12 @@ def test_integers_keep_to_their_range(value: int, low: int, more: int) -> None:
 
 
 @pytest.mark.parametrize("value", [2.5, "2", True, 10**400, math.inf, -0.1])
-def test_no_integers(value: object) -> None:
+def test_values_that_are_not_integers(value: object) -> None:
     with pytest.raises(InputError):
         Fields({"n": value}, "x").integer("n")
 
 
-def test_unknown_fields_are_refused_with_the_one_meant() -> None:
+def test_unknown_fields_are_refused_with_a_suggestion() -> None:
     fields = Fields({"layers": 2, "latencey": 1}, "x.json", "llm")
     fields.integer("layers")
     fields.seconds("latency", 0.0)
@@ -82,7 +82,7 @@ def test_children_go_by_name_or_number() -> None:
     assert [child.field for child in fields.children("tiers")] == ["memory.tiers.hbm", "memory.tiers.1"]
 
 
-def test_located_puts_the_file_and_the_way_in_front() -> None:
+def test_located_prefixes_the_file_and_the_path() -> None:
     with pytest.raises(InputError) as caught, located("x.json", "memory"):
         raise InputError("memory 'm'", "tiers", "two tiers")
     assert str(caught.value) == "x.json: memory.tiers: expected two tiers"

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all."""
+"""Files and folders are written atomically."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from kvbound.temporaries import MARK, sweep
 
 
 class Broken(Exception):
-    """Whatever may go wrong while writing; an interruption too."""
+    """Errors during a write, including an interrupt."""
 
 
 def names(folder: Path) -> list[str]:
@@ -66,7 +66,7 @@ def test_files_are_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_nothing_is_written_where_a_folder_stands(tmp_path: Path) -> None:
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(OSError), atomic_write(tmp_path / "a") as temporary:  # noqa: PT011
         temporary.write_text("one")
@@ -103,7 +103,7 @@ def test_folders_are_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     file, link = tmp_path / "real" / "a.txt", tmp_path / "link.txt"
     link.symlink_to(file)
@@ -118,7 +118,7 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     assert names(tmp_path / "real") == ["b"]
 
 
-def test_a_pipe_is_written_through(tmp_path: Path) -> None:
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     pipe, read = tmp_path / "pipe", list[str]()
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
@@ -130,7 +130,7 @@ def test_a_pipe_is_written_through(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_device_stays_one(tmp_path: Path) -> None:
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("/dev/null")
     with atomic_write(link) as temporary:
@@ -138,8 +138,8 @@ def test_a_device_stays_one(tmp_path: Path) -> None:
     assert stat.S_ISCHR(link.stat().st_mode)
 
 
-def test_standard_output_goes_on_after_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """What it is redirected to is a file, which has to stay the same one."""
+def test_standard_output_stays_usable(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Standard output is redirected to a file, which must not be replaced by another."""
     link = tmp_path / "link"
     link.symlink_to("/dev/stdout")
     for target in (Path("/dev/stdout"), link):
@@ -160,8 +160,8 @@ def test_a_failure_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> 
     assert names(tmp_path) == []
 
 
-def test_a_complaint_about_what_could_not_be_written_is_the_disks(tmp_path: Path) -> None:
-    """As zipfile has it, which cannot close what it could not write."""
+def test_an_error_caused_by_a_full_disk_is_reported_as_such(tmp_path: Path) -> None:
+    """For example when zipfile closes a file that it could not write."""
 
     def full() -> None:
         with atomic_write(tmp_path / "a.npz"):
@@ -175,9 +175,7 @@ def test_a_complaint_about_what_could_not_be_written_is_the_disks(tmp_path: Path
     assert caught.value.filename == str(tmp_path / "a.npz")
 
 
-def test_what_a_disk_says_when_it_is_asked_to_write_is_heard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_flushing_to_disk_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -189,7 +187,7 @@ def test_what_a_disk_says_when_it_is_asked_to_write_is_heard(
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_other_things_in_a_folder_are_kept(
+def test_other_files_in_a_folder_are_kept(
     tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
@@ -204,7 +202,7 @@ def test_other_things_in_a_folder_are_kept(
     assert names(tmp_path) == ["out"]
 
 
-def test_the_current_folder_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_not_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with atomic_dir(".") as folder:
         (folder / "a").write_text("a")
@@ -246,7 +244,7 @@ with files.atomic_dir(target, last="b") as folder:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["no exchange"]])
-def test_killed_at_any_moment_old_and_new_are_not_mixed(tmp_path: Path, options: list[str]) -> None:
+def test_after_a_kill_at_any_moment_old_and_new_are_not_mixed(tmp_path: Path, options: list[str]) -> None:
     target = tmp_path / "out"
     for moment in range(40):
         with atomic_dir(target) as folder:
@@ -267,7 +265,7 @@ def test_killed_at_any_moment_old_and_new_are_not_mixed(tmp_path: Path, options:
     assert names(tmp_path) == ["beside", "out"]
 
 
-def test_leftovers_go_but_what_is_being_written_stays(tmp_path: Path) -> None:
+def test_leftovers_are_removed_but_not_files_being_written(tmp_path: Path) -> None:
     (tmp_path / f"{MARK}killed").mkdir()
     (tmp_path / f"{MARK}killed" / "half").write_text("half")
     (tmp_path / f"{MARK}killed.txt").write_text("half")
@@ -280,7 +278,7 @@ def test_leftovers_go_but_what_is_being_written_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == [".kvbound", "a.txt", "b"]
 
 
-def test_a_place_that_cannot_be_written_is_found_out_early(tmp_path: Path) -> None:
+def test_a_target_that_is_not_writable_is_found_early(tmp_path: Path) -> None:
     for target in (tmp_path / "new" / "deep" / "a.txt", tmp_path, Path("/dev/null")):
         check_writable(target)
     assert names(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The package's face: what it offers, and that importing it costs next to nothing."""
+"""The public names of the package, and the cost of importing it."""
 
 import subprocess
 import sys
@@ -12,17 +12,17 @@ HEAVY = ["pandas", "scipy", "highspy", "pyomo", "matplotlib", "numba", "rich", "
 
 
 def heavy_after(code: str) -> list[str]:
-    """Which heavy packages a fresh interpreter has imported after running the code."""
+    """Heavy packages that a new interpreter has imported after running the code."""
     script = textwrap.dedent(code) + "\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return sorted(set(HEAVY) & set(done.stdout.split()))
 
 
-def test_import_pulls_in_nothing_heavy() -> None:
+def test_import_loads_no_heavy_package() -> None:
     assert heavy_after("import kvbound") == []
 
 
-def test_simulating_pulls_in_nothing_heavy() -> None:
+def test_simulating_loads_no_heavy_package() -> None:
     code = """
         import kvbound as kv
         memory = {"name": "m", "resources": {"a": 2, "b": 1}, "tiers": [
@@ -38,12 +38,12 @@ def test_simulating_pulls_in_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("name", kvbound.__all__)
-def test_everything_promised_is_there(name: str) -> None:
+def test_every_public_name_exists(name: str) -> None:
     assert getattr(kvbound, name) is not None
     assert name in dir(kvbound)
 
 
-def test_nothing_else_is() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="'kvbound' has no attribute 'simulat'"):
         _ = kvbound.simulat
 

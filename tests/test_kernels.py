@@ -1,4 +1,4 @@
-"""Which kernel runs."""
+"""The choice of the kernel."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ with_numba = pytest.mark.skipif(not INSTALLED, reason="numba is not installed")
 
 
 @pytest.fixture(autouse=True)
-def _no_wish(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _unset_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("KVBOUND_KERNEL", raising=False)
     kernels._trouble.cache_clear()
     yield
@@ -51,7 +51,7 @@ def test_with_numba() -> None:
 
 
 @with_numba
-def test_the_environment_is_asked_when_nobody_else_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_used_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVBOUND_KERNEL", "numpy")
     assert pick() == "numpy"
     assert pick("numba") == "numba"
@@ -101,7 +101,7 @@ def test_numba_that_cannot_be_imported(tmp_path: Path, fault: str) -> None:
 
 
 @with_numba
-def test_a_cache_that_fails_is_done_without() -> None:
+def test_a_failing_cache_is_ignored() -> None:
     def broken(*_: object) -> object:
         raise OSError(28, "No space left on device")
 

@@ -1,8 +1,6 @@
 """Memories: load matrices, round trips, refusals that name the field."""
 
-import copy
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,29 +9,7 @@ from hypothesis import strategies as st
 
 from kvbound.errors import InputError
 from kvbound.memory import Memory, Tier
-
-GH200: dict[str, Any] = {
-    "name": "gh200-144",
-    "resources": {"hbm": "4900GB/s", "c2c_down": "450GB/s", "c2c_up": "450GB/s", "lpddr": "500GB/s"},
-    "tiers": [
-        {"name": "hbm", "capacity": "144GB", "reads": ["hbm"], "writes": ["hbm"], "latency": 0},
-        {"name": "lpddr", "capacity": None, "reads": ["c2c_down", "lpddr"], "writes": ["c2c_up", "lpddr"]},
-    ],
-}
-
-
-def changed(path: str, value: object) -> dict[str, Any]:
-    """GH200 with one field replaced, or removed where `value` is ..."""
-    mapping = copy.deepcopy(GH200)
-    *way, last = [int(key) if key.isdigit() else key for key in path.split("/")]
-    place: Any = mapping
-    for key in way:
-        place = place[key]
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return mapping
+from tests.instance_documents import GH200, changed
 
 
 def test_units_and_loads() -> None:
@@ -78,7 +54,7 @@ def test_round_trip(memory: Memory) -> None:
 
 
 @given(memories())
-def test_loads_say_what_the_tiers_list(memory: Memory) -> None:
+def test_loads_match_the_resources_of_tiers(memory: Memory) -> None:
     for load, used in (
         (memory.read_load, [tier.reads for tier in memory.tiers]),
         (memory.write_load, [tier.writes for tier in memory.tiers]),
@@ -90,7 +66,7 @@ def test_loads_say_what_the_tiers_list(memory: Memory) -> None:
 
 
 def test_capacity_as_a_share() -> None:
-    mapping = changed("tiers/0/capacity", "30%")
+    mapping = changed("tiers/0/capacity", "30%", GH200)
     memory = Memory.from_mapping(mapping, share_of=lambda share: float(1000 * share))
     assert memory.tiers[0].capacity == 300
     with pytest.raises(
@@ -99,7 +75,7 @@ def test_capacity_as_a_share() -> None:
         Memory.from_mapping(mapping, "x.json", "memory")
 
 
-def test_sources_and_energy_are_kept_and_do_not_matter() -> None:
+def test_sources_and_energy_are_kept_and_ignored_by_equality() -> None:
     memory = Memory.from_mapping(
         GH200
         | {
@@ -165,7 +141,7 @@ def test_sources_and_energy_are_kept_and_do_not_matter() -> None:
 )
 def test_malformed(path: str, value: object, field: str) -> None:
     with pytest.raises(InputError) as caught:
-        Memory.from_mapping(changed(path, value), "x.json", "memory", share_of=float)
+        Memory.from_mapping(changed(path, value, GH200), "x.json", "memory", share_of=float)
     assert caught.value.field == f"memory.{field}"
     assert str(caught.value).startswith(f"x.json: memory.{field}: expected ")
 
@@ -176,12 +152,12 @@ def test_not_a_table(mapping: object) -> None:
         Memory.from_mapping(mapping, "x.json", "memory")
 
 
-def test_suggests_the_field_meant() -> None:
+def test_a_mistyped_field_is_suggested() -> None:
     with pytest.raises(InputError, match="did you mean 'latency'"):
-        Memory.from_mapping(changed("tiers/0/latencey", 1))
+        Memory.from_mapping(changed("tiers/0/latencey", 1, GH200))
 
 
-def test_checked_when_made() -> None:
+def test_values_are_validated_on_construction() -> None:
     with pytest.raises(InputError, match=r"memory 'm': tiers\.a\.capacity"):
         Memory("m", {"r": 1.0}, (Tier("a", None, ("r",), ("r",)), Tier("b", None, ("r",), ("r",))))
 

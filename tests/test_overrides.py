@@ -1,4 +1,4 @@
-"""Overrides reach what is there, and nothing else."""
+"""Overrides set existing fields, and refuse other paths."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def document() -> dict[str, Any]:
         ("rules.migration", ("rules", "migration")),
     ],
 )
-def test_what_is_there_is_set(path: str, keys: tuple[Any, ...]) -> None:
+def test_existing_fields_are_set(path: str, keys: tuple[Any, ...]) -> None:
     changed: Any = document()
     apply(changed, path, 7, "file")
     for key in keys:
@@ -54,7 +54,7 @@ def test_what_is_there_is_set(path: str, keys: tuple[Any, ...]) -> None:
         ("", "paths begin with"),
     ],
 )
-def test_what_is_not_there_is_refused_with_a_hint(path: str, hint: str) -> None:
+def test_unknown_paths_are_refused_with_a_hint(path: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint) as refused:
         apply(document(), path, 7, "file")
     assert refused.value.field == f"overrides.{path}"
@@ -76,7 +76,7 @@ def test_another_memory_keeps_the_file_s_own_overrides() -> None:
     assert other.memory.tiers[0].capacity == plain.memory.tiers[0].capacity
 
 
-def test_a_synthetic_trace_s_recipe_may_change() -> None:
+def test_fields_of_a_synthetic_trace_may_be_set() -> None:
     assert kv.read_instance("paper-low", overrides={"trace.synthetic.decode_steps": 7}).decode_steps == 7
     with pytest.raises(InputError, match="did you mean 'decode_steps'"):
         kv.read_instance("paper-low", overrides={"trace.synthetic.decode_step": 7})
@@ -93,7 +93,7 @@ def test_numpy_s_numbers_are_numbers() -> None:
 
 
 @pytest.mark.parametrize("capacity", [0.3, "0.3", "1e-3", np.float64(0.5)])
-def test_a_bare_fraction_is_no_capacity(capacity: Any) -> None:
+def test_a_bare_fraction_is_refused_as_capacity(capacity: Any) -> None:
     with pytest.raises(InputError, match=r"a share such as 30% or a size such as 0\.3GB, not"):
         kv.read_instance(NAME, overrides={"memory.tiers.hbm.capacity": capacity})
     plain = kv.read_instance(NAME)

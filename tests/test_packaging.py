@@ -1,4 +1,4 @@
-"""What ships: versions agree, data is in the package, importing it is cheap."""
+"""Packaging: versions agree, data is in the package, and importing it is cheap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that others wrote: whatever is in them, one sentence, at once, and no memory to speak of."""
+"""Untrusted files: any contents give one sentence, at once and with little memory."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def archive(path: Path, content: dict[str, bytes], packing: int = zipfile.ZIP_DE
     by_column=st.booleans(),
     packed=st.booleans(),
 )
-def test_arrays_come_back(
+def test_arrays_round_trip(
     dtype: str,
     shape: tuple[int, ...],
     by_column: bool,
@@ -99,8 +99,8 @@ def test_damaged_archives(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_a_text_of_characters_that_do_not_exist(order: str, tmp_path: Path) -> None:
-    """NumPy fails at them with a SystemError."""
+def test_text_beyond_unicode_is_refused(order: str, tmp_path: Path) -> None:
+    """NumPy raises a SystemError on such text."""
     for code, known in ((0x10FFFF, True), (0x110000, False), (0xFFFFFFFF, False)):
         word = header((), f"{order}U1") + struct.pack(f"{order}I", code)
         path = archive(tmp_path / "a.npz", {"text": word})
@@ -130,7 +130,7 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
         ("<i8", (-1,), 100, "at most 100 elements"),
     ],
 )
-def test_other_arrays_are_refused_before_they_are_unpacked(
+def test_other_arrays_are_refused_before_unpacking(
     dtype: str, shape: tuple[int, ...], most: int | None, expected: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -140,7 +140,9 @@ def test_other_arrays_are_refused_before_they_are_unpacked(
         file.array("a", dtype, *shape, most=most)
 
 
-def test_recordings_of_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_that_compress_too_well_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kvbound.reading._FEWEST", 1 << 20)
     path = archive(tmp_path / "a.npz", {"a": header((1 << 22,), "<f4") + BOMB, "b": member(np.ones(9))})
     with open_npz(path, "a recording") as file:
@@ -154,7 +156,7 @@ def test_recordings_of_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("read", [open_file, read_bytes, read_json, lambda p: open_npz(p, "x").__enter__()])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nothing", "no name"])
 def test_only_regular_files_are_read(read: Callable[[Path], object], kind: str, tmp_path: Path) -> None:
-    """A pipe would keep its reader waiting for good, and /dev/zero never ends."""
+    """Reading from a pipe would block for ever, and /dev/zero never ends."""
     path = tmp_path / ("a\0b" if kind == "no name" else "a")
     if kind == "pipe":
         os.mkfifo(path)
@@ -190,14 +192,14 @@ def test_large_files_are_not_read(tmp_path: Path) -> None:
         (json.dumps(["[{"] * 200)[:-1], "JSON"),
     ],
 )
-def test_json_that_is_refused(text: str, found: str, tmp_path: Path) -> None:
+def test_invalid_json_is_refused(text: str, found: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=found) as caught:
         read_json(tmp_path / "a.json")
     assert str(caught.value).isprintable()
 
 
-def test_json_that_is_read(tmp_path: Path) -> None:
+def test_json_is_read(tmp_path: Path) -> None:
     deep = json.loads("[" * 100 + "]" * 100)
     values: list[Any] = [['[{\\"' * 300], [[]] * 1000, deep, {"a": [{"b": "}"}] * 200}]
     for value in values:

@@ -15,6 +15,7 @@ from kvbound.result import BoundStatus, Status
 from kvbound.schedule import Schedule
 from kvbound.simulation import run, simulate
 from tests.cost_cases import assert_sound, same, schedule_of, toy
+from tests.instance_documents import llm, tier
 
 
 def events(schedule: Schedule, step: int) -> dict[int, int]:
@@ -70,10 +71,7 @@ def test_what_is_never_read_leaves_its_room_to_tokens_still_to_be_born() -> None
 
 
 def test_victims_go_to_the_next_slower_tier_with_room() -> None:
-    tiers = [
-        {"name": name, "capacity": capacity, "reads": [name], "writes": [name]}
-        for name, capacity in {"a": 2, "b": 1, "c": None}.items()
-    ]
+    tiers = [tier(name, capacity, name) for name, capacity in {"a": 2, "b": 1, "c": None}.items()]
     instance = toy(
         memory={"name": "m", "resources": {"a": 4, "b": 2, "c": 1}, "tiers": tiers},
         trace={"prefill_tokens": 4, "reads": [[[0, 1]]]},
@@ -105,9 +103,7 @@ def test_best_is_the_ideal_and_no_schedule() -> None:
 
 @pytest.mark.parametrize("policy", ["lru", "best"])
 def test_what_does_not_fit_is_infeasible(policy: str) -> None:
-    llm = {"name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 4,
-           "weight_read_bytes_per_layer": 0}  # fmt: skip
-    result = simulate(toy(llm=llm), policy)
+    result = simulate(toy(llm=llm(weights=4)), policy)
     assert (result.status, result.measures) == (Status.INFEASIBLE, None)
     document = result.to_json()
     assert document["status"] == "infeasible"

@@ -44,7 +44,7 @@ def test_shares_are_the_nearest_double(tenths: int) -> None:
 
 
 @given(st.floats(0, 1e17))
-def test_numbers_are_taken_as_they_are(value: float) -> None:
+def test_numbers_are_accepted_unchanged(value: float) -> None:
     assert units.parse_bytes(value) == units.parse_bandwidth(value) == units.parse_seconds(value) == value
     assert float(units.parse_bytes(repr(value))) == value
 
@@ -141,7 +141,7 @@ def test_bandwidths_are_bytes_per_second(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["101%", "60", 1.5, "-3%"])
-def test_shares_end_at_one(value: str | float) -> None:
+def test_shares_are_at_most_one(value: str | float) -> None:
     with pytest.raises(units.UnitError):
         units.parse_share(value)
 
@@ -153,6 +153,6 @@ def test_is_share() -> None:
     assert not units.is_share(0.6)
 
 
-def test_numbers_too_long_to_print_are_refused_all_the_same() -> None:
+def test_numbers_too_long_to_print_are_refused() -> None:
     with pytest.raises(units.UnitError, match="int, too long to print"):
         units.parse_bytes(10**5000)

@@ -12,6 +12,7 @@ from kvbound.placement import write_placement
 from kvbound.residency import Residency
 from kvbound.schedule import Schedule
 from tests.cost_cases import toy
+from tests.instance_documents import llm
 
 PUBLISHED = {"copies": "inclusive", "accounting": "fang2025"}
 
@@ -32,10 +33,8 @@ def test_a_bound_comes_with_its_proof(tmp_path: Path) -> None:
 
 
 def test_nothing_bounds_what_cannot_be() -> None:
-    llm = {"name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 4,
-           "weight_read_bytes_per_layer": 0}  # fmt: skip
     with pytest.raises(InfeasibleError, match="weights"):
-        kv.bound(toy(llm=llm))
+        kv.bound(toy(llm=llm(weights=4)))
 
 
 def test_schedules_are_replayed(tmp_path: Path) -> None:

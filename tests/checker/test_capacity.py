@@ -19,10 +19,10 @@ from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.units import parse_bytes
 from tests.checker.test_certificate import any_multipliers
 from tests.cost_cases import checked
+from tests.instance_documents import Size, llm, tier
 from tests.strategies import rule_combinations, tiny_instance
 
 PROMPT = 6
-Size = int | float | str
 
 
 def instance_of(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **rules: str) -> Instance:
@@ -32,15 +32,9 @@ def instance_of(weights: Size, capacity: Size, kv: Size = 1, size: int = 1, **ru
         memory={
             "name": "m",
             "resources": {"fast": 1000, "slow": 1},
-            "tiers": [
-                {"name": "t0", "capacity": capacity, "reads": ["fast"], "writes": ["fast"]},
-                {"name": "t1", "capacity": None, "reads": ["slow"], "writes": ["fast"]},
-            ],
+            "tiers": [tier("t0", capacity, "fast"), tier("t1", None, "slow", "fast")],
         },
-        llm={
-            "name": "l", "layers": 1, "kv_bytes_per_token_layer": kv, "weight_bytes": weights,
-            "weight_read_bytes_per_layer": 0,
-        },
+        llm=llm(item=kv, weights=weights),
         trace={"reads": [[[0, 1]]] * 4, "prefill_tokens": PROMPT},
         rules={"granularity": size} | rules,
     )  # fmt: skip
@@ -173,17 +167,17 @@ def test_prefill_first_fills_the_same_capacity(capacity: Size) -> None:
 
 def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
     """The same instance with weights and capacities that are fractional, huge, or percentages."""
-    memory, llm = instance.memory.to_mapping(), instance.llm.to_mapping()
+    memory, model = instance.memory.to_mapping(), instance.llm.to_mapping()
     weights = Fraction(int(rng.integers(0, 50)), 10) + int(rng.choice([0, 2**53 + 1, 2**55 - 3]))
-    llm["weight_bytes"] = _written(rng, weights)
-    for k, (tier, room) in enumerate(zip(memory["tiers"], instance.capacity_blocks, strict=True)):
-        if room is not None:
+    model["weight_bytes"] = _written(rng, weights)
+    for k, (each, blocks) in enumerate(zip(memory["tiers"], instance.capacity_blocks, strict=True)):
+        if blocks is not None:
             spare = Fraction(int(rng.integers(0, 10 * instance.block_bytes)), 10)
             base = math.ceil(weights) if k == 0 else 0
-            tier["capacity"] = _written(rng, base + room * instance.block_bytes + spare)
+            each["capacity"] = _written(rng, base + blocks * instance.block_bytes + spare)
     if rng.random() < 0.2:
         memory["tiers"][0]["capacity"] = f"{rng.integers(0, 101)}%"
-    return make_instance("awkward", memory=memory, llm=llm, rules=instance.rules, trace=instance.trace)
+    return make_instance("awkward", memory=memory, llm=model, rules=instance.rules, trace=instance.trace)
 
 
 def _written(rng: np.random.Generator, size: Fraction) -> Size:

@@ -1,4 +1,4 @@
-"""A small instance on disk, and the command line run inside this process."""
+"""A small instance on disk, and the command line run in this process."""
 
 import json
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from kvbound.cli import main
+from tests.instance_documents import linked_tiers, llm
 
 READS = [[[0, 2, 3], [1]], [[0, 4], [1, 2]], [[0, 5, 3], [3]], [[0, 6, 1], [1, 3, 2]]]
 
 
 class Ran(NamedTuple):
-    """What a command left."""
+    """The outcome of a command."""
 
     code: int
     out: str
@@ -41,25 +42,14 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> R
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """An instance file's content; `...` leaves a field out."""
+    """The contents of an instance file; `...` leaves a field out."""
     content: dict[str, Any] = {
         "schema": "kvbound.instance/1",
         "name": "small",
-        "memory": {
-            "name": "two",
-            "resources": {"hbm": "4900GB/s", "down": "64GB/s", "up": "64GB/s", "dram": "500GB/s"},
-            "tiers": [
-                {"name": "hbm", "capacity": "40%", "reads": ["hbm"], "writes": ["hbm"]},
-                {"name": "dram", "capacity": None, "reads": ["down", "dram"], "writes": ["up", "dram"]},
-            ],
-        },
-        "llm": {
-            "name": "tiny",
-            "layers": 2,
-            "kv_bytes_per_token_layer": "16KiB",
-            "weight_bytes": 0,
-            "weight_read_bytes_per_layer": [10_000, 20_000],
-        },
+        "memory": linked_tiers(
+            {"hbm": "4900GB/s", "down": "64GB/s", "up": "64GB/s", "dram": "500GB/s"}, "40%", "two"
+        ),
+        "llm": llm(2, "16KiB", reads=[10_000, 20_000], name="tiny"),
         "trace": {"prefill_tokens": 4, "reads": READS},
         "rules": {"migration": "on-read"},
     }

@@ -45,7 +45,7 @@ def test_solve_writes_the_certificate_too(run: Run, small: Path, tmp_path: Path)
     assert not (out / "certificate.npz").exists()
 
 
-def test_goes_on_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> None:
+def test_resumes_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> None:
     proof = tmp_path / "certificate.npz"
     first = run("bound", small, "--certificate", proof, "--time-limit", "1", "--json").json
     ran = run("bound", small, "--resume", proof, "--certificate", proof, "--time-limit", "0", "--json")
@@ -65,7 +65,7 @@ def test_goes_on_from_a_certificate(run: Run, small: Path, tmp_path: Path) -> No
         ("bound_s", lambda value: value * np.nan, "a certificate that proves its bound"),
     ],
 )
-def test_goes_on_from_nothing_else(
+def test_resumes_from_nothing_but_a_certificate_of_the_instance(
     run: Run, small: Path, tmp_path: Path, name: str, change: Callable[[Any], Any], message: str
 ) -> None:
     proof = tmp_path / "certificate.npz"
@@ -80,10 +80,10 @@ def test_goes_on_from_nothing_else(
 
 
 @pytest.mark.parametrize("place", ["", ".", "small.json/proof.npz"])
-def test_a_certificate_that_could_not_be_written(
+def test_a_certificate_path_that_is_not_writable_is_refused_early(
     run: Run, small: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said before the work, not after it."""
+    """The error comes before the run, not after it."""
     monkeypatch.chdir(small.parent)
     monkeypatch.setattr("kvbound.solvers.solve", lambda *_, **__: pytest.fail("worked"))
     ran = run("bound", small, "--certificate", place)
@@ -91,12 +91,14 @@ def test_a_certificate_that_could_not_be_written(
     assert "--certificate: expected a file" in ran.err
 
 
-def test_a_sample_that_is_no_share(run: Run, small: Path) -> None:
+def test_a_sample_must_be_a_share(run: Run, small: Path) -> None:
     assert run("bound", small, "--sample", "150%").code == 2
     assert run("bound", small, "--sample", "some").code == 2
 
 
-def test_a_start_that_was_tampered_with_does_no_harm(run: Run, small: Path, tmp_path: Path) -> None:
+def test_resuming_from_a_manipulated_certificate_still_gives_a_valid_bound(
+    run: Run, small: Path, tmp_path: Path
+) -> None:
     proof = tmp_path / "certificate.npz"
     run("bound", small, "--certificate", proof, "--time-limit", "1")
     with np.load(proof) as file:

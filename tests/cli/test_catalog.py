@@ -42,7 +42,7 @@ def test_every_number_comes_with_its_source(run: Run) -> None:
             assert " ".join(source.split()) in text
 
 
-def test_entries_are_what_instances_take(run: Run) -> None:
+def test_entries_have_the_form_of_instance_files(run: Run) -> None:
     Memory.from_mapping(run("catalog", "memory", "gh200-144", "--json").json)
     Llm.from_mapping(run("catalog", "llm", "gpt2", "--json").json)
 
@@ -78,14 +78,14 @@ def test_a_config_becomes_an_llm(run: Run, tmp_path: Path) -> None:
         ("llm", "gpt2", "--kv-dtype", "fp8"),
     ],
 )
-def test_formats_that_do_not_go(run: Run, tmp_path: Path, argv: tuple[str, ...]) -> None:
+def test_invalid_formats_are_refused(run: Run, tmp_path: Path, argv: tuple[str, ...]) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     ran = run("catalog", *[tmp_path / "config.json" if arg == "config.json" else arg for arg in argv])
     assert (ran.code, ran.out) == (2, "")
     assert "-dtype" in ran.err
 
 
-def test_a_config_that_is_none(run: Run, tmp_path: Path) -> None:
+def test_an_invalid_config_is_refused(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     for text in ("{}", "[]", "{", '{"num_hidden_layers": -1}'):
         path.write_text(text)
@@ -94,7 +94,7 @@ def test_a_config_that_is_none(run: Run, tmp_path: Path) -> None:
     assert run("catalog", "llm", "--from-config", tmp_path / "none.json").code == 3
 
 
-def test_the_beginning_of_a_name_is_completed_in_the_hint(run: Run) -> None:
+def test_the_hint_completes_the_prefix_of_a_name(run: Run) -> None:
     for name, whole in (("h100", "h100-pcie5"), ("gh200-144-lp", "gh200-144-lpddr384"), ("gb20", "gb200")):
         assert f"did you mean {whole!r}?" in run("catalog", "memory", name).err
     assert "did you mean" not in run("catalog", "memory", "xyz").err

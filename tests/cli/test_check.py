@@ -38,7 +38,7 @@ def test_every_problem_is_a_sentence(run: Run, small: Path, out: Path) -> None:
     assert len(report.json["problems"]) == ran.out.count("\n- ")
 
 
-def test_a_claim_that_is_not_the_schedule_s(run: Run, small: Path, out: Path) -> None:
+def test_a_false_time_is_rejected(run: Run, small: Path, out: Path) -> None:
     result = json.loads((out / "result.json").read_text())
     (out / "result.json").write_text(json.dumps(result | {"time_s": result["time_s"] * 0.99}))
     ran = run("check", small, out)

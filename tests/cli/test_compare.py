@@ -7,7 +7,7 @@ from tests.cli.conftest import READS, Run, document
 METHODS = "lru,static,best,relax,exact"
 
 
-def test_every_result_stands_beside_the_strongest_bound(run: Run, small: Path) -> None:
+def test_every_result_has_the_strongest_bound(run: Run, small: Path) -> None:
     ran = run("compare", small, "--methods", METHODS, "--json")
     assert ran.code == 0
     assert ran.json["schema"] == "kvbound.compare/1"
@@ -20,7 +20,7 @@ def test_every_result_stands_beside_the_strongest_bound(run: Run, small: Path) -
     assert results["relax"]["time_s"] is None
 
 
-def test_for_people(run: Run, small: Path) -> None:
+def test_output_as_text(run: Run, small: Path) -> None:
     ran = run("compare", small, "--methods", METHODS)
     lines = ran.out.splitlines()
     rows = [line.split() for line in lines]
@@ -32,7 +32,7 @@ def test_for_people(run: Run, small: Path) -> None:
     assert "the largest gap is" in lines[-1]
 
 
-def test_it_fits_a_terminal(run: Run) -> None:
+def test_the_table_fits_a_terminal(run: Run) -> None:
     shown = run("compare", "native-r15-c25-b64-n64", "--methods", "lru,recency-window,best,static").out
     assert max(len(line) for line in shown.split("\n\n")[1].splitlines()) <= 80
 
@@ -53,7 +53,7 @@ def test_by_default_every_policy_and_a_solver(run: Run, small: Path) -> None:
     assert {"static", "lru", "belady", "best", "exact"} <= set(methods)
 
 
-def test_all_leaves_out_what_does_not_fit(run: Run) -> None:
+def test_all_skips_methods_that_do_not_support_the_instance(run: Run) -> None:
     ran = run("compare", "swap-1x24-c30-b64-exclusive", "--methods", "all", "--json")
     methods = [result["method"] for result in ran.json["results"]]
     assert "relax" in methods
@@ -61,7 +61,7 @@ def test_all_leaves_out_what_does_not_fit(run: Run) -> None:
     assert "kvbound: brute is left out" in ran.err
 
 
-def test_a_method_that_fails_costs_no_other_row(run: Run, small: Path, tmp_path: Path) -> None:
+def test_a_failing_method_does_not_affect_other_rows(run: Run, small: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
         "class Mine:\n    name = 'mine'\n    def step(self, slot):\n        raise ValueError('no')\n"
@@ -90,7 +90,7 @@ def test_from_parts_as_from_a_file(run: Run, small: Path, tmp_path: Path) -> Non
     assert faster.json["results"][0]["time_s"] < from_parts["time_s"]
 
 
-def test_the_study_s_accounting(run: Run, tmp_path: Path) -> None:
+def test_the_published_accounting(run: Run, tmp_path: Path) -> None:
     llm = {key: value for key, value in document()["llm"].items()}
     (tmp_path / "llm.json").write_text(json.dumps(llm))
     (tmp_path / "trace.json").write_text(json.dumps({"prefill_tokens": 4, "reads": READS}))
@@ -102,7 +102,7 @@ def test_the_study_s_accounting(run: Run, tmp_path: Path) -> None:
     assert run("compare", *parts, "--rule", "accounting=fang2025", "--methods", "exact").code == 2
 
 
-def test_weights_that_do_not_fit_are_said_once(run: Run, small: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_reported_once(run: Run, small: Path, tmp_path: Path) -> None:
     heavy = ("--override", "llm.weight_bytes=1GB", "--override", "memory.tiers.hbm.capacity=1MB")
     ran = run("compare", small, *heavy)
     assert (ran.code, ran.out, ran.err.count("weights")) == (4, "", 1)
@@ -112,7 +112,7 @@ def test_weights_that_do_not_fit_are_said_once(run: Run, small: Path, tmp_path: 
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == ran.json
 
 
-def test_names_and_all_and_policies_of_ones_own(run: Run, small: Path, tmp_path: Path) -> None:
+def test_names_all_and_own_policies(run: Run, small: Path, tmp_path: Path) -> None:
     source = (
         "class {}:\n    def step(self, slot):\n        print('noise')\n        return slot.read_now * 1.0\n"
     )

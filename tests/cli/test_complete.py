@@ -1,7 +1,7 @@
 from kvbound.cli import complete
 
 
-def test_names_that_begin_so() -> None:
+def test_names_with_a_prefix_are_completed() -> None:
     assert complete.instances("paper-l") == ["paper-low"]
     assert complete.memories("gb") == ["gb200"]
     assert complete.llms("gp") == ["gpt2"]

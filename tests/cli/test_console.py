@@ -1,4 +1,4 @@
-"""Who sees progress, colours and widths: terminals do, files do not."""
+"""Progress, colours and widths in terminals and in files."""
 
 import os
 import pty
@@ -26,8 +26,8 @@ console.show("done")
 """
 
 
-def in_a_terminal(quiet: bool, **environment: str) -> str:
-    """What a terminal gets on stderr."""
+def run_in_terminal(quiet: bool, **environment: str) -> str:
+    """Return stderr of a run in a terminal."""
     master, slave = pty.openpty()
     env = os.environ | {"TERM": "xterm", "COLUMNS": "100"} | environment
     command = [sys.executable, "-c", SLOW.format(quiet=quiet)]
@@ -44,8 +44,8 @@ def in_a_terminal(quiet: bool, **environment: str) -> str:
     return seen.decode()
 
 
-def test_long_work_shows_rate_and_time_left() -> None:
-    seen = in_a_terminal(quiet=False)
+def test_long_runs_show_rate_and_time_left() -> None:
+    seen = run_in_terminal(quiet=False)
     assert "first stage" in seen
     assert "second stage" in seen
     assert re.search(r"\d+ %", seen)
@@ -54,10 +54,10 @@ def test_long_work_shows_rate_and_time_left() -> None:
 
 
 def test_quiet_and_no_color() -> None:
-    assert in_a_terminal(quiet=True) == ""
+    assert run_in_terminal(quiet=True) == ""
     colour = re.compile(r"\x1b\[[0-9;]*m")
-    assert colour.search(in_a_terminal(quiet=False))
-    assert not colour.search(in_a_terminal(quiet=False, NO_COLOR="1"))
+    assert colour.search(run_in_terminal(quiet=False))
+    assert not colour.search(run_in_terminal(quiet=False, NO_COLOR="1"))
 
 
 def test_files_get_no_progress() -> None:
@@ -67,13 +67,13 @@ def test_files_get_no_progress() -> None:
     assert (ran.stdout, ran.stderr) == ("done\n", "")
 
 
-def test_short_work_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_short_runs_show_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with console.Bar() as bar:
         bar(1, 2, "half")
     assert capfd.readouterr() == ("", "")
 
 
-def test_results_in_a_file_have_no_colours_and_whole_lines(
+def test_results_in_a_file_have_no_colours_and_no_wrapped_lines(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kvbound.report.tables import pairs_table, table
@@ -86,7 +86,7 @@ def test_results_in_a_file_have_no_colours_and_whole_lines(
     assert all(line == line.rstrip() for line in out.split("\n"))
 
 
-def test_markup_in_names_is_left_alone(capfd: pytest.CaptureFixture[str]) -> None:
+def test_markup_in_names_is_not_interpreted(capfd: pytest.CaptureFixture[str]) -> None:
     console.show("x[bold]y :smile:")
     assert capfd.readouterr().out == "x[bold]y :smile:\n"
 
@@ -112,7 +112,7 @@ def test_narrow_terminals_break_neither_numbers_nor_names(
     assert "100.0 %;" in " / ".join(lines)
 
 
-def test_what_is_printed_during_work_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_during_a_run_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     with console.Bar():
         print("from a policy")
     print("after it")

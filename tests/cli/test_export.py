@@ -6,7 +6,7 @@ from tests.cli.conftest import Run
 
 
 @pytest.mark.parametrize("form", ["mps", "lp"])
-def test_written_with_its_size_told(form: str, run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_file_is_written_and_its_size_reported(form: str, run: Run, small: Path, tmp_path: Path) -> None:
     ran = run("export", small, "--format", form, "-o", tmp_path / "model.txt")
     assert (ran.code, ran.out) == (0, "")
     assert "columns" in ran.err

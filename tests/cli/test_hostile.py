@@ -1,4 +1,4 @@
-"""Inputs meant to harm: refused in one sentence, soon, and in little memory."""
+"""Malicious inputs: refused in one sentence, quickly and with little memory."""
 
 import gzip
 import io
@@ -28,7 +28,7 @@ print(json.dumps([ran.returncode, peak / 1024, ran.stdout, ran.stderr]))
 
 
 def measured(*argv: object) -> tuple[int, float, str, str]:
-    """Exit code, peak of resident memory in MiB, stdout and stderr of a process of its own."""
+    """Exit code, peak resident memory in MiB, stdout and stderr of a separate process."""
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, argv)], capture_output=True, text=True, check=True
     )
@@ -43,7 +43,7 @@ def zeros(size: int, shape: tuple[int, ...], descr: str) -> tuple[bytes, int]:
 
 
 def bomb(path: Path, arrays: dict[str, Any]) -> Path:
-    """An archive of arrays; pairs stand for headers and so many zeros."""
+    """An archive of arrays; a pair is a header and a number of zeros."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         for name, values in arrays.items():
             with out.open(f"{name}.npy", "w", force_zip64=True) as file:
@@ -169,7 +169,7 @@ def test_blocks_larger_than_the_trace_take_no_memory(size: int, tmp_path: Path) 
 
 
 def test_units_are_read_in_linear_time(run: Run, tmp_path: Path) -> None:
-    """The digits of an input that failed in use took time that grew with their square, or worse."""
+    """Regression: the time for long digit strings grew with the square of their length, or worse."""
     for text in ("1" * 100_000, "1" * 1600 + " x y", "1" * 1600 + "." + "1" * 1600 + "e", " " * 10**5 + "1"):
         (tmp_path / "a.json").write_text(changed(memory__tiers__0__capacity=text))
         err = refuse(run, tmp_path, 3, "solve", tmp_path / "a.json")
@@ -187,7 +187,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize("number", [LONG, f"{LONG}.5", "1e999999999", f'"{LONG}"', f'"{LONG}GB"', "9" * 5000])
 @pytest.mark.parametrize("field", NUMBERS)
-def test_numbers_without_end(field: str, number: str, run: Run, tmp_path: Path) -> None:
+def test_numbers_of_many_digits(field: str, number: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(changed(**{field: "NUMBER"}).replace('"NUMBER"', number))
     assert len(refuse(run, tmp_path, 3, "solve", tmp_path / "a.json")) < 400
 
@@ -207,7 +207,7 @@ def test_numbers_without_end(field: str, number: str, run: Run, tmp_path: Path) 
         ("trace", "synth", "--layers", LONG, "--prefill", "1", "--steps", "1", "-o", "x.trace"),
     ],
 )  # fmt: skip
-def test_options_without_end(argv: tuple[str, ...], run: Run, small: Path, tmp_path: Path) -> None:
+def test_very_long_options(argv: tuple[str, ...], run: Run, small: Path, tmp_path: Path) -> None:
     argv = tuple(str(small) if arg == "INSTANCE" else arg for arg in argv)
     assert len(refuse(run, tmp_path, 2, *argv)) < 400
 
@@ -238,8 +238,8 @@ def test_names(case: str, run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_what_is_no_file(kind: str, run: Run, small: Path, tmp_path: Path) -> None:
-    """Each of these once waited for good."""
+def test_special_files_are_refused(kind: str, run: Run, small: Path, tmp_path: Path) -> None:
+    """Regression: each of these blocked for ever."""
     path = tmp_path / "odd"
     os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
     (tmp_path / "a.json").write_text(changed(trace={"path": "odd"}))

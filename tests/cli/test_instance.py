@@ -9,7 +9,7 @@ from kvbound.trace import read_trace, write_trace
 from tests.cli.conftest import READS, Run, document
 
 
-def test_the_library_is_listed_without_a_look_at_traces(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_listed_without_reading_traces(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a trace is opened")
 
@@ -22,7 +22,7 @@ def test_the_library_is_listed_without_a_look_at_traces(run: Run, monkeypatch: p
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_info_has_the_numbers_a_person_wants(run: Run, small: Path) -> None:
+def test_info_prints_sizes_and_capacities(run: Run, small: Path) -> None:
     known = run("instance", "info", small, "--json").json
     assert (known["layers"], known["prefill_tokens"], known["decode_steps"]) == (2, 4, 4)
     assert known["reads"] == sum(len(ids) for step in READS for ids in step)
@@ -48,7 +48,7 @@ def test_validate(run: Run, small: Path) -> None:
     assert run("instance", "validate", small) == (0, "small: a valid instance\n", "")
 
 
-def test_expanded_is_the_same_instance_with_everything_in_it(run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_expanded_form_is_complete_and_the_same_instance(run: Run, small: Path, tmp_path: Path) -> None:
     ran = run("instance", "expand", small, "-o", tmp_path / "full.json")
     sha256 = read_instance(small).sha256
     assert (ran.code, ran.out) == (0, "")
@@ -74,7 +74,7 @@ def test_make_and_read_again(run: Run, tmp_path: Path) -> None:
     assert run("solve", tmp_path / "made.json", "--method", "lru").code == 0
 
 
-def test_a_synthetic_trace_stays_a_recipe(run: Run, tmp_path: Path) -> None:
+def test_a_synthetic_trace_stays_a_specification(run: Run, tmp_path: Path) -> None:
     recipe = {"kind": "random-swap", "layers": 12, "prefill_tokens": 40, "decode_steps": 8, "seed": 3}
     (tmp_path / "t.json").write_text(json.dumps({"synthetic": recipe}))
     argv = ("--memory", "gh200-144", "--llm", "gpt2", "--trace", tmp_path / "t.json", "--name", "mine")

@@ -1,4 +1,4 @@
-"""Exit codes and streams, whatever the command."""
+"""Exit codes and streams of all commands."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_help_names_every_command(run: Run) -> None:
 
 
 @pytest.mark.parametrize("argv", [(), ("instance",), ("trace",)])
-def test_asked_for_nothing_it_explains_itself(argv: tuple[str, ...], run: Run) -> None:
+def test_without_arguments_the_help_is_printed(argv: tuple[str, ...], run: Run) -> None:
     ran = run(*argv)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("Usage: kvbound")
@@ -65,7 +65,7 @@ def test_asked_for_nothing_it_explains_itself(argv: tuple[str, ...], run: Run) -
         (MemoryError("1 TB"), 2, "kvbound: this needs more memory than there is: 1 TB\n"),
     ],
 )
-def test_how_errors_end(
+def test_errors_have_their_exit_codes(
     error: BaseException, code: int, says: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> int:
@@ -89,7 +89,7 @@ def test_a_defect_is_a_sentence_unless_debugged(run: Run, monkeypatch: pytest.Mo
     assert "Traceback" in run().err
 
 
-def test_a_reader_that_leaves_stops_nothing(small: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(small: Path, tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     command = ["-m", "kvbound", "solve", str(small), "--method", "lru", "--out", str(tmp_path / "o")]
@@ -118,7 +118,7 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["exact", "relax"])
 def test_one_document_on_standard_output(method: str) -> None:
-    """What a solver's library prints by itself, late and past Python, would spoil it."""
+    """Output that a solver's library prints by itself, bypassing Python, must not mix with it."""
     process = kvbound_process("solve", "tiny-on-read", "--method", method, "--json")
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -133,7 +133,7 @@ def test_a_signal_while_the_process_ends_does_not_change_its_exit_code(name: str
     assert ran.returncode == 5
 
 
-def test_ctrl_c_while_saving_is_heard_after_it() -> None:
+def test_ctrl_c_while_saving_takes_effect_afterwards() -> None:
     done = []
 
     @uninterrupted()

@@ -1,4 +1,4 @@
-"""Whatever is wrong: its exit code, one sentence on stderr, nothing on stdout, nothing written."""
+"""Malformed inputs: an exit code, one sentence on stderr, nothing on stdout, nothing written."""
 
 import copy
 import gzip
@@ -20,7 +20,7 @@ TIERS = document()["memory"]["tiers"]
 
 
 def changed(**fields: Any) -> str:
-    """The instance with fields changed, dotted names spelled with __ (digits index lists)."""
+    """The instance with fields changed; __ separates the parts of a path, and digits index lists."""
     content = copy.deepcopy(document())
     for name, value in fields.items():
         at: Any = content
@@ -35,7 +35,7 @@ def changed(**fields: Any) -> str:
 
 
 def reads(**slots: Any) -> str:
-    """The instance with single lists of reads changed: r00=... is step 0, layer 0."""
+    """The instance with single lists of reads changed: r00=... for step 0, layer 0."""
     lists: Any = copy.deepcopy(READS)
     for name, value in slots.items():
         lists[int(name[1])][int(name[2])] = value
@@ -112,7 +112,7 @@ INSTANCES: dict[str, str | bytes] = {
 
 
 def refuse(run: Run, folder: Path, code: int, *argv: object) -> str:
-    """Run, and return the one sentence."""
+    """Run a command and return its one sentence."""
     before = contents(folder)
     ran = run(*argv)
     assert (ran.code, ran.out) == (code, "")
@@ -132,7 +132,7 @@ def test_instances(case: str, run: Run, tmp_path: Path) -> None:
     assert "bad.json" in said or "nowhere.trace" in said
 
 
-def test_an_instance_that_is_not_there(run: Run, tmp_path: Path) -> None:
+def test_a_missing_instance(run: Run, tmp_path: Path) -> None:
     assert "instance list" in refuse(run, tmp_path, 3, "solve", tmp_path / "none.json")
     refuse(run, tmp_path, 3, "solve", tmp_path)
 
@@ -163,7 +163,7 @@ def test_tables(case: str, run: Run, tmp_path: Path) -> None:
     assert "bad.csv" in refuse(run, tmp_path, 3, "trace", "import", path, "-o", tmp_path / "out.trace")
 
 
-def test_a_compressed_table_that_is_cut_off(run: Run, tmp_path: Path) -> None:
+def test_a_truncated_compressed_table(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv.gz"
     path.write_bytes(gzip.compress(b"n,l,read_kv\n4,0,[0]\n" * 1000)[:-20])
     refuse(run, tmp_path, 3, "trace", "import", path, "-o", tmp_path / "out.trace")

@@ -1,4 +1,4 @@
-"""Where results go: as one, never over those of another instance, and through failures while saving."""
+"""Writing results: atomically, never over those of another instance, and with failures while saving."""
 
 import json
 import resource
@@ -64,7 +64,7 @@ def test_another_instances_result_is_not_replaced(
         ("trace", "export", "t.trace", "-o"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
+def test_a_target_that_is_not_writable_is_refused_before_the_run(
     run: Run, small: Path, argv: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(*_: object, **__: object) -> None:
@@ -83,7 +83,7 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_work(
     assert ran.err == "kvbound: /proc/none/x: No such file or directory\n"
 
 
-def test_a_dash_is_standard_output_where_there_is_one_stream(run: Run, small: Path, tmp_path: Path) -> None:
+def test_a_dash_means_standard_output_for_a_single_file(run: Run, small: Path, tmp_path: Path) -> None:
     whole = tmp_path / "a.mps"
     assert run("export", small, "-o", whole).code == 0
     assert run("export", small, "-o", "-", "-q").out == whole.read_text()
@@ -101,7 +101,7 @@ def test_a_dash_is_standard_output_where_there_is_one_stream(run: Run, small: Pa
 
 
 def limited(*argv: object, size: int) -> subprocess.CompletedProcess[str]:
-    """Run kvbound where files may be no larger, as on a disk that is nearly full."""
+    """Run kvbound with a limited file size, as on a nearly full disk."""
     command = [sys.executable, "-m", "kvbound", *map(str, argv)]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
@@ -115,7 +115,7 @@ def limited(*argv: object, size: int) -> subprocess.CompletedProcess[str]:
         (("bound", "tiny-on-read", "--time-limit", "1", "--json", "--certificate", "c.npz"), "c.npz"),
     ],
 )
-def test_on_a_full_disk_the_result_is_printed_all_the_same(
+def test_on_a_full_disk_the_result_is_still_printed(
     tmp_path: Path, argv: tuple[str, ...], file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_on_a_full_disk_the_result_is_printed_all_the_same(
 
 
 @pytest.mark.parametrize("form", ["mps", "lp"])
-def test_on_a_full_disk_no_program_is_called_written(
+def test_on_a_full_disk_an_export_is_not_reported_as_written(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_on_a_full_disk_no_program_is_called_written(
     assert names(tmp_path) == []
 
 
-def test_signals_in_quick_succession_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_in_quick_succession_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 10.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     heard = 0
@@ -153,8 +153,8 @@ def test_signals_in_quick_succession_are_one(monkeypatch: pytest.MonkeyPatch) ->
     assert heard == 2
 
 
-def test_what_is_ignored_stays_so() -> None:
-    """As under nohup."""
+def test_ignored_signals_stay_ignored() -> None:
+    """For example under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interruptible():
@@ -164,7 +164,7 @@ def test_what_is_ignored_stays_so() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_saving_is_heard_after_it(number: int) -> None:
+def test_a_signal_while_saving_takes_effect_afterwards(number: int) -> None:
     done = []
 
     def save() -> None:
@@ -179,7 +179,7 @@ def test_a_signal_while_saving_is_heard_after_it(number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT] * 3])
-def test_a_process_that_is_asked_to_end_saves_its_best(tmp_path: Path, numbers: list[int]) -> None:
+def test_a_terminated_process_saves_its_best_result(tmp_path: Path, numbers: list[int]) -> None:
     argv = ("solve", "native-r15-c25-b64-n64", "--method", "anneal", "--time-limit", "600", "--gap", "0")
     command = [sys.executable, "-m", "kvbound", *argv, "--out", str(tmp_path / "o"), "--json"]
     reset = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
@@ -197,7 +197,7 @@ def test_a_process_that_is_asked_to_end_saves_its_best(tmp_path: Path, numbers: 
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_a_result_goes_with_its_schedule(tmp_path: Path) -> None:
+def test_after_a_kill_at_any_moment_result_and_schedule_match(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "kvbound", "simulate", "tiny-on-read", "--out", str(out), "--policy"]
     begin = time.monotonic()
@@ -214,10 +214,10 @@ def test_killed_at_any_moment_a_result_goes_with_its_schedule(tmp_path: Path) ->
     assert names(tmp_path) == ["out"]
 
 
-def test_a_mount_is_written_into(
+def test_a_mount_point_is_written_into(
     run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container, whose folder for results cannot be renamed."""
+    """For example in a container, where a mounted folder for results cannot be renamed."""
     out = tmp_path / "out"
     out.mkdir()
     (out / f"{MARK}killed").mkdir()

@@ -19,7 +19,7 @@ QUICK = ("--time-limit", "0.2s", "--table", "layers")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scale that takes no time."""
+    """A scale that runs quickly."""
     monkeypatch.setitem(SCALES, "quick", Scale("quick", 512, 16, 1.0))
 
 
@@ -66,7 +66,9 @@ def test_other_settings_need_another_folder(run: Run, tmp_path: Path) -> None:
     assert "other settings" in ran.err
 
 
-def test_interrupted_it_keeps_what_is_done(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_keeps_complete_cells(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def second_stops(cell: Cell, *rest: Any) -> CellRun:
         if cell == TABLES["layers"][1]:
             raise KeyboardInterrupt
@@ -129,7 +131,7 @@ def out(run: Run, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_its_folder_is_checked(run: Run, out: Path) -> None:
+def test_the_folder_is_checked(run: Run, out: Path) -> None:
     ran = run("check", "fang2025", out)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.count("accepted\n") == 5
@@ -168,13 +170,13 @@ def test_a_forged_cell_is_never_printed(run: Run, out: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["{}", "[]", '{"schema": "kvbound.study/1", "tables": {"\\ud800": 1}}', "", "{"]
 )
-def test_what_is_no_study_is_malformed(run: Run, out: Path, text: str) -> None:
+def test_other_documents_are_malformed(run: Run, out: Path, text: str) -> None:
     (out / "study.json").write_text(text)
     assert run("check", "fang2025", out).code == 3
     assert run("check", "fang2025", out / "none").code == 3
 
 
-def test_on_a_full_disk_it_prints_what_it_has(
+def test_on_a_full_disk_the_tables_are_still_printed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

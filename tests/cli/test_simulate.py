@@ -24,13 +24,13 @@ def test_comma_lists_run_every_combination_once(run: Run, small: Path) -> None:
     assert table.count("sa-guided") == 4
 
 
-def test_as_solve_does(run: Run, small: Path) -> None:
+def test_the_result_is_that_of_solve(run: Run, small: Path) -> None:
     simulated = run("simulate", small, "--policy", "lru", "--json").json
     solved = run("solve", small, "--method", "lru", "--json").json
     assert simulated["time_s"] == solved["time_s"]
 
 
-def test_out_holds_what_the_checker_accepts(run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_checker_accepts_the_output_folder(run: Run, small: Path, tmp_path: Path) -> None:
     assert run("simulate", small, "--policy", "page", "--set", "size=2", "--out", tmp_path / "o").code == 0
     assert run("check", small, tmp_path / "o").code == 0
 
@@ -52,7 +52,7 @@ def test_the_kernel_is_named(run: Run, small: Path) -> None:
 
 @pytest.fixture
 def published(run: Run, tmp_path: Path) -> Path:
-    """An instance of the study, under its accounting."""
+    """An instance of the study under its own accounting."""
     llm = document()["llm"] | {"weight_read_bytes_per_layer": 1_000_000}
     (tmp_path / "llm.json").write_text(json.dumps(llm))
     trace = DATA / "fang2025" / "t1_L2_p128_n128_s60_low.csv"
@@ -66,7 +66,7 @@ def published(run: Run, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("policy", ["static", "reactive", "page", "lookahead-one", "sa-guided"])
-def test_logs_of_the_study_s_policies_are_accepted(
+def test_the_checker_accepts_logs_of_published_policies(
     policy: str, run: Run, published: Path, tmp_path: Path
 ) -> None:
     ran = run("simulate", published, "--policy", policy, "--out", tmp_path / "o", "--json")
@@ -76,7 +76,7 @@ def test_logs_of_the_study_s_policies_are_accepted(
     assert report.json["time_s"] == pytest.approx(ran.json["time_s"], rel=1e-9)
 
 
-def test_the_default_is_a_schedule_not_the_study_s_best(run: Run, published: Path, tmp_path: Path) -> None:
+def test_the_default_is_a_schedule_not_the_published_best(run: Run, published: Path, tmp_path: Path) -> None:
     ran = run("solve", published, "--out", tmp_path / "o", "--json")
     assert ran.json["status"] == "feasible"
     assert ran.json["method"] != "best"

@@ -32,13 +32,13 @@ def test_exact_is_proved_and_no_policy_beats_it(run: Run, small: Path) -> None:
         )
 
 
-def test_any_gap_will_do(run: Run, small: Path) -> None:
+def test_any_gap_is_accepted(run: Run, small: Path) -> None:
     ran = run("solve", small, "--method", "exact", "--gap", "100%", "--json")
     assert ran.code == 0
     assert ran.json["status"] in ("feasible", "optimal")
 
 
-def test_out_holds_what_the_checker_accepts(run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_checker_accepts_the_output_folder(run: Run, small: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     ran = run("solve", small, "--method", "belady", "--out", out, "--json")
     assert json.loads((out / "result.json").read_text()) == ran.json
@@ -47,7 +47,7 @@ def test_out_holds_what_the_checker_accepts(run: Run, small: Path, tmp_path: Pat
     assert better.json["time_s"] <= ran.json["time_s"]
 
 
-def test_a_bound_leaves_no_older_schedule_behind(run: Run, small: Path, tmp_path: Path) -> None:
+def test_a_bound_removes_an_older_schedule(run: Run, small: Path, tmp_path: Path) -> None:
     assert run("solve", small, "--method", "lru", "--out", tmp_path / "out").code == 0
     assert run("solve", small, "--method", "relax", "--out", tmp_path / "out").code == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["result.json"]
@@ -62,7 +62,7 @@ def test_same_seed_same_bytes(method: str, run: Run, small: Path, tmp_path: Path
     assert once(tmp_path / "a") == once(tmp_path / "b")
 
 
-def test_for_people(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_as_text(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = run("solve", small, "--method", "exact")
     assert ran.out.startswith("small: exact")
     for words in ("time per output token", "hit rate", "time lower bound", "(exact, claimed)"):
@@ -97,11 +97,11 @@ def test_a_gap_that_is_not_reached(run: Run, small: Path) -> None:
     assert "above the required" in ran.err
 
 
-def test_a_gap_that_cannot_be(run: Run, small: Path) -> None:
+def test_an_impossible_gap_is_refused(run: Run, small: Path) -> None:
     assert run("solve", small, "--method", "relax", "--gap", "1%").code == 2
 
 
-def test_own_token_reads_are_remarked_upon(run: Run) -> None:
+def test_own_token_reads_cause_a_remark(run: Run) -> None:
     ran = run("solve", "tiny-own-reads", "--method", "lru", "--json")
     assert ran.err.startswith("kvbound: 4 of 16 reads are of the token being made")
     assert run("solve", "tiny-own-reads", "--method", "lru", "--json", "-q").err == ""

@@ -20,7 +20,7 @@ def test_literals() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_parts_are_named() -> None:
     with pytest.raises(UsageError, match=r"missing: --llm, --trace"):
         assemble(Parts(memory="gh200-144"))
 
@@ -59,7 +59,7 @@ def test_an_instance_takes_capacity_and_rules(run: Run) -> None:
     assert run("compare", NAME, "--memory", "gh200-144").code == 2
 
 
-def test_more_than_the_card_holds_is_remarked_upon_once(run: Run) -> None:
+def test_a_capacity_above_the_catalog_s_causes_one_remark(run: Run) -> None:
     ran = run("compare", NAME, "--methods", "lru,lfu", "--capacity", "200GB", "--json")
     assert ran.err == "kvbound: hbm of pcie6-paper holds 26.84 GB; this instance gives it 200 GB\n"
     assert run("compare", NAME, "--methods", "lru", "--capacity", "200GB", "--json", "-q").err == ""
@@ -94,16 +94,14 @@ def test_a_capacity_without_unit_comes_with_a_hint(run: Run) -> None:
         ("--capacity", "1gb", "not '1gb'"),
     ],
 )
-def test_what_only_options_make_wrong_is_no_fault_of_the_file(
-    run: Run, option: str, value: str, words: str
-) -> None:
+def test_errors_that_options_cause_are_usage_errors(run: Run, option: str, value: str, words: str) -> None:
     ran = run("simulate", NAME, "--policy", "lru", option, value)
     assert (ran.code, ran.out) == (2, "")
     assert words in ran.err
     assert ".json" not in ran.err
 
 
-def test_what_is_wrong_in_the_file_stays_its_fault(run: Run, small: Path) -> None:
+def test_errors_in_the_file_are_input_errors(run: Run, small: Path) -> None:
     small.write_text(small.read_text().replace('"rules"', '"rulse"'))
     ran = run("simulate", small, "--policy", "lru", "--override", "memory.resources.hbm=1GB/s")
     assert ran.code == 3

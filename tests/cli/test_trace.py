@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a.trace"
 
 
-def test_csv_in_and_out_again(run: Run, tmp_path: Path) -> None:
+def test_csv_import_and_export_round_trip(run: Run, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text(CSV)
     out = tmp_path / "a.trace"
     ran = run("trace", "import", tmp_path / "in.csv", "-o", out, "--source", "us", "--licence", "CC0")
@@ -39,7 +39,7 @@ def test_info(run: Run, folder: Path) -> None:
     assert run("trace", "info", folder, "--layers").out.count("\n") == text.count("\n") + 5
 
 
-def test_info_of_a_trace_too_short_for_most_figures(run: Run, tmp_path: Path) -> None:
+def test_info_of_a_trace_too_short_for_most_statistics(run: Run, tmp_path: Path) -> None:
     write_trace(Trace.from_lists(0, [[[]]]), tmp_path / "b.trace")
     ran = run("trace", "info", tmp_path / "b.trace", "--layers")
     assert (ran.code, ran.err) == (0, "")
@@ -62,7 +62,7 @@ def test_settings_of_a_kind(run: Run, tmp_path: Path) -> None:
     assert trace_info(read_trace(tmp_path / "a.trace")).overall.overlap == 1
 
 
-def test_sparser(run: Run, tmp_path: Path) -> None:
+def test_sparsify(run: Run, tmp_path: Path) -> None:
     mass = [[list(range(len(ids))) for ids in step] for step in READS]
     write_trace(Trace.from_lists(4, READS, mass=mass), tmp_path / "a.trace")
     ran = run("trace", "sparsify", tmp_path / "a.trace", "--share", "20%", "-o", tmp_path / "b.trace")

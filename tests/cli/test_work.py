@@ -1,4 +1,4 @@
-"""``--work``: a count in place of a time limit."""
+"""``--work``: a count of work instead of a time limit."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.solvers.test_work import contents
 
 
 @pytest.mark.parametrize("command", ["solve", "bound", "compare"])
-def test_not_beside_a_time_limit(run: Run, small: Path, command: str) -> None:
+def test_not_together_with_a_time_limit(run: Run, small: Path, command: str) -> None:
     ran = run(command, small, "--work", "3", "--time-limit", "60")
     assert ran.code == 2
     assert "--work takes the place of --time-limit: give one of them" in ran.err
@@ -37,7 +37,7 @@ def test_two_runs_give_the_same_files(
     assert any(file.endswith("result.json") for file in first)
 
 
-def test_it_stands_in_the_result(run: Run, small: Path, tmp_path: Path) -> None:
+def test_the_result_states_it(run: Run, small: Path, tmp_path: Path) -> None:
     proof = tmp_path / "certificate.npz"
     ran = run("bound", small, "--work", "7", "--certificate", proof, "--json")
     assert ran.json["options"]["work"] == 7

@@ -1,4 +1,4 @@
-"""The cost model against the independent checker, by hand, and what it refuses."""
+"""The cost model against the independent checker and hand calculations, and its refusals."""
 
 import dataclasses
 
@@ -15,6 +15,7 @@ from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import simulate
 from kvbound.trace import Trace
 from tests.cost_cases import checked, random_schedule, toy
+from tests.instance_documents import llm
 from tests.policies.cases import medium_instance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -22,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(seeds)
 @settings(max_examples=120, deadline=None)
-def test_any_schedule_costs_what_the_checker_says(seed: int) -> None:
+def test_any_schedule_costs_the_same_in_the_checker(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng)
     schedule = random_schedule(rng, instance)
@@ -45,7 +46,7 @@ def test_any_schedule_costs_what_the_checker_says(seed: int) -> None:
 
 @given(seeds)
 @settings(max_examples=60, deadline=None)
-def test_measures_are_the_checkers(seed: int) -> None:
+def test_measures_agree_with_the_checker(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng)
     schedule = random_schedule(rng, instance)
@@ -76,8 +77,8 @@ def test_measures_are_the_checkers(seed: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [127, 128, 129, 300])
-def test_long_quiet_stretches(steps: int) -> None:
-    """Residency that does not change is counted many steps at a time."""
+def test_long_runs_of_steps_without_moves(steps: int) -> None:
+    """Steps without moves are counted together."""
     rng = np.random.default_rng(steps)
     reads = [[np.flatnonzero(rng.random(9 + step) < 0.4)] for step in range(steps)]
     instance = toy(trace=Trace.from_lists(8, reads), capacity=10**6)
@@ -89,14 +90,14 @@ def test_long_quiet_stretches(steps: int) -> None:
 
 
 def test_exclusive_by_hand() -> None:
-    """0 and 1 start in HBM. Step 0 brings 2 up and sends 0 down, both read anyway; step 1 sends 1 down."""
+    """0 and 1 start in HBM. Step 0 moves 2 up and 0 down, both of which it reads; step 1 moves 1 down."""
     instance = toy(rules={"copies": "exclusive"})
     schedule = Schedule(
         np.array([[0, 0, 1]], np.uint8),
         (LayerEvents.of([0, 0, 0, 1, 1], [0, 2, 3, 1, 4], [1, 0, 0, 1, 1]),),
     )
-    # step 0: HBM reads 0 and 1, takes in 2 and the new 3: 4 bytes, 1 s; DDR reads 2, takes in 0: 2 s
-    # step 1: HBM reads 3, and 1 for its way down: 2 bytes, 0.5 s; DDR reads 0, takes in 1 and 4: 3 s
+    # step 0: HBM reads 0 and 1, writes 2 and the new 3: 4 bytes, 1 s; DDR reads 2, writes 0: 2 s
+    # step 1: HBM reads 3, and 1 to move it: 2 bytes, 0.5 s; DDR reads 0, writes 1 and 4: 3 s
     assert slot_times(instance, schedule).tolist() == [[2.0], [3.0]]
     assert slot_times(instance.with_rules(timing="serial"), schedule).tolist() == [[3.0], [3.5]]
     found = evaluate(instance, schedule)
@@ -107,14 +108,14 @@ def test_exclusive_by_hand() -> None:
 
 
 def test_inclusive_by_hand() -> None:
-    """Going down is free, births are written through once, hits may be served from either copy."""
+    """Moves down are free, births are written through once, hits may be served from either copy."""
     instance = toy(rules={"copies": "inclusive"})
     schedule = Schedule(
         np.array([[0, 0, 1]], np.uint8),
         (LayerEvents.of([0, 0, 0, 1, 1], [0, 2, 3, 1, 4], [1, 0, 0, 1, 1]),),
     )
-    # step 0: HBM reads up to 2, takes in 2 and 3; DDR reads 2, the write-through of 3: 2 s, no split helps
-    # step 1: HBM may read 3, DDR reads 0 and takes in 4: 2 s
+    # step 0: HBM reads up to 2, writes 2 and 3; DDR reads 2, writes 3 through: 2 s, no split helps
+    # step 1: HBM may read 3; DDR reads 0, writes 4: 2 s
     assert slot_times(instance, schedule).tolist() == [[2.0], [2.0]]
     assert evaluate(instance, schedule).moved_bytes == {"up": 1, "down": 0}
     assert evaluate(instance, schedule).peak_bytes == {"hbm": 3, "ddr": 5}
@@ -129,7 +130,7 @@ def test_hits_are_split_when_that_is_faster() -> None:
     assert evaluate(instance, schedule).hit_rate["hbm"] == 1
 
 
-def test_a_block_moves_as_one_and_only_its_unread_tokens_are_charged_for_reading() -> None:
+def test_a_block_moves_whole_and_only_its_unread_tokens_are_extra_reads() -> None:
     instance = toy(
         trace={"prefill_tokens": 3, "reads": [[[1]], [[]]]}, capacity=4,
         rules={"copies": "exclusive", "granularity": 2},
@@ -146,11 +147,7 @@ def test_a_block_moves_as_one_and_only_its_unread_tokens_are_charged_for_reading
 
 
 def test_weights_and_rates() -> None:
-    llm = {
-        "name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 1,
-        "weight_read_bytes_per_layer": 6,
-    }  # fmt: skip
-    instance = toy(llm=llm)
+    instance = toy(llm=llm(weights=1, reads=6))
     schedule = Schedule(np.array([[0, 0, 1]], np.uint8), (LayerEvents.of([0, 1], [3, 4], [1, 1]),))
     found = evaluate(instance, schedule)
     assert found.hit_rate == {"hbm": 3 / 5, "ddr": 2 / 5}
@@ -167,7 +164,7 @@ def test_a_trace_that_reads_nothing() -> None:
     assert found.hit_rate_with_weights == 0
 
 
-def test_tpot_is_over_steps() -> None:
+def test_tpot_is_a_statistic_over_steps() -> None:
     assert tpot(np.arange(1.0, 102.0)) == {"mean": 51.0, "p50": 51.0, "p95": 96.0, "p99": 100.0, "max": 101.0}
 
 
@@ -198,7 +195,7 @@ def broken(what: str) -> Schedule:
     return Schedule(initial, (LayerEvents.of(*events.values()),))
 
 
-def test_the_sound_one_is_taken() -> None:
+def test_the_valid_schedule_is_accepted() -> None:
     assert evaluate(toy(), broken("nothing")).time_s > 0
 
 
@@ -206,19 +203,19 @@ def test_the_sound_one_is_taken() -> None:
     "what",
     ["births", "no events", "twice", "future", "negative", "tier", "step", "initial", "shape", "layers"],
 )
-def test_schedules_that_are_not_of_this_instance(what: str) -> None:
+def test_schedules_of_another_instance_are_refused(what: str) -> None:
     with pytest.raises(KvboundError):
         evaluate(toy(), broken(what))
 
 
-def test_the_published_accounting_is_costed_elsewhere() -> None:
+def test_the_published_accounting_is_refused() -> None:
     published = toy(rules={"accounting": "fang2025"})
     for cost in (lambda: evaluate(published, broken("nothing")), lambda: kv.ideal(published)):
         with pytest.raises(UsageError, match="accounting physical only"):
             cost()
 
 
-def test_measures_sum_up_what_was_counted() -> None:
+def test_measures_sum_up_the_traffic() -> None:
     instance = toy()
     schedule = broken("nothing")
     counted = schedule_traffic(instance, schedule)

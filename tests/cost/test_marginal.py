@@ -1,4 +1,4 @@
-"""Free misses and chords against slot times written out for every number of misses."""
+"""Free misses and chords against the slot times of every number of misses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ two_tiers = tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1)
 
 
 @given(two_tiers, st.integers(0, 3), st.sampled_from([0.0, 0.3]))
-def test_free_misses_are_all_those_that_take_no_longer(instance: Instance, writes: int, cheap: float) -> None:
+def test_free_misses_are_all_misses_that_do_not_lengthen_the_slot(
+    instance: Instance, writes: int, cheap: float
+) -> None:
     cost, size, reads = SlotCost.of(instance), instance.item_bytes, instance.trace.past_counts()
     found = free_misses(instance, np.full(reads.shape, float(writes)), cheap)
     for step, layer in np.ndindex(reads.shape):
@@ -50,7 +52,7 @@ def test_one_more_than_the_free_misses_takes_longer(instance: Instance) -> None:
     st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1, max_size=5),
     st.integers(0, 12),
 )
-def test_the_breakpoint_is_the_last_number_of_misses_that_costs_nothing(
+def test_the_breakpoint_is_the_largest_number_of_free_misses(
     facets: list[tuple[int, int]], reads: int
 ) -> None:
     constant, slope = np.array(facets, float).T
@@ -60,7 +62,7 @@ def test_the_breakpoint_is_the_last_number_of_misses_that_costs_nothing(
 
 
 @given(st.lists(st.tuples(st.floats(1, 50), st.floats(0, 20)), min_size=1, max_size=4), st.integers(0, 12))
-def test_chords_hold_at_integers_and_are_above_the_time_between_where_it_bends(
+def test_chords_are_below_the_time_at_integers_and_above_it_between_where_its_slope_changes(
     facets: list[tuple[float, float]], reads: int
 ) -> None:
     constant, slope = np.array(facets).T

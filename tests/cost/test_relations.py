@@ -1,4 +1,4 @@
-"""What must hold of any cost, and the ideal below all of them."""
+"""Relations that hold for every cost, and the ideal as a lower bound."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def scaled(instance: Instance, factor: float) -> Instance:
-    """The same with all bandwidths multiplied, and no latency."""
+    """The instance with all bandwidths multiplied, and without latencies."""
     tiers = tuple(dataclasses.replace(tier, latency=0.0) for tier in instance.memory.tiers)
     rates = {name: factor * rate for name, rate in instance.memory.resources.items()}
     return dataclasses.replace(
@@ -37,7 +37,7 @@ def scaled(instance: Instance, factor: float) -> Instance:
 
 
 def busy_shares(instance: Instance, schedule: Schedule) -> dict[str, float]:
-    """Utilisation, whether the schedule fits or not."""
+    """Utilisation, even if the schedule exceeds capacities."""
     return utilisation(
         instance, schedule_traffic(instance, schedule), float(slot_times(instance, schedule).sum())
     )
@@ -56,7 +56,7 @@ def test_bandwidth_scales_time(seed: int, factor: float) -> None:
 
 @given(seeds, st.sampled_from([0.5, 2.0, 1024.0]))
 @settings(max_examples=40, deadline=None)
-def test_bandwidth_that_scales_keeps_the_utilisation(seed: int, factor: float) -> None:
+def test_scaling_all_bandwidths_keeps_the_utilisation(seed: int, factor: float) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng)
     schedule = random_schedule(rng, instance)
@@ -67,7 +67,7 @@ def test_bandwidth_that_scales_keeps_the_utilisation(seed: int, factor: float) -
 @given(seeds, st.sampled_from(Timing))
 @settings(max_examples=40, deadline=None)
 def test_utilisation_adds_up(seed: int, timing: Timing) -> None:
-    """Serial, resources share the time; parallel, one of them is busy at any time, and none for longer."""
+    """Serial: the shares add up to 1. Parallel: each is at most 1, and they add up to at least 1."""
     rng = np.random.default_rng(seed)
     instance = scaled(medium_instance(rng), 1.0).with_rules(timing=timing)
     found = busy_shares(instance, random_schedule(rng, instance))
@@ -92,7 +92,7 @@ def test_more_bandwidth_is_never_slower(seed: int) -> None:
 
 @given(seeds, st.integers(1, 16))
 @settings(max_examples=40, deadline=None)
-def test_a_prefix_costs_what_it_cost(seed: int, steps: int) -> None:
+def test_the_first_steps_cost_the_same_in_a_longer_trace(seed: int, steps: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng)
     schedule, steps = random_schedule(rng, instance), min(steps, instance.decode_steps)
@@ -108,8 +108,8 @@ def test_a_prefix_costs_what_it_cost(seed: int, steps: int) -> None:
 
 @given(seeds)
 @settings(max_examples=40, deadline=None)
-def test_names_of_prompt_tokens_do_not_matter(seed: int) -> None:
-    """Tokens of equal birth may be permuted, in the trace and in the schedule."""
+def test_prompt_tokens_may_be_permuted(seed: int) -> None:
+    """Permuting the prompt tokens in trace and schedule does not change the cost."""
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, granularity=1)
     schedule, prefill = random_schedule(rng, instance), instance.prefill_tokens
@@ -128,7 +128,7 @@ def test_names_of_prompt_tokens_do_not_matter(seed: int) -> None:
 
 @given(seeds)
 @settings(max_examples=40, deadline=None)
-def test_a_move_that_stays_is_none(seed: int) -> None:
+def test_a_move_within_its_tier_has_no_effect(seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed))
     schedule = simulate(instance, "static").schedule
     assert schedule is not None
@@ -154,7 +154,7 @@ def test_ideal_is_below_every_schedule_slot_by_slot(seed: int) -> None:
 
 @given(seeds)
 @settings(max_examples=40, deadline=None)
-def test_ideal_is_below_the_optimum_and_that_below_every_policy(seed: int) -> None:
+def test_the_ideal_is_below_the_optimum_and_the_optimum_below_every_policy(seed: int) -> None:
     instance = tiny_instance(np.random.default_rng(seed))
     found: Any = solve_brute(instance)
     optimum = found.time_s

@@ -1,4 +1,4 @@
-"""Slot times as facets: against the split they are the dual of, by hand, and in the large."""
+"""Slot times by facets, against the primal split, hand calculations and large cases."""
 
 import dataclasses
 from typing import Any
@@ -34,7 +34,7 @@ def memory_without_latency(rng: np.random.Generator, tiers: int) -> Memory:
 
 
 def shared_memory(rng: np.random.Generator, tiers: int, resources: int) -> Memory:
-    """Any tier may load any resource."""
+    """Random tiers, each of which may load any resources."""
     names = [f"r{n}" for n in range(resources)]
 
     def some() -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def shared_memory(rng: np.random.Generator, tiers: int, resources: int) -> Memor
 
 
 def linked_memory(tiers: int) -> Memory:
-    """A bus for each tier and, but for the first one, a link with two directions."""
+    """A bus for each tier and, except for the first, a link with two directions."""
     resources, made = {"bus0": 10.0}, [Tier("t0", 3.0, ("bus0",), ("bus0",))]
     for k in range(1, tiers):
         resources |= {f"bus{k}": 10 / (k + 1), f"down{k}": 5 / k, f"up{k}": 4 / k}
@@ -57,13 +57,13 @@ def linked_memory(tiers: int) -> Memory:
 
 
 def draw_bytes(rng: np.random.Generator, tiers: int, size: int = 1) -> Floats:
-    """Byte counts (size, 3K), many of them zero."""
+    """Random byte counts (size, 3K), many of them zero."""
     counts = rng.integers(0, 50, (size, 3 * tiers)) * (rng.random((size, 3 * tiers)) < 0.7)
     return counts.astype(np.float64)
 
 
 def loads(memory: Memory, read: Floats, written: Floats) -> Floats:
-    """Seconds each resource is busy."""
+    """Seconds that each resource is busy."""
     busy: Floats = np.divide(read @ memory.read_load + written @ memory.write_load, memory.bandwidths)
     return busy
 
@@ -94,7 +94,9 @@ def test_inclusive_time_is_the_best_split(seed: int, tiers: int) -> None:
 
 @given(seeds, st.integers(2, 8), st.integers(1, 14))
 @settings(max_examples=60, deadline=None)
-def test_so_it_is_for_many_tiers_over_shared_resources(seed: int, tiers: int, resources: int) -> None:
+def test_inclusive_time_is_the_best_split_with_many_tiers_and_shared_resources(
+    seed: int, tiers: int, resources: int
+) -> None:
     rng = np.random.default_rng(seed)
     memory, q = shared_memory(rng, tiers, resources), draw_bytes(rng, tiers, 4)
     inclusive, exclusive = (SlotCost(memory, Rules(copies=copies)) for copies in Copies)
@@ -113,7 +115,7 @@ def test_eight_tiers_behind_links() -> None:
 
 
 @given(seeds, st.integers(2, 6), st.sampled_from(Copies))
-def test_facets_are_prices_of_their_weights(seed: int, tiers: int, copies: Copies) -> None:
+def test_facets_are_priced_by_their_weights(seed: int, tiers: int, copies: Copies) -> None:
     rng = np.random.default_rng(seed)
     cost = SlotCost(shared_memory(rng, tiers, 6), Rules(copies=copies))
     np.testing.assert_allclose(cost.facet_weights.sum(axis=1), 1, rtol=1e-12)
@@ -165,7 +167,7 @@ def test_gh200_by_hand() -> None:
 
 @given(seeds, st.integers(2, 4), st.sampled_from(Copies), st.sampled_from(Timing))
 def test_time_is_a_norm_of_the_bytes(seed: int, tiers: int, copies: Copies, timing: Timing) -> None:
-    """More bytes never take less time, twice the bytes twice the time, together no more than apart."""
+    """Monotone, homogeneous and subadditive in the bytes."""
     rng = np.random.default_rng(seed)
     cost = SlotCost(memory_without_latency(rng, tiers), Rules(copies=copies, timing=timing))
     one, other = draw_bytes(rng, tiers, 2)
@@ -210,7 +212,7 @@ def test_latency_of_two_tiers_by_trying_every_split(seed: int, timing: Timing) -
     assert float(SlotCost(memory, Rules(timing=timing)).times(q)) == pytest.approx(min(tried), rel=1e-12)
 
 
-def test_a_far_tier_is_left_alone_while_its_latency_outweighs_the_split() -> None:
+def test_a_tier_is_not_read_while_its_latency_outweighs_the_split() -> None:
     tiers = (Tier("near", 1e9, ("near",), ("near",), 5.0), Tier("far", None, ("far",), ("far",)))
     cost = SlotCost(Memory("m", {"near": 2.0, "far": 1.0}, tiers), Rules())
     # 8 bytes: all from far 8 s + 1 s of writing; split 6 : 3 s of bytes + 5 s
@@ -261,8 +263,8 @@ def test_the_ideal_splits_reads_and_births_over_all_tiers(seed: int, tiers: int,
 
 @given(seeds, st.integers(2, 8), st.sampled_from(Copies), st.sampled_from(Timing))
 @settings(deadline=None)
-def test_resources_are_busy_for_the_time(seed: int, tiers: int, copies: Copies, timing: Timing) -> None:
-    """Parallel, the busiest all the time and none longer; serial, all of them together."""
+def test_busy_times_add_up_to_the_slot_time(seed: int, tiers: int, copies: Copies, timing: Timing) -> None:
+    """Parallel: the maximum over resources is the time; serial: their sum is."""
     rng = np.random.default_rng(seed)
     cost = SlotCost(shared_memory(rng, tiers, 8), Rules(copies=copies, timing=timing))
     q = draw_bytes(rng, tiers, 12).reshape(3, 4, 3 * tiers)
@@ -274,7 +276,7 @@ def test_resources_are_busy_for_the_time(seed: int, tiers: int, copies: Copies, 
 
 
 @given(seeds)
-def test_between_two_tiers_the_least_work_is_done_that_takes_the_least_time(seed: int) -> None:
+def test_with_two_tiers_the_split_of_least_time_has_least_work(seed: int) -> None:
     rng = np.random.default_rng(seed)
     memory, q = shared_memory(rng, 2, 5), draw_bytes(rng, 2)[0]
     cost = SlotCost(memory, Rules())
@@ -289,7 +291,7 @@ def test_between_two_tiers_the_least_work_is_done_that_takes_the_least_time(seed
     assert float(cost.busy(q).sum()) == pytest.approx(busy[fastest].sum(axis=1).min(), rel=1e-9)
 
 
-def test_a_tier_that_is_left_alone_for_its_latency_is_not_busy() -> None:
+def test_a_tier_not_read_for_its_latency_is_not_busy() -> None:
     tiers = (Tier("near", 1e9, ("near",), ("near",), 5.0), Tier("far", None, ("far",), ("far",)))
     cost = SlotCost(Memory("m", {"near": 2.0, "far": 1.0}, tiers), Rules())
     few, many = np.array([2.0, 0, 0, 0, 0, 1]), np.array([80.0, 0, 0, 0, 0, 1])
@@ -304,21 +306,21 @@ def test_with_two_inclusive_tiers_the_ideal_is_everything_in_the_first(timing: T
     assert (cost.ideal_facets @ q).max() == pytest.approx(float(cost.times(q)), rel=1e-12)
 
 
-def test_no_ratio_of_bandwidths_hides_a_facet() -> None:
-    """Seven tiers from 8 TB/s down to 1 B/s, every one of them needed for the best split."""
+def test_no_facet_is_lost_at_extreme_ratios_of_bandwidths() -> None:
+    """Seven tiers from 8 TB/s to 1 B/s, all of which the best split uses."""
     rates = [8e12, 450e9, 7e9, 1e8, 1e6, 1e3, 1.0]
     names = [f"t{k}" for k in range(len(rates))]
     tiers = tuple(Tier(name, None if name == "t6" else 1e9, (name,), (name,)) for name in names)
     memory = Memory("wide", dict(zip(names, rates, strict=True)), tiers)
     cost = SlotCost(memory, Rules())
-    # what the upper tiers hold takes each of them 1 s, or 2 s, unless the last one helps a little
+    # the reads of each upper tier take 1 s or 2 s, slightly less if the last tier serves some
     for busy in np.vstack([np.ones(6), 2 * np.eye(6)]):
         q = np.concatenate([busy * rates[:6], np.zeros(15)])
         helped = np.array(rates) * (np.append(busy, 1) > 0)
         assert float(cost.times(q)) == pytest.approx(q.sum() / helped.sum(), rel=1e-12)
 
 
-def test_resources_nobody_uses_and_tiers_that_share_all_of_them() -> None:
+def test_unused_resources_and_tiers_with_the_same_resources() -> None:
     tiers = (Tier("a", 1.0, ("bus",), ("bus",)), Tier("b", None, ("bus",), ("bus",)))
     cost = SlotCost(Memory("m", {"bus": 2.0, "idle": 1.0}, tiers), Rules())
     np.testing.assert_allclose(cost.facets, np.full((1, 6), 0.5))

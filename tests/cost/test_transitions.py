@@ -1,4 +1,4 @@
-"""Which moves are legal and what they charge, against the rules of docs/model.md spelled out one by one."""
+"""The legality and the charges of moves, against the rules of docs/model.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kvbound.cost.transitions import Transitions
 from kvbound.instance import Copies, Migration, Rules
 
 
-def spelled_out(migration: Migration, read: bool, source: int, target: int) -> bool:
+def is_legal(migration: Migration, read: bool, source: int, target: int) -> bool:
     if migration is Migration.NONE or source == target:
         return False
     if target > source:  # down is always allowed where anything moves
@@ -24,7 +24,7 @@ def spelled_out(migration: Migration, read: bool, source: int, target: int) -> b
 def test_moves(tiers: int, migration: Migration, copies: Copies) -> None:
     transitions = Transitions.under(Rules(migration=migration, copies=copies), tiers)
     for read, source, target in itertools.product((False, True), range(tiers), range(tiers)):
-        legal = spelled_out(migration, read, source, target)
+        legal = is_legal(migration, read, source, target)
         assert transitions.legal[int(read), source, target] == legal
         assert ((source, target) in transitions.moves(read)) == legal
 
@@ -39,7 +39,7 @@ def test_exclusive_copies_charge_every_move_and_write_births_once(tiers: int) ->
 
 
 @pytest.mark.parametrize("tiers", [2, 3, 4])
-def test_inclusive_copies_make_the_way_to_the_last_tier_free_and_write_births_through(tiers: int) -> None:
+def test_inclusive_copies_make_moves_to_the_last_tier_free_and_write_births_through(tiers: int) -> None:
     transitions, last = Transitions.under(Rules(copies=Copies.INCLUSIVE), tiers), tiers - 1
     for source, target in itertools.product(range(tiers), repeat=2):
         assert transitions.charged[source, target] == (source != target and target != last)

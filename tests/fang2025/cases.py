@@ -1,4 +1,4 @@
-"""Small settings with traces that drift, for every clause of the rules to be met."""
+"""Small settings with drifting traces that cover every clause of the rules."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def drifting(
     own: bool,
     shuffled: bool,
 ) -> list[list[list[int]]]:
-    """Each step keeps most of the last one's reads; sizes vary, and some lists are empty."""
+    """Reads of which each step keeps most; sizes vary, and some lists are empty."""
     last: list[set[int]] = [set() for _ in range(layers)]
     reads = []
     for n in range(prefill, prefill + steps):

@@ -1,4 +1,4 @@
-"""The study's rules, word for word with Python sets: slow, and sharing no code with the package."""
+"""The study's rules, literally and with Python sets: slow, and independent of the package's code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Item = tuple[int, int]  # (layer, token)
 
 
 class Endless(Exception):
-    """The reactive rule has nothing left to evict and would try for ever."""
+    """The reactive rule has nothing left to evict and would not terminate."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The slot formula, branch by branch, with numbers worked out by hand."""
+"""The slot formula, branch by branch, against hand calculations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_slot_times(
     assert time(setting, reads, share, beta, promoted, external) == pytest.approx(expected, rel=1e-12)
 
 
-def test_alpha_is_what_hbm_holds_up_to_its_cap() -> None:
+def test_alpha_is_the_share_that_hbm_holds_up_to_its_cap() -> None:
     reads = np.array([[8], [8], [2]])
     assert alpha(SLOW_LINK, reads, np.array([[3], [8], [0]])).ravel() == pytest.approx([0.5, 0.8, 0.5])
     small = Setting(1, (2.0,), 0, 4, 4.0, 1.0, 1.0, 2.0)

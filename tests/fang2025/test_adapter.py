@@ -1,4 +1,4 @@
-"""The published accounting behind the one call that simulates."""
+"""The published accounting through `kvbound.simulate`."""
 
 import pytest
 
@@ -11,27 +11,22 @@ from kvbound.instance_io import make_instance
 from kvbound.result import Status
 from kvbound.simulation import simulate
 from kvbound.workloads import Fang2025
+from tests.instance_documents import linked_tiers, llm
 from tests.test_simulation_results import Mine
 
 
 def instance(capacity: str = "30%") -> Instance:
-    memory = {
-        "name": "m",
-        "resources": {"hbm": 4900e9, "down": 450e9, "up": 450e9, "lpddr": 500e9},
-        "tiers": [
-            {"name": "hbm", "capacity": capacity, "reads": ["hbm"], "writes": ["hbm"]},
-            {"name": "lpddr", "capacity": None, "reads": ["down", "lpddr"], "writes": ["up", "lpddr"]},
-        ],
-    }
-    llm = {"name": "l", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 1e6,
-           "weight_read_bytes_per_layer": 2e5}  # fmt: skip
-    trace = Fang2025(layers=2, prefill_tokens=60, decode_steps=20)
-    return make_instance("t", memory=memory, llm=llm, trace=trace, rules={"accounting": "fang2025"})
+    memory = linked_tiers({"hbm": 4900e9, "down": 450e9, "up": 450e9, "lpddr": 500e9}, capacity)
+    trace, model = (
+        Fang2025(layers=2, prefill_tokens=60, decode_steps=20),
+        llm(2, 16384, weights=1e6, reads=2e5),
+    )
+    return make_instance("t", memory=memory, llm=model, trace=trace, rules={"accounting": "fang2025"})
 
 
 @pytest.mark.parametrize("policy", [name for name in PUBLISHED if name != "best"])
 @pytest.mark.parametrize("kernel", ["numpy", None])
-def test_results_are_the_studys(policy: str, kernel: str | None) -> None:
+def test_results_are_those_of_the_simulator(policy: str, kernel: str | None) -> None:
     given = instance()
     result = simulate(given, policy, kernel=kernel)
     played = study(Setting.from_instance(given), given.trace, policy, kernel="numpy")
@@ -61,7 +56,7 @@ def test_other_policies_need_the_other_accounting(policy: str) -> None:
         simulate(instance(), policy)
 
 
-def test_a_policy_of_your_own_too() -> None:
+def test_own_policies_need_the_other_accounting() -> None:
     static = Mine()
     static.name = "static"
     with pytest.raises(UsageError, match="use accounting physical"):

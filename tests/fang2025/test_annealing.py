@@ -16,20 +16,20 @@ from kvbound.fang2025.adapter import simulate_published
 from kvbound.fang2025.annealing import START, State
 from kvbound.instance import Instance
 from kvbound.result import Limit, Reason, Result, Status, Termination
+from tests.instance_documents import llm
 
 
 def instance(capacity: str = "30%") -> Instance:
-    llm = {"name": "l", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 1e6,
-           "weight_read_bytes_per_layer": 2e5}  # fmt: skip
+    model = llm(2, 16384, weights=1e6, reads=2e5)
     trace = kv.read_instance("swap-2x48-c30-b450").trace
     return kv.make_instance(
-        "t", memory="gh200-paper", llm=llm, trace=trace, rules={"accounting": "fang2025"}, capacity=capacity
+        "t", memory="gh200-paper", llm=model, trace=trace, rules={"accounting": "fang2025"}, capacity=capacity
     )
 
 
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[Result]:
-    """What was simulated, in order."""
+    """The simulated results, in order."""
     results: list[Result] = []
 
     def watched(*args: Any, **options: Any) -> Result:
@@ -53,7 +53,7 @@ def test_it_is_the_best_of_its_evaluations(evaluated: list[Result]) -> None:
     assert len(set(states)) == len(states) == result.options["evaluations"]
 
 
-def test_eight_evaluations_unless_told_otherwise(evaluated: list[Result]) -> None:
+def test_eight_evaluations_by_default(evaluated: list[Result]) -> None:
     runs = []
     for seed in (3, 3, 4):
         evaluated.clear()
@@ -98,7 +98,7 @@ def test_the_time_limit_leaves_one_evaluation(evaluated: list[Result]) -> None:
     assert dataclasses.replace(result, method="sa-guided").measures == evaluated[0].measures
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_invalid_options_are_refused() -> None:
     with pytest.raises(UsageError, match="annealing needs at least 1 evaluation, not 0"):
         kv.solve(instance(), "anneal", evaluations=0)
     with pytest.raises(UsageError, match="takes neither a start nor a bound"):

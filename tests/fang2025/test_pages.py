@@ -1,4 +1,4 @@
-"""The page rule's two kernels on states no trace leads to."""
+"""The two kernels of the page rule on random states, including ones that no trace leads to."""
 
 from __future__ import annotations
 

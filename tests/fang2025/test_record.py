@@ -1,4 +1,4 @@
-"""Logs that the independent checker replays to the same times."""
+"""The independent checker replays logs to the same times."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def instance_of(case: Case) -> Instance:
 
 
 PAST_THE_END = Case(Setting(64, (16.0,), 0, 6400, 4900e9, 450e9, 450e9, 500e9), 15, [[[0]], [[16]]])
-"""The last step reads its own token, a page's first: 15 ids of the page never come into being."""
+"""The last step reads its own token, the first of a page whose other 15 tokens do not exist."""
 
 
 @given(case=cases())
 @settings(max_examples=20, deadline=None)
-def test_a_setting_comes_back_from_an_instance(case: Case) -> None:
+def test_a_setting_is_read_from_an_instance(case: Case) -> None:
     setting = Setting.from_instance(instance_of(case))
     assert dataclasses.replace(setting, name=case.setting.name) == case.setting
 

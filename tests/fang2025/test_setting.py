@@ -1,4 +1,4 @@
-"""What a setting derives, and what it refuses."""
+"""Derived values and refusals of settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def instance(
     return Instance("here", Memory("m", rates, tiers), LLM, Rules(accounting="fang2025", **rules), TRACE)  # type: ignore[arg-type]
 
 
-def test_what_follows() -> None:
+def test_derived_values() -> None:
     assert (SETTING.layers, SETTING.room, SETTING.usable) == (2, 256, 255)
     assert SETTING.alpha_cap == 4900 / (4900 + 450)
     assert dataclasses.replace(SETTING, b_read=600e9).alpha_cap == 4900 / (4900 + 500)
@@ -86,6 +86,6 @@ def test_instances_of_another_form(made: Instance, field: str) -> None:
     ("weights", "capacity", "room"),
     [(0.3, 2.3, 1), (2**54, 2**54 + 1, 1), (2**54, 2**54, 0), (2**54 - 1, float(2**54), 1)],
 )
-def test_room_is_counted_in_whole_bytes(weights: float, capacity: float, room: int) -> None:
+def test_capacity_is_counted_in_whole_bytes(weights: float, capacity: float, room: int) -> None:
     setting = dataclasses.replace(SETTING, item_bytes=1, weight_bytes=weights, capacity=capacity)
     assert setting.room == room

@@ -1,4 +1,4 @@
-"""Every policy against the authors' totals and against the literal twin."""
+"""Every policy against the authors' totals and against a literal implementation."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def same_as_twin(case: Case, policy: str, kernel: str, record: bool) -> None:
 
 
 def replay(case: Case, run: Run, pools: list[set[tuple[int, int]]]) -> None:
-    """The log leads from pool to pool, and shows each new token that was placed."""
+    """Assert that the log leads from pool to pool, and shows each placed new token."""
     log, layers = run.log, len(case.reads[0])
     assert log is not None
     item = [{(int(i) % layers, int(i) // layers) for i in log.initial}]
@@ -147,7 +147,7 @@ def test_progress_ends_at_its_total() -> None:
         assert calls[-1][0] == calls[-1][1]
 
 
-def test_what_is_refused() -> None:
+def test_refusals() -> None:
     setting, trace, _ = reference("t1_L2_p128_n128_s60_low")
     for options in ({"window": 0}, {"topk": 0.0}, {"topk": 1.1}, {"kernel": "fortran"}):
         with pytest.raises(UsageError):

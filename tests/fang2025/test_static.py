@@ -1,4 +1,4 @@
-"""The closed forms: the published digits of best, and static's counting."""
+"""The closed forms: best against the published digits, static against the slot-by-slot run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_best_to_all_published_digits(
 @given(case=cases())
 @settings(max_examples=60, deadline=None)
 def test_best_is_no_slower_than_static_while_hbm_holds_the_slot(case: Case) -> None:
-    """Its alpha takes HBM for full of what is read, and does not make up for the write of the new token."""
+    """Best assumes that HBM is full of items that are read, but does not save the write of the new token."""
     run = static(case.setting, case.trace)
     ideal = best(case.setting, case.prefill, case.trace.counts())
     fits = case.setting.slot_bytes(run.reads) <= case.setting.capacity

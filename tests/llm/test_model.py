@@ -113,7 +113,7 @@ def test_missing(field: str) -> None:
         Llm.from_mapping({key: value for key, value in LLAMA.items() if key != field}, "x.json", "llm")
 
 
-def test_checked_when_made() -> None:
+def test_values_are_validated_on_construction() -> None:
     with pytest.raises(InputError, match="llm 'x': weight_bytes"):
         Llm("x", 1, 1, math.nan, 0)
 

@@ -9,6 +9,7 @@ from kvbound.instance_io import make_instance
 from kvbound.policies.base import Birth
 from kvbound.policies.lookahead import balanced_share
 from kvbound.simulation import simulate
+from tests.instance_documents import llm, two_tiers
 from tests.policies.cases import medium_instance
 from tests.policies.spy import resident, watch
 
@@ -40,20 +41,9 @@ def test_swaps_by_the_published_sentences(seed: int) -> None:
 
 def test_the_new_token_displaces_the_oldest_idle_one() -> None:
     """Token 3 is read in step 1; 0 and 2 are in tier 0 and both idle, 2 read just before."""
-    memory = {
-        "name": "m", "resources": {"fast": 8, "slow": 1},
-        "tiers": [
-            {"name": "hbm", "capacity": 2, "reads": ["fast"], "writes": ["fast"]},
-            {"name": "ddr", "capacity": None, "reads": ["slow"], "writes": ["slow"]},
-        ],
-    }  # fmt: skip
-    llm = {
-        "name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 0,
-        "weight_read_bytes_per_layer": 0,
-    }  # fmt: skip
-    reads = [[[2, 0]], [[3]]]
-    trace = {"prefill_tokens": 3, "reads": reads}
-    schedule = simulate(make_instance("t", memory=memory, llm=llm, trace=trace), "lookahead-one").schedule
+    trace = {"prefill_tokens": 3, "reads": [[[2, 0]], [[3]]]}
+    instance = make_instance("t", memory=two_tiers(8, 1, 2), llm=llm(), trace=trace)
+    schedule = simulate(instance, "lookahead-one").schedule
     assert schedule is not None
     assert schedule.initial.tolist() == [[0, 1, 0]]
     events = schedule.events[0]

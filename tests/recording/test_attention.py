@@ -15,14 +15,14 @@ QK = ATTENTION / "qk_native512_seq1_first200.npz"
 
 
 def common(one: Trace, other: Trace) -> np.ndarray:
-    """Share of each slot's reads that both have, (slots,)."""
+    """Share of each slot's reads that both traces have, (slots,)."""
     shared = [np.bitwise_count(one.words(k) & other.words(k)).sum(axis=1) for k in range(one.layers)]
     return (np.stack(shared, axis=1) / np.maximum(one.counts(), 1)).ravel()
 
 
 @pytest.mark.parametrize(("share", "name"), [(0.15, "top15"), (0.40, "top40")])
 def test_recorded_queries_and_keys_give_the_recorded_reads(share: float, name: str) -> None:
-    # the ready-made traces are from float32 attention, the queries and keys here are float16
+    # the stored traces are from float32 attention, whereas queries and keys here are float16
     recorded = read_csv(ATTENTION / f"trace_native512_seq1_{name}.csv.gz")
     assert (recorded.layers, recorded.prefill_tokens, recorded.decode_steps) == (5, 128, 384)
     trace = from_qk(QK, 0, 128, share)
@@ -59,7 +59,7 @@ def test_attention_is_causal_softmax() -> None:
         assert not mean[n, n + 1 :].any()
 
 
-def test_probabilities_may_be_stored_themselves(tmp_path: Path) -> None:
+def test_probabilities_may_be_stored_directly(tmp_path: Path) -> None:
     layers = [layer[:60, :60] for layer in probabilities(QK, 0)]
     np.savez(tmp_path / "p.npz", p=np.array([[layer[np.tril_indices(60)] for layer in layers]]))
     assert (
@@ -72,7 +72,7 @@ def test_ties_go_to_the_lower_id() -> None:
     assert top(np.zeros(4, np.float32), 3).tolist() == [0, 1, 2]
 
 
-def test_counts_are_whole_where_the_product_is() -> None:
+def test_counts_are_exact_where_the_product_is_an_integer() -> None:
     assert [count(0.15, n) for n in (20, 21, 40_000)] == [3, 4, 6000]
     assert [count(0.1, n) for n in (10, 30, 31, 70)] == [1, 3, 4, 7]
     assert count(1, 7) == 7
@@ -128,7 +128,7 @@ def test_wrong_recordings_are_refused(tmp_path: Path, change: dict[str, Any]) ->
         from_qk(tmp_path / "x.npz", 0, 2, 0.5)
 
 
-def test_files_that_are_no_recording(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     whole = QK.read_bytes()
     np.save(tmp_path / "one.npy", np.zeros(3))
     for name, content in {

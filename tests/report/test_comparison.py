@@ -40,7 +40,7 @@ def test_fastest_first_then_the_strongest_bound() -> None:
     assert [result.method for result in ranked(RESULTS)] == ["lru", "static", "relax", "ideal"]
 
 
-def test_times_stand_against_the_strongest_bound() -> None:
+def test_times_are_relative_to_the_strongest_bound() -> None:
     assert reference(RESULTS) == ("bound", 0.01)
     table = text(*RESULTS)
     for words in ("2.000", "5.000", ">= 10", ">= 8", "60.0", "bound"):
@@ -64,12 +64,12 @@ def test_the_busiest_resource_of_the_fastest_is_named() -> None:
     assert "hbm 40.0 %, link 97.0 %" in captured.get()
 
 
-def test_schedules_that_are_alike_are_said_to_be() -> None:
+def test_the_verdict_on_schedules_of_equal_time() -> None:
     results = [schedule("lru", 0.01), schedule("static", 0.010000001), bound("relax", 0.01)]
     assert verdict(results).endswith("lru takes 1.000x that time lower bound; so does every other schedule.")
 
 
-def test_bounds_stand_last_whatever_else_failed() -> None:
+def test_bounds_come_last() -> None:
     nothing = Result(CASE, "exact", Status.UNKNOWN)
     study = Result(CASE, "best", Status.UNKNOWN, measures=measures(0.001))
     order = [each.method for each in ranked([bound("relax", 0.01), nothing, study, *RESULTS])]
@@ -90,7 +90,7 @@ def test_the_share_of_the_bound_has_a_column_where_there_is_a_bound() -> None:
     assert "% of" not in text(schedule("lru", 0.02))
 
 
-def test_without_a_bound_the_fastest_is_the_measure() -> None:
+def test_without_a_bound_times_are_relative_to_the_fastest() -> None:
     results = [schedule("lru", 0.02), schedule("static", 0.05)]
     assert reference(results) == ("fastest", 0.02)
     assert (
@@ -115,7 +115,7 @@ def test_swept_options_have_columns() -> None:
     assert " 16 " in table
 
 
-def test_csv_and_json_say_the_same() -> None:
+def test_csv_and_json_agree() -> None:
     rows = list(csv.DictReader(csv_text(document(RESULTS)["results"]).splitlines()))
     for row, result in zip(rows, document(RESULTS)["results"], strict=True):
         assert row["method"] == result["method"]
@@ -125,6 +125,6 @@ def test_csv_and_json_say_the_same() -> None:
 
 
 @pytest.mark.parametrize("time_s", [1e-9, 1.0, 1e6])
-def test_any_scale_fits(time_s: float) -> None:
+def test_times_of_any_scale(time_s: float) -> None:
     table = text(schedule("recency-window", time_s), bound("relax", time_s / 2))
     assert max(map(len, map(str.rstrip, table.splitlines()))) <= 80

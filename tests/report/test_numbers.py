@@ -32,7 +32,7 @@ from kvbound.report.numbers import SIZES, TIMES, Unit
         (numbers.size(None), "-"),
     ],
 )
-def test_as_people_read_them(made: str, expected: str) -> None:
+def test_formats(made: str, expected: str) -> None:
     assert made == expected
 
 
@@ -49,7 +49,7 @@ def test_the_unknown_is_a_dash() -> None:
     assert {show(None) for show in shown} == {"-"}
 
 
-def test_a_column_has_the_unit_of_its_middle() -> None:
+def test_a_column_has_the_unit_of_its_median() -> None:
     assert Unit.of([5e-4, 6e-4, 9e-3, None], TIMES).name == "us"
     assert Unit.of([0, 0, 3e6, 4e9, 5e6], SIZES).name == "MB"
     assert Unit.of([], SIZES) == Unit.of([0.0, None], SIZES) == Unit("B", 1.0)

@@ -24,7 +24,7 @@ def record() -> dict[str, Any]:
     return run_cell(PAPER, TINY).record
 
 
-def test_a_record_is_json_and_whole(record: dict[str, Any]) -> None:
+def test_a_record_is_complete_json(record: dict[str, Any]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record["fang2025"]) == {"static", "reactive", "page", "lookahead-one", "sa-guided", "best"}
     assert set(record["physical"]) == {*POLICIES, *SOLVERS}
@@ -45,7 +45,7 @@ def test_bound_is_below_every_schedule(record: dict[str, Any]) -> None:
     assert record["static_over_bound"] == times["static"] / record["bound_s"]
 
 
-def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
+def test_published_ratios_are_compared_with_ours(record: dict[str, Any]) -> None:
     lines = {line["what"]: line for line in record["published"]}
     ratio = lines["static / best"]
     own = record["fang2025"]["static"]["time_s"] / record["fang2025"]["best"]["time_s"]
@@ -54,7 +54,7 @@ def test_published_ratios_stand_beside_ours(record: dict[str, Any]) -> None:
     assert "best" not in lines  # seconds of another size
 
 
-def test_published_seconds_stand_beside_ours_at_full_size() -> None:
+def test_published_seconds_are_compared_with_ours_at_full_size() -> None:
     ours = {"best": 24.0, "static": None, "sa-guided": 25.0, "reactive": 90.0, "page": 25.1}
     policies = {name: {"time_s": time} for name, time in ours.items()}
     lines = compare_published(PAPER, Settings(STUDY, SCALES["full"]), policies)
@@ -64,7 +64,7 @@ def test_published_seconds_stand_beside_ours_at_full_size() -> None:
     assert found["sa-guided / best"] == 25.0 / 24.0
 
 
-def test_what_the_accounting_refuses_has_its_reason() -> None:
+def test_methods_that_the_accounting_refuses_have_a_note() -> None:
     found = run_cell(Cell(block=16), TINY).record
     assert {entry["time_s"] for entry in found["fang2025"].values()} == {None}
     assert "granularity" in found["fang2025"]["static"]["note"]
@@ -72,7 +72,7 @@ def test_what_the_accounting_refuses_has_its_reason() -> None:
     assert found["published"] == []
 
 
-def test_a_method_that_runs_out_of_memory_loses_only_its_own_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_runs_out_of_memory_does_not_affect_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def large(instance: Any, method: str, **options: Any) -> Any:
         if method == "belady":
             raise MemoryError
@@ -88,7 +88,7 @@ def test_a_method_that_runs_out_of_memory_loses_only_its_own_number(monkeypatch:
     assert found["gap"] is not None
 
 
-def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_equal_in_the_published_accounting_share_its_results(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
     def count(instance: Any, method: str, **options: Any) -> Any:
@@ -103,14 +103,14 @@ def test_cells_that_the_study_cannot_tell_apart_share_its_policies(monkeypatch: 
     assert second["bound_s"] <= first["physical"][first["best_found"]]["time_s"]
 
 
-def test_policies_whose_moves_would_fill_the_memory_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policies_whose_moves_would_fill_the_memory_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     runs = run_cell(PAPER, TINY).record["physical"]
     assert runs["belady"] == {"time_s": None, "hit_rate": None, "note": "its moves would fill the memory"}
     assert runs["static"]["time_s"] is not None
 
 
-def test_a_rerun_runs_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_runs_no_complete_cell_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = list(run_cells([SMALL], TINY, tmp_path))
     ran: list[str] = []
 

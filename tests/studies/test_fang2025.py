@@ -13,7 +13,7 @@ FULL, QUICK = SCALES["full"], SCALES["quick"]
 ALL = [cell for cell in STUDY.cells() if isinstance(cell, Cell)]
 
 
-def test_cells_are_unique_and_named_so() -> None:
+def test_cells_have_unique_names() -> None:
     assert len(set(ALL)) == len(ALL) == len({cell.name for cell in ALL})
     assert set(ALL) == {cell for group in TABLES.values() for cell in group}
     assert list(STUDY.cells("capacity")) == list(TABLES["capacity"])
@@ -63,7 +63,7 @@ def test_at_full_size_it_is_the_librarys_instance(cell: Cell, name: str) -> None
 
 
 @pytest.mark.parametrize("cell", [cell for cell in ALL if cell.name in PUBLISHED], ids=lambda cell: cell.name)
-def test_best_is_the_studys_to_all_digits(cell: Cell) -> None:
+def test_best_matches_all_published_digits(cell: Cell) -> None:
     assert solve(cell.instance(FULL), "best").time_s == pytest.approx(PUBLISHED[cell.name]["best"], abs=5e-9)
 
 
@@ -86,7 +86,7 @@ def test_ideal_over_weights_is_the_same_at_both_scales() -> None:
     assert times[0] / times[1] == pytest.approx(QUICK.tokens**2 * QUICK.layers, rel=0.005)
 
 
-def test_fewer_layers_have_the_same_room_each() -> None:
+def test_fewer_layers_have_the_same_capacity_each() -> None:
     twelve, all_layers = Cell(layers=12).instance(FULL), PAPER.instance(FULL)
     assert (twelve.capacity_blocks[0] or 0) / 12 == pytest.approx(
         (all_layers.capacity_blocks[0] or 0) / 32, abs=1
@@ -114,8 +114,8 @@ def test_notes_say_what_does_not_scale() -> None:
     assert len(notes(QUICK)) > len(notes(FULL))
 
 
-def test_results_kept_from_full_size_hold_together() -> None:
-    """What `tests.benchmarks.bench_full` printed: no bound above its schedule, the published ideals."""
+def test_stored_full_size_results_are_consistent() -> None:
+    """Output of `tests.benchmarks.bench_full`: no bound above its schedule, and the published ideals."""
     docs = Path(__file__).parents[2] / "docs"
     page = (docs / "fang2025.md").read_text(encoding="utf-8")
     with (docs / "fang2025_full.csv").open(newline="") as file:

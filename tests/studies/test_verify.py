@@ -1,4 +1,4 @@
-"""A cell that is damaged is no input, one that claims what is not proved is rejected; neither is printed."""
+"""Damaged cells are input errors, cells with false claims are rejected, and neither are printed."""
 
 import copy
 import json
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the cell, which is not run again."""
+    """A folder with the cell, which must not be run again."""
 
     def must_not_run(cell: Cell, *_: Any) -> Any:
         raise AssertionError(cell.name)
@@ -70,7 +70,7 @@ def place(folder: Path) -> Path:
 
 
 def forge(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Edit the record and make its hash fit."""
+    """Edit the record and update its hash."""
     record = json.loads(place(folder).read_text())
     change(record)
     record["sha256"] = _digest(record)
@@ -98,11 +98,11 @@ def put(record: dict[str, Any], path: tuple[Any, ...], value: Any) -> None:
         at[path[-1]] = value
 
 
-def test_what_was_run_is_accepted_again(folder: Path) -> None:
+def test_unchanged_cells_are_accepted(folder: Path) -> None:
     assert resumed(folder) == [json.loads(place(folder).read_text())]
 
 
-def test_an_edit_is_damage(folder: Path) -> None:
+def test_an_edited_record_is_damaged(folder: Path) -> None:
     record = json.loads(place(folder).read_text())
     record["physical"]["static"]["time_s"] *= 99
     place(folder).write_text(json.dumps(record))
@@ -111,7 +111,7 @@ def test_an_edit_is_damage(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [certificate_name(SMALL.name), schedule_name(SMALL.name, "pricing")])
-def test_a_file_that_is_damaged_or_gone_is_named(folder: Path, name: str) -> None:
+def test_a_damaged_or_missing_file_is_named(folder: Path, name: str) -> None:
     file = folder / "cells" / name
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="damaged"):
@@ -121,8 +121,8 @@ def test_a_file_that_is_damaged_or_gone_is_named(folder: Path, name: str) -> Non
         resumed(folder)
 
 
-def test_every_number_is_run_replayed_or_proved(folder: Path) -> None:
-    """Whoever edits the hash as well has no better chance."""
+def test_every_changed_number_is_rejected(folder: Path) -> None:
+    """Even with a matching hash."""
     text = place(folder).read_text()
     record = json.loads(text)
     for path in paths(record):
@@ -138,7 +138,7 @@ def test_every_number_is_run_replayed_or_proved(folder: Path) -> None:
 
 
 def consistent(record: dict[str, Any]) -> None:
-    """Make what follows from the times follow."""
+    """Recompute the fields that follow from the times."""
     times = {name: entry["time_s"] for name, entry in record["physical"].items()}
     record |= ratios(times, record["bound_s"])
 
@@ -146,7 +146,7 @@ def consistent(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("field", "factor"), [("bound_s", 1.0001), ("static", 99), ("belady", 0.999), ("anneal", 0.9999)]
 )
-def test_a_consistent_forgery_is_found_out(folder: Path, field: str, factor: float) -> None:
+def test_a_consistent_forgery_is_rejected(folder: Path, field: str, factor: float) -> None:
     def change(record: dict[str, Any]) -> None:
         at, key = (record, field) if field in record else (record["physical"][field], "time_s")
         at[key] *= factor
@@ -161,7 +161,7 @@ def test_a_consistent_forgery_is_found_out(folder: Path, field: str, factor: flo
     ("name", "field"),
     [(certificate_name(SMALL.name), "bound_s"), (schedule_name(SMALL.name, "anneal"), "anneal")],
 )
-def test_what_proves_a_claim_must_be_there_and_prove_it(folder: Path, name: str, field: str) -> None:
+def test_the_proof_of_a_claim_must_exist_and_prove_it(folder: Path, name: str, field: str) -> None:
     file, text = folder / "cells" / name, place(folder).read_text()
     forge(folder, lambda record: record["files"].pop(name))
     with pytest.raises(RejectedError, match=f"{field}.* but there is no"):
@@ -179,9 +179,7 @@ def test_what_proves_a_claim_must_be_there_and_prove_it(folder: Path, name: str,
         resumed(folder)
 
 
-def test_a_cell_too_large_to_be_run_again_agrees_with_itself(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_too_large_to_rerun_must_be_consistent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvbound.residency.EVENT_LIMIT", 0)
     assert len(resumed(folder)) == 1
     forge(folder, lambda record: put(record, ("gap",), record["gap"] / 2))
@@ -190,7 +188,7 @@ def test_a_cell_too_large_to_be_run_again_agrees_with_itself(
 
 
 def fuzz(folder: Path, count: int) -> None:
-    """Change fields at random, the hash made to fit in every other case."""
+    """Change random fields, with a matching hash in every other case."""
     draw, text = random.Random(0), place(folder).read_text()
     record = json.loads(text)
     fields = [path for path in paths(record) if path != ("settings", "time_limit_s")]
@@ -214,7 +212,7 @@ def fuzz(folder: Path, count: int) -> None:
 
 
 def unchanged(folder: Path, record: dict[str, Any]) -> bool:
-    """Whether only a blank is gone."""
+    """Whether the change only removed a blank."""
     try:
         return read(folder) == record
     except ValueError:

@@ -16,7 +16,7 @@ def padded(mask: np.ndarray) -> np.ndarray:
 
 
 @given(masks)
-def test_packing_loses_nothing_and_pads_to_words(mask: np.ndarray) -> None:
+def test_packed_masks_unpack_to_themselves_and_are_padded_to_words(mask: np.ndarray) -> None:
     rows = bits.pack(padded(mask))
     assert rows.shape == (len(mask), bits.row_bytes(mask.shape[1]))
     assert rows.shape[1] % 8 == 0
@@ -28,7 +28,7 @@ def test_packing_loses_nothing_and_pads_to_words(mask: np.ndarray) -> None:
 
 
 @given(masks)
-def test_words_hold_bit_i_at_i(mask: np.ndarray) -> None:
+def test_bit_i_of_a_row_is_bit_i_of_its_words(mask: np.ndarray) -> None:
     words = bits.words(bits.pack(padded(mask)))
     for token in range(mask.shape[1]):
         assert np.array_equal(words[:, token // 64] >> np.uint64(token % 64) & np.uint64(1), mask[:, token])
@@ -46,7 +46,7 @@ def test_diagonal_and_future(mask: np.ndarray, data: st.DataObject) -> None:
         assert bits.first_beyond(rows, first) == (beyond[0] if beyond else None)
 
 
-def test_future_is_found_in_any_block_and_word() -> None:
+def test_future_reads_are_found_in_any_block_and_word() -> None:
     first, steps = 130, 300
     rows = np.zeros((steps, bits.row_bytes(first + steps)), np.uint8)
     assert bits.first_beyond(rows, first) is None

@@ -30,7 +30,7 @@ def test_rows_do_not_depend_on_the_order_of_slots(tmp_path: Path, on_disk: bool)
         )
 
 
-def test_a_refused_list_leaves_no_bits_behind() -> None:
+def test_a_refused_list_leaves_no_bits_set() -> None:
     builder = RowBuilder(2, np.array([[2]]), "x")
     with pytest.raises(InputError):
         builder.add(0, 0, np.array([1, 1]), "x")

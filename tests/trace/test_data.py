@@ -22,7 +22,7 @@ def recorded(draw: st.DrawFn) -> tuple[int, Lists]:
 
 
 @given(recorded())
-def test_lists_come_back(given_lists: tuple[int, Lists]) -> None:
+def test_lists_round_trip(given_lists: tuple[int, Lists]) -> None:
     prefill, lists = given_lists
     trace = Trace.from_lists(prefill, lists)
     assert (trace.decode_steps, trace.layers) == (len(lists), len(lists[0]))
@@ -52,7 +52,7 @@ def test_head_is_the_trace_of_the_first_steps(given_lists: tuple[int, Lists], da
     ]
 
 
-def test_mass_stays_with_its_read() -> None:
+def test_mass_stays_aligned_with_its_read() -> None:
     trace = Trace.from_lists(3, [[[2, 0]], [[1, 3]]], mass=[[[0.5, 0.25]], [[0.125, 1]]])
     masses = [trace.listed_mass(step, 0) for step in range(2)]
     assert [mass.tolist() for mass in masses if mass is not None] == [[0.5, 0.25], [0.125, 1]]
@@ -62,7 +62,7 @@ def test_mass_stays_with_its_read() -> None:
     assert Trace.from_lists(3, [[[2]]]).listed_mass(0, 0) is None
 
 
-def test_arrays_and_empty_lists_are_lists_too() -> None:
+def test_arrays_and_empty_lists_are_accepted() -> None:
     trace = Trace.from_lists(2, [[np.array([1], np.int32), []]])
     assert trace.counts().tolist() == [[1, 0]]
 
@@ -111,7 +111,7 @@ def test_wrong_mass_is_refused(mass: Any) -> None:
         Trace.from_lists(3, [[[1]]], mass=mass)
 
 
-def test_arrays_that_do_not_fit_are_refused() -> None:
+def test_arrays_of_other_shapes_or_types_are_refused() -> None:
     rows = np.zeros((2, 8), np.uint8)
     ids, offsets = np.zeros(0, np.int32), np.zeros(3, np.int64)
     Trace(3, (rows,), (Order(ids, offsets),), (np.zeros(0, np.float16),))
@@ -135,7 +135,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 
 @given(recorded())
-def test_a_mask_says_what_lists_say(given_lists: tuple[int, Lists]) -> None:
+def test_a_mask_gives_the_same_trace_as_lists(given_lists: tuple[int, Lists]) -> None:
     prefill, lists = given_lists
     mask = np.zeros((len(lists), len(lists[0]), prefill + len(lists)), bool)
     for step, row in enumerate(lists):
@@ -160,6 +160,6 @@ def test_a_mask_says_what_lists_say(given_lists: tuple[int, Lists]) -> None:
         (None, 3, "booleans"),
     ],
 )
-def test_masks_that_are_none(mask: Any, prefill: Any, message: str) -> None:
+def test_invalid_masks_are_refused(mask: Any, prefill: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Trace.from_mask(mask, prefill)

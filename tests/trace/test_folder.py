@@ -28,12 +28,12 @@ def edit_header(folder: Path, **changes: Any) -> None:
 
 
 def replace(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Change a data file and the header's hash with it."""
+    """Change a data file and update its hash in the header."""
     np.save(folder / name, change(np.load(folder / name)))
     write_header(folder, 2, 4, 3)
 
 
-def test_everything_comes_back(folder: Path) -> None:
+def test_a_trace_round_trips(folder: Path) -> None:
     trace = read_trace(folder)
     assert [[trace.listed(j, layer).tolist() for layer in range(2)] for j in range(3)] == LISTS
     for j in range(3):
@@ -99,7 +99,7 @@ def test_wrong_headers_are_named(folder: Path, change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"schema": NaN', "[" * 100_000, "\0"])
-def test_headers_that_are_no_header(folder: Path, text: str) -> None:
+def test_malformed_headers_are_refused(folder: Path, text: str) -> None:
     (folder / "header.json").write_text(text)
     with pytest.raises(InputError, match=r"header\.json"):
         read_trace(folder)
@@ -182,7 +182,7 @@ def bit(step: int, token: int) -> Callable[[np.ndarray], np.ndarray]:
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_contents_no_trace_can_have(
+def test_invalid_contents_are_refused(
     folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     replace(folder, name, change)
@@ -205,7 +205,7 @@ def test_verification_can_be_left_out(folder: Path) -> None:
     assert read_folder(folder, verify=False).layers == 2
 
 
-def test_a_folder_without_a_header_is_no_trace(tmp_path: Path) -> None:
+def test_a_folder_without_a_header_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(InputError):
             read_trace(path)

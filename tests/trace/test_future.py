@@ -1,4 +1,4 @@
-"""Next uses, tabulated in blocks of steps, against looking for them one by one."""
+"""Next uses, tabulated in blocks of steps, against a direct search."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def random_trace(rng: np.random.Generator, prefill: int, steps: int) -> Trace:
     return Trace.from_lists(prefill, reads)
 
 
-def naive(trace: Trace, layer: int, step: int) -> list[int]:
+def next_uses(trace: Trace, layer: int, step: int) -> list[int]:
     """The first step after the given one that reads each token as a past one."""
     found = [trace.decode_steps] * trace.tokens
     for later in range(trace.decode_steps - 1, step, -1):
@@ -37,7 +37,7 @@ def test_next_use_at_every_step(steps: int, prefill: int) -> None:
             futures[layer].now = step
             found = futures[layer].next_use()
             assert found.shape == (prefill + steps,)
-            assert found.tolist() == naive(trace, layer, step)
+            assert found.tolist() == next_uses(trace, layer, step)
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(-1, 149), min_size=1, max_size=8))
@@ -46,10 +46,10 @@ def test_next_use_in_any_order(seed: int, steps: list[int]) -> None:
     trace = random_trace(np.random.default_rng(seed), 7, 150)
     future = Future(trace, 1)
     for step in steps:
-        assert future.next_use(step).tolist() == naive(trace, 1, step)
+        assert future.next_use(step).tolist() == next_uses(trace, 1, step)
 
 
-def test_reads_to_come() -> None:
+def test_future_reads() -> None:
     trace = Trace.from_lists(2, [[[0, 2]], [[3, 1, 0]], [[1]]])
     future = Future(trace, 0)
     assert future.reads().tolist() == [0, 2]

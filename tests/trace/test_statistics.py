@@ -30,8 +30,8 @@ def random_trace(seed: int) -> tuple[Trace, list[list[set[int]]]]:
     return Trace.from_lists(prefill, lists), past
 
 
-def plain_info(past: list[list[set[int]]], prefill: int) -> dict[str, Any]:
-    """The same figures straight from the definitions, over the layers in `past`."""
+def defined(past: list[list[set[int]]], prefill: int) -> dict[str, Any]:
+    """The same statistics by their definitions, over the layers in `past`."""
     counts = [len(step) for layer in past for step in layer]
     kept = [len(a & b) / len(a) for layer in past for a, b in itertools.pairwise(layer) if a]
     gaps: list[int] = []
@@ -68,19 +68,19 @@ def plain_info(past: list[list[set[int]]], prefill: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check(info: LayerInfo, plain: dict[str, Any]) -> None:
+def assert_equal(info: LayerInfo, plain: dict[str, Any]) -> None:
     for name, value in plain.items():
         assert getattr(info, name) == (None if value is None else pytest.approx(value)), name
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25)
-def test_figures_are_their_definitions(seed: int) -> None:
+def test_statistics_follow_their_definitions(seed: int) -> None:
     trace, past = random_trace(seed)
     info = trace_info(trace)
-    check(info.overall, plain_info(past, trace.prefill_tokens))
+    assert_equal(info.overall, defined(past, trace.prefill_tokens))
     for layer, one in zip(past, info.by_layer, strict=True):
-        check(one, plain_info([layer], trace.prefill_tokens))
+        assert_equal(one, defined([layer], trace.prefill_tokens))
     own = trace.own_reads()
     assert info.overall.own_reads == own.sum()
     assert [one.own_reads for one in info.by_layer] == own.sum(axis=0).tolist()
@@ -101,8 +101,8 @@ def test_ages_over_all_classes() -> None:
 
 
 def test_mapping_and_progress() -> None:
-    told: list[float] = []
+    reported: list[float] = []
     trace, _ = random_trace(1)
-    info = trace_info(trace, lambda done, total, note: told.append(done / total))
+    info = trace_info(trace, lambda done, total, note: reported.append(done / total))
     assert info.to_mapping()["overall"]["reads_max"] == info.overall.reads_max
-    assert told[-1] == 1
+    assert reported[-1] == 1

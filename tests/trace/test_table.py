@@ -29,7 +29,7 @@ def some_trace(seed: int) -> Trace:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
-def test_csv_comes_back_byte_for_byte(tmp_path: Path, name: str) -> None:
+def test_csv_round_trips_byte_for_byte(tmp_path: Path, name: str) -> None:
     for seed in range(20):
         trace, path, again = some_trace(seed), tmp_path / name, tmp_path / f"again-{name}"
         write_csv(trace, path)
@@ -61,7 +61,7 @@ def test_rows_may_come_in_any_order(tmp_path_factory: pytest.TempPathFactory, ro
         GOOD + "\n\n",
     ],
 )
-def test_other_spellings_are_understood(tmp_path: Path, text: str) -> None:
+def test_variants_of_the_format_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text, newline="")
     assert lists(read_csv(tmp_path / "a.csv")) == [[[3, 0], [1]], [[], [0, 5]]]
 
@@ -108,7 +108,7 @@ def test_other_spellings_are_understood(tmp_path: Path, text: str) -> None:
         (HEADER + "4,1,[1]\n", "n=4, l=0"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, field: str) -> None:
+def test_errors_name_the_line_or_the_slot(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text)
     with pytest.raises(InputError) as error:
@@ -134,7 +134,7 @@ def test_damaged_or_missing_files_are_named(tmp_path: Path) -> None:
             read(tmp_path / "nowhere.csv")
 
 
-def test_import_is_read_csv_on_disk(tmp_path: Path) -> None:
+def test_import_gives_the_same_trace_as_read_csv(tmp_path: Path) -> None:
     for seed in range(10):
         write_csv(some_trace(seed), tmp_path / "a.csv")
         read = read_csv(tmp_path / "a.csv", source="s", licence="l")
@@ -153,7 +153,7 @@ def test_import_replaces_traces_only(tmp_path: Path) -> None:
     assert (tmp_path / "work" / "thesis.tex").read_text() == "precious"
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     told: list[tuple[float, float]] = []
     (tmp_path / "a.csv").write_text(GOOD)
     trace = read_csv(tmp_path / "a.csv", progress=lambda done, total, note: told.append((done, total)))

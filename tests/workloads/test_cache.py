@@ -20,7 +20,7 @@ SIZE = SPECS[0].packed_bytes
 
 
 class Writer:
-    """Makes a trace and counts how often."""
+    """Makes a trace, and counts how often."""
 
     def __init__(self) -> None:
         self.made: list[int] = []
@@ -49,7 +49,7 @@ def test_a_trace_is_made_once(writer: Writer) -> None:
     assert writer.fetch(1).row_hashes() != first.row_hashes()
 
 
-def test_what_changed_on_disk_is_verified_and_made_again(writer: Writer, cache_folder: Path) -> None:
+def test_changed_files_are_verified_and_made_again(writer: Writer, cache_folder: Path) -> None:
     hashes = writer.fetch(0).row_hashes()
     file = entry(cache_folder, 0) / "layer-000.npy"
     os.utime(file)  # touched, not changed: verified again and kept
@@ -66,7 +66,7 @@ def test_what_changed_on_disk_is_verified_and_made_again(writer: Writer, cache_f
             assert writer.fetch(0).row_hashes() == hashes
 
 
-def test_the_least_recently_used_leaves_first(
+def test_the_least_recently_used_trace_is_removed_first(
     writer: Writer, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for age, seed in enumerate((2, 0, 1)):
@@ -110,7 +110,7 @@ def test_a_trace_too_large_is_refused(
     assert not writer.made
 
 
-def test_a_folder_that_cannot_be_made(
+def test_a_folder_that_cannot_be_created(
     tmp_path: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("x")
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_made(
         writer.fetch(0)
 
 
-def test_leftovers_of_killed_runs_go(writer: Writer, cache_folder: Path) -> None:
+def test_leftovers_of_killed_runs_are_removed(writer: Writer, cache_folder: Path) -> None:
     leftover = cache_folder / ".kvbound-killed"
     (leftover / "half").mkdir(parents=True)
     writer.fetch(0)
@@ -165,7 +165,7 @@ def test_two_processes_share_one_cache(cache_folder: Path) -> None:
     assert len(list(cache_folder.glob("*.trace"))) == 1
 
 
-def test_keys_tell_every_difference_apart() -> None:
+def test_keys_differ_for_every_difference() -> None:
     specs = [*SPECS, Fang2025(2, 60, 40), Fang2025(1, 61, 40), Fang2025(1, 60, 40, variation=0.2)]
     assert len({cache.key(spec) for spec in specs}) == len(specs)
     assert cache.key(Fang2025(1, 60, 40)) == cache.key(SPECS[0])

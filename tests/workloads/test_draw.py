@@ -19,7 +19,7 @@ def test_two_disjoint_samples_of_the_pool(size: int, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 4), (4, 0), (1, 3), (3, 2)])
-def test_every_pair_of_samples_is_as_likely(first: int, second: int) -> None:
+def test_every_pair_of_samples_is_equally_likely(first: int, second: int) -> None:
     rng = np.random.default_rng(5)
     seen: dict[tuple[tuple[int, ...], ...], int] = {}
     runs = 6_000

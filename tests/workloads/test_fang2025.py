@@ -1,4 +1,4 @@
-"""The published generator against its description, on traces large enough to tell."""
+"""The published generator against its description, on traces large enough for statistics."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def test_counts_are_exact_and_known_beforehand(variation: float, sparsity: float
 
 
 @VARIATIONS
-def test_newcomers_come_from_the_window_and_leavers_are_the_oldest(variation: float) -> None:
+def test_added_ids_are_from_the_window_and_removed_ids_are_the_oldest(variation: float) -> None:
     _, _, sets = trace(variation)
     reach = 0.4 + 0.6 * 0.95
     for layer in sets:
@@ -57,7 +57,7 @@ def test_without_variation_sets_only_grow() -> None:
 @VARIATIONS
 def test_swaps_are_uniform_up_to_their_share(variation: float) -> None:
     _, _, sets = trace(variation)
-    # every token that leaves was swapped; one that grew in and left at once is the rare exception
+    # every removed token was swapped; the rare exception is one added by growth and removed at once
     shares = []
     for layer in sets:
         for before, now in itertools.pairwise(layer):
@@ -70,7 +70,7 @@ def test_swaps_are_uniform_up_to_their_share(variation: float) -> None:
 
 
 @VARIATIONS
-def test_first_set_and_newcomers_are_uniform(variation: float) -> None:
+def test_the_first_set_and_added_ids_are_uniform(variation: float) -> None:
     _, _, sets = trace(variation)
     ranks = []
     for layer in sets:
@@ -101,7 +101,7 @@ def test_published_shapes_and_counts() -> None:
 
 
 def test_reads_of_a_seed_never_change() -> None:
-    # instances of the library are told apart by these hashes; a new generator needs a new version
+    # the library's instances are identified by these hashes; a changed generator needs a new version
     assert workloads.make(Fang2025(1, 100, 50)).row_hashes() == [
         "a7e870ba494f7b58f4e4f08723fa2a88c7879065cb3b0c580111b8396ce55c5d"
     ]
@@ -120,7 +120,7 @@ def test_reads_of_a_seed_never_change() -> None:
         seed=st.integers(0, 9),
     )
 )
-def test_any_numbers_make_a_trace_with_those_counts(spec: Fang2025) -> None:
+def test_any_parameters_give_a_trace_with_the_stated_counts(spec: Fang2025) -> None:
     made = workloads.make(spec)
     assert np.array_equal(made.counts(), workloads.shape(spec)[3])
     assert all(made.reads(j, 0).max(initial=-1) < spec.prefill_tokens + j for j in range(spec.decode_steps))

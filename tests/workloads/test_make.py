@@ -30,7 +30,7 @@ def test_bytes_do_not_depend_on_the_workers(tmp_path: Path, spec: Synthetic) -> 
     assert str(spec.seed) in trace.source
 
 
-def test_small_traces_leave_the_cache_alone(cache_folder: Path) -> None:
+def test_small_traces_are_not_cached(cache_folder: Path) -> None:
     assert SMALL.packed_bytes <= IN_MEMORY_BYTES < LARGE.packed_bytes
     trace = make(SMALL)
     assert not cache_folder.exists()

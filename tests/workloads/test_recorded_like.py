@@ -21,7 +21,7 @@ def overlap(trace: Trace, lag: int) -> float:
 
 
 @pytest.mark.parametrize(("share", "name"), [(0.15, "top15"), (0.40, "top40")])
-def test_it_is_like_what_was_recorded(share: float, name: str) -> None:
+def test_overlap_and_ages_match_the_recordings(share: float, name: str) -> None:
     recorded = read_csv(ATTENTION / f"trace_native512_seq1_{name}.csv.gz")
     spec = RecordedLike(5, 128, 384, sparsity=1 - share)
     made = workloads.make(spec)
@@ -64,7 +64,7 @@ def test_sinks_are_always_read() -> None:
     )
 )
 @settings(max_examples=50)
-def test_any_numbers_make_a_trace_with_those_counts(spec: RecordedLike) -> None:
+def test_any_parameters_give_a_trace_with_the_stated_counts(spec: RecordedLike) -> None:
     made = workloads.make(spec)
     assert np.array_equal(made.counts(), workloads.shape(spec)[3])
     assert not made.own_reads().any()

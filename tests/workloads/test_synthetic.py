@@ -43,6 +43,6 @@ def test_a_mapping_is_needed() -> None:
         workloads.from_mapping([1], file="a.json")  # type: ignore[arg-type]
 
 
-def test_direct_construction_is_checked_too() -> None:
+def test_values_are_validated_on_construction() -> None:
     with pytest.raises(InputError, match="workload fang2025: sparsity"):
         Fang2025(2, 10, 5, sparsity=-1)

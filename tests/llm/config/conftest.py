@@ -1,4 +1,4 @@
-"""transformers and torch, where they are installed."""
+"""transformers and torch, if they are installed."""
 
 import os
 import warnings
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def transformers() -> Any:
-    """The package; without it tests are skipped, or fail where KVBOUND_TEST_HF says that it is there."""
+    """The package; without it tests are skipped, or fail if KVBOUND_TEST_HF requires it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if os.environ.get("KVBOUND_TEST_HF"):

@@ -51,7 +51,7 @@ def test_modules_that_are_not_quantized() -> None:
     assert one_layer.weight_read_bytes[0] == pytest.approx(ATTENTION + FFN, abs=1)
 
 
-def test_an_unknown_method_is_called_a_guess() -> None:
+def test_an_unknown_method_is_marked_as_a_guess() -> None:
     model = tiny({"quant_method": "hqq"})
     assert model.weight_bytes == tiny().weight_bytes
     assert "a guess" in model.sources["weight_bytes"]
@@ -76,7 +76,7 @@ def test_cache_formats(quantization: dict[str, Any] | None, more: dict[str, Any]
     assert tiny(quantization, **more).kv_bytes_per_token == (size, size)
 
 
-def test_formats_asked_for() -> None:
+def test_given_formats() -> None:
     model = tiny({"quant_method": "fp8"}, weight_dtype="int4")
     assert model.weight_bytes == (2 * (ATTENTION + FFN) + REST) / 2
     assert model.weight_read_bytes[0] == (ATTENTION + FFN) / 2

@@ -1,4 +1,4 @@
-"""Configurations that were read wrongly once: the right value, or a refusal that names the key."""
+"""Regression: configurations once read wrongly give the right values, or a refusal that names the key."""
 
 import sys
 from typing import Any
@@ -73,7 +73,7 @@ def test_weights() -> None:
     assert "1,000 x 64 in embeddings and output" in tied.sources["weight_bytes"]
 
 
-def test_what_the_model_class_supplies_is_said() -> None:
+def test_defaults_of_the_model_class_are_stated() -> None:
     model = read_config(CASES / "class-defaults.json")
     assert "num_key_value_heads 4" in model.sources["defaults"]
     assert "vocab_size 262,208" in model.sources["defaults"]

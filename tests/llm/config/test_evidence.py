@@ -1,4 +1,4 @@
-"""Types that are read by what transformers' model of them does."""
+"""Types that are read from the models of transformers."""
 
 import socket
 import sys
@@ -41,7 +41,7 @@ def test_layers_without_kv() -> None:
     assert "36 layers: no KV" in model.sources["kv_bytes_per_token_layer"]
 
 
-def test_experts_are_read_as_far_as_they_are_active() -> None:
+def test_only_active_experts_are_read() -> None:
     small = SIZES | {"model_type": "olmoe", "num_experts": 8}
     two, four = (read_config(small | {"num_experts_per_tok": active}) for active in (2, 4))
     assert four.weight_read_bytes[0] - two.weight_read_bytes[0] == 2 * 2 * 3 * 64 * 96
@@ -52,7 +52,7 @@ def test_latent_caches() -> None:
     assert set(read_config({"model_type": "glm4_moe_lite"}).kv_bytes_per_token) == {(512 + 64) * 2}
 
 
-def test_shared_blocks_are_held_once() -> None:
+def test_shared_blocks_count_once() -> None:
     model = read_config({"model_type": "zamba"})
     assert model.parameters == pytest.approx(7.23e9, rel=1e-3)
     assert sum(model.weight_read_bytes) > model.weight_bytes

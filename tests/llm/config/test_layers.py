@@ -1,4 +1,4 @@
-"""Counting parameters: what is read is held, and each part adds what it should."""
+"""Counting parameters: reads are at most the parameters held, and each part adds the expected number."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ LATENT: dict[str, Any] = {
 
 
 @given(SIZES, st.integers(1, 5))
-def test_what_is_read_is_held(config: dict[str, Any], layers: int) -> None:
+def test_reads_are_at_most_the_parameters_held(config: dict[str, Any], layers: int) -> None:
     model = counted(**config, num_hidden_layers=layers)
     assert len(model.layers) == layers
     assert 0 < sum(read(layer) for layer in model.layers) < model.parameters

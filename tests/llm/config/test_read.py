@@ -86,7 +86,7 @@ def test_counts_of_dense_models(config: dict[str, Any]) -> None:
 
 
 @given(dense)
-def test_gpt2_names_mean_the_same(config: dict[str, Any]) -> None:
+def test_gpt2_names_give_the_same_numbers(config: dict[str, Any]) -> None:
     plain = {key: value for key, value in config.items() if key != "num_key_value_heads"}
     plain |= {"model_type": "gpt2", "max_position_embeddings": 100}
     renamed = {
@@ -195,7 +195,7 @@ def test_reads_llm_files(tmp_path: Path) -> None:
         read_llm(own, kv_dtype="fp8")
 
 
-def test_layers_that_differ_are_shown_but_make_no_instance() -> None:
+def test_layers_that_differ_are_shown_but_cannot_be_used_in_instances() -> None:
     model = replace(read_config(TINY), kv_bytes_per_token=(64, 64, 0, 64, 64, 0))
     assert (model.layers, model.kv_layers) == (6, 4)
     shown = model.to_mapping()
