@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbound.checker._inputs import instance_sha256
+from kvbound.checker.inputs import instance_sha256
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Accounting, Copies, Initial, Instance, Migration, Rules, Timing
 from kvbound.instance_io import make_instance

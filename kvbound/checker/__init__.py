@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvbound.checker import certificate, fang2025, physical, residency
-from kvbound.checker._inputs import Rows, Source, load, text
-from kvbound.checker._report import Refused, Report
-from kvbound.checker._result_form import Malformed
 from kvbound.checker.certificate import check_certificate
 from kvbound.checker.fang2025 import check_fang2025
+from kvbound.checker.inputs import Rows, Source, load, text
 from kvbound.checker.physical import check_schedule
+from kvbound.checker.report import Refused, Report
 from kvbound.checker.residency import check_residency
 from kvbound.checker.result import check_result
+from kvbound.checker.result_form import Malformed
 
 __all__ = [
     "Malformed", "Report", "check", "check_certificate", "check_fang2025", "check_residency", "check_result",

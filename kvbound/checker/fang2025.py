@@ -38,8 +38,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
-from kvbound.checker._report import Floats, Ints, Refused, Report, compare, note
+from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.report import Floats, Ints, Refused, Report, compare, note
 
 SCHEMA = "kvbound.schedule-fang2025/1"
 PAST_END = 15  # tokens a page may reach past the last one

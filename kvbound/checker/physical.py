@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
-from kvbound.checker._report import Ints, Refused, Report, compare, note
-from kvbound.checker._slots import MOST_TIERS, busy_times, slot_times
+from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.report import Ints, Refused, Report, compare, note
+from kvbound.checker.slots import MOST_TIERS, busy_times, slot_times
 
 SCHEMA = "kvbound.schedule/1"
 _STEPS = 64
@@ -66,7 +66,7 @@ class _Events:
 class Layer:
     """Counts of one layer's slots, in tokens (`held` in blocks), each ``(steps, tiers)``.
 
-    `read`, `extra` and `written` are those of `kvbound.checker._slots.slot_times`.
+    `read`, `extra` and `written` are those of `kvbound.checker.slots.slot_times`.
     """
 
     read: Ints

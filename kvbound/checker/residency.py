@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._inputs import Case, Rows, Source, array, check_identity, load, read_case
-from kvbound.checker._report import Refused, Report, note
+from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
 from kvbound.checker.physical import Layer, check_initial, conclude
+from kvbound.checker.report import Refused, Report, note
 
 SCHEMA = "kvbound.residency/1"
 _STEPS = 256

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker import fang2025
-from kvbound.checker._inputs import Case, Rows, read_case
-from kvbound.checker._report import Refused, Report
-from kvbound.checker._result_form import OPTIONAL, PERCENTILES, SCHEMA, read_result
+from kvbound.checker.inputs import Case, Rows, read_case
+from kvbound.checker.report import Refused, Report
+from kvbound.checker.result_form import OPTIONAL, PERCENTILES, SCHEMA, read_result
 
 EQUAL = 1e-9
 """Relative difference up to which numbers are equal."""

@@ -23,7 +23,7 @@ def bring_pages(kernel: Kernel) -> Migrate:
     """Return the migration that brings in the page of every id that the next step reads and HBM lacks."""
     bring = swap_pages
     if kernel == "numba":
-        from kvbound.fang2025._kernels import swap_pages as bring
+        from kvbound.fang2025.pages_numba import swap_pages as bring
 
     def migrate(pool: Pool, slot: Slot) -> tuple[int, int]:
         held = pool.words[slot.layer]

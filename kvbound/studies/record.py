@@ -71,7 +71,7 @@ def store(run: CellRun, place: Path) -> Record:
     for name, write in run.proofs.items():
         write(place.parent / name)
     record = run.record | {"files": {name: _file_hash(place.parent / name) for name in run.proofs}}
-    record["sha256"] = _digest(record)
+    record["sha256"] = digest(record)
     write_json(record, place)
     return record
 
@@ -163,11 +163,12 @@ def _files(fields: Fields, place: Path) -> None:
             raise InputError(place.parent / name, "", f"the file that belongs to {place}; it is damaged")
     files.done()
     record = {name: fields.raw(name) for name in fields}
-    if fields.text("sha256") != _digest(record):
+    if fields.text("sha256") != digest(record):
         raise fields.error("sha256", "the hash of the fields; the file is damaged or edited")
 
 
-def _digest(record: Mapping[str, Any]) -> str:
+def digest(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of a record's fields, apart from the hash itself."""
     body = {name: value for name, value in record.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

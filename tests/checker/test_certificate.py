@@ -290,8 +290,8 @@ def test_coarse_units_prove_a_little_less(proved: tuple[Instance, Arrays]) -> No
     assert exact is not None
     slower = {name: rate * 2.0**-80 for name, rate in instance.memory.resources.items()}
     slow = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, resources=slower))
-    scaled = {"instance_sha256": np.array(slow.sha256)}
-    scaled |= {"scale": arrays["scale"] - 80, "bound_s": np.float64(0)}
+    scaled: Arrays = {"scale": arrays["scale"] - 80, "bound_s": np.float64(0)}
+    scaled["instance_sha256"] = np.array(slow.sha256)
     assert scaled["scale"] < 0
     found = checked(slow, arrays | scaled)
     assert found.ok

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from kvbound.checker._inputs import Case, read_case
-from kvbound.checker._slots import busy_times, slot_times
+from kvbound.checker.inputs import Case, read_case
+from kvbound.checker.slots import busy_times, slot_times
 from kvbound.cost.slot import SlotCost
 from kvbound.memory import Memory, Tier
 from tests.strategies import tiny_instance

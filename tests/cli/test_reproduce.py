@@ -11,7 +11,7 @@ from kvbound.report import study_plots
 from kvbound.studies import Scale, runs
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import SCALES, TABLES, Cell
-from kvbound.studies.record import CellRun, _digest
+from kvbound.studies.record import CellRun, digest
 from tests.cli.conftest import Run, contents
 
 QUICK = ("--time-limit", "0.2s", "--table", "layers")
@@ -159,7 +159,7 @@ def test_a_forged_cell_is_never_printed(run: Run, out: Path) -> None:
     place = out / "cells" / "paper.json"
     record = json.loads(place.read_text())
     record["physical"]["static"]["time_s"] *= 99
-    for forged in (record, record | {"sha256": _digest(record)}):
+    for forged in (record, record | {"sha256": digest(record)}):
         place.write_text(json.dumps(forged))
         for argv in (("reproduce", "fang2025", *QUICK, "--out", out), ("check", "fang2025", out)):
             ran = run(*argv)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.fang2025 import bits
-from kvbound.fang2025._kernels import swap_pages as compiled
 from kvbound.fang2025.pages import swap_pages
+from kvbound.fang2025.pages_numba import swap_pages as compiled
 
 
 @settings(max_examples=200, deadline=None)

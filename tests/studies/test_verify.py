@@ -16,7 +16,7 @@ from kvbound.studies import Scale, runs
 from kvbound.studies.fang2025 import STUDY, Cell
 from kvbound.studies.record import (
     Settings,
-    _digest,
+    digest,
     _file_hash,
     certificate_name,
     ratios,
@@ -73,7 +73,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Edit the record and update its hash."""
     record = json.loads(place(folder).read_text())
     change(record)
-    record["sha256"] = _digest(record)
+    record["sha256"] = digest(record)
     place(folder).write_text(json.dumps(record))
 
 
@@ -198,7 +198,7 @@ def fuzz(folder: Path, count: int) -> None:
         forge(folder, lambda each: put(each, path, value))  # noqa: B023
         if number % 2:
             place(folder).write_text(
-                place(folder).read_text().replace(_digest(read(folder)), record["sha256"])
+                place(folder).read_text().replace(digest(read(folder)), record["sha256"])
             )
         if {**read(folder), "sha256": record["sha256"]} == record:  # 0 for 0.0
             continue

@@ -15,8 +15,8 @@ from itertools import product
 
 import numpy as np
 
-from kvbound.checker._inputs import Case
-from kvbound.checker._report import Floats
+from kvbound.checker.inputs import Case
+from kvbound.checker.report import Floats
 
 MOST_TIERS = 8
 """The number of sets of tiers that serve no reads doubles with each tier."""

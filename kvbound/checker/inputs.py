@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker._report import Floats, Refused, Unreadable
+from kvbound.checker.report import Floats, Refused, Unreadable
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
 Source: TypeAlias = Mapping[str, Any] | Path | str
