@@ -53,7 +53,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(
-    path: Path | str, *, ours: Callable[[Path], bool] = lambda _: True, last: str = ""
+    path: Path | str, *, owned: Callable[[Path], bool] = lambda _: True, last: str = ""
 ) -> Iterator[Path]:
     """Yield a temporary folder, which on success replaces the entries of an earlier run at `path`.
 
@@ -64,7 +64,7 @@ def atomic_dir(
 
     Parameters
     ----------
-    ours
+    owned
         Whether an entry belongs to an earlier run and may be removed; by default all do.
     last
         Name of the entry without which the others have no meaning.
@@ -80,14 +80,14 @@ def atomic_dir(
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             sweep(target)
-        inside = target.is_dir() and not (_movable(target) and all(map(ours, target.iterdir())))
+        inside = target.is_dir() and not (_movable(target) and all(map(owned, target.iterdir())))
         with temporary(target if inside else target.parent) as place:
             yield place
             place.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_dir() else 0o755)
             if not target.exists():
                 place.replace(target)
             elif inside or not _exchange(place, target):
-                _replace_entries(target, place, ours, last)
+                _replace_entries(target, place, owned, last)
 
 
 def check_writable(path: Path) -> None:
@@ -188,11 +188,11 @@ def _movable(folder: Path) -> bool:
     return not (folder.is_mount() or here.is_relative_to(folder)) and os.access(folder.parent, os.W_OK)
 
 
-def _replace_entries(target: Path, new: Path, ours: Callable[[Path], bool], last: str) -> None:
+def _replace_entries(target: Path, new: Path, owned: Callable[[Path], bool], last: str) -> None:
     """Replace the entries of an earlier run by those of `new`."""
     old = sorted(target.iterdir(), key=lambda entry: entry.name != last)
     for entry in old:
-        if entry != new and ours(entry):
+        if entry != new and owned(entry):
             remove(entry)
     for entry in sorted(new.iterdir(), key=lambda each: each.name == last):
         entry.replace(target / entry.name)

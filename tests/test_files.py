@@ -194,7 +194,7 @@ def test_other_files_in_a_folder_are_kept(
         monkeypatch.setattr(files, "_exchange", lambda *_: False)
     target = tmp_path / "out"
     for entries in (["old", "last"], ["new", "last"]):
-        with atomic_dir(target, ours=lambda entry: entry.name != "notes", last="last") as folder:
+        with atomic_dir(target, owned=lambda entry: entry.name != "notes", last="last") as folder:
             for name in entries:
                 (folder / name).write_text(name)
         (target / "notes").write_text("mine")

@@ -202,8 +202,7 @@ def _linear(
 
     Each item read is read at some tier, with inclusive copies at the cheaper copy; each slot writes one new
     item; an unread past item may move. Counts whose price exceeds their cost take their largest value, all
-    others their smallest. The floor is the least that all items read at
-    `slow` can add, as at most `reads` of them are read anyway.
+    others their smallest. The floor is the least that all items read at `slow` can add.
     """
     tiers, size, inclusive = len(case.names), case.item_bytes, case.rules["copies"] == "inclusive"
 

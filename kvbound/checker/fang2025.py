@@ -306,5 +306,5 @@ def _check_charges(case: Case, log: _Log, before: NDArray[np.bool_], problems: l
     note(problems, log.promoted < owed, lambda k: (
         f"{_slot(case, k)}: migration brought in {owed[k]} items but is charged {log.promoted[k]}"
     ))  # fmt: skip
-    strange = (log.external < 0) | (log.external > log.promoted)
-    note(problems, strange, lambda k: f"{_slot(case, k)}: external reads exceed the promoted items")
+    invalid = (log.external < 0) | (log.external > log.promoted)
+    note(problems, invalid, lambda k: f"{_slot(case, k)}: external reads exceed the promoted items")

@@ -63,7 +63,7 @@ def check_result(
         *_derived(case, claims),
     ]
     if claims["energy_j"] is not None:
-        problems.append("energy_j is given, but nothing here says what energy a byte takes")
+        problems.append("energy_j is given, but there is no energy model to verify it with")
     return Report(SCHEMA, tuple(problems), case.sha256)
 
 

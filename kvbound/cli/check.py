@@ -165,8 +165,8 @@ def _study(folder: Path, *, as_json: bool) -> None:
     with console.Bar() as bar:
         problems = check_folder(folder, bar)
     if large := unproved(folder):
-        told = "are not verified, since schedules of this size are not kept"
-        console.note(f"the times of pricing and anneal in {', '.join(large)} {told}")
+        reason = "are not verified, since schedules of this size are not kept"
+        console.note(f"the times of pricing and anneal in {', '.join(large)} {reason}")
     if as_json:
         found = {str(path): list(each) for path, each in problems.items()}
         ok = not any(problems.values())

@@ -126,7 +126,7 @@ def save(result: Result, folder: Path | None) -> OSError | None:
 
     def write() -> None:
         if folder is not None:
-            with atomic_dir(folder, ours=_in_result_folder, last=RESULT) as new:
+            with atomic_dir(folder, owned=_in_result_folder, last=RESULT) as new:
                 _write(result, new)
 
     return attempt(write)
@@ -141,7 +141,7 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
     def write() -> None:
         if folder is None:
             return
-        with atomic_dir(folder, ours=_in_comparison_folder, last=COMPARISON) as new:
+        with atomic_dir(folder, owned=_in_comparison_folder, last=COMPARISON) as new:
             for result in _each_with_proof(results):
                 _write(result, new / result.method)
             document = comparison.document(results)

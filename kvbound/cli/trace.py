@@ -159,7 +159,7 @@ def sparsify(
     short = int((wanted > trace.counts().T).sum())
     if short:
         slots = f"{short:,} of {trace.decode_steps * trace.layers:,} slots"
-        console.note(f"{file} holds fewer reads than asked for in {slots}, which keep all", quiet=quiet)
+        console.note(f"{file} has fewer reads than requested in {slots}; these keep all of them", quiet=quiet)
 
 
 def _note_written(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:

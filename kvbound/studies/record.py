@@ -70,7 +70,7 @@ def store(run: CellRun, place: Path) -> Record:
     """Write a cell's proofs, and then at `place` the record with their hashes; return it as written."""
     for name, write in run.proofs.items():
         write(place.parent / name)
-    record = run.record | {"files": {name: _file_hash(place.parent / name) for name in run.proofs}}
+    record = run.record | {"files": {name: file_hash(place.parent / name) for name in run.proofs}}
     record["sha256"] = digest(record)
     write_json(record, place)
     return record
@@ -156,7 +156,7 @@ def _files(fields: Fields, place: Path) -> None:
         if not files.has(name):
             continue
         try:
-            found = _file_hash(place.parent / name)
+            found = file_hash(place.parent / name)
         except OSError as error:
             raise InputError(place.parent / name, "", f"a readable file: {error.strerror}") from None
         if found != files.text(name):
@@ -173,7 +173,8 @@ def digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

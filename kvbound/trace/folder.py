@@ -113,7 +113,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yield a folder to fill, which then replaces an earlier trace; raises as `check_target`."""
     check_target(path)
     with atomic_dir(
-        path, ours=lambda entry: entry.name == HEADER or entry.suffix == ".npy", last=HEADER
+        path, owned=lambda entry: entry.name == HEADER or entry.suffix == ".npy", last=HEADER
     ) as new:
         yield new
 

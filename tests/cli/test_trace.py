@@ -71,7 +71,7 @@ def test_sparsify(run: Run, tmp_path: Path) -> None:
     assert kept.reads(0, 0).tolist() == [3]  # one of four, the heaviest
     ran = run("trace", "sparsify", tmp_path / "b.trace", "--share", "60%", "-o", tmp_path / "c.trace")
     assert ran.code == 0  # what was not recorded cannot come back
-    assert "b.trace holds fewer reads than asked for in" in ran.err
+    assert "b.trace has fewer reads than requested in" in ran.err
 
 
 def test_from_recorded_queries_and_keys(run: Run, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from kvbound.studies import Scale, runs
 from kvbound.studies.fang2025 import STUDY, Cell
 from kvbound.studies.record import (
     Settings,
-    digest,
-    _file_hash,
     certificate_name,
+    digest,
+    file_hash,
     ratios,
     read_record,
     schedule_name,
@@ -173,7 +173,7 @@ def test_the_proof_of_a_claim_must_exist_and_prove_it(folder: Path, name: str, f
             out, **{key: value * 0 if value.dtype.kind in "iu" else value for key, value in arrays.items()}
         )
     place(folder).write_text(text)
-    hashed = {name: _file_hash(file)}
+    hashed = {name: file_hash(file)}
     forge(folder, lambda record: record["files"].update(hashed))
     with pytest.raises(RejectedError, match=name):
         resumed(folder)

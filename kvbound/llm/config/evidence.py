@@ -248,9 +248,9 @@ def _model(model: Any, config: Any, kv: list[tuple[int, int | None]], kind: str,
     how = f"transformers {version}, its {type(model).__name__}"
     active = next((value for key in _ACTIVE if (value := getattr(config, key, None)) is not None), None)
     active = active[0] if isinstance(active, (list, tuple)) and active else active
-    alone = type(model.config) is type(config)
-    total = sum(parameter.numel() for parameter in _parameters(model, alone))
-    stack = _stack(model if alone else model.get_decoder(), len(kv))
+    text_only = type(model.config) is type(config)
+    total = sum(parameter.numel() for parameter in _parameters(model, text_only))
+    stack = _stack(model if text_only else model.get_decoder(), len(kv))
     if stack is None:
         tables = [module for module in model.modules() if type(module).__name__ == "Embedding"]
         each = (total - sum(table.weight.numel() for table in tables)) // len(kv)
