@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -72,7 +73,7 @@ class Revision(NamedTuple):
                 capture_output=True,
                 text=True,
             )
-            if worker.returncode == INTERRUPTED:
+            if worker.returncode in (INTERRUPTED, -signal.SIGINT):
                 return
             jobs = [job for job in jobs if not _done(*job)]
             if jobs:

@@ -18,7 +18,7 @@ from pathlib import Path
 DONE = "done.json"
 """Marks the folder of a job whose commands have all run."""
 INTERRUPTED = 130
-"""Exit code of kvbound, and of this, after Ctrl-C."""
+"""Exit code after Ctrl-C."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def _run_job(commands: list[list[str]]) -> None:
             file = os.open(f"{number:02}-{kind}.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
             os.dup2(file, descriptor)
             os.close(file)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a command ignores once it has ended
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a command ignores once it has ended
         begin, code = time.process_time(), _run(words)
         print(*words, "ends with", code, f"(took {time.process_time() - begin:.2f} s)", flush=True)
         sys.stderr.flush()
