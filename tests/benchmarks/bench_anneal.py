@@ -25,8 +25,11 @@ from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
 from kvbound.solvers.annealing.chains import Chains
 from kvbound.solvers.annealing.layout import (
+    BLOCK,
     CANDIDATES,
     DRAWS,
+    DUE,
+    HIGH,
     MAX_RUN,
     MAX_VICTIMS,
     PROBES,
@@ -55,8 +58,8 @@ class Plain:
         self.tier, self.counts = states.tier[0].tolist(), states.counts[0].tolist()
         self.held, self.ticks = states.occupancy[0, 0].tolist(), states.ticks[0].tolist()
         self.rows, self.base = data.facets[0].tolist(), data.weight_ticks[:, 0].tolist()
-        self.stays = list(zip(data.block.tolist(), data.low.tolist(), data.high.tolist(), strict=True))
-        self.number, self.room = data.interval.tolist(), int(data.capacity[0])
+        self.stays = [tuple(each) for each in data.intervals[:, : HIGH + 1].tolist()]
+        self.number, self.room = data.interval_of.tolist(), int(data.capacity[0])
         self.reads = data.reads.tolist()
 
     def slot_ticks(self, slot: int) -> float:
@@ -143,7 +146,7 @@ class Picky(Plain):
 
     def __init__(self, data: SearchData, states: Chains) -> None:
         super().__init__(data, states)
-        self.due, self.margin = data.due.tolist(), states.marginal[0].tolist()
+        self.due, self.margin = data.intervals[:, DUE].tolist(), states.marginal[0].tolist()
         self.last = [own[-1] for own in self.number]
 
     def there_now(self, stay: int) -> int:
@@ -223,8 +226,8 @@ def states_of(instance: Instance, data: SearchData, chains: int) -> Chains:
     start = kv.simulate(instance, "belady").schedule
     assert start is not None
     tier = tiers_of(data, start)
-    last = tier[data.block, data.high]
-    tier = np.where(data.interval < 0, tier, last[data.interval])
+    last = tier[data.intervals[:, BLOCK], data.intervals[:, HIGH]]
+    tier = np.where(data.interval_of < 0, tier, last[data.interval_of])
     return Chains.of(instance, data, [schedule_of(data, tier)] * chains)
 
 
@@ -276,7 +279,7 @@ def main() -> None:
         if pick() == "numba":
             tries += [("numba", 1), ("numba", 8)]
         for kernel, chains in tries:
-            if chains * search_data(instance).interval.size * 3 > 2**31:
+            if chains * search_data(instance).interval_of.size * 3 > 2**31:
                 continue
             found = rate(instance, options.seconds, kernel, chains)
             times = f"{found / blind:.1f} and {found / same:.1f} times as many"

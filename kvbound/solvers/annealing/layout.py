@@ -27,6 +27,8 @@ MAX_BYTES = 2**31
 """Memory that the intervals and one chain may take together."""
 PARTIAL_SHARE = 0.15
 """Probability of each of the three kinds of move that change a part of an interval, where that is of use."""
+BLOCK, LOW, HIGH, DUE = range(4)
+"""Columns of `SearchData.intervals`."""
 UNLIMITED = 2**60
 """Capacity, in blocks, of a tier without a limit."""
 TICKS_PER_SLOT = 2.0**28
@@ -65,7 +67,8 @@ Tiers = NDArray[np.uint8]
 class SearchData(NamedTuple):
     """Immutable search data; a named tuple, so that compiled code can take it.
 
-    Times are integers, in ticks, so that sums do not depend on the order of their terms.
+    Times are integers, in ticks, so that sums do not depend on the order of their terms. There are few arrays
+    on purpose: compiled functions count the references of each at every call.
 
     Attributes
     ----------
@@ -83,10 +86,10 @@ class SearchData(NamedTuple):
         Tokens of each block read in each step, shape (layers * blocks, steps).
     layer
         Layer of each block, shape (layers * blocks,).
-    block, low, high, due
+    intervals
         Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
-        none does; shape (intervals,).
-    interval
+        none does; shape (intervals, 4).
+    interval_of
         Interval of each state, -1 where nothing may change, shape (layers * blocks, steps + 1).
     facets, weight_ticks
         Ticks per token of the facets of the slot cost, and of the weights of each layer, by the set of tiers
@@ -115,11 +118,8 @@ class SearchData(NamedTuple):
     capacity: Ints
     reads: NDArray[np.uint16]
     layer: NDArray[np.int32]
-    block: NDArray[np.int32]
-    low: NDArray[np.int32]
-    high: NDArray[np.int32]
-    due: NDArray[np.int32]
-    interval: NDArray[np.int32]
+    intervals: NDArray[np.int32]
+    interval_of: NDArray[np.int32]
     facets: NDArray[np.float64]
     weight_ticks: NDArray[np.float64]
     diverted: NDArray[np.bool_]
@@ -157,11 +157,12 @@ def search_data(instance: Instance) -> SearchData:
             "inclusive copies, with numba); shorten the trace or coarsen the granularity"
         )
     reads = _block_reads(instance)
-    interval, block, low, high = _intervals(instance, reads)
+    interval_of, block, low, high = _intervals(instance, reads)
     layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
     due = np.where(high < steps, high * np.int32(instance.layers) + layer[block], np.int32(-1))
+    intervals = np.stack([block, low, high, due], axis=1)
     return data_without_blocks(instance)._replace(
-        reads=reads, layer=layer, block=block, low=low, high=high, due=due, interval=interval
+        reads=reads, layer=layer, intervals=intervals, interval_of=interval_of
     )
 
 
@@ -187,7 +188,6 @@ def data_without_blocks(instance: Instance) -> SearchData:
     movable = bool(transitions.legal.any())
     promotes_unread = bool(transitions.legal[0, -1, 0])
     whole_intervals = not movable or (not promotes_unread and instance.inclusive and instance.tiers == 2)
-    none = np.zeros(0, np.int32)
     return SearchData(
         steps=instance.decode_steps,
         layers=instance.layers,
@@ -201,12 +201,9 @@ def data_without_blocks(instance: Instance) -> SearchData:
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
         reads=np.zeros((0, 0), np.uint16),
-        layer=none,
-        block=none,
-        low=none,
-        high=none,
-        due=none,
-        interval=np.zeros((0, 0), np.int32),
+        layer=np.zeros(0, np.int32),
+        intervals=np.zeros((0, 4), np.int32),
+        interval_of=np.zeros((0, 0), np.int32),
         facets=facets,
         weight_ticks=weight_ticks,
         diverted=diverted,

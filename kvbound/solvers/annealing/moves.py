@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from kvbound.solvers.annealing.chains import Chains, Mask, charge, marginal_ticks, slot_ticks
 from kvbound.solvers.annealing.layout import (
+    BLOCK,
     CANDIDATES,
+    HIGH,
+    LOW,
     MAX_RUN,
     MAX_VICTIMS,
     PROBES,
@@ -127,13 +130,15 @@ class _Moves:
         data, u, tier = self.data, self.u, self.chains.tier
         chain = np.arange(len(u))
         s = self._choose_intervals()
-        block, low, high = (each[s].astype(np.int64) for each in (data.block, data.low, data.high))
+        block, low, high = (data.intervals[s, column].astype(np.int64) for column in (BLOCK, LOW, HIGH))
         further = np.minimum(
-            s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.interval[block, data.steps]
+            s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.interval_of[block, data.steps]
         )
         part = (u[:, 3] * (high - low + 1)).astype(np.int64)
         kind = np.searchsorted(RUN_SHARE + data.partial_share * np.arange(4), u[:, 0], side="right")
-        high = np.select([kind == 0, kind == 2], [data.high[further].astype(np.int64), low + part], high)
+        high = np.select(
+            [kind == 0, kind == 2], [data.intervals[further, HIGH].astype(np.int64), low + part], high
+        )
         low = np.where((kind == 1) | (kind == 3), low + part, low)
         step = 1 + (u[:, 2] * (data.tiers - 1)).astype(np.int64)
         new = (tier[chain, block, high] + np.where(kind == 3, 0, step)) % data.tiers
@@ -141,11 +146,11 @@ class _Moves:
 
     def _choose_intervals(self) -> Ints:
         """The interval that each chain moves: for targeted moves, one whose next read gains by a hit."""
-        data, u, intervals = self.data, self.u, len(self.data.block)
+        data, u, intervals = self.data, self.u, len(self.data.intervals)
         s = (u[:, 1] * intervals).astype(np.int64)
         chain = np.flatnonzero(u[:, 4] < TARGETED_SHARE)
         near = (s[chain, None] + np.arange(CANDIDATES)) % intervals
-        block, high = data.block[near], data.high[near]
+        block, high = data.intervals[near, BLOCK], data.intervals[near, HIGH]
         slot = np.minimum(high, data.steps - 1).astype(np.int64) * data.layers + block // data.blocks
         gains = self.chains.marginal[chain[:, None], slot, 1] > 0
         gains &= (self.chains.tier[chain[:, None], block, high] != 0) & (high < data.steps)
@@ -163,10 +168,10 @@ class _Moves:
         block = (start[:, None] + STRIDE * np.arange(PROBES)) % all_blocks
         layer, t = block // data.blocks, t[:, None]
         state = np.where(t > layer, (t - 1 - layer) // layers + 1, 0)
-        interval = data.interval[block, state]
+        interval = data.interval_of[block, state]
         there = self.chains.tier[chain[:, None], block, state] == full[:, None]
         there &= (interval >= 0) & (block != first[:, None])
-        end = data.high[interval].astype(np.int64)
+        end = data.intervals[interval, HIGH].astype(np.int64)
         slot = np.minimum(end, data.steps - 1) * layers + layer
         cost = np.where(end < data.steps, self.chains.marginal[chain[:, None], slot, 0], 0)
         cost = np.where(self.u[chain, 4, None] < TARGETED_SHARE, np.maximum(cost, 0), 0)
@@ -176,8 +181,8 @@ class _Moves:
 
     def _run_in_tier(self, chain: Ints, block: Ints, state: Ints, full: Tiers) -> tuple[Ints, Ints]:
         """First and last of the states around one, within its interval, that are in the same tier."""
-        interval = self.data.interval[block, state]
-        low, high = self.data.low[interval].astype(np.int64), self.data.high[interval].astype(np.int64)
+        interval = self.data.interval_of[block, state]
+        low, high = (self.data.intervals[interval, column].astype(np.int64) for column in (LOW, HIGH))
         row, at = _concatenated(low, high)
         other = self.chains.tier[chain[row], block[row], at] != full[row]
         begin = _range_starts(low, high)

@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 from kvbound.kernels import compiled
 from kvbound.solvers.annealing.chains_numba import charge, slot_ticks, update_marginal
 from kvbound.solvers.annealing.layout import (
+    BLOCK,
     CANDIDATES,
+    DUE,
+    HIGH,
+    LOW,
     MAX_RUN,
     MAX_VICTIMS,
     PROBES,
@@ -48,7 +52,7 @@ def _update_counts(
     steps, layers, size, tiers = data.steps, data.layers, data.block_size, len(data.capacity)
     layer = np.int64(data.layer[block])
     begin = (block - layer * data.blocks) * size  # first token of the block
-    quiet = size == 1 and data.movable and data.interval[block, low] == data.interval[block, high]
+    quiet = size == 1 and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
         before, after = tier[block, step], tier[block, step + 1]
         if quiet and before == after and low <= step < high:
@@ -132,20 +136,22 @@ def _overfull(data: SearchData, occupancy: Occupancy, full: int, block: int, low
 @compiled(forceinline=True)
 def _propose(data: SearchData, tier: Tiers, marginal: Ints, draws: Floats, m: int) -> Reassignment:
     """Block, first and last state and new tier of a move."""
-    intervals, steps = len(data.block), data.steps
+    intervals, steps = len(data.intervals), data.steps
     s = int(draws[m, 1] * intervals)
     if draws[m, 4] < TARGETED_SHARE:
         for _ in range(CANDIDATES):
-            due = data.due[s]
-            if due >= 0 and marginal[due, 1] > 0 and tier[data.block[s], data.high[s]] != 0:
+            due = data.intervals[s, DUE]
+            block, high = data.intervals[s, BLOCK], data.intervals[s, HIGH]
+            if due >= 0 and marginal[due, 1] > 0 and tier[block, high] != 0:
                 break
             s = s + 1 if s + 1 < intervals else 0
-    block, low, high = np.int64(data.block[s]), np.int64(data.low[s]), np.int64(data.high[s])
+    block, low = np.int64(data.intervals[s, BLOCK]), np.int64(data.intervals[s, LOW])
+    high = np.int64(data.intervals[s, HIGH])
     shift = 1 + int(draws[m, 2] * (len(data.capacity) - 1))
     part = int(draws[m, 3] * (high - low + 1))
     if draws[m, 0] < RUN_SHARE:
-        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), data.interval[block, steps])
-        high = np.int64(data.high[further])
+        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), data.interval_of[block, steps])
+        high = np.int64(data.intervals[further, HIGH])
     elif draws[m, 0] < RUN_SHARE + data.partial_share:
         low += part
     elif draws[m, 0] < RUN_SHARE + data.partial_share * 2:
@@ -171,8 +177,8 @@ def _victim(
     for _ in range(PROBES):
         layer = data.layer[block]
         state = complete + 1 if layer <= ahead else complete
-        if tier[block, state] == full and data.interval[block, state] >= 0 and block != first:
-            due = data.due[data.interval[block, state]]
+        if tier[block, state] == full and data.interval_of[block, state] >= 0 and block != first:
+            due = data.intervals[data.interval_of[block, state], DUE]
             cost = max(marginal[due, 0], _FREE) if targeted and due >= 0 else _FREE
             if cost < least:
                 found, found_state, least = block, state, cost
@@ -229,11 +235,11 @@ def _make(
         block, state = _victim(data, tier, marginal, t, full, first, start, targeted)
         if block < 0:
             return False, n + 1, number
-        interval = data.interval[block, state]
+        interval = data.interval_of[block, state]
         low = high = state
-        while low > data.low[interval] and tier[block, low - 1] == full:
+        while low > data.intervals[interval, LOW] and tier[block, low - 1] == full:
             low -= 1
-        while high < data.high[interval] and tier[block, high + 1] == full:
+        while high < data.intervals[interval, HIGH] and tier[block, high + 1] == full:
             high += 1
         new = np.uint8(last - int(draws[m, 2] * (last - full)))
     return False, MAX_VICTIMS + 1, number

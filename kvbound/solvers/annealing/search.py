@@ -82,7 +82,7 @@ class CycleSearch:
         work
             Moves of all chains together; None where time limits them.
         """
-        if not len(self.data.block):  # nothing may move
+        if not len(self.data.intervals):  # nothing may move
             return Termination()
         waited = number = 0
         self.work = work

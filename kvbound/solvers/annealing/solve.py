@@ -214,7 +214,7 @@ def _search_arrays(
     if interrupted:
         termination = Termination(Reason.INTERRUPTED)
     else:
-        intervals = len(data.block)
+        intervals = len(data.intervals)
         moves = effort.moves or max(MIN_MOVES, SWEEPS * intervals)
         termination = search.run(moves, effort.cycles, None if work is None else work * intervals)
     return _Found(
@@ -224,7 +224,7 @@ def _search_arrays(
 
 def _default_chains(data: SearchData, kernel: Kernel) -> int:
     """Return one chain for the compiled kernel, so that it gets furthest, and many for NumPy."""
-    return 1 if kernel == "numba" else max(1, min(NUMPY_CHAINS, MAX_BYTES // (2 * data.interval.size)))
+    return 1 if kernel == "numba" else max(1, min(NUMPY_CHAINS, MAX_BYTES // (2 * data.interval_of.size)))
 
 
 def _best_of_policies(instance: Instance) -> tuple[Schedule, bool]:
