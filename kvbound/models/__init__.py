@@ -1,4 +1,4 @@
-"""The formulation: one time_indexed_pyomo problem as a mixed-integer program, readable and fast."""
+"""The placement problem as a mixed-integer program: sparse arrays for solvers, a Pyomo model for readers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Formulation(Protocol):
-    """A program and what its solutions mean."""
+    """A mixed-integer program, and the schedules that its solutions stand for."""
 
     instance: Instance
     matrix: Matrix
@@ -26,14 +26,19 @@ class Formulation(Protocol):
         """Seconds per unit of the objective."""
 
     def schedule(self, values: NDArray[np.float64]) -> Schedule:
-        """Return the schedule that a whole solution stands for."""
+        """Return the schedule of an integer solution, shape (columns,)."""
 
     def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Return the whole columns, and their values, that a schedule stands for."""
+        """Return the columns that determine a schedule, and their values for this one."""
 
 
 def formulation(instance: Instance, *, cuts: bool = True) -> Formulation:
     """Return the strongest program for the instance's rules, as sparse arrays.
+
+    Parameters
+    ----------
+    cuts
+        Add count cuts, or use the integer hull in the interval form.
 
     Raises
     ------
@@ -41,15 +46,15 @@ def formulation(instance: Instance, *, cuts: bool = True) -> Formulation:
         The accounting is not physical.
     """
     from kvbound.models import intervals
-    from kvbound.models.time_indexed import Indexed
+    from kvbound.models.time_indexed import TimeIndexed
 
     _only_physical(instance)
-    form = intervals.Stays if intervals.supports(instance) else Indexed
+    form = intervals.Intervals if intervals.supports(instance) else TimeIndexed
     return form(instance, cuts=cuts)
 
 
 def placement_model(instance: Instance, *, cuts: bool = True) -> Any:
-    """Return the same program as a Pyomo ConcreteModel, for your own constraints.
+    """Return the same program as a Pyomo ConcreteModel, to add constraints to.
 
     Raises
     ------
@@ -60,12 +65,12 @@ def placement_model(instance: Instance, *, cuts: bool = True) -> Any:
 
     _only_physical(instance)
     if intervals.supports(instance):
-        return intervals_pyomo.stays_model(instance, cuts=cuts)
-    return time_indexed_pyomo.indexed_model(instance, cuts=cuts)
+        return intervals_pyomo.intervals_model(instance, cuts=cuts)
+    return time_indexed_pyomo.time_indexed_model(instance, cuts=cuts)
 
 
 def columns(instance: Instance) -> int:
-    """Estimate the program's columns from above, without building it or the trace.
+    """Return an upper bound on the number of columns, without building the program or the trace.
 
     Raises
     ------
@@ -80,17 +85,18 @@ def columns(instance: Instance) -> int:
     if intervals.supports(instance):
         return 2 * (reads + instance.slots) + layers * instance.prefill_tokens + 4 * instance.slots + 1
     first = instance.prefill_tokens + np.arange(instance.decode_steps)
-    begun = layers * int((-(-first // instance.granularity)).sum())
+    block_steps = layers * int((-(-first // instance.granularity)).sum())
     slots = instance.slots * (1 + 5 * tiers)
     if instance.rules.migration is Migration.NONE:
         return layers * instance.blocks * fast + slots
-    up = min(reads, begun) if instance.rules.migration is Migration.ON_READ else begun
-    return (begun + layers * instance.blocks) * fast + tiers * fast // 2 * (begun + up) + slots
+    up = min(reads, block_steps) if instance.rules.migration is Migration.ON_READ else block_steps
+    blocks = block_steps + layers * instance.blocks
+    return blocks * fast + tiers * fast // 2 * (block_steps + up) + slots
 
 
 def _only_physical(instance: Instance) -> None:
     if not instance.physical:
         raise UsageError(
-            f"{instance.name}: no program or bound stands for fang2025 accounting; "
+            f"{instance.name}: there is no program or bound for fang2025 accounting; "
             "set rules.accounting to physical"
         )

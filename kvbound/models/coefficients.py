@@ -1,7 +1,7 @@
-"""What every form of the program is made from, in units that suit the solver.
+"""The coefficients that all forms of the program share, in units that suit the solver.
 
-Bytes are in units of one token's KV, time in units of what the tier quickest to read takes for that: a
-slot's raw seconds would fall under the solver's tolerances.
+Bytes are counted in items, time in units of the read of one item from the tier that is quickest to read: in
+seconds, slot times would fall below the solver's tolerances.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from kvbound.models.sparse import Ints
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
-    """What both forms of the program, matrix and Pyomo, are made from.
+class Coefficients:
+    """The coefficients of an instance's program, in both forms, as a matrix and in Pyomo.
 
     Attributes
     ----------
     unit_s
         Seconds per unit of time.
     facets
-        Rows in units, shape (V, 3K): slot time >= facet @ (served, extra, written).
+        Units of time per item, shape (V, 3K): slot time >= facet @ traffic, see
+        `kvbound.cost.traffic.Columns`.
     latency
         Units of time per tier, shape (K,).
     weights
-        Weight reads per layer in units, shape (layers,).
+        Weight reads of each layer in items, shape (layers,).
     ideal
-        Time lower bound of each slot in units, whatever the placement, shape (steps, layers).
+        Time lower bound of each slot, whatever the placement, in units of time, shape (steps, layers).
     prompt
-        Fixed tiers of the prompt's blocks, shape (layers, prompt blocks), or None if free.
+        Tiers of the prompt's blocks, shape (layers, prompt blocks), or None where these are free.
     """
 
     instance: Instance
@@ -53,8 +54,8 @@ class Facts:
     prompt: NDArray[np.uint8] | None
 
     @classmethod
-    def of(cls, instance: Instance) -> Facts:
-        """Gather them.
+    def of(cls, instance: Instance) -> Coefficients:
+        """Derive the coefficients of an instance.
 
         Raises
         ------
@@ -66,7 +67,7 @@ class Facts:
         unit = instance.item_bytes * float(cost.read_costs.max(axis=1).min())
         rules = instance.rules
         if cost.latency.any():
-            # hits are diverted tier by tier, so the split is the program's own
+            # the program itself splits the reads, by its columns `diverted`
             cost = SlotCost(instance.memory, Rules(copies=Copies.EXCLUSIVE, timing=rules.timing))
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
@@ -81,17 +82,17 @@ class Facts:
 
     @cached_property
     def transitions(self) -> Transitions:
-        """What may move where, and what that charges."""
+        """The moves that the rules allow, and what they charge."""
         return Transitions.of(self.instance)
 
     @cached_property
-    def counts(self) -> Ints:
+    def read_counts(self) -> Ints:
         """Past tokens read in each slot, shape (steps, layers)."""
         return self.instance.read_counts()
 
     @cached_property
     def reads(self) -> Ints:
-        """Past tokens read of each block, shape (steps, layers, blocks)."""
+        """Past tokens of each block read in each slot, shape (steps, layers, blocks)."""
         instance = self.instance
         starts = np.arange(0, instance.tokens, instance.granularity)
         layers = [instance.trace.past_reads(layer).astype(np.int64) for layer in range(instance.layers)]
@@ -106,32 +107,37 @@ class Facts:
 
     @cached_property
     def first(self) -> Ints:
-        """Step at which each block begins; -1 for the prompt's, shape (blocks,)."""
+        """Step in which each block begins, -1 for those of the prompt, shape (blocks,)."""
         begin = np.arange(self.instance.blocks) * self.instance.granularity
         return np.maximum(begin - self.instance.prefill_tokens, -1)
 
     @property
     def prompt_blocks(self) -> int:
-        """Blocks that begin in the prompt."""
+        """Number of blocks that begin in the prompt."""
         return int(np.count_nonzero(self.first < 0))
 
-    def arrows(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
-        """Pairs of tiers a block may move between in a slot."""
+    def legal_moves(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
+        """Return the moves, from and to, that a block may make in a slot."""
         if self.first[block] >= step:
             return []
         return self.transitions.moves(self.reads[step, layer, block] > 0)
 
 
-def count_cuts(facts: Facts, step: int, layer: int) -> list[tuple[float, float]]:
-    """Cuts time >= slope * misses + constant of a slot between two tiers, with nothing moved."""
-    reads = int(facts.counts[step, layer])
-    return chords(lambda misses: _times(facts, layer, reads, misses), reads)
+def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[float, float]]:
+    """Return slope and constant of the cuts time >= slope * misses + constant of a slot, for two tiers.
+
+    Equations: "Count cuts" in docs/methods.md.
+    """
+    reads = int(coefficients.read_counts[step, layer])
+    return chords(lambda misses: _times(coefficients, layer, reads, misses), reads)
 
 
-def _times(facts: Facts, layer: int, reads: int, misses: NDArray[np.float64]) -> NDArray[np.float64]:
+def _times(
+    coefficients: Coefficients, layer: int, reads: int, misses: NDArray[np.float64]
+) -> NDArray[np.float64]:
     traffic = np.zeros((len(misses), 6))
     columns = Columns.of(traffic)
     columns.reads[:, 0], columns.reads[:, 1] = reads - misses, misses
-    columns.extra_reads[:, 0] = facts.weights[layer]
-    columns.writes[:, -1] = facts.instance.inclusive
-    return combine(facts.facets, traffic.T).max(axis=0)
+    columns.extra_reads[:, 0] = coefficients.weights[layer]
+    columns.writes[:, -1] = coefficients.instance.inclusive
+    return combine(coefficients.facets, traffic.T).max(axis=0)

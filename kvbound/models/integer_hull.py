@@ -1,9 +1,9 @@
-"""Slot times in whole counts: a miss is a whole item, and so is what enters tier 0.
+"""The convex hull of a slot's time over integer numbers of misses and of entries into tier 0.
 
-With two tiers and inclusive copies a slot's time is T(m, z) = max over facets of an affine function of
-its misses m and entries z. Its convex hull over whole (m, z) lies above T wherever T bends between
-whole counts: on a slow link one miss costs as much as tens of hits, and a relaxation in facets alone
-hides half a miss in every slot.
+With two tiers and inclusive copies a slot's time T(m, z) is the maximum over facets of affine functions of
+its misses m and entries z. Its convex hull over integer (m, z) lies above T wherever T bends between
+integers: on a slow link one miss costs as much as tens of hits, and a relaxation by facets alone hides half
+a miss in every slot. Equations: "Count cuts" in docs/methods.md.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from kvbound.models.sparse import Floats
 Hull = Callable[[int, int, int], Floats]
 
 BEND = 1e-9
-"""Smaller bends and slopes, relative to the largest time, are rounding."""
+"""Bends and slopes below this share of the largest time are taken for rounding errors."""
 
 
 def hulls(facets: Floats, weights: Floats) -> Hull:
-    """Return a function of layer, reads and most entries of a slot to its hull, computed once each.
+    """Return a function from layer, reads and maximum entries of a slot to its hull, which it caches.
 
     Parameters
     ----------
     facets
-        As in `kvbound.models.coefficients.Facts`, of two tiers, shape (V, 6).
+        As in `kvbound.models.coefficients.Coefficients`, of two tiers, shape (V, 6).
     weights
-        Weight reads per layer, shape (layers,).
+        Weight reads of each layer in items, shape (layers,).
 
     Returns
     -------
     Hull
-        Its rows mean time >= row @ (1, misses, entries), shape (rows, 3).
+        Returns rows of shape (n, 3), with time >= row @ (1, misses, entries).
     """
     known: dict[tuple[float, int, int], Floats] = {}
 
@@ -44,7 +44,7 @@ def hulls(facets: Floats, weights: Floats) -> Hull:
         weight, most = float(weights[layer]), min(1 << entries.bit_length(), reads + 1)
         key = weight, reads, most
         if key not in known:
-            known[key] = whole_hull(affine(facets, weight, reads), reads, most)
+            known[key] = integer_hull(affine(facets, weight, reads), reads, most)
         return known[key]
 
     return hull
@@ -52,17 +52,17 @@ def hulls(facets: Floats, weights: Floats) -> Hull:
 
 def affine(facets: Floats, weight: float, reads: int) -> Floats:
     """Return a slot's facets as rows of (1, misses, entries), shape (V, 3)."""
-    served, missed, weigh, _, written, through = facets.T
-    return np.column_stack([served * reads + weigh * weight + through, missed - served, written])
+    hit, miss, weight_read, _, entry, write_through = facets.T
+    return np.column_stack([hit * reads + weight_read * weight + write_through, miss - hit, entry])
 
 
-def whole_hull(rows: Floats, misses: int, entries: int) -> Floats:
-    """Return the lower convex hull of max(rows @ (1, m, z)) over whole m <= misses and z <= entries.
+def integer_hull(rows: Floats, misses: int, entries: int) -> Floats:
+    """Return the lower convex hull of max(rows @ (1, m, z)) over integers m <= misses and z <= entries.
 
     Returns
     -------
     ndarray
-        Undominated rows of (1, m, z), shape (n, 3); none where the time is the same everywhere.
+        Undominated rows of (1, m, z), shape (n, 3); none where the time is constant.
     """
     size = np.array([max(misses, 1), max(entries, 1)])
     points = _vertices(rows, *size.tolist())
@@ -70,22 +70,22 @@ def whole_hull(rows: Floats, misses: int, entries: int) -> Floats:
     least, most = float(time.min()), float(time.max())
     if most - least <= BEND * most:
         return np.empty((0, 3))
-    # all to the unit cube, under a lid that makes the hull a body
-    lid = np.array([[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]])
-    body = np.vstack([np.column_stack([points / size, (time - least) / (most - least)]), lid])
+    # scaled to the unit cube; points above all others give the hull a volume
+    above = np.array([[0, 0, 2], [0, 1, 2], [1, 0, 2], [1, 1, 2]])
+    body = np.vstack([np.column_stack([points / size, (time - least) / (most - least)]), above])
     planes = ConvexHull(body).equations
     planes = planes[planes[:, 2] < -BEND]
     slopes = -planes[:, :2] / planes[:, 2:3] * (most - least) / size
     slopes[slopes < BEND * most] = 0.0
     found = np.unique(np.round(slopes / most, 12), axis=0) * most
     found = found[found.any(axis=1)]
-    # as high as every whole point allows
+    # the largest constants that every integer point allows
     offset = (time - combine(found, points.T)).min(axis=1)
     return np.column_stack([offset, found])
 
 
 def _vertices(rows: Floats, misses: int, entries: int) -> Floats:
-    """Whole points at which the time bends along both axes: every vertex of the hull is among them."""
+    """Integer points at which the time bends along both axes; every vertex of the hull is among them."""
     m = np.arange(misses + 1.0)
     candidates = [np.zeros_like(m), np.full_like(m, entries)]
     for n, (a, b, c) in enumerate(rows):

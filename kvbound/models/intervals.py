@@ -1,11 +1,11 @@
-"""The placement problem by stays, for reads that promote and inclusive copies of two tiers.
+"""The interval form of the program, for two tiers, inclusive copies and promotion on reads.
 
-Between two reads nothing is worth moving: an item either stays in tier 0 from an event (the start,
-its birth, a read) to its next read, or it leaves at once. Items of a layer with the same event and the
-same reads to come are alike, so one whole number y says how many of them stay. Promotions are the
-stays that no stay ending at their event goes on into; hits are the stays that end in a slot; a stay
-takes room in every slot it covers. The linear relaxation is at least as strong as that of
-`kvbound.models.time_indexed`, with a tenth of the columns. Units are those of `kvbound.models.coefficients`.
+From an event (the start, its birth, a read) to its next read an item stays in tier 0, or it leaves at once:
+moving it in between gains nothing. Items of a layer with the same event and the same reads to come form a
+class, and one integer y counts how many of them stay. The items that stay and that were not in tier 0 are
+promoted; those whose interval ends in a slot are its hits; and every interval takes capacity for as long as
+it lasts. The linear relaxation is at least as strong as that of `kvbound.models.time_indexed`, with a tenth
+of the columns. Units are those of `kvbound.models.coefficients`; equations: "Exact" in docs/methods.md.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance, Migration
-from kvbound.models.coefficients import Facts
+from kvbound.models.coefficients import Coefficients
 from kvbound.models.integer_hull import affine, hulls
 from kvbound.models.sparse import Builder, Ints, Matrix
 from kvbound.schedule import LayerEvents, Schedule
 
 NONE = -1
+"""The class of items that are never read again."""
 
 
 def supports(instance: Instance) -> bool:
-    """Whether the instance's rules are those of this form."""
+    """Whether this form holds for the instance's rules."""
     return (
         instance.tiers == 2
         and instance.inclusive
@@ -37,8 +38,8 @@ def supports(instance: Instance) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerStays:
-    """The classes of one layer: items alike from an event on.
+class LayerClasses:
+    """The classes of one layer.
 
     Attributes
     ----------
@@ -47,11 +48,11 @@ class LayerStays:
     until
         Step of the next read, shape (classes,).
     size
-        How many items, shape (classes,).
+        Number of items, shape (classes,).
     follows
-        Pairs (class, class that some of its items go on into), shape (pairs, 2).
+        Pairs of a class and the one that its items belong to from their next read on, shape (pairs, 2).
     members
-        Per event, from the start on: the items and their classes (NONE if never read again).
+        For the start and for every step: the items with an event there and their classes, or NONE.
     """
 
     event: Ints
@@ -61,12 +62,12 @@ class LayerStays:
     members: tuple[tuple[Ints, Ints], ...]
 
     def entries(self, step: int) -> int:
-        """Return how many items can at most enter tier 0 in a slot."""
+        """Return the largest number of items that can enter tier 0 in a slot."""
         return int(self.size[self.event == step].sum())
 
 
-def layer_stays(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerStays:
-    """Sort a layer's items into classes.
+def layer_classes(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerClasses:
+    """Divide the items of a layer into classes.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def layer_stays(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerStay
     count = 0
     for step in range(-1, len(read)):
         items = start if step < 0 else np.append(np.flatnonzero(read[step]), prefill + step)
-        # the newborn's own read is none, so the event's items are all different
+        # no token is read in the step of its birth, so that the items are distinct
         before = current[items].copy()
         kinds, inverse, number = np.unique(future[step + 1, items], return_inverse=True, return_counts=True)
         lasting = kinds > 0
@@ -98,7 +99,7 @@ def layer_stays(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerStay
         pairs = np.column_stack([before, current[items]])
         follows.append(np.unique(pairs[(pairs != NONE).all(axis=1)], axis=0))
         count += int(lasting.sum())
-    return LayerStays(
+    return LayerClasses(
         np.concatenate(event),
         np.concatenate(until),
         np.concatenate(size),
@@ -108,14 +109,14 @@ def layer_stays(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerStay
 
 
 def _futures(read: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Number the sets of reads to come, 0 for none.
+    """Number the different sets of reads to come, 0 for none.
 
     Returns
     -------
     future
-        Of every item before every step, shape (1 + steps, tokens).
+        The number of every item before every step, shape (1 + steps, tokens).
     begins
-        Step of the first read of each number, shape (numbers,).
+        Step of the first read in each set, shape (sets,).
     """
     steps, tokens = read.shape
     future = np.zeros((steps + 1, tokens), np.int64)
@@ -131,33 +132,33 @@ def _futures(read: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     return future, np.concatenate(begins)
 
 
-def classes(facts: Facts, layer: int) -> LayerStays:
-    """Return a layer's classes; a forced fill decides which prompt tokens start in tier 0."""
-    instance, prompt = facts.instance, facts.prompt
+def classes(coefficients: Coefficients, layer: int) -> LayerClasses:
+    """Return the classes of a layer; a forced fill determines the prompt tokens that start in tier 0."""
+    instance, prompt = coefficients.instance, coefficients.prompt
     prefill = instance.prefill_tokens
     inside = np.arange(prefill) if prompt is None else np.flatnonzero(prompt[layer] == 0)
-    return layer_stays(instance.trace.past_reads(layer), prefill, inside)
+    return layer_classes(instance.trace.past_reads(layer), prefill, inside)
 
 
-class Stays:
-    """The program as sparse arrays; see the module.
+class Intervals:
+    """The program as sparse arrays.
 
     Parameters
     ----------
     instance
-        One that this form `supports` to.
+        One for which `supports` is true.
     cuts
-        Bound each slot's time by its hull over whole counts, not by its facets.
+        Bound the time of each slot by its integer hull instead of its facets.
     """
 
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
-        self.instance, self.facts = instance, Facts.of(instance)
-        self.layers = [classes(self.facts, layer) for layer in range(instance.layers)]
-        self.hull = hulls(self.facts.facets, self.facts.weights)
+        self.instance, self.coefficients = instance, Coefficients.of(instance)
+        self.layers = [classes(self.coefficients, layer) for layer in range(instance.layers)]
+        self.hull = hulls(self.coefficients.facets, self.coefficients.weights)
         self._build = Builder()
         self._add_slots()
-        self.y = [self._add_stays(layer) for layer in range(instance.layers)]
-        self._add_room()
+        self.y = [self._add_classes(layer) for layer in range(instance.layers)]
+        self._add_occupancy()
         for step in range(instance.decode_steps):
             for layer in range(instance.layers):
                 self._add_times(step, layer, cuts=cuts)
@@ -166,75 +167,75 @@ class Stays:
     @property
     def unit_s(self) -> float:
         """Seconds per unit of the objective."""
-        return self.facts.unit_s
+        return self.coefficients.unit_s
 
     def _add_slots(self) -> None:
-        """Columns of every slot: time, hits, writes into tier 0, items held after it."""
+        """Columns of every slot: its time, hits, entries into tier 0, and items held there after it."""
         instance, build = self.instance, self._build
         shape = (instance.decode_steps, instance.layers)
         slots = np.argwhere(np.ones(shape, bool))
-        ideal, reads = self.facts.ideal.ravel(), self.facts.counts.ravel()
+        ideal, reads = self.coefficients.ideal.ravel(), self.coefficients.read_counts.ravel()
         self.time = build.add_columns("time", slots, lower=ideal, cost=1.0).reshape(shape)
         self.hits = build.add_columns("hits", slots, upper=reads, integer=True).reshape(shape)
         self.enter = build.add_columns("enter", slots).reshape(shape)
-        room = instance.capacity_blocks[0]
-        assert room is not None  # only the last tier may be unlimited
-        # the first is the start, as if it were the slot before all
-        self.held = build.add_columns("held", [[-1, instance.layers - 1], *slots.tolist()], upper=room)
+        capacity = instance.capacity_blocks[0]
+        assert capacity is not None  # only the last tier may be unlimited
+        # the start counts as the slot before the first one
+        self.held = build.add_columns("held", [[-1, instance.layers - 1], *slots.tolist()], upper=capacity)
         self.sum_hits = build.add_rows("sum_hits", slots, lower=0.0, upper=0.0).reshape(shape)
         self.sum_enter = build.add_rows("sum_enter", slots, lower=0.0, upper=0.0).reshape(shape)
         build.put(self.sum_hits, self.hits, 1.0)
         build.put(self.sum_enter, self.enter, 1.0)
 
-    def _add_stays(self, layer: int) -> Ints:
-        """Columns y and p of a layer's classes, and what they say of its slots."""
-        stays, build, fixed = self.layers[layer], self._build, self.facts.prompt is not None
-        number = np.arange(len(stays.event))
+    def _add_classes(self, layer: int) -> Ints:
+        """Columns y and p of the classes of a layer, and their part in its hits and entries."""
+        groups, build, fixed = self.layers[layer], self._build, self.coefficients.prompt is not None
+        number = np.arange(len(groups.event))
         keys = np.column_stack([np.full(len(number), layer), number])
-        # what a forced fill puts there for a read in the very first step is there
-        forced = (stays.event < 0) & (stays.until == 0) & fixed
+        # with a forced fill, items read in the first step cannot leave before
+        forced = (groups.event < 0) & (groups.until == 0) & fixed
         y = build.add_columns(
-            "stay", keys, lower=np.where(forced, stays.size, 0), upper=stays.size, integer=True
+            "stay", keys, lower=np.where(forced, groups.size, 0), upper=groups.size, integer=True
         )
-        later = stays.event >= 0
-        p = build.add_columns("promote", keys[later], upper=stays.size[later])
+        later = groups.event >= 0
+        p = build.add_columns("promote", keys[later], upper=groups.size[later])
         rows = np.full(len(number), NONE)
         rows[later] = build.add_rows("new", keys[later], lower=0.0)
         build.put(rows[later], p, 1.0)
         build.put(rows[later], y[later], -1.0)
-        build.put(rows[stays.follows[:, 1]], y[stays.follows[:, 0]], 1.0)
-        build.put(self.sum_hits[stays.until, layer], y, -1.0)
-        build.put(self.sum_enter[stays.event[later], layer], p, -1.0)
+        build.put(rows[groups.follows[:, 1]], y[groups.follows[:, 0]], 1.0)
+        build.put(self.sum_hits[groups.until, layer], y, -1.0)
+        build.put(self.sum_enter[groups.event[later], layer], p, -1.0)
         return y
 
-    def _add_room(self) -> None:
-        """Rows that count the items in tier 0: held before, plus stays that begin, less those that end."""
-        build, instance, prompt = self._build, self.instance, self.facts.prompt
+    def _add_occupancy(self) -> None:
+        """Rows that count the items in tier 0: the intervals that have begun less those that have ended."""
+        build, instance, prompt = self._build, self.instance, self.coefficients.prompt
         slots = np.argwhere(np.ones((instance.decode_steps, instance.layers), bool))
         change = np.zeros(instance.slots + 1)
-        if prompt is not None:  # a forced fill holds its room until its layer's first slot
+        if prompt is not None:  # a forced fill takes its capacity until the first slot of its layer
             inside = np.count_nonzero(prompt == 0, axis=1)
             change[0], change[1 : instance.layers + 1] = inside.sum(), -inside
         keys = [[-1, instance.layers - 1], *slots.tolist()]
         rows = build.add_rows("count", keys, lower=change, upper=change)
         build.put(rows, self.held, 1.0)
         build.put(rows[1:], self.held[:-1], -1.0)
-        for layer, (stays, y) in enumerate(zip(self.layers, self.y, strict=True)):
-            begin = np.where(stays.event < 0, 0, stays.event * instance.layers + layer + 1)
-            end = stays.until * instance.layers + layer + 1
+        for layer, (groups, y) in enumerate(zip(self.layers, self.y, strict=True)):
+            begin = np.where(groups.event < 0, 0, groups.event * instance.layers + layer + 1)
+            end = groups.until * instance.layers + layer + 1
             if prompt is not None:
-                begin = np.where(stays.event < 0, layer + 1, begin)
+                begin = np.where(groups.event < 0, layer + 1, begin)
             build.put(rows[begin], y, -1.0)
             build.put(rows[end], y, 1.0)
 
     def _add_times(self, step: int, layer: int, *, cuts: bool) -> None:
-        """A slot takes at least what each facet, or the hull over whole counts, says of its traffic."""
-        facts, build = self.facts, self._build
-        reads = int(facts.counts[step, layer])
+        """Rows that bound the time of a slot from below, by its integer hull or by its facets."""
+        coefficients, build = self.coefficients, self._build
+        reads = int(coefficients.read_counts[step, layer])
         if cuts:
             name, bounds = "whole", self.hull(layer, reads, self.layers[layer].entries(step))
         else:
-            name, bounds = "facet", affine(facts.facets, float(facts.weights[layer]), reads)
+            name, bounds = "facet", affine(coefficients.facets, float(coefficients.weights[layer]), reads)
         if not len(bounds):
             return
         least, miss, entry = bounds.T
@@ -245,76 +246,78 @@ class Stays:
         build.put(rows, self.enter[step, layer], -entry)
 
     def schedule(self, values: NDArray[np.float64]) -> Schedule:
-        """Return the schedule that a whole solution stands for."""
+        """Return the schedule of an integer solution, shape (columns,)."""
         initial, events = [], []
-        for layer, (stays, y) in enumerate(zip(self.layers, self.y, strict=True)):
-            begin, happened = self._play(stays, np.rint(values[y]).astype(np.int64), layer)
-            initial.append(begin)
-            events.append(happened)
+        for layer, (groups, y) in enumerate(zip(self.layers, self.y, strict=True)):
+            prompt, of_layer = self._layer_schedule(groups, np.rint(values[y]).astype(np.int64), layer)
+            initial.append(prompt)
+            events.append(of_layer)
         return Schedule(np.array(initial, np.uint8), tuple(events))
 
-    def stretches(self, most: int) -> Iterator[Ints]:
-        """Yield the columns y that touch a stretch of steps, about `most` each, the stretches overlapping."""
+    def windows(self, most: int) -> Iterator[Ints]:
+        """Yield the columns y of the intervals in overlapping windows of steps, about `most` columns each."""
         columns = np.concatenate(self.y)
         event, until = (
-            np.concatenate([getattr(stays, name) for stays in self.layers]) for name in ("event", "until")
+            np.concatenate([getattr(groups, name) for groups in self.layers]) for name in ("event", "until")
         )
         width = max(2, most * self.instance.decode_steps // max(len(columns), 1))
         for first in range(-1, self.instance.decode_steps, width // 2):
             yield columns[(event < first + width) & (until >= first)]
 
-    def _play(self, stays: LayerStays, keep: Ints, layer: int) -> tuple[NDArray[np.uint8], LayerEvents]:
-        """Let `keep` items of each class stay, those in tier 0 first; return the start and the events."""
-        instance, prompt = self.instance, self.facts.prompt
+    def _layer_schedule(
+        self, groups: LayerClasses, keep: Ints, layer: int
+    ) -> tuple[NDArray[np.uint8], LayerEvents]:
+        """Initial tiers and events of a layer if `keep` items of each class stay, those in tier 0 first."""
+        instance, prompt = self.instance, self.coefficients.prompt
         prefill = instance.prefill_tokens
         inside = np.zeros(instance.tokens, bool)
-        items, label = stays.members[0]
+        items, label = groups.members[0]
         inside[items] = _chosen(label, inside[items], keep)
         initial = (~inside[:prefill]).astype(np.uint8) if prompt is None else prompt[layer]
-        # a forced fill's items that do not stay leave in the layer's first slot
+        # items of a forced fill that do not stay leave in the first slot of the layer
         leave = np.flatnonzero((initial == 0) & ~inside[:prefill])
-        happened: list[tuple[Ints, Ints]] = []
+        parts: list[tuple[Ints, Ints]] = []
         outside = []
-        for step, (items, label) in enumerate(stays.members[1:]):
+        for step, (items, label) in enumerate(groups.members[1:]):
             stay = _chosen(label, inside[items], keep)
             newborn = items == prefill + step
             moved = items[(inside[items] != stay) & ~newborn]
             inside[items] = stay
             tokens = np.concatenate([leave, moved, items[newborn]])
             leave = leave[:0]
-            happened.append((np.full(len(tokens), step), tokens))
+            parts.append((np.full(len(tokens), step), tokens))
             outside.append(~inside[tokens])
-        step_of, token = (np.concatenate(parts) for parts in zip(*happened, strict=True))
+        step_of, token = (np.concatenate(part) for part in zip(*parts, strict=True))
         return initial, LayerEvents.of(step_of, token, np.concatenate(outside))
 
     def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Return the columns y and their values that a schedule stands for."""
+        """Return the columns y, and their values for a schedule."""
         columns, values = [], []
-        for layer, (stays, y) in enumerate(zip(self.layers, self.y, strict=True)):
+        for layer, (groups, y) in enumerate(zip(self.layers, self.y, strict=True)):
             tier = residency(schedule, layer, self.instance.decode_steps)
             stayed = np.zeros(len(y))
-            for event, (items, label) in enumerate(stays.members):
+            for event, (items, label) in enumerate(groups.members):
                 items, label = items[label != NONE], label[label != NONE]
-                whole = (tier[event, items] == 0) & (tier[stays.until[label], items] == 0)
-                np.add.at(stayed, label[whole], 1)
+                stays = (tier[event, items] == 0) & (tier[groups.until[label], items] == 0)
+                np.add.at(stayed, label[stays], 1)
             columns.append(y)
             values.append(stayed)
         return np.concatenate(columns).astype(np.int32), np.concatenate(values)
 
 
 def _chosen(label: Ints, inside: NDArray[np.bool_], keep: Ints) -> NDArray[np.bool_]:
-    """Which of the event's items stay: `keep` of each class, those in tier 0 first."""
+    """Which of an event's items stay: `keep` of each class, those in tier 0 first."""
     order = np.lexsort((~inside, label))
     ranked = label[order]
     rank = np.arange(len(order)) - np.searchsorted(ranked, ranked)
-    most = np.append(keep, 0)  # NONE keeps nobody
+    most = np.append(keep, 0)  # none of the class NONE
     stay = np.zeros(len(label), bool)
     stay[order] = rank < most[ranked]
     return stay
 
 
 def residency(schedule: Schedule, layer: int, steps: int) -> NDArray[np.uint8]:
-    """Tier of each of a layer's tokens at the start and after each slot, shape (1 + steps, tokens)."""
+    """Return the tiers of a layer's tokens at the start and after each slot, shape (1 + steps, tokens)."""
     events, prefill = schedule.events[layer], schedule.prefill_tokens
     tier = np.zeros((steps + 1, prefill + steps), np.uint8)
     tier[:, :prefill] = schedule.initial[layer]

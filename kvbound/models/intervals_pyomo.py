@@ -1,7 +1,7 @@
-"""The strong form as a Pyomo model: how many items alike stay in tier 0 from one read to the next.
+"""The interval form as a Pyomo model, to read, to change and to add constraints to.
 
-It is the program of `kvbound.models.intervals` written out constraint by constraint, with the same names;
-a test holds the two to the same matrix.
+It is the program of `kvbound.models.intervals` written constraint by constraint, with the same names; a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -12,67 +12,67 @@ import numpy as np
 import pyomo.environ as pyo
 
 from kvbound.instance import Instance
-from kvbound.models.coefficients import Facts
+from kvbound.models.coefficients import Coefficients
 from kvbound.models.integer_hull import affine, hulls
-from kvbound.models.intervals import LayerStays, classes
+from kvbound.models.intervals import LayerClasses, classes
 
 
-def stays_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel:
+def intervals_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel:
     """Return the model over classes v of layers l, and slots (j, l).
 
     Parameters
     ----------
     instance
-        One that `kvbound.models.intervals.supports` to.
+        One for which `kvbound.models.intervals.supports` is true.
     cuts
-        Bound each slot's time by its hull over whole counts, not by its facets.
+        Bound the time of each slot by its integer hull instead of its facets.
 
     Returns
     -------
     pyomo.environ.ConcreteModel
-        ``stay[l, v]``: how many items of the class stay until their next read. ``promote[l, v]``: how
-        many of them come into tier 0 for it. ``hits``, ``enter``, ``held`` and ``time[j, l]``: reads
-        served from tier 0, writes into it, items in it after the slot (``held[-1, L-1]`` at the
-        start), time in units of ``unit_s`` seconds; ``total`` is their sum. ``model.classes[l]``
-        says which items a class holds.
+        ``stay[l, v]``: how many items of the class stay in tier 0 until their next read.
+        ``promote[l, v]``: how many of them enter tier 0 for that. ``hits``, ``enter``, ``held`` and
+        ``time[j, l]``: reads from tier 0, entries into it, items in it after the slot
+        (``held[-1, L-1]`` at the start), and time in units of ``unit_s`` seconds; ``total`` is the sum
+        of the times. ``model.classes[l]``: the classes and their items.
     """
-    facts = Facts.of(instance)
+    coefficients = Coefficients.of(instance)
     model = pyo.ConcreteModel(name=instance.name)
-    model.unit_s = pyo.Param(initialize=facts.unit_s)
-    model.classes = [classes(facts, layer) for layer in range(instance.layers)]
+    model.unit_s = pyo.Param(initialize=coefficients.unit_s)
+    model.classes = [classes(coefficients, layer) for layer in range(instance.layers)]
     model.slots = pyo.Set(
         initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
         dimen=2,
         ordered=True,
     )
-    _stays(model, facts)
-    _slots(model, facts)
-    _room(model, facts)
-    _times(model, facts, cuts=cuts)
+    _intervals(model, coefficients)
+    _slots(model, coefficients)
+    _occupancy(model, coefficients)
+    _times(model, coefficients, cuts=cuts)
     model.total = pyo.Objective(expr=pyo.quicksum(model.time[slot] for slot in model.slots))
     return model
 
 
 def _keys(model: Any) -> list[tuple[int, int]]:
-    return [(n, v) for n, stays in enumerate(model.classes) for v in range(len(stays.event))]
+    return [(n, v) for n, of_layer in enumerate(model.classes) for v in range(len(of_layer.event))]
 
 
-def _stays(model: Any, facts: Facts) -> None:
-    """How many of each class stay, and how many of them have to be promoted."""
-    groups: list[LayerStays] = model.classes
+def _intervals(model: Any, coefficients: Coefficients) -> None:
+    """How many items of each class stay, and how many of them are promoted."""
+    groups: list[LayerClasses] = model.classes
     keys = _keys(model)
     later = [(n, v) for n, v in keys if groups[n].event[v] >= 0]
 
     def bounds(_: Any, n: int, v: int) -> tuple[int, int]:
-        at_once = groups[n].event[v] < 0 and groups[n].until[v] == 0 and facts.prompt is not None
+        forced = groups[n].event[v] < 0 and groups[n].until[v] == 0 and coefficients.prompt is not None
         size = int(groups[n].size[v])
-        return (size if at_once else 0), size
+        return (size if forced else 0), size
 
     model.stay = pyo.Var(keys, domain=pyo.Integers, bounds=bounds)
     model.promote = pyo.Var(later, bounds=lambda _, n, v: (0, int(groups[n].size[v])))
     came: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in later}
-    for n, stays in enumerate(groups):
-        for before, after in stays.follows:
+    for n, of_layer in enumerate(groups):
+        for before, after in of_layer.follows:
             came[n, int(after)].append((n, int(before)))
     model.new = pyo.Constraint(
         later,
@@ -80,11 +80,11 @@ def _stays(model: Any, facts: Facts) -> None:
     )
 
 
-def _slots(model: Any, facts: Facts) -> None:
-    """Hits are the stays that end in a slot; what enters tier 0 is promoted or born there."""
-    groups: list[LayerStays] = model.classes
+def _slots(model: Any, coefficients: Coefficients) -> None:
+    """Hits are the intervals that end in a slot; what enters tier 0 is promoted or born there."""
+    groups: list[LayerClasses] = model.classes
     model.hits = pyo.Var(
-        model.slots, domain=pyo.Integers, bounds=lambda _, j, n: (0, int(facts.counts[j, n]))
+        model.slots, domain=pyo.Integers, bounds=lambda _, j, n: (0, int(coefficients.read_counts[j, n]))
     )
     model.enter = pyo.Var(model.slots, domain=pyo.NonNegativeReals)
     model.sum_hits = pyo.Constraint(
@@ -101,11 +101,11 @@ def _slots(model: Any, facts: Facts) -> None:
     )
 
 
-def _room(model: Any, facts: Facts) -> None:
-    """Items in tier 0 after a slot: those before it, and the layer's stays that begin less those that end."""
-    instance, groups = facts.instance, model.classes
+def _occupancy(model: Any, coefficients: Coefficients) -> None:
+    """Items in tier 0 after a slot: those before it, plus intervals that begin, less those that end."""
+    instance, groups = coefficients.instance, model.classes
     last = instance.layers - 1
-    inside = None if facts.prompt is None else np.count_nonzero(facts.prompt == 0, axis=1)
+    inside = None if coefficients.prompt is None else np.count_nonzero(coefficients.prompt == 0, axis=1)
     places = [(-1, last), *model.slots]
     model.held = pyo.Var(places, bounds=(0, instance.capacity_blocks[0]))
 
@@ -115,12 +115,12 @@ def _room(model: Any, facts: Facts) -> None:
             return m.held[j, n] == (
                 pyo.quicksum(m.stay[key] for key in free) if inside is None else int(inside.sum())
             )
-        stays: LayerStays = groups[n]
-        begin, end = stays.event == j, stays.until == j
+        of_layer: LayerClasses = groups[n]
+        begin, end = of_layer.event == j, of_layer.until == j
         leave = 0
         if inside is not None:
-            # a forced fill holds its room until its layer's first slot; what stays is counted from there
-            begin = begin | (stays.event < 0) if j == 0 else begin
+            # a forced fill takes its capacity until the first slot of its layer; what stays counts from there
+            begin = begin | (of_layer.event < 0) if j == 0 else begin
             leave = int(inside[n]) if j == 0 else 0
         change = pyo.quicksum(m.stay[n, int(v)] for v in np.flatnonzero(begin))
         change -= pyo.quicksum(m.stay[n, int(v)] for v in np.flatnonzero(end))
@@ -130,16 +130,16 @@ def _room(model: Any, facts: Facts) -> None:
     model.count = pyo.Constraint(places, rule=count)
 
 
-def _times(model: Any, facts: Facts, *, cuts: bool) -> None:
-    """A slot takes at least what each facet, or the hull over whole counts, says of its traffic."""
-    model.time = pyo.Var(model.slots, bounds=lambda _, j, n: (float(facts.ideal[j, n]), None))
-    hull, model.bound = hulls(facts.facets, facts.weights), pyo.ConstraintList()
+def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
+    """The time of a slot is at least its integer hull, or its facets."""
+    model.time = pyo.Var(model.slots, bounds=lambda _, j, n: (float(coefficients.ideal[j, n]), None))
+    hull, model.bound = hulls(coefficients.facets, coefficients.weights), pyo.ConstraintList()
     for j, n in model.slots:
-        reads = int(facts.counts[j, n])
+        reads = int(coefficients.read_counts[j, n])
         if cuts:
             rows = hull(n, reads, model.classes[n].entries(j))
         else:
-            rows = affine(facts.facets, float(facts.weights[n]), reads)
+            rows = affine(coefficients.facets, float(coefficients.weights[n]), reads)
         misses, enter = reads - model.hits[j, n], model.enter[j, n]
         for least, miss, entry in rows:
             model.bound.add(model.time[j, n] >= least + miss * misses + entry * enter)

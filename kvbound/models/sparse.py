@@ -1,4 +1,4 @@
-"""A mixed-integer program as sparse arrays, built block by block without expression trees."""
+"""A mixed-integer program as sparse arrays, built family by family without expression trees."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ Namer = Callable[[], Iterator[str]]
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Minimise cost @ x with row_lower <= A x <= row_upper, lower <= x <= upper, some x whole.
+    """Minimise cost @ x with row_lower <= A x <= row_upper, lower <= x <= upper, some x integer.
 
     Attributes
     ----------
     cost, lower, upper
         Shape (columns,).
     integer
-        Which columns are whole, shape (columns,).
+        Which columns are integer, shape (columns,).
     rows
         A, compressed by rows, shape (rows, columns).
     row_lower, row_upper
         Shape (rows,).
     column_names, row_names
-        Called when names are needed: for export and for the comparison with Pyomo.
+        Functions that generate the names, which only export and comparisons with Pyomo need.
     """
 
     cost: Floats
@@ -50,7 +50,7 @@ class Matrix:
         return len(self.cost)
 
     def with_rows(self, columns: Sequence[Ints], values: Sequence[Floats], lower: Floats) -> Matrix:
-        """Return it with more rows values @ x[columns] >= lower, named ``cut[n]``."""
+        """Return the program with more rows values @ x[columns] >= lower, named ``cut[n]``."""
         ends = np.cumsum([0, *map(len, columns)])
         entries = np.concatenate(values), np.concatenate(columns), ends
         more = sparse.csr_array(entries, shape=(len(lower), self.columns))
@@ -63,7 +63,7 @@ class Matrix:
         )
 
     def with_fixed(self, columns: NDArray[np.integer], values: Floats) -> Matrix:
-        """Return it with some columns fixed."""
+        """Return the program with some columns fixed to values."""
         lower, upper = self.lower.copy(), self.upper.copy()
         lower[columns] = upper[columns] = values
         return dataclasses.replace(self, lower=lower, upper=upper)

@@ -1,7 +1,7 @@
-"""The placement problem as a Pyomo model, to read, to change and to add constraints to.
+"""The time-indexed program as a Pyomo model, to read, to change and to add constraints to.
 
-It is the program of `kvbound.models.time_indexed` written out constraint by constraint, with the same
-names; a test holds the two to the same matrix.
+It is the program of `kvbound.models.time_indexed` written constraint by constraint, with the same names; a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import pyomo.environ as pyo
 
 from kvbound.instance import Instance, Migration
-from kvbound.models.coefficients import Facts, count_cuts
+from kvbound.models.coefficients import Coefficients, count_cuts
 
 Index = tuple[int, ...]
 
 
-def indexed_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel:
+def time_indexed_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel:
     """Return the model over steps j, layers l, blocks b and tiers k.
 
     Parameters
@@ -30,43 +30,43 @@ def indexed_model(instance: Instance, *, cuts: bool = True) -> pyo.ConcreteModel
     Returns
     -------
     pyomo.environ.ConcreteModel
-        ``x[j, l, b, k]``: block b is in tier k < K-1 after slot (j, l), j = -1 at the start.
-        ``move[j, l, b, a, k]``: it goes from a to k in that slot. ``served``, ``extra`` and
-        ``written[j, l, k]``: KV read that is held in tier k, other reads, writes, in units of one
-        token's KV. ``time[j, l]``: in units of ``unit_s`` seconds; ``total`` is their sum.
+        ``x[j, l, b, k]``: block b is in tier k < K-1 after slot (j, l), or at the start for j = -1.
+        ``move[j, l, b, a, k]``: it moves from a to k in that slot. ``served``, ``extra`` and
+        ``written[j, l, k]``: reads held in tier k, other reads, and writes, in items. ``time[j, l]``:
+        time of the slot in units of ``unit_s`` seconds; ``total`` is their sum.
     """
-    facts = Facts.of(instance)
+    coefficients = Coefficients.of(instance)
     model = pyo.ConcreteModel(name=instance.name)
-    model.unit_s = pyo.Param(initialize=facts.unit_s)
-    _states(model, facts)
-    _traffic(model, facts)
-    _times(model, facts, cuts=cuts)
-    _capacity(model, facts)
+    model.unit_s = pyo.Param(initialize=coefficients.unit_s)
+    _states(model, coefficients)
+    _traffic(model, coefficients)
+    _times(model, coefficients, cuts=cuts)
+    _capacity(model, coefficients)
     model.total = pyo.Objective(expr=pyo.quicksum(model.time[slot] for slot in model.slots))
     return model
 
 
-def _states(model: Any, facts: Facts) -> None:
-    """Where blocks are, and how they move."""
-    instance = facts.instance
-    fast, still = range(instance.tiers - 1), instance.rules.migration is Migration.NONE
+def _states(model: Any, coefficients: Coefficients) -> None:
+    """The tiers of blocks after every slot, and their moves."""
+    instance = coefficients.instance
+    fast, no_moves = range(instance.tiers - 1), instance.rules.migration is Migration.NONE
     blocks, layers = range(instance.blocks), range(instance.layers)
     steps = range(-1, instance.decode_steps)
     keys = [
         (j, n, b, k)
         for j in steps for n in layers for b in blocks for k in fast
-        if (facts.first[b] == j if still else facts.first[b] <= j)
+        if (coefficients.first[b] == j if no_moves else coefficients.first[b] <= j)
     ]  # fmt: skip
     model.x = pyo.Var(keys, domain=pyo.Binary)
-    if facts.prompt is not None:
+    if coefficients.prompt is not None:
         for j, n, b, k in keys:
             if j < 0:
-                model.x[j, n, b, k].setlb(float(facts.prompt[n, b] == k))
-                model.x[j, n, b, k].setub(float(facts.prompt[n, b] == k))
+                model.x[j, n, b, k].setlb(float(coefficients.prompt[n, b] == k))
+                model.x[j, n, b, k].setub(float(coefficients.prompt[n, b] == k))
 
     def state(j: int, n: int, b: int, k: int) -> Any:
-        """Whether block b is in tier k after slot (j, n), as an expression."""
-        at = int(facts.first[b]) if still else j
+        """1 if block b is in tier k after slot (j, n), else 0, as an expression."""
+        at = int(coefficients.first[b]) if no_moves else j
         if k < instance.tiers - 1:
             return model.x[at, n, b, k]
         return 1 - pyo.quicksum(model.x[at, n, b, f] for f in fast)
@@ -77,21 +77,21 @@ def _states(model: Any, facts: Facts) -> None:
         model.one = pyo.Constraint(
             places, rule=lambda m, j, n, b: pyo.quicksum(m.x[j, n, b, k] for k in fast) <= 1
         )
-    if still:
+    if no_moves:
         return
     slots = [(j, n) for j in range(instance.decode_steps) for n in layers]
-    moves = [(j, n, b, a, k) for j, n in slots for b in blocks for a, k in facts.arrows(j, n, b)]
+    moves = [(j, n, b, a, k) for j, n in slots for b in blocks for a, k in coefficients.legal_moves(j, n, b)]
     model.move = pyo.Var(moves, bounds=(0, 1))
-    old = [(j, n, b) for j, n in slots for b in blocks if facts.first[b] < j]
-    arrows = {key: facts.arrows(*key) for key in old}
+    old = [(j, n, b) for j, n in slots for b in blocks if coefficients.first[b] < j]
+    legal = {key: coefficients.legal_moves(*key) for key in old}
 
     def keep(m: Any, j: int, n: int, b: int, k: int) -> Any:
-        came = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if c == k)
-        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if a == k)
+        came = pyo.quicksum(m.move[j, n, b, a, c] for a, c in legal[j, n, b] if c == k)
+        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in legal[j, n, b] if a == k)
         return m.x[j, n, b, k] == m.x[j - 1, n, b, k] + came - left
 
     def leave(m: Any, j: int, n: int, b: int, k: int) -> Any:
-        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in arrows[j, n, b] if a == k)
+        left = pyo.quicksum(m.move[j, n, b, a, c] for a, c in legal[j, n, b] if a == k)
         return left <= state(j - 1, n, b, k)
 
     model.keep = pyo.Constraint([(*key, k) for key in old for k in fast], rule=keep)
@@ -99,10 +99,10 @@ def _states(model: Any, facts: Facts) -> None:
     model.leave = pyo.Constraint([(*key, k) for key in old for k in sources], rule=leave)
 
 
-def _traffic(model: Any, facts: Facts) -> None:
-    """What a slot serves, reads besides and writes, in units of one token's KV."""
-    instance = facts.instance
-    tiers, last = range(instance.tiers), instance.tiers - 1
+def _traffic(model: Any, coefficients: Coefficients) -> None:
+    """The traffic of every slot, in items."""
+    instance, transitions = coefficients.instance, coefficients.transitions
+    tiers = range(instance.tiers)
     model.slots = pyo.Set(
         initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
         dimen=2,
@@ -113,78 +113,81 @@ def _traffic(model: Any, facts: Facts) -> None:
     model.written = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
 
     def serve(m: Any, j: int, n: int, k: int) -> Any:
-        read = np.flatnonzero(facts.reads[j, n])
+        read = np.flatnonzero(coefficients.reads[j, n])
         return m.served[j, n, k] == pyo.quicksum(
-            int(facts.reads[j, n, b]) * m.state(j - 1, n, int(b), k) for b in read
+            int(coefficients.reads[j, n, b]) * m.state(j - 1, n, int(b), k) for b in read
         )
 
     def charged(j: int, n: int) -> list[tuple[int, int, int]]:
         if instance.rules.migration is Migration.NONE:
             return []
-        old = [b for b in range(instance.blocks) if facts.first[b] < j]
-        moves = [(b, a, k) for b in old for a, k in facts.arrows(j, n, b)]
-        return [move for move in moves if not (instance.inclusive and move[2] == last)]
+        old = [b for b in range(instance.blocks) if coefficients.first[b] < j]
+        moves = [(b, a, k) for b in old for a, k in coefficients.legal_moves(j, n, b)]
+        return [(b, a, k) for b, a, k in moves if transitions.charged[a, k]]
 
-    def besides(m: Any, j: int, n: int, k: int) -> Any:
-        unread = facts.born[j] - facts.reads[j, n]
+    def extra(m: Any, j: int, n: int, k: int) -> Any:
+        unread = coefficients.born[j] - coefficients.reads[j, n]
         moved = [int(unread[b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if a == k and unread[b]]
-        return m.extra[j, n, k] == (facts.weights[n] if k == 0 else 0) + pyo.quicksum(moved)
+        return m.extra[j, n, k] == (coefficients.weights[n] if k == 0 else 0) + pyo.quicksum(moved)
 
     def write(m: Any, j: int, n: int, k: int) -> Any:
         born = (instance.prefill_tokens + j) // instance.granularity
-        birth = 1 if instance.inclusive and k == last else m.state(j, n, born, k)
-        moved = [int(facts.born[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
+        # a birth into any tier may be written through to this one
+        birth = 1 if transitions.birth_writes[:, k].all() else m.state(j, n, born, k)
+        moved = [int(coefficients.born[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
         return m.written[j, n, k] == birth + pyo.quicksum(moved)
 
     model.sum_served = pyo.Constraint(model.slots, tiers, rule=serve)
-    model.sum_extra = pyo.Constraint(model.slots, tiers, rule=besides)
+    model.sum_extra = pyo.Constraint(model.slots, tiers, rule=extra)
     model.sum_written = pyo.Constraint(model.slots, tiers, rule=write)
 
 
-def _times(model: Any, facts: Facts, *, cuts: bool) -> None:
-    """A slot takes at least what each facet of the slot cost says of its traffic."""
-    tiers, size = range(facts.instance.tiers), facts.instance.tiers
+def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
+    """The time of a slot is at least each facet of the slot cost, and the count cuts."""
+    tiers, size = range(coefficients.instance.tiers), coefficients.instance.tiers
     last = size - 1
-    model.time = pyo.Var(model.slots, bounds=lambda m, j, n: (float(facts.ideal[j, n]), None))
-    slow = bool(facts.latency.any())
-    if slow:
-        _touches(model, facts)
+    model.time = pyo.Var(model.slots, bounds=lambda m, j, n: (float(coefficients.ideal[j, n]), None))
+    has_latency = bool(coefficients.latency.any())
+    if has_latency:
+        _latencies(model, coefficients)
 
     def served(m: Any, j: int, n: int, k: int) -> Any:
-        if not slow:
+        if not has_latency:
             return m.served[j, n, k]
         if k < last:
             return m.served[j, n, k] - m.diverted[j, n, k]
         return m.served[j, n, k] + pyo.quicksum(m.diverted[j, n, f] for f in range(last))
 
     def facet(m: Any, j: int, n: int, v: int) -> Any:
-        row = facts.facets[v]
+        row = coefficients.facets[v]
         traffic = pyo.quicksum(
             row[k] * served(m, j, n, k)
             + row[size + k] * m.extra[j, n, k]
             + row[2 * size + k] * m.written[j, n, k]
             for k in tiers
         )
-        latency = pyo.quicksum(facts.latency[k] * m.touched[j, n, k] for k in tiers) if slow else 0
+        latency = (
+            pyo.quicksum(coefficients.latency[k] * m.touched[j, n, k] for k in tiers) if has_latency else 0
+        )
         return m.time[j, n] >= traffic + latency
 
-    model.facet = pyo.Constraint(model.slots, range(len(facts.facets)), rule=facet)
+    model.facet = pyo.Constraint(model.slots, range(len(coefficients.facets)), rule=facet)
     model.cut = pyo.ConstraintList()
-    if cuts and not slow and size == 2:
+    if cuts and not has_latency and size == 2:
         for j, n in model.slots:
-            for slope, least in count_cuts(facts, j, n):
-                model.cut.add(model.time[j, n] >= least + slope * model.served[j, n, 1])
+            for slope, constant in count_cuts(coefficients, j, n):
+                model.cut.add(model.time[j, n] >= constant + slope * model.served[j, n, 1])
 
 
-def _touches(model: Any, facts: Facts) -> None:
-    """A tier is touched if it moves anything; hits may be diverted to the last tier's copies."""
-    instance = facts.instance
+def _latencies(model: Any, coefficients: Coefficients) -> None:
+    """A tier with traffic is touched, and the last tier may serve the reads of others."""
+    instance = coefficients.instance
     tiers, last = range(instance.tiers), instance.tiers - 1
     model.touched = pyo.Var(model.slots, tiers, domain=pyo.Binary)
     model.diverted = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
 
     def touch(m: Any, j: int, n: int, k: int) -> Any:
-        most = 2 * float(facts.born[j].sum()) + facts.weights[n] + 2
+        most = 2 * float(coefficients.born[j].sum()) + coefficients.weights[n] + 2
         away = m.diverted[j, n, k] if k < last else -pyo.quicksum(m.diverted[j, n, f] for f in range(last))
         here = m.served[j, n, k] + m.extra[j, n, k] + m.written[j, n, k] - away
         return here <= most * m.touched[j, n, k]
@@ -196,28 +199,27 @@ def _touches(model: Any, facts: Facts) -> None:
     model.divert = pyo.Constraint(model.slots, tiers, rule=divert)
 
 
-def _capacity(model: Any, facts: Facts) -> None:
-    """Room after every slot and at the start: layers up to this one are in their new state."""
-    instance = facts.instance
-    still, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
-    limited = range(last if instance.inclusive else instance.tiers)
+def _capacity(model: Any, coefficients: Coefficients) -> None:
+    """Capacities at the start and after every slot, when the layers up to this one are in their new state."""
+    instance = coefficients.instance
+    no_moves, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
 
-    def holds(slot: int) -> list[tuple[int, int, int]]:
+    def existing(slot: int) -> list[tuple[int, int, int]]:
         step, layer = divmod(slot, instance.layers)
         now = [(step if n <= layer else step - 1, n) for n in range(instance.layers)]
         now = now if slot >= 0 else [(-1, n) for n in range(instance.layers)]
-        return [(j, n, b) for j, n in now for b in range(instance.blocks) if facts.first[b] <= j]
+        return [(j, n, b) for j, n in now for b in range(instance.blocks) if coefficients.first[b] <= j]
 
     model.room = pyo.Constraint(pyo.Any)
     model.rest = pyo.Constraint(pyo.Any)
     for slot in range(-1, instance.slots):
-        held = [(int(facts.first[b]) if still else j, n, b) for j, n, b in holds(slot)]
-        for tier in limited:
-            room = instance.capacity_blocks[tier]
-            if room is None or len(held) <= room:
+        held = [(int(coefficients.first[b]) if no_moves else j, n, b) for j, n, b in existing(slot)]
+        for tier in coefficients.transitions.limited:
+            capacity = instance.capacity_blocks[tier]
+            if capacity is None or len(held) <= capacity:
                 continue
             if tier < last:
-                model.room[slot, tier] = pyo.quicksum(model.x[j, n, b, tier] for j, n, b in held) <= room
+                model.room[slot, tier] = pyo.quicksum(model.x[j, n, b, tier] for j, n, b in held) <= capacity
             else:
                 everywhere = [model.x[j, n, b, k] for j, n, b in held for k in range(last)]
-                model.rest[slot] = pyo.quicksum(everywhere) >= len(held) - room
+                model.rest[slot] = pyo.quicksum(everywhere) >= len(held) - capacity

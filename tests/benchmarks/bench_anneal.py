@@ -25,22 +25,25 @@ from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
 from kvbound.solvers.annealing.chains import Chains
 from kvbound.solvers.annealing.layout import (
+    BLOCK,
+    CANDIDATES,
     DRAWS,
-    LONGEST,
-    LOOK,
-    PICKY,
+    DUE,
+    HIGH,
+    MAX_RUN,
+    MAX_VICTIMS,
     PROBES,
-    ROW,
+    RUN_SHARE,
     STRIDE,
+    TARGETED_SHARE,
     UNBORN,
-    VICTIMS,
-    Board,
-    board,
+    SearchData,
     schedule_of,
+    search_data,
     tiers_of,
 )
 from kvbound.solvers.annealing.solve import solve_annealing
-from kvbound.solvers.annealing.tempering import anneal
+from kvbound.solvers.annealing.tempering import try_moves
 
 NAMES = ("swap-2x48-c30-b64", "native-r15-c25-b64-n64", "native-r15-c25-b64")
 HEAT = 0.15
@@ -50,20 +53,18 @@ HEAT = 0.15
 class Plain:
     """One schedule, lists of numbers, one move at a time."""
 
-    def __init__(self, setting: Board, states: Chains) -> None:
-        self.setting = setting
+    def __init__(self, data: SearchData, states: Chains) -> None:
+        self.data = data
         self.tier, self.counts = states.tier[0].tolist(), states.counts[0].tolist()
-        self.held, self.ticks = states.held[0, 0].tolist(), states.ticks[0].tolist()
-        self.rows, self.base = setting.rows[0].tolist(), setting.base[:, 0].tolist()
-        self.stays = list(
-            zip(setting.block.tolist(), setting.low.tolist(), setting.high.tolist(), strict=True)
-        )
-        self.number, self.room = setting.stay.tolist(), int(setting.room[0])
-        self.reads = setting.reads.tolist()
+        self.held, self.ticks = states.occupancy[0, 0].tolist(), states.ticks[0].tolist()
+        self.rows, self.base = data.facets[0].tolist(), data.weight_ticks[:, 0].tolist()
+        self.stays = [tuple(each) for each in data.intervals[:, : HIGH + 1].tolist()]
+        self.number, self.room = data.interval_of.tolist(), int(data.capacity[0])
+        self.reads = data.reads.tolist()
 
     def slot_ticks(self, slot: int) -> float:
         """Time of one slot by the facets."""
-        base, count = self.base[slot % self.setting.layers], self.counts[slot]
+        base, count = self.base[slot % self.data.layers], self.counts[slot]
         return max(
             b + sum(map(float.__mul__, row, map(float, count)))
             for b, row in zip(base, self.rows, strict=True)
@@ -72,13 +73,13 @@ class Plain:
     def flip(self, stay: int, touched: set[int]) -> None:
         """Move a stay to the other tier and bring all counts up to date."""
         block, low, high = self.stays[stay]
-        setting, own, reads = self.setting, self.tier[block], self.reads[block]
-        layers, layer, to = setting.layers, block // setting.blocks, 1 - own[high]
-        token = block % setting.blocks
-        around = range(max(low - 1, 0), min(high, setting.steps - 1) + 1)
+        data, own, reads = self.data, self.tier[block], self.reads[block]
+        layers, layer, to = data.layers, block // data.blocks, 1 - own[high]
+        token = block % data.blocks
+        around = range(max(low - 1, 0), min(high, data.steps - 1) + 1)
         for sign in (-1, 1):
             for step in around:
-                before, after, newborn = own[step], own[step + 1], token == setting.prefill + step
+                before, after, newborn = own[step], own[step + 1], token == data.prefill + step
                 if not (reads[step] or newborn or before != after):
                     continue
                 count = self.counts[step * layers + layer]
@@ -94,7 +95,7 @@ class Plain:
     def span(self, stay: int) -> range:
         """Moments a stay covers."""
         block, low, high = self.stays[stay]
-        layers, layer = self.setting.layers, block // self.setting.blocks
+        layers, layer = self.data.layers, block // self.data.blocks
         begin = (low - 1) * layers + layer + 1 if low else 0
         return range(begin, min(high * layers + layer + 1, len(self.held)))
 
@@ -104,8 +105,8 @@ class Plain:
 
     def there(self, block: int, t: int) -> int:
         """Stay of a block at a moment if it is in tier 0, else -1."""
-        layer = block // self.setting.blocks
-        state = (t - 1 - layer) // self.setting.layers + 1 if t > layer else 0
+        layer = block // self.data.blocks
+        state = (t - 1 - layer) // self.data.layers + 1 if t > layer else 0
         return self.number[block][state] if self.tier[block][state] == 0 else -1
 
     def move(self, heat: float) -> bool:
@@ -143,9 +144,9 @@ class Plain:
 class Picky(Plain):
     """The same with the moves of `moves`."""
 
-    def __init__(self, setting: Board, states: Chains) -> None:
-        super().__init__(setting, states)
-        self.due, self.margin = setting.due.tolist(), states.margin[0].tolist()
+    def __init__(self, data: SearchData, states: Chains) -> None:
+        super().__init__(data, states)
+        self.due, self.margin = data.intervals[:, DUE].tolist(), states.marginal[0].tolist()
         self.last = [own[-1] for own in self.number]
 
     def there_now(self, stay: int) -> int:
@@ -175,24 +176,24 @@ class Picky(Plain):
 
     def move(self, heat: float) -> bool:
         """Try one move; return whether it was taken."""
-        count, picky = len(self.stays), random.random() < PICKY
+        count, picky = len(self.stays), random.random() < TARGETED_SHARE
         stay, touched, done = random.randrange(count), set[int](), list[int]()
         if picky:
-            near = (n % count for n in range(stay, stay + LOOK))
-            stay = next((n for n in near if self.worth(n)), (stay + LOOK) % count)
+            near = (n % count for n in range(stay, stay + CANDIDATES))
+            stay = next((n for n in near if self.worth(n)), (stay + CANDIDATES) % count)
         block, end = self.stays[stay][0], stay
-        if random.random() < ROW:
-            end = min(stay + 1 + int(random.random() * (LONGEST - 1)), self.last[block])
+        if random.random() < RUN_SHARE:
+            end = min(stay + 1 + int(random.random() * (MAX_RUN - 1)), self.last[block])
         new = 1 - self.there_now(end)
         for n in range(stay, end + 1):
             if self.there_now(n) != new:
                 done.append(n)
                 self.flip(n, touched)
-        for victims in range(VICTIMS + 1):
+        for victims in range(MAX_VICTIMS + 1):
             t = next((t for n in range(stay, end + 1) if (t := self.full(n)) is not None), None)
             if new or t is None:
                 return self.judge(done, touched, heat)
-            other = self.victim(t, block, picky) if victims < VICTIMS else -1
+            other = self.victim(t, block, picky) if victims < MAX_VICTIMS else -1
             if other < 0:
                 break
             done.append(other)
@@ -220,20 +221,20 @@ class Picky(Plain):
         return added
 
 
-def states_of(instance: Instance, setting: Board, chains: int) -> Chains:
+def states_of(instance: Instance, data: SearchData, chains: int) -> Chains:
     """Chains from belady's schedule, with what leaves before its next read leaving at once."""
     start = kv.simulate(instance, "belady").schedule
     assert start is not None
-    tier = tiers_of(setting, start)
-    last = tier[setting.block, setting.high]
-    tier = np.where(setting.stay < 0, tier, last[setting.stay])
-    return Chains.of(instance, setting, [schedule_of(setting, tier)] * chains)
+    tier = tiers_of(data, start)
+    last = tier[data.intervals[:, BLOCK], data.intervals[:, HIGH]]
+    tier = np.where(data.interval_of < 0, tier, last[data.interval_of])
+    return Chains.of(instance, data, [schedule_of(data, tier)] * chains)
 
 
 def plain_rate(instance: Instance, seconds: float, kind: type[Plain]) -> float:
     """Moves per second of a plain annealer."""
-    setting = board(instance)
-    plain = kind(setting, states_of(instance, setting, 1))
+    data = search_data(instance)
+    plain = kind(data, states_of(instance, data, 1))
     random.seed(0)
     heat, moves, begin = HEAT * float(np.mean(plain.ticks)), 0, time.process_time()
     while (taken := time.process_time() - begin) < seconds:
@@ -247,14 +248,14 @@ def plain_rate(instance: Instance, seconds: float, kind: type[Plain]) -> float:
 
 def rate(instance: Instance, seconds: float, kernel: Kernel, chains: int) -> float:
     """Moves per second of all chains together."""
-    setting = board(instance)
-    states = states_of(instance, setting, chains)
+    data = search_data(instance)
+    states = states_of(instance, data, chains)
     rng, each = np.random.default_rng(0), 64 if kernel == "numpy" else max(2**15 // chains, 1)
     heat, moves, begin = HEAT * states.ticks[0].mean(), 0, 0.0
     while not moves or (taken := time.process_time() - begin) < seconds:
         draws = rng.random((each, chains, DRAWS + 1))
         limits = np.floor(-heat * np.log(1 - draws[:, :, -1])).astype(np.int64)
-        anneal(setting, states, draws, limits, kernel)
+        try_moves(data, states, draws, limits, kernel)
         if begin == 0.0:  # the first compiles
             begin = time.process_time()
             continue
@@ -278,7 +279,7 @@ def main() -> None:
         if pick() == "numba":
             tries += [("numba", 1), ("numba", 8)]
         for kernel, chains in tries:
-            if chains * board(instance).stay.size * 3 > 2**31:
+            if chains * search_data(instance).interval_of.size * 3 > 2**31:
                 continue
             found = rate(instance, options.seconds, kernel, chains)
             times = f"{found / blind:.1f} and {found / same:.1f} times as many"

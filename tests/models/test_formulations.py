@@ -1,4 +1,4 @@
-"""The readable Pyomo model and the sparse arrays are one and the same program."""
+"""Pyomo models and sparse arrays are the same programs, and solutions convert to schedules and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvbound.errors import UsageError
 from kvbound.instance import Instance
 from kvbound.models import columns, formulation, intervals, placement_model
 from kvbound.models.sparse import Matrix
-from kvbound.models.time_indexed import Indexed
+from kvbound.models.time_indexed import TimeIndexed
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.highs import minimise
 from tests.strategies import rule_combinations, tiny_instance
@@ -24,7 +24,7 @@ Row = tuple[tuple[tuple[str, float], ...], float, float]
 
 
 def row(coefficients: dict[str, float], lower: float, upper: float) -> Row:
-    """A row whatever its sign and the order of its entries."""
+    """A row in a normal form, whatever its sign and the order of its entries."""
     entries = sorted((name, round(value, 9)) for name, value in coefficients.items() if abs(value) > 1e-12)
     if entries and entries[0][1] < 0:
         entries = [(name, -value) for name, value in entries]
@@ -54,7 +54,7 @@ def same_program(instance: Instance, *, cuts: bool = True) -> None:
     assert sorted(r for r in sparse_rows(matrix) if r[0]) == sorted(r for r in pyomo_rows(model) if r[0])
     bounds = matrix.lower, matrix.upper, matrix.integer, matrix.cost
     described = zip(matrix.column_names(), *bounds, strict=True)
-    fast = {name: (lo, up, whole) for name, lo, up, whole, cost in described}
+    fast = {name: (lo, up, integer) for name, lo, up, integer, cost in described}
     objective = generate_standard_repn(model.total.expr)
     assert {v.name for v in objective.linear_vars} == {
         name for name, cost in zip(matrix.column_names(), matrix.cost, strict=True) if cost
@@ -79,7 +79,7 @@ def test_without_cuts_too() -> None:
         same_program(tiny_instance(rng), cuts=False)
 
 
-def test_published_accounting_has_no_program() -> None:
+def test_fang2025_accounting_has_no_program() -> None:
     instance = tiny_instance(np.random.default_rng(0)).with_rules(accounting="fang2025")
     for build in (formulation, placement_model):
         with pytest.raises(UsageError, match="physical"):
@@ -88,7 +88,7 @@ def test_published_accounting_has_no_program() -> None:
 
 @pytest.mark.parametrize("initial", ["free", "prefill-first"])
 @pytest.mark.parametrize("timing", ["parallel", "serial"])
-def test_the_strong_form_is_what_people_get_where_it_applies(initial: str, timing: str) -> None:
+def test_the_interval_form_is_used_where_it_applies(initial: str, timing: str) -> None:
     rng = np.random.default_rng(3)
     strong = 0
     while strong < 20:
@@ -96,7 +96,7 @@ def test_the_strong_form_is_what_people_get_where_it_applies(initial: str, timin
         instance = tiny_instance(rng, tiers=2, initial=initial, timing=timing, **rules)
         if intervals.supports(instance):
             strong += 1
-            assert isinstance(formulation(instance), intervals.Stays)
+            assert isinstance(formulation(instance), intervals.Intervals)
             same_program(instance)
             same_program(instance, cuts=False)
 
@@ -108,25 +108,25 @@ def test_both_forms_have_the_same_optimum_and_the_same_plain_relaxation() -> Non
         instance = tiny_instance(rng, tiers=2, **rules)
         if not intervals.supports(instance):
             continue
-        for whole, cuts in ((True, True), (False, True), (False, False)):
+        for integer, cuts in ((True, True), (False, True), (False, False)):
             strong, general = (
-                minimise(form(instance, cuts=cuts).matrix, whole=whole, gap=1e-9).objective
-                for form in (intervals.Stays, Indexed)
+                minimise(form(instance, cuts=cuts).matrix, integer=integer, gap=1e-9).objective
+                for form in (intervals.Intervals, TimeIndexed)
             )
-            if cuts and not whole:  # the strong form counts what enters tier 0 as well
+            if cuts and not integer:  # the interval form counts entries into tier 0 as well
                 assert strong >= general * (1 - 1e-6)
             else:
                 assert strong == pytest.approx(general, rel=1e-6)
 
 
-def test_the_estimate_of_columns_is_from_above() -> None:
+def test_the_number_of_columns_is_bounded() -> None:
     rng = np.random.default_rng(6)
     for _ in range(100):
         instance = tiny_instance(rng)
         assert formulation(instance).matrix.columns <= columns(instance)
 
 
-def test_a_schedule_becomes_a_start_and_comes_back() -> None:
+def test_a_schedule_converts_to_a_start_and_back() -> None:
     rng = np.random.default_rng(7)
     for _ in range(60):
         instance = tiny_instance(rng)

@@ -1,4 +1,4 @@
-"""The hull over whole counts, against the hull by definition."""
+"""The integer hull, compared with its definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvbound.instance import Initial, Instance, Rules
 from kvbound.llm import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.models import formulation
-from kvbound.models.integer_hull import affine, hulls, whole_hull
+from kvbound.models.integer_hull import affine, hulls, integer_hull
 from kvbound.solvers.mip.highs import minimise
 from kvbound.trace import Trace
 
@@ -28,20 +28,20 @@ def test_it_is_the_convex_hull(
     rows = np.array(facets)
     grid = np.array([(m, z) for m in range(misses + 1) for z in range(entries + 1)], float)
     time = (rows[:, 0] + grid @ rows[:, 1:].T).max(axis=1)
-    hull = whole_hull(rows, misses, entries)
+    hull = integer_hull(rows, misses, entries)
     lines = np.vstack([hull, [time.min(), 0, 0]])
     assert ((lines[:, 0] + grid @ lines[:, 1:].T).max(axis=1) <= time + 1e-9 * (1 + time.max())).all()
-    # at any point in between: the cheapest mixture of whole points
+    # at any point in between: the cheapest mixture of integer points
     point = np.array([u * misses, v * entries])
     mixture = linprog(time, A_eq=np.vstack([grid.T, np.ones(len(grid))]), b_eq=[*point, 1])
     assert (lines[:, 0] + lines[:, 1:] @ point).max() == pytest.approx(mixture.fun, rel=1e-6, abs=1e-6)
 
 
-def test_one_slow_link_costs_whole_misses() -> None:
+def test_on_a_slow_link_the_hull_is_far_above_the_facets() -> None:
     # hbm alone 100, both together 98 whatever is missed, each miss 76 on the link
     facets = np.array([[0.0, 0, 1, 0, 1, 0], [0.98, 0.98, 0.98, 0, 0.98, 0], [0, 76.0, 0, 0, 0, 0]])
     rows = affine(facets, 60.0, 40)
-    hull = whole_hull(rows, 40, 41)
+    hull = integer_hull(rows, 40, 41)
     at = rows[:, 0] + rows[:, 1:] @ [1.5, 0]
     assert (hull[:, 0] + hull[:, 1:] @ [1.5, 0]).max() > at.max() + 10
 
@@ -87,7 +87,7 @@ def test_a_slot_with_few_entries_does_not_spoil_the_bound_of_one_with_more() -> 
         assert tight == pytest.approx(loose, rel=1e-6)
 
 
-def test_slots_alike_share_one_hull() -> None:
+def test_similar_slots_share_a_hull() -> None:
     facets = np.array([[0.98, 0.98, 0.98, 0, 0.98, 0], [0, 76.0, 0, 0, 0, 0]])
     hull = hulls(facets, np.array([60.0, 60.0]))
     assert hull(0, 40, 5) is hull(1, 40, 6)

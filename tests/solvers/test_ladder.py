@@ -16,11 +16,11 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
-from kvbound.models.time_indexed import Indexed
+from kvbound.models.time_indexed import TimeIndexed
 from kvbound.policies import POLICIES
 from kvbound.solvers.lagrangian.bound import item_subproblem, solve_dual
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
-from kvbound.solvers.mip.highs import program
+from kvbound.solvers.mip.highs import highs_program
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
 
@@ -88,8 +88,8 @@ def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
     -------
     Value; weights of the facets (V, steps, layers); price of a block's capacity (K, 1 + steps * layers).
     """
-    form = Indexed(instance, cuts=False)
-    lp = program(form.matrix, whole=False)
+    form = TimeIndexed(instance, cuts=False)
+    lp = highs_program(form.matrix, integer=False)
     free = np.array(form.matrix.lower)
     free[form.time] = 0  # that no slot beats its ideal is no row of the dual
     lp.col_lower_ = free
@@ -97,7 +97,7 @@ def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
     highs.setOptionValue("output_flag", False)
     highs.passModel(lp)
     assert highs.run() == highspy.HighsStatus.kOk
-    weights = np.zeros((len(form.facts.facets), instance.decode_steps, instance.layers))
+    weights = np.zeros((len(form.coefficients.facets), instance.decode_steps, instance.layers))
     capacity = np.zeros((instance.tiers, 1 + instance.slots))
     for name, price in zip(form.matrix.row_names(), highs.getSolution().row_dual, strict=True):
         family, keys = name.rstrip("]").split("[")

@@ -1,4 +1,4 @@
-"""The chains of an annealing run: schedules as arrays, with all their counts kept up to date."""
+"""The chains of an annealing run: schedules as arrays, with their counts and times kept up to date."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost.traffic import ScheduleTraffic, schedule_traffic
+from kvbound.cost.traffic import Columns, ScheduleTraffic, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
-from kvbound.solvers.annealing.layout import UNLIMITED, Board, Ints, Tiers, tiers_of
+from kvbound.solvers.annealing.layout import UNBORN, UNLIMITED, Ints, SearchData, Tiers, tiers_of
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,37 +25,43 @@ class Chains:
     tier
         Tier of every block in every state, shape (chains, layers * blocks, steps + 1).
     counts
-        Tokens read by tier, read besides, and written, shape (chains, slots, 3K).
-    held
+        Traffic of every slot in tokens, without the weights, shape (chains, slots, 3K); see
+        `kvbound.cost.traffic.Columns`.
+    occupancy
         Blocks in each tier at the start and after every slot, shape (chains, K, slots + 1); 0 for tiers
-        that have room for all.
+        without a limit.
     ticks
         Time of every slot, shape (chains, slots).
-    margin
-        Ticks that one more read from the last tier instead of tier 0 costs in a slot, and that one
-        less gains, shape (chains, slots, 2).
+    marginal
+        Ticks that one more read from the last tier instead of tier 0 adds to a slot, and that one fewer
+        saves, shape (chains, slots, 2).
     """
 
     tier: Tiers
     counts: Ints
-    held: NDArray[np.int32]
+    occupancy: NDArray[np.int32]
     ticks: Ints
-    margin: Ints
+    marginal: Ints
 
     @classmethod
-    def of(cls, instance: Instance, board: Board, schedules: Sequence[Schedule]) -> Chains:
+    def of(cls, instance: Instance, data: SearchData, schedules: Sequence[Schedule]) -> Chains:
         """Start one chain from each schedule."""
-        parts = [counted(instance, board, schedule_traffic(instance, schedule)) for schedule in schedules]
+        parts = [token_counts(instance, data, schedule_traffic(instance, each)) for each in schedules]
         counts = np.stack([part[0] for part in parts])
-        layer = np.arange(board.slots) % board.layers
-        ticks = slot_ticks(board, counts, layer)
+        layer = np.arange(data.slots) % data.layers
+        ticks = slot_ticks(data, counts, layer)
         return cls(
-            np.stack([tiers_of(board, schedule) for schedule in schedules]),
+            np.stack([tiers_of(data, schedule) for schedule in schedules]),
             counts,
             np.stack([part[1] for part in parts]),
             ticks,
-            margins(board, counts, layer, ticks),
+            marginal_ticks(data, counts, layer, ticks),
         )
+
+    @property
+    def arrays(self) -> tuple[Tiers, Ints, NDArray[np.int32], Ints, Ints]:
+        """All arrays, in the order of the attributes."""
+        return self.tier, self.counts, self.occupancy, self.ticks, self.marginal
 
     @property
     def count(self) -> int:
@@ -62,30 +70,32 @@ class Chains:
 
     @property
     def totals(self) -> Ints:
-        """Ticks of each chain's schedule, shape (chains,)."""
+        """Ticks of the schedule of each chain, shape (chains,)."""
         return self.ticks.sum(axis=1)
 
     def copy(self, source: int, target: int) -> None:
-        """Let one chain go on from where another is."""
-        for array in (self.tier, self.counts, self.held, self.ticks, self.margin):
+        """Replace the schedule of one chain by that of another."""
+        for array in self.arrays:
             array[target] = array[source]
 
 
-def counted(instance: Instance, board: Board, moved: ScheduleTraffic) -> tuple[Ints, NDArray[np.int32]]:
-    """Tokens moved in every slot and blocks held after it, as the cost model counts them; see `Chains`."""
-    tiers = board.tiers
-    q = moved.traffic.copy()
-    q[:, :, tiers] -= instance.llm.weight_reads
-    counts = np.rint(q / instance.item_bytes).astype(np.int64).reshape(-1, 3 * tiers)
-    held = np.vstack([moved.start, moved.start + moved.blocks.reshape(-1, tiers).cumsum(axis=0)])
-    if board.inclusive:  # here without the copies of what is higher up
+def token_counts(
+    instance: Instance, data: SearchData, traffic: ScheduleTraffic
+) -> tuple[Ints, NDArray[np.int32]]:
+    """Return the counts of every slot and the occupancy after it, as `Chains` has them, for one chain."""
+    tiers = data.tiers
+    moved = traffic.traffic.copy()
+    Columns.of(moved).extra_reads[:, :, 0] -= instance.llm.weight_reads
+    counts = np.rint(moved / instance.item_bytes).astype(np.int64).reshape(-1, 3 * tiers)
+    held = np.vstack([traffic.start, traffic.start + traffic.blocks.reshape(-1, tiers).cumsum(axis=0)])
+    if instance.inclusive:  # the copies of blocks in faster tiers do not count here
         held[:, -1] -= held[:, :-1].sum(axis=1)
-    held[:, board.room == UNLIMITED] = 0
+    held[:, data.capacity == UNLIMITED] = 0
     return counts, np.ascontiguousarray(held.T, np.int32)
 
 
-def slot_ticks(board: Board, count: Ints, layer: Ints) -> Ints:
-    """Ticks of slots.
+def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
+    """Return the time of slots in ticks.
 
     Parameters
     ----------
@@ -94,28 +104,69 @@ def slot_ticks(board: Board, count: Ints, layer: Ints) -> Ints:
     layer
         Their layers, shape (...,) or one that broadcasts to it.
     """
-    tiers = board.tiers
-    ticks = np.broadcast_to(board.base[layer], (*count.shape[:-1], *board.base.shape[1:])).copy()
+    tiers = data.tiers
+    ticks = np.broadcast_to(
+        data.weight_ticks[layer], (*count.shape[:-1], *data.weight_ticks.shape[1:])
+    ).copy()
     for c in range(3 * tiers):
-        ticks += board.rows[:, :, c] * count[..., c, None, None]
+        ticks += data.facets[:, :, c] * count[..., c, None, None]
     most = ticks.max(axis=-1)
-    if board.latency.any():
-        read, extra, written = (count[..., None, n * tiers : (n + 1) * tiers] > 0 for n in range(3))
-        busy = extra | written | (read & ~board.off)
-        busy[..., 0] |= board.weighted[layer, None]
-        busy[..., -1] |= (read & board.off).any(axis=-1)
+    if data.has_latency:
+        read, extra, written = (part > 0 for part in np.split(count[..., None, :], 3, axis=-1))
+        busy = extra | written | (read & ~data.diverted)
+        busy[..., 0] |= data.has_weights[layer, None]
+        busy[..., -1] |= (read & data.diverted).any(axis=-1)
         for k in range(tiers):
-            most += np.where(busy[..., k], board.latency[k], 0.0)
+            most += np.where(busy[..., k], data.latency[k], 0.0)
     return np.rint(most.min(axis=-1)).astype(np.int64)
 
 
-def margins(board: Board, count: Ints, layer: Ints, now: Ints) -> Ints:
-    """What one more miss costs and one less gains, in ticks, shape (..., 2); see `Chains`."""
-    answer = np.zeros((*now.shape, 2), np.int64)
-    last = board.tiers - 1
+def marginal_ticks(data: SearchData, count: Ints, layer: Ints, now: Ints) -> Ints:
+    """Return the ticks that one more miss adds to slots and that one fewer saves, shape (..., 2).
+
+    Parameters
+    ----------
+    count, layer
+        As `slot_ticks` takes them.
+    now
+        The time of the slots, shape (...,).
+    """
+    marginal = np.zeros((*now.shape, 2), np.int64)
+    last = data.tiers - 1
     for n, (source, target, sign) in enumerate(((0, last, 1), (last, 0, -1))):
         changed = count.copy()
         changed[..., source] -= 1
         changed[..., target] += 1
-        answer[..., n] = np.where(count[..., source] > 0, sign * (slot_ticks(board, changed, layer) - now), 0)
-    return answer
+        difference = sign * (slot_ticks(data, changed, layer) - now)
+        marginal[..., n] = np.where(count[..., source] > 0, difference, 0)
+    return marginal
+
+
+def charge(
+    data: SearchData, counts: Ints, chain: Ints, slot: Ints, read: Ints, past: Ints, newborn: Mask,
+    before: Tiers, after: Tiers, sign: int,
+) -> None:  # fmt: skip
+    """Add the traffic of blocks in slots to the counts, or subtract it; each slot of a chain at most once.
+
+    Parameters
+    ----------
+    counts
+        Shape (chains, slots, 3K).
+    chain, slot
+        Chain and slot of each block, shape (n,).
+    read, past
+        Tokens of the block that the slot reads, and those born before it, shape (n,).
+    newborn
+        Whether a token of the block is born in the slot, shape (n,).
+    before, after
+        Tiers of the block before and after the slot, shape (n,).
+    sign
+        1 to add, -1 to subtract.
+    """
+    tiers = data.tiers
+    there = before != UNBORN
+    counts[chain[there], slot[there], before[there]] += sign * read[there]
+    moved = there & data.charged[np.where(there, before, 0), after]
+    counts[chain[moved], slot[moved], tiers + before[moved]] += sign * (past - read)[moved]
+    counts[chain[moved], slot[moved], 2 * tiers + after[moved]] += sign * past[moved]
+    counts[chain[newborn], slot[newborn], 2 * tiers :] += sign * data.birth_writes[after[newborn]]

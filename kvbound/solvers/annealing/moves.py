@@ -1,14 +1,14 @@
-"""The moves of annealing, all chains at once.
+"""The moves of annealing, in NumPy, all chains at once.
 
-A move repaints a stay of a block, a few stays in a row, or a part of one. Where that overfills its new
-tier, blocks that are there at the first overfull moment make way, up to VICTIMS of them, each with its
-own stay; what still does not fit, or breaks a rule, is undone, and so is what the temperature refuses.
-Most moves are *picky*: they take an item whose next read gains time if it is a hit, and send away one
-whose miss costs least. On a slow link that is what matters: a slot takes as long as its busiest resource,
-so a miss is free where the link idles, and a hit is worth nothing there.
+A move changes the tier of a block for an interval, for a few consecutive ones, or for a part of one. Where
+that overfills the new tier, blocks that are there at the first overfull moment are evicted, up to
+MAX_VICTIMS of them, each for its own interval. A move that still does not fit, or breaks a rule, is undone,
+and so is one that the temperature rejects. Most moves are *targeted*: they take a block whose next read
+gains time as a hit, and evict one whose miss costs least. On a slow link that decides: a slot takes as long
+as its busiest resource, so that a miss is free where the link idles, and a hit gains nothing there.
 
-A move is decided by one row of uniform random numbers, drawn by the caller: `DRAWS` of them. The
-compiled twin, `kvbound.solvers.annealing.moves_numba`, makes the same moves from the same numbers.
+A move is determined by `DRAWS` uniform random numbers, drawn by the caller. The compiled twin,
+`kvbound.solvers.annealing.moves_numba`, makes the same moves from the same numbers.
 """
 
 from __future__ import annotations
@@ -18,36 +18,49 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.solvers.annealing.chains import Chains, margins, slot_ticks
+from kvbound.solvers.annealing.chains import Chains, Mask, charge, marginal_ticks, slot_ticks
 from kvbound.solvers.annealing.layout import (
-    LONGEST,
-    LOOK,
-    PICKY,
+    BLOCK,
+    CANDIDATES,
+    HIGH,
+    LOW,
+    MAX_RUN,
+    MAX_VICTIMS,
     PROBES,
-    ROW,
+    RUN_SHARE,
     STRIDE,
+    TARGETED_SHARE,
     UNBORN,
     UNLIMITED,
-    VICTIMS,
-    Board,
     Ints,
+    SearchData,
     Tiers,
 )
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+
+_NEVER = np.iinfo(np.int64).max
 
 
-class _Paint(NamedTuple):
-    """Blocks given new tiers, one per chain named: what was there before, state by state."""
+def try_moves(data: SearchData, chains: Chains, draws: Floats, limits: Ints) -> Ints:
+    """Try moves on all chains; see `kvbound.solvers.annealing.tempering.try_moves`."""
+    accepted = np.zeros(chains.count, np.int64)
+    for u, limit in zip(draws, limits, strict=True):
+        accepted += _Moves(data, chains, u).run(limit)
+    return accepted
+
+
+class _Reassignment(NamedTuple):
+    """Blocks given new tiers, at most one per chain, and what is needed to undo that."""
 
     chain: Ints
     block: Ints
     low: Ints
     high: Ints
     row: Ints
-    """Position of every repainted state's block in the arrays above."""
+    """For every state that changed hands, the position of its block in the arrays above."""
     old: Tiers
+    """Former tier of each of these states."""
     slots: Ints
     """Slots whose counts changed, as chain * slots + slot."""
 
@@ -55,220 +68,204 @@ class _Paint(NamedTuple):
 class _Moves:
     """One move of every chain."""
 
-    def __init__(self, board: Board, chains: Chains, u: Floats) -> None:
-        self.board, self.chains, self.u = board, chains, u
-        self.last = board.tiers - 1
-        self.paints: list[_Paint] = []
+    def __init__(self, data: SearchData, chains: Chains, u: Floats) -> None:
+        self.data, self.chains, self.u = data, chains, u
+        self.last = data.tiers - 1
+        self.reassigned: list[_Reassignment] = []
 
     def run(self, limit: Ints) -> Mask:
-        """Make the moves, keep what is within the limit; return who kept theirs."""
-        fine = self._make()
-        slot = np.unique(np.concatenate([paint.slots for paint in self.paints]))
-        slot = slot[fine[slot // self.board.slots]]
-        chain, slot = np.divmod(slot, self.board.slots)
-        layer, count = slot % self.board.layers, self.chains.counts[chain, slot]
-        ticks = slot_ticks(self.board, count, layer)
-        delta = np.zeros(len(fine), np.int64)
+        """Make the moves and undo those beyond the limit; return which chains kept theirs."""
+        valid = self._make()
+        slot = np.unique(np.concatenate([each.slots for each in self.reassigned]))
+        slot = slot[valid[slot // self.data.slots]]
+        chain, slot = np.divmod(slot, self.data.slots)
+        layer, count = slot % self.data.layers, self.chains.counts[chain, slot]
+        ticks = slot_ticks(self.data, count, layer)
+        delta = np.zeros(len(valid), np.int64)
         np.add.at(delta, chain, ticks - self.chains.ticks[chain, slot])
-        kept = fine & (delta <= limit)
-        for paint in reversed(self.paints):
-            lost = ~kept[paint.chain]
-            chains, block = paint.chain[lost], paint.block[lost]
-            self._paint(chains, block, paint.low[lost], paint.high[lost], paint.old[lost[paint.row]])
+        kept = valid & (delta <= limit)
+        for each in reversed(self.reassigned):
+            undo = ~kept[each.chain]
+            chains, block = each.chain[undo], each.block[undo]
+            self._reassign(chains, block, each.low[undo], each.high[undo], each.old[undo[each.row]])
         here = kept[chain]
         chain, slot = chain[here], slot[here]
         self.chains.ticks[chain, slot] = ticks[here]
-        self.chains.margin[chain, slot] = margins(self.board, count[here], layer[here], ticks[here])
+        self.chains.marginal[chain, slot] = marginal_ticks(self.data, count[here], layer[here], ticks[here])
         return kept
 
     def _make(self) -> Mask:
-        """Repaint, and let others make way; return where the outcome keeps the rules."""
+        """Reassign blocks and evict others; return in which chains the outcome keeps the rules."""
         chain, block, low, high, new = self._propose()
-        fine = np.ones(len(chain), bool)
+        valid = np.ones(len(chain), bool)
         first, begin, end, target = block, low, high, new
-        for victims in range(VICTIMS + 1):
-            row, _ = _ragged(low, high)
-            self.paints.append(self._paint(chain, block, low, high, new[row]))
-            good = self._legal(chain, block, low - 1) & self._legal(chain, block, high)
+        for victims in range(MAX_VICTIMS + 1):
+            row, _ = _concatenated(low, high)
+            self.reassigned.append(self._reassign(chain, block, low, high, new[row]))
+            legal = self._legal(chain, block, low - 1) & self._legal(chain, block, high)
             if victims:
-                good &= self._overfull(chain, block, low, high, new) < 0
-            fine[chain[~good]] = False
-            chain = chain[good]
+                legal &= self._overfull(chain, block, low, high, new) < 0
+            valid[chain[~legal]] = False
+            chain = chain[legal]
             t = self._overfull(chain, first[chain], begin[chain], end[chain], target[chain])
-            open_ = t >= 0
-            # what the slowest tier cannot hold has nowhere to go
-            hopeless = open_ & ((target[chain] == self.last) | (victims == VICTIMS))
-            fine[chain[hopeless]] = False
-            chain, t = chain[open_ & ~hopeless], t[open_ & ~hopeless]
+            overfull = t >= 0
+            # nothing can be evicted from the slowest tier
+            hopeless = overfull & ((target[chain] == self.last) | (victims == MAX_VICTIMS))
+            valid[chain[hopeless]] = False
+            chain, t = chain[overfull & ~hopeless], t[overfull & ~hopeless]
             if not len(chain):
                 break
-            block, state, found = self._victim(chain, t, target[chain], first[chain], victims)
-            fine[chain[~found]] = False
+            block, state, found = self._victims(chain, t, target[chain], first[chain], victims)
+            valid[chain[~found]] = False
             chain, block, state = chain[found], block[found], state[found]
             if not len(chain):
                 break
-            low, high = self._run(chain, block, state, target[chain])
-            below = self.last - target[chain].astype(np.int64)
-            new = (self.last - (self.u[chain, 2] * below).astype(np.int64)).astype(np.uint8)
-        return fine
+            low, high = self._run_in_tier(chain, block, state, target[chain])
+            slower = self.last - target[chain].astype(np.int64)
+            new = (self.last - (self.u[chain, 2] * slower).astype(np.int64)).astype(np.uint8)
+        return valid
 
     def _propose(self) -> tuple[Ints, Ints, Ints, Ints, Tiers]:
         """Chain, block, first and last state and new tier of every chain's move."""
-        board, u, tier = self.board, self.u, self.chains.tier
+        data, u, tier = self.data, self.u, self.chains.tier
         chain = np.arange(len(u))
-        s = self._stay()
-        block, low, high = (each[s].astype(np.int64) for each in (board.block, board.low, board.high))
+        s = self._choose_intervals()
+        block, low, high = (data.intervals[s, column].astype(np.int64) for column in (BLOCK, LOW, HIGH))
         further = np.minimum(
-            s + 1 + (u[:, 3] * (LONGEST - 1)).astype(np.int64), board.stay[block, board.steps]
+            s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.interval_of[block, data.steps]
         )
         part = (u[:, 3] * (high - low + 1)).astype(np.int64)
-        kind = np.searchsorted(ROW + board.cut * np.arange(4), u[:, 0], side="right")
-        high = np.select([kind == 0, kind == 2], [board.high[further].astype(np.int64), low + part], high)
+        kind = np.searchsorted(RUN_SHARE + data.partial_share * np.arange(4), u[:, 0], side="right")
+        high = np.select(
+            [kind == 0, kind == 2], [data.intervals[further, HIGH].astype(np.int64), low + part], high
+        )
         low = np.where((kind == 1) | (kind == 3), low + part, low)
-        step = 1 + (u[:, 2] * (board.tiers - 1)).astype(np.int64)
-        new = (tier[chain, block, high] + np.where(kind == 3, 0, step)) % board.tiers
+        step = 1 + (u[:, 2] * (data.tiers - 1)).astype(np.int64)
+        new = (tier[chain, block, high] + np.where(kind == 3, 0, step)) % data.tiers
         return chain, block, low, high, new.astype(np.uint8)
 
-    def _stay(self) -> Ints:
-        """The stays to move; picky moves look for one whose next read could become a hit that counts."""
-        board, u, stays = self.board, self.u, len(self.board.block)
-        s = (u[:, 1] * stays).astype(np.int64)
-        chain = np.flatnonzero(u[:, 4] < PICKY)
-        near = (s[chain, None] + np.arange(LOOK)) % stays
-        block, high = board.block[near], board.high[near]
-        slot = np.minimum(high, board.steps - 1).astype(np.int64) * board.layers + block // board.blocks
-        worth = self.chains.margin[chain[:, None], slot, 1] > 0
-        worth &= (self.chains.tier[chain[:, None], block, high] != 0) & (high < board.steps)
-        ahead = np.where(worth.any(axis=1), worth.argmax(axis=1), LOOK)
-        s[chain] = (s[chain] + ahead) % stays
+    def _choose_intervals(self) -> Ints:
+        """The interval that each chain moves: for targeted moves, one whose next read gains by a hit."""
+        data, u, intervals = self.data, self.u, len(self.data.intervals)
+        s = (u[:, 1] * intervals).astype(np.int64)
+        chain = np.flatnonzero(u[:, 4] < TARGETED_SHARE)
+        near = (s[chain, None] + np.arange(CANDIDATES)) % intervals
+        block, high = data.intervals[near, BLOCK], data.intervals[near, HIGH]
+        slot = np.minimum(high, data.steps - 1).astype(np.int64) * data.layers + block // data.blocks
+        gains = self.chains.marginal[chain[:, None], slot, 1] > 0
+        gains &= (self.chains.tier[chain[:, None], block, high] != 0) & (high < data.steps)
+        ahead = np.where(gains.any(axis=1), gains.argmax(axis=1), CANDIDATES)
+        s[chain] = (s[chain] + ahead) % intervals
         return s
 
-    def _victim(
+    def _victims(
         self, chain: Ints, t: Ints, full: Tiers, first: Ints, victims: int
     ) -> tuple[Ints, Ints, Mask]:
-        """Block and state of whoever makes way at moment t, and where somebody was found."""
-        board, layers = self.board, self.board.layers
-        everything = layers * board.blocks
-        start = (self.u[chain, 5 + victims] * everything).astype(np.int64)
-        block = (start[:, None] + STRIDE * np.arange(PROBES)) % everything
-        layer, t = block // board.blocks, t[:, None]
+        """Block and state to evict in each chain at moment t, and where one was found."""
+        data, layers = self.data, self.data.layers
+        all_blocks = layers * data.blocks
+        start = (self.u[chain, 5 + victims] * all_blocks).astype(np.int64)
+        block = (start[:, None] + STRIDE * np.arange(PROBES)) % all_blocks
+        layer, t = block // data.blocks, t[:, None]
         state = np.where(t > layer, (t - 1 - layer) // layers + 1, 0)
-        stay = board.stay[block, state]
+        interval = data.interval_of[block, state]
         there = self.chains.tier[chain[:, None], block, state] == full[:, None]
-        there &= (stay >= 0) & (block != first[:, None])
-        end = board.high[stay].astype(np.int64)
-        slot = np.minimum(end, board.steps - 1) * layers + layer
-        cost = np.where(end < board.steps, self.chains.margin[chain[:, None], slot, 0], 0)
-        cost = np.where(self.u[chain, 4, None] < PICKY, np.maximum(cost, 0), 0)
+        there &= (interval >= 0) & (block != first[:, None])
+        end = data.intervals[interval, HIGH].astype(np.int64)
+        slot = np.minimum(end, data.steps - 1) * layers + layer
+        cost = np.where(end < data.steps, self.chains.marginal[chain[:, None], slot, 0], 0)
+        cost = np.where(self.u[chain, 4, None] < TARGETED_SHARE, np.maximum(cost, 0), 0)
         best = np.where(there, cost, _NEVER).argmin(axis=1)
         rows = np.arange(len(chain))
         return block[rows, best], state[rows, best], there.any(axis=1)
 
-    def _run(self, chain: Ints, block: Ints, state: Ints, full: Tiers) -> tuple[Ints, Ints]:
-        """First and last state of a stay, around one, that are in the same tier."""
-        stay = self.board.stay[block, state]
-        low, high = self.board.low[stay].astype(np.int64), self.board.high[stay].astype(np.int64)
-        row, at = _ragged(low, high)
+    def _run_in_tier(self, chain: Ints, block: Ints, state: Ints, full: Tiers) -> tuple[Ints, Ints]:
+        """First and last of the states around one, within its interval, that are in the same tier."""
+        interval = self.data.interval_of[block, state]
+        low, high = (self.data.intervals[interval, column].astype(np.int64) for column in (LOW, HIGH))
+        row, at = _concatenated(low, high)
         other = self.chains.tier[chain[row], block[row], at] != full[row]
-        begin = _starts(low, high)
+        begin = _range_starts(low, high)
         before = np.where(other & (at < state[row]), at + 1, low[row])
         after = np.where(other & (at > state[row]), at - 1, high[row])
         return np.maximum.reduceat(before, begin), np.minimum.reduceat(after, begin)
 
     def _legal(self, chain: Ints, block: Ints, step: Ints) -> Mask:
         """Whether blocks may pass from the state before a step's slot to the one after it."""
-        inside = (step >= 0) & (step < self.board.steps)
+        inside = (step >= 0) & (step < self.data.steps)
         step = np.where(inside, step, 0)
         before, after = (self.chains.tier[chain, block, step + n] for n in (0, 1))
-        up = np.full(len(chain), self.board.up == 2) | (self.board.reads[block, step] > 0)
-        moves = (after > before) | up if self.board.up else np.zeros(len(chain), bool)
+        read = (self.data.reads[block, step] > 0).astype(np.int64)
+        moves = self.data.legal[read, np.minimum(before, self.last), np.minimum(after, self.last)]
         return ~inside | (before == UNBORN) | (before == after) | moves
 
     def _overfull(self, chain: Ints, block: Ints, low: Ints, high: Ints, tier: Tiers) -> Ints:
-        """First moment of these states at which a tier holds more than it can, -1 if none."""
+        """First moment of these states at which a tier exceeds its capacity, -1 if none."""
         if not len(chain):
             return chain
-        start, stop = self._moments(block // self.board.blocks, low, high)
-        row, at = _ragged(start, stop)
-        over = self.chains.held[chain[row], tier[row], at] > self.board.room[tier[row]]
-        t = np.minimum.reduceat(np.where(over, at, _NEVER), _starts(start, stop))
+        start, stop = self._moments(block // self.data.blocks, low, high)
+        row, at = _concatenated(start, stop)
+        over = self.chains.occupancy[chain[row], tier[row], at] > self.data.capacity[tier[row]]
+        t = np.minimum.reduceat(np.where(over, at, _NEVER), _range_starts(start, stop))
         return np.where(t == _NEVER, -1, t)
 
     def _moments(self, layer: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
-        """First and last of the moments (0 the start, s + 1 after slot s) that states last."""
-        layers = self.board.layers
+        """First and last of the moments (0 the start, s + 1 after slot s) in which states hold."""
+        layers = self.data.layers
         start = np.where(low > 0, (low - 1) * layers + layer + 1, 0)
-        return start, np.minimum(high * layers + layer, self.board.slots)
+        return start, np.minimum(high * layers + layer, self.data.slots)
 
-    def _paint(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> _Paint:
-        """Give blocks new tiers, state by state, and bring all counts up to date."""
+    def _reassign(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> _Reassignment:
+        """Give blocks new tiers, state by state, and update counts and occupancy."""
         if not len(chain):
-            return _Paint(chain, block, low, high, chain, new, chain)
-        board, tier = self.board, self.chains.tier
-        layer = block // board.blocks
-        slots = self._recount(chain, block, low, high, new)
-        row, state = _ragged(low, high)
+            return _Reassignment(chain, block, low, high, chain, new, chain)
+        data, tier = self.data, self.chains.tier
+        layer = block // data.blocks
+        slots = self._update_counts(chain, block, low, high, new)
+        row, state = _concatenated(low, high)
         old = tier[chain[row], block[row], state]
         changed = old != new
         where = row[changed]
-        moments, at = _ragged(*self._moments(layer[where], state[changed], state[changed]))
-        held, where = self.chains.held, chain[where[moments]]
+        moments, at = _concatenated(*self._moments(layer[where], state[changed], state[changed]))
+        occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):
             of = states[changed][moments]
-            held[where, of, at] += change * (board.room[of] < UNLIMITED)
+            occupancy[where, of, at] += change * (data.capacity[of] < UNLIMITED)
         tier[chain[row], block[row], state] = new
-        return _Paint(chain, block, low, high, row, old, slots)
+        return _Reassignment(chain, block, low, high, row, old, slots)
 
-    def _recount(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> Ints:
-        """Bring the counts of the slots around repainted states up to date; return these slots."""
-        board = self.board
+    def _update_counts(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> Ints:
+        """Update the counts of the slots around states that get new tiers; return these slots."""
+        data = self.data
         begin = np.maximum(low - 1, 0)
-        row, step = _ragged(begin, np.minimum(high, board.steps - 1))
-        at = (_starts(low, high) - low)[row] + step  # of the state before the step's slot in `new`
-        who, where = chain[row], block[row]
-        before, after = (self.chains.tier[who, where, step + n] for n in (0, 1))
-        then = np.where(step >= low[row], new[np.maximum(at, 0)], before)
-        next_ = np.where(step < high[row], new[np.minimum(at + 1, len(new) - 1)], after)
-        layer = where // board.blocks
-        token = board.prefill + step
-        past = np.minimum(token - (where - layer * board.blocks) * board.size, board.size)
-        newborn = token // board.size == where - layer * board.blocks
-        read = board.reads[where, step].astype(np.int64)
-        busy = (read > 0) | newborn | (before != after) | (then != next_)
-        busy &= (before != then) | (after != next_)
-        who, slot = who[busy], (step * board.layers + layer)[busy]
-        about = (read[busy], past[busy], newborn[busy])
-        self._charge(who, slot, *about, before[busy], after[busy], -1)
-        self._charge(who, slot, *about, then[busy], next_[busy], 1)
-        return who * board.slots + slot
-
-    def _charge(
-        self, chain: Ints, slot: Ints, read: Ints, past: Ints, newborn: Mask, before: Tiers, after: Tiers,
-        sign: int,
-    ) -> None:  # fmt: skip
-        """Add or take away what blocks do in slots, each chain's slot at most once."""
-        counts, tiers, copied = self.chains.counts, self.board.tiers, self.board.inclusive
-        there = before != UNBORN
-        counts[chain[there], slot[there], before[there]] += sign * read[there]
-        moved = there & (before != after) & ~(copied & (after == self.last))
-        counts[chain[moved], slot[moved], tiers + before[moved]] += sign * (past - read)[moved]
-        counts[chain[moved], slot[moved], 2 * tiers + after[moved]] += sign * past[moved]
-        counts[chain[newborn], slot[newborn], 2 * tiers + after[newborn]] += sign
-        through = newborn & copied & (after != self.last)
-        counts[chain[through], slot[through], 2 * tiers + self.last] += sign
+        row, step = _concatenated(begin, np.minimum(high, data.steps - 1))
+        at = (_range_starts(low, high) - low)[row] + step  # position in `new` of the state before the slot
+        chains, blocks = chain[row], block[row]
+        before, after = (self.chains.tier[chains, blocks, step + n] for n in (0, 1))
+        new_before = np.where(step >= low[row], new[np.maximum(at, 0)], before)
+        new_after = np.where(step < high[row], new[np.minimum(at + 1, len(new) - 1)], after)
+        layer = blocks // data.blocks
+        token = data.prefill + step
+        past = np.minimum(token - (blocks - layer * data.blocks) * data.block_size, data.block_size)
+        newborn = token // data.block_size == blocks - layer * data.blocks
+        read = data.reads[blocks, step].astype(np.int64)
+        busy = (read > 0) | newborn | (before != after) | (new_before != new_after)
+        busy &= (before != new_before) | (after != new_after)
+        chains, slot = chains[busy], (step * data.layers + layer)[busy]
+        given = data, self.chains.counts, chains, slot, read[busy], past[busy], newborn[busy]
+        charge(*given, before[busy], after[busy], -1)
+        charge(*given, new_before[busy], new_after[busy], 1)
+        return chains * data.slots + slot
 
 
-_NEVER = np.iinfo(np.int64).max
-
-
-def _starts(low: Ints, high: Ints) -> Ints:
-    """Where each of the ranges low..high begins when they are laid end to end."""
+def _range_starts(low: Ints, high: Ints) -> Ints:
+    """Where each of the ranges low..high begins in their concatenation."""
     length = high - low + 1
     return np.cumsum(length) - length
 
 
-def _ragged(low: Ints, high: Ints) -> tuple[Ints, Ints]:
-    """Lay the ranges low..high end to end: the number of the range, and the value."""
+def _concatenated(low: Ints, high: Ints) -> tuple[Ints, Ints]:
+    """Concatenate the ranges low..high: for every entry the number of its range, and the value."""
     length = high - low + 1
     row = np.repeat(np.arange(len(length)), length)
-    return row, np.arange(len(row)) + (low - _starts(low, high))[row]
+    return row, np.arange(len(row)) + (low - _range_starts(low, high))[row]

@@ -1,4 +1,4 @@
-"""Compiled twin of the moves in `kvbound.solvers.annealing.moves`: same numbers, chain by chain."""
+"""Compiled twin of the moves in `kvbound.solvers.annealing.moves`: the same results, one chain at a time."""
 
 from __future__ import annotations
 
@@ -8,101 +8,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.kernels import compiled
+from kvbound.solvers.annealing.chains_numba import charge, slot_ticks, update_marginal
 from kvbound.solvers.annealing.layout import (
-    LONGEST,
-    LOOK,
-    PICKY,
+    BLOCK,
+    CANDIDATES,
+    DUE,
+    HIGH,
+    LOW,
+    MAX_RUN,
+    MAX_VICTIMS,
     PROBES,
-    ROW,
+    RUN_SHARE,
     STRIDE,
+    TARGETED_SHARE,
     UNBORN,
     UNLIMITED,
-    VICTIMS,
-    Board,
     Ints,
+    SearchData,
     Tiers,
 )
 
 Floats = NDArray[np.float64]
-Held = NDArray[np.int32]
-Paint: TypeAlias = tuple[np.int64, np.int64, np.int64, np.uint8]
+Occupancy = NDArray[np.int32]
+Reassignment: TypeAlias = tuple[np.int64, np.int64, np.int64, np.uint8]
+"""Block, first and last state, new tier."""
 
 _NEVER = np.int64(np.iinfo(np.int64).max)
 _FREE = np.int64(0)
 
 
 @compiled(forceinline=True)
-def _ticks(board: Board, counts: Ints, slot: int) -> np.int64:
-    """Ticks of a slot with these counts; see `chains.slot_ticks`."""
-    rows, tiers, layer = board.rows, len(board.room), slot % board.layers
-    best = np.inf
-    for n in range(rows.shape[0]):
-        most = -np.inf
-        for v in range(rows.shape[1]):
-            ticks = board.base[layer, n, v]
-            for c in range(3 * tiers):
-                ticks += rows[n, v, c] * counts[slot, c]
-            most = max(most, ticks)
-        if board.late:
-            moved = False
-            for k in range(tiers):
-                away = board.off[n, k]
-                moved |= away and counts[slot, k] > 0
-                busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
-                busy |= not away and counts[slot, k] > 0
-                busy |= (k == 0 and board.weighted[layer]) or (k == tiers - 1 and moved)
-                if busy:
-                    most += board.latency[k]
-        best = min(best, most)
-    return np.int64(np.rint(best))
-
-
-@compiled(forceinline=True)
-def _charge(
-    counts: Ints, slot: int, tiers: int, inclusive: bool, read: int, past: int, newborn: bool, before: int,
-    after: int, sign: int,
-) -> None:  # fmt: skip
-    """Add or take away what a block does in a slot."""
-    last = tiers - 1
-    if before != UNBORN:
-        if read > 0:
-            counts[slot, before] += sign * read
-        if before != after and not (inclusive and after == last):
-            counts[slot, 2 * tiers + after] += sign * past
-            counts[slot, tiers + before] += sign * (past - read)
-    if newborn:
-        counts[slot, 2 * tiers + after] += sign
-        if inclusive and after != last:
-            counts[slot, 2 * tiers + last] += sign
-
-
-@compiled(forceinline=True)
-def _count(
-    board: Board, tier: Tiers, counts: Ints, paint: Paint, touched: Ints, kept: Ints, number: int
+def _update_counts(
+    data: SearchData, tier: Tiers, counts: Ints, change: Reassignment, touched: Ints, saved: Ints, number: int
 ) -> int:
-    """Count what a paint changes, before it does; return how many slots are touched by now.
+    """Update the counts for a reassignment still to be made; return how many slots are touched by now.
 
     Parameters
     ----------
-    touched, kept
-        Slots, and what their counts were before the move.
+    touched, saved
+        Slots, and their counts before the move.
     """
-    block, low, high, new = paint
-    steps, layers, size, tiers = board.steps, board.layers, board.size, len(board.room)
-    layer = np.int64(board.layer[block])
-    begin = (block - layer * board.blocks) * size  # the block's first token
-    quiet = size == 1 and board.up > 0 and board.stay[block, low] == board.stay[block, high]
+    block, low, high, new = change
+    steps, layers, size, tiers = data.steps, data.layers, data.block_size, len(data.capacity)
+    layer = np.int64(data.layer[block])
+    begin = (block - layer * data.blocks) * size  # first token of the block
+    quiet = size == 1 and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
         before, after = tier[block, step], tier[block, step + 1]
         if quiet and before == after and low <= step < high:
-            continue  # neither read nor born
-        then = new if step >= low else before
-        next_ = new if step < high else after
-        read = np.int64(board.reads[block, step])
-        newborn = begin <= board.prefill + step < begin + size
-        if read == 0 and not newborn and before == after and then == next_:
+            continue  # no read and no birth within an interval
+        new_before = new if step >= low else before
+        new_after = new if step < high else after
+        read = np.int64(data.reads[block, step])
+        newborn = begin <= data.prefill + step < begin + size
+        if read == 0 and not newborn and before == after and new_before == new_after:
             continue
-        if before == then and after == next_:
+        if before == new_before and after == new_after:
             continue
         slot = step * layers + layer
         for n in range(number):
@@ -111,216 +72,218 @@ def _count(
         else:
             touched[number] = slot
             for c in range(3 * tiers):
-                kept[number, c] = counts[slot, c]
+                saved[number, c] = counts[slot, c]
             number += 1
-        past = min(board.prefill + step - begin, size)
-        _charge(counts, slot, tiers, board.inclusive, read, past, newborn, before, after, -1)
-        _charge(counts, slot, tiers, board.inclusive, read, past, newborn, then, next_, 1)
+        past = min(data.prefill + step - begin, size)
+        charge(data, counts, slot, read, past, newborn, before, after, -1)
+        charge(data, counts, slot, read, past, newborn, new_before, new_after, 1)
     return number
 
 
 @compiled(forceinline=True)
-def _swap(board: Board, tier: Tiers, held: Held, paint: Paint, olds: Tiers, done: int, back: bool) -> None:
-    """Paint, and keep what was there before; or put that back."""
-    block, low, high, new = paint
-    layers, layer, room = board.layers, np.int64(board.layer[block]), board.room
+def _reassign(
+    data: SearchData, tier: Tiers, occupancy: Occupancy, change: Reassignment, old_tiers: Tiers, n: int,
+    undo: bool,
+) -> None:  # fmt: skip
+    """Make reassignment n of a move and keep the old tiers, or restore them."""
+    block, low, high, new = change
+    layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state
-        if back:
-            new = olds[done, state - low]
-        while state <= high and tier[block, state] == old and (not back or olds[done, state - low] == new):
+        if undo:
+            new = old_tiers[n, state - low]
+        while state <= high and tier[block, state] == old and (not undo or old_tiers[n, state - low] == new):
             tier[block, state] = new
-            if not back:
-                olds[done, state - low] = old
+            if not undo:
+                old_tiers[n, state - low] = old
             state += 1
         if old != new:
             start = (run - 1) * layers + layer + 1 if run > 0 else 0
-            stop = min((state - 1) * layers + layer + 1, held.shape[1])
-            if room[old] < UNLIMITED:
+            stop = min((state - 1) * layers + layer + 1, occupancy.shape[1])
+            if capacity[old] < UNLIMITED:
                 for t in range(start, stop):
-                    held[old, t] -= 1
-            if room[new] < UNLIMITED:
+                    occupancy[old, t] -= 1
+            if capacity[new] < UNLIMITED:
                 for t in range(start, stop):
-                    held[new, t] += 1
+                    occupancy[new, t] += 1
 
 
 @compiled(forceinline=True)
-def _legal(board: Board, tier: Tiers, block: int, step: int) -> bool:
+def _legal(data: SearchData, tier: Tiers, block: int, step: int) -> bool:
     """Whether a block may pass from the state before a step's slot to the one after it."""
-    if step < 0 or step >= board.steps:
+    if step < 0 or step >= data.steps:
         return True
     before, after = tier[block, step], tier[block, step + 1]
     if before == after:
         return True
-    if board.up == 0:
-        return before == UNBORN
-    return after > before or before == UNBORN or board.up == 2 or board.reads[block, step] > 0
+    return before == UNBORN or data.legal[int(data.reads[block, step] > 0), before, after]
 
 
 @compiled(forceinline=True)
-def _overfull(board: Board, held: Held, full: int, block: int, low: int, high: int) -> int:
-    """First moment of a block's states at which a tier holds more than it can, -1 if none."""
-    layers, layer, room = board.layers, np.int64(board.layer[block]), board.room[full]
-    if room < UNLIMITED:
+def _overfull(data: SearchData, occupancy: Occupancy, full: int, block: int, low: int, high: int) -> int:
+    """First moment of a block's states at which a tier exceeds its capacity, -1 if none."""
+    layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity[full]
+    if capacity < UNLIMITED:
         start = (low - 1) * layers + layer + 1 if low > 0 else 0
-        stop = min(high * layers + layer + 1, held.shape[1])
+        stop = min(high * layers + layer + 1, occupancy.shape[1])
         for t in range(start, stop):
-            if held[full, t] > room:
+            if occupancy[full, t] > capacity:
                 return t
     return -1
 
 
 @compiled(forceinline=True)
-def _margins(board: Board, counts: Ints, slot: int, now: int, margin: Ints) -> None:
-    """See `chains.margins`."""
-    last = len(board.room) - 1
-    for n in range(2):
-        source, target = (0, last) if n == 0 else (last, 0)
-        margin[slot, n] = 0
-        if counts[slot, source] > 0:
-            counts[slot, source] -= 1
-            counts[slot, target] += 1
-            change = _ticks(board, counts, slot) - now
-            margin[slot, n] = change if n == 0 else -change
-            counts[slot, source] += 1
-            counts[slot, target] -= 1
-
-
-@compiled(forceinline=True)
-def _propose(board: Board, tier: Tiers, margin: Ints, draws: Floats, m: int) -> Paint:
+def _propose(data: SearchData, tier: Tiers, marginal: Ints, draws: Floats, m: int) -> Reassignment:
     """Block, first and last state and new tier of a move."""
-    stays, steps = len(board.block), board.steps
-    s = int(draws[m, 1] * stays)
-    if draws[m, 4] < PICKY:
-        for _ in range(LOOK):
-            due = board.due[s]
-            if due >= 0 and margin[due, 1] > 0 and tier[board.block[s], board.high[s]] != 0:
+    intervals, steps = len(data.intervals), data.steps
+    s = int(draws[m, 1] * intervals)
+    if draws[m, 4] < TARGETED_SHARE:
+        for _ in range(CANDIDATES):
+            due = data.intervals[s, DUE]
+            block, high = data.intervals[s, BLOCK], data.intervals[s, HIGH]
+            if due >= 0 and marginal[due, 1] > 0 and tier[block, high] != 0:
                 break
-            s = s + 1 if s + 1 < stays else 0
-    block, low, high = np.int64(board.block[s]), np.int64(board.low[s]), np.int64(board.high[s])
-    turn = 1 + int(draws[m, 2] * (len(board.room) - 1))
+            s = s + 1 if s + 1 < intervals else 0
+    block, low = np.int64(data.intervals[s, BLOCK]), np.int64(data.intervals[s, LOW])
+    high = np.int64(data.intervals[s, HIGH])
+    shift = 1 + int(draws[m, 2] * (len(data.capacity) - 1))
     part = int(draws[m, 3] * (high - low + 1))
-    if draws[m, 0] < ROW:
-        high = np.int64(board.high[min(s + 1 + int(draws[m, 3] * (LONGEST - 1)), board.stay[block, steps])])
-    elif draws[m, 0] < ROW + board.cut:
+    if draws[m, 0] < RUN_SHARE:
+        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), data.interval_of[block, steps])
+        high = np.int64(data.intervals[further, HIGH])
+    elif draws[m, 0] < RUN_SHARE + data.partial_share:
         low += part
-    elif draws[m, 0] < ROW + board.cut * 2:
+    elif draws[m, 0] < RUN_SHARE + data.partial_share * 2:
         high = low + part
-    elif draws[m, 0] < ROW + board.cut * 3:
+    elif draws[m, 0] < RUN_SHARE + data.partial_share * 3:
         low += part
-        turn = 0
-    return block, low, high, np.uint8((tier[block, high] + turn) % len(board.room))
+        shift = 0
+    return block, low, high, np.uint8((tier[block, high] + shift) % len(data.capacity))
 
 
 @compiled(forceinline=True)
 def _victim(
-    board: Board, tier: Tiers, margin: Ints, t: int, full: int, first: int, start: int, picky: bool
+    data: SearchData, tier: Tiers, marginal: Ints, t: int, full: int, first: int, start: int, targeted: bool
 ) -> tuple[int, int]:
-    """Block and state of whoever makes way at moment t; block -1 if nobody was found."""
-    layers = board.layers
-    everything = layers * board.blocks
-    stride = STRIDE % everything
-    full_steps = (t - 1) // layers if t > 0 else 0
-    begun = t - 1 - full_steps * layers if t > 0 else -1  # layers up to this one are a state further
+    """Block and state to evict at moment t; block -1 if none was found."""
+    layers = data.layers
+    all_blocks = layers * data.blocks
+    stride = STRIDE % all_blocks
+    complete = (t - 1) // layers if t > 0 else 0  # steps of which all slots are over
+    ahead = t - 1 - complete * layers if t > 0 else -1  # layers up to this one are a state further
     found, found_state, least = -1, 0, _NEVER
     block = start
     for _ in range(PROBES):
-        layer = board.layer[block]
-        state = full_steps + 1 if layer <= begun else full_steps
-        if tier[block, state] == full and board.stay[block, state] >= 0 and block != first:
-            due = board.due[board.stay[block, state]]
-            cost = max(margin[due, 0], _FREE) if picky and due >= 0 else _FREE
+        layer = data.layer[block]
+        state = complete + 1 if layer <= ahead else complete
+        if tier[block, state] == full and data.interval_of[block, state] >= 0 and block != first:
+            due = data.intervals[data.interval_of[block, state], DUE]
+            cost = max(marginal[due, 0], _FREE) if targeted and due >= 0 else _FREE
             if cost < least:
                 found, found_state, least = block, state, cost
             if cost == 0:
                 break
         block += stride
-        if block >= everything:
-            block -= everything
+        if block >= all_blocks:
+            block -= all_blocks
     return found, found_state
 
 
 @compiled(forceinline=True)
 def _undo(
-    board: Board, tier: Tiers, counts: Ints, held: Held, spots: Ints, olds: Tiers, done: int, touched: Ints,
-    kept: Ints, number: int,
+    data: SearchData, tier: Tiers, counts: Ints, occupancy: Occupancy, spans: Ints, old_tiers: Tiers,
+    changes: int, touched: Ints, saved: Ints, number: int,
 ) -> None:  # fmt: skip
-    """Take back the paints of a move, the last one first."""
-    for n in range(done - 1, -1, -1):
-        paint = spots[n, 0], spots[n, 1], spots[n, 2], np.uint8(0)
-        _swap(board, tier, held, paint, olds, n, True)
+    """Undo the reassignments of a move, the last one first."""
+    for n in range(changes - 1, -1, -1):
+        change = spans[n, 0], spans[n, 1], spans[n, 2], np.uint8(0)
+        _reassign(data, tier, occupancy, change, old_tiers, n, True)
     for n in range(number):
         for c in range(counts.shape[1]):
-            counts[touched[n], c] = kept[n, c]
+            counts[touched[n], c] = saved[n, c]
 
 
 @compiled(forceinline=True)
 def _make(
-    board: Board, tier: Tiers, counts: Ints, held: Held, margin: Ints, draws: Floats, m: int, spots: Ints,
-    olds: Tiers, touched: Ints, kept: Ints,
+    data: SearchData, tier: Tiers, counts: Ints, occupancy: Occupancy, marginal: Ints, draws: Floats, m: int,
+    spans: Ints, old_tiers: Tiers, touched: Ints, saved: Ints,
 ) -> tuple[bool, int, int]:  # fmt: skip
-    """Repaint, and let others make way; return whether that keeps the rules, paints, and slots touched."""
-    last = len(board.room) - 1
-    block, low, high, new = _propose(board, tier, margin, draws, m)
+    """Reassign a block and evict others; return whether that keeps the rules, and how many blocks and slots
+    it changed.
+    """
+    last = len(data.capacity) - 1
+    block, low, high, new = _propose(data, tier, marginal, draws, m)
     full, first, begin, end = new, block, low, high
     number = 0
-    for done in range(VICTIMS + 1):
-        paint = block, low, high, new
-        spots[done, 0], spots[done, 1], spots[done, 2] = block, low, high
-        number = _count(board, tier, counts, paint, touched, kept, number)
-        _swap(board, tier, held, paint, olds, done, False)
-        if not _legal(board, tier, block, low - 1) or not _legal(board, tier, block, high):
-            return False, done + 1, number
-        if done and _overfull(board, held, new, block, low, high) >= 0:
-            return False, done + 1, number
-        t = _overfull(board, held, full, first, begin, end)
+    for n in range(MAX_VICTIMS + 1):
+        change = block, low, high, new
+        spans[n, 0], spans[n, 1], spans[n, 2] = block, low, high
+        number = _update_counts(data, tier, counts, change, touched, saved, number)
+        _reassign(data, tier, occupancy, change, old_tiers, n, False)
+        if not _legal(data, tier, block, low - 1) or not _legal(data, tier, block, high):
+            return False, n + 1, number
+        if n and _overfull(data, occupancy, new, block, low, high) >= 0:
+            return False, n + 1, number
+        t = _overfull(data, occupancy, full, first, begin, end)
         if t < 0:
-            return True, done + 1, number
-        if full == last or done == VICTIMS:
-            return False, done + 1, number
-        start = int(draws[m, 5 + done] * (board.layers * board.blocks))
-        block, state = _victim(board, tier, margin, t, full, first, start, draws[m, 4] < PICKY)
+            return True, n + 1, number
+        if full == last or n == MAX_VICTIMS:
+            return False, n + 1, number
+        start = int(draws[m, 5 + n] * (data.layers * data.blocks))
+        targeted = draws[m, 4] < TARGETED_SHARE
+        block, state = _victim(data, tier, marginal, t, full, first, start, targeted)
         if block < 0:
-            return False, done + 1, number
-        stay = board.stay[block, state]
+            return False, n + 1, number
+        interval = data.interval_of[block, state]
         low = high = state
-        while low > board.low[stay] and tier[block, low - 1] == full:
+        while low > data.intervals[interval, LOW] and tier[block, low - 1] == full:
             low -= 1
-        while high < board.high[stay] and tier[block, high + 1] == full:
+        while high < data.intervals[interval, HIGH] and tier[block, high + 1] == full:
             high += 1
         new = np.uint8(last - int(draws[m, 2] * (last - full)))
-    return False, VICTIMS + 1, number
+    return False, MAX_VICTIMS + 1, number
 
 
 @compiled()
-def anneal(
-    board: Board,
+def try_moves(
+    data: SearchData,
     tier: Tiers,
     counts: Ints,
-    held: Held,
+    occupancy: Occupancy,
     ticks: Ints,
-    margin: Ints,
+    marginal: Ints,
     draws: Floats,
     limits: Ints,
 ) -> int:
-    """Try one move per row of draws on one chain; see `moves.anneal`."""
-    olds, spots = np.empty((VICTIMS + 1, board.steps + 1), np.uint8), np.empty((VICTIMS + 1, 3), np.int64)
-    touched = np.empty((VICTIMS + 1) * (board.steps + 1), np.int64)
-    then, kept = np.empty_like(touched), np.empty((len(touched), counts.shape[1]), np.int64)
-    taken = 0
+    """Try moves on one chain; return how many were accepted.
+
+    Parameters
+    ----------
+    tier, counts, occupancy, ticks, marginal
+        Arrays of one chain of `Chains`.
+    draws, limits
+        As in `kvbound.solvers.annealing.tempering.try_moves`, for one chain: shapes (moves, DRAWS), (moves,).
+    """
+    old_tiers = np.empty((MAX_VICTIMS + 1, data.steps + 1), np.uint8)
+    spans = np.empty((MAX_VICTIMS + 1, 3), np.int64)
+    touched = np.empty((MAX_VICTIMS + 1) * (data.steps + 1), np.int64)
+    new_ticks, saved = np.empty_like(touched), np.empty((len(touched), counts.shape[1]), np.int64)
+    accepted = 0
     for m in range(len(draws)):
-        fine, done, number = _make(board, tier, counts, held, margin, draws, m, spots, olds, touched, kept)
+        valid, changes, number = _make(
+            data, tier, counts, occupancy, marginal, draws, m, spans, old_tiers, touched, saved
+        )
         delta = np.int64(0)
-        if fine:
+        if valid:
             for n in range(number):
-                then[n] = _ticks(board, counts, touched[n])
-                delta += then[n] - ticks[touched[n]]
-        if not fine or delta > limits[m]:
-            _undo(board, tier, counts, held, spots, olds, done, touched, kept, number)
+                new_ticks[n] = slot_ticks(data, counts, touched[n])
+                delta += new_ticks[n] - ticks[touched[n]]
+        if not valid or delta > limits[m]:
+            _undo(data, tier, counts, occupancy, spans, old_tiers, changes, touched, saved, number)
             continue
-        taken += 1
+        accepted += 1
         for n in range(number):
-            ticks[touched[n]] = then[n]
-            _margins(board, counts, touched[n], then[n], margin)
-    return taken
+            ticks[touched[n]] = new_ticks[n]
+            update_marginal(data, counts, touched[n], new_ticks[n], marginal)
+    return accepted

@@ -13,19 +13,19 @@ from kvbound.bitsets.lanes import count_units
 from kvbound.bitsets.next_use import transpose, transposed_reads
 from kvbound.bitsets.two_tier import TwoTierSchedule, Words
 from kvbound.instance import Initial, Instance
-from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
-from kvbound.solvers.annealing.layout import Board, bare
+from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
+from kvbound.solvers.annealing.layout import PACKED_DRAWS, SearchData, data_without_blocks
 
 if TYPE_CHECKING:
-    from kvbound.solvers.annealing.packed_numba import Bits
+    from kvbound.solvers.annealing.packed_numba import PackedChain
 
-_CHUNK = 20_000
-"""Moves between two looks at the clock."""
+CHUNK = 20_000
+"""Moves between two calls of `proceed`."""
 
 
 @dataclass(eq=False)
-class BitsAnnealer:
-    """One chain of an instance between two tiers, inclusive, of single tokens.
+class PackedAnnealer:
+    """One chain of an instance of single tokens between two tiers with inclusive copies.
 
     Attributes
     ----------
@@ -34,67 +34,74 @@ class BitsAnnealer:
     """
 
     instance: Instance
-    board: Board
-    bits: Bits
+    data: SearchData
+    chain: PackedChain
     rng: np.random.Generator
     moves: int = 0
 
     @classmethod
-    def of(cls, instance: Instance, play: TwoTierSchedule, rng: np.random.Generator) -> BitsAnnealer:
-        """Begin with a schedule."""
-        from kvbound.solvers.annealing.packed_numba import Bits
+    def of(cls, instance: Instance, schedule: TwoTierSchedule, rng: np.random.Generator) -> PackedAnnealer:
+        """Start from a schedule."""
+        from kvbound.solvers.annealing.packed_numba import PackedChain
 
-        board, reads = bare(instance), transposed_reads(instance)
+        data, reads = data_without_blocks(instance), transposed_reads(instance)
         after = np.zeros_like(reads)
 
-        def turn_layer(layer: int) -> None:
-            rows = play.residency.after(layer).view(np.uint64)
-            transpose(rows, instance.prefill_tokens + 1, after[layer])  # the born are there in their own step
+        def transpose_layer(layer: int) -> None:
+            rows = schedule.residency.after(layer).view(np.uint64)
+            # a token born in a step is in the row of that step
+            transpose(rows, instance.prefill_tokens + 1, after[layer])
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(turn_layer, range(instance.layers)))
-        counts, held = counted(instance, board, play.traffic(instance))
+            list(pool.map(transpose_layer, range(instance.layers)))
+        counts, occupancy = token_counts(instance, data, schedule.traffic(instance))
         layer = np.arange(instance.slots) % instance.layers
-        ticks = slot_ticks(board, counts, layer)
-        margin = margins(board, counts, layer, ticks)
-        fixed = instance.rules.initial is Initial.PREFILL_FIRST
-        start = play.residency.initial == 0
-        bits = Bits(reads, after, start, fixed, counts, held[0].copy(), ticks, margin)
-        return cls(instance, board, bits, rng)
+        ticks = slot_ticks(data, counts, layer)
+        chain = PackedChain(
+            reads=reads,
+            after=after,
+            start=schedule.residency.initial == 0,
+            fixed_start=instance.rules.initial is Initial.PREFILL_FIRST,
+            counts=counts,
+            occupancy=occupancy[0].copy(),
+            ticks=ticks,
+            marginal=marginal_ticks(data, counts, layer, ticks),
+        )
+        return cls(instance, data, chain, rng)
 
     @property
     def time_s(self) -> float:
-        """Decode time."""
-        return int(self.bits.ticks.sum()) * self.board.tick
+        """Decode time of the schedule."""
+        return int(self.chain.ticks.sum()) * self.data.tick_s
 
     def warm_up(self) -> None:
-        """Have the kernel compiled before a clock runs: the first time that takes seconds."""
-        from kvbound.solvers.annealing.packed_numba import DRAWS, anneal
+        """Compile the kernel, which takes seconds once, so that a time limit does not include it."""
+        from kvbound.solvers.annealing.packed_numba import try_moves
 
-        anneal(self.board, self.bits, np.empty((0, DRAWS)))
+        try_moves(self.data, self.chain, np.empty((0, PACKED_DRAWS)))
 
-    def run(self, going: Callable[[], bool]) -> None:
-        """Try moves as long as `going` says so, asked every few; nothing worse is ever taken.
+    def run(self, proceed: Callable[[], bool]) -> None:
+        """Try moves as long as `proceed` returns True, and accept none that makes the schedule slower.
 
-        Of so many items there is no time to cool: each is tried a few times at the most.
+        With so many items there is no time for cooling: each is tried a few times at the most.
         """
-        from kvbound.solvers.annealing.packed_numba import DRAWS, anneal
+        from kvbound.solvers.annealing.packed_numba import try_moves
 
-        while going():
-            anneal(self.board, self.bits, self.rng.random((_CHUNK, DRAWS)))
-            self.moves += _CHUNK
+        while proceed():
+            try_moves(self.data, self.chain, self.rng.random((CHUNK, PACKED_DRAWS)))
+            self.moves += CHUNK
 
-    def play(self) -> TwoTierSchedule:
-        """Return the schedule."""
-        from kvbound.solvers.annealing.packed_numba import turn_back
+    def schedule(self) -> TwoTierSchedule:
+        """Return the current schedule."""
+        from kvbound.solvers.annealing.packed_numba import transpose_back
 
         instance, words = self.instance, count_units(self.instance)
         start = np.zeros((instance.layers, 64 * words), np.bool_)
-        start[:, : instance.prefill_tokens] = self.bits.start
+        start[:, : instance.prefill_tokens] = self.chain.start
 
         def rows(layer: int) -> Words:
             after = np.zeros((instance.decode_steps, words), np.uint64)
-            turn_back(self.bits.after[layer], after)
+            transpose_back(self.chain.after[layer], after)
             return after
 
         return TwoTierSchedule.of(instance, start, rows)

@@ -1,7 +1,8 @@
 """Moves of annealing on packed bits, compiled: one chain of an instance of any size.
 
-Items are bits over time, 64 steps to a word, token beside token. A move puts a run of states of one item,
-all alike and within one stay, into the other tier; who makes way is looked for among neighbours.
+The bits of an item run over time, 64 steps to a word, and the words of neighbouring tokens are neighbours. A
+move puts a *run* of an item into the other tier: consecutive states in the same tier within one interval
+between reads. Victims are looked for among neighbouring tokens.
 """
 
 from __future__ import annotations
@@ -13,184 +14,200 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.next_use import last_read, next_read
 from kvbound.kernels import compiled
-from kvbound.solvers.annealing.layout import PICKY, UNBORN, VICTIMS, Board, Ints
-from kvbound.solvers.annealing.moves_numba import _charge, _margins, _ticks
+from kvbound.solvers.annealing.chains_numba import charge, slot_ticks, update_marginal
+from kvbound.solvers.annealing.layout import (
+    MAX_VICTIMS,
+    PACKED_CANDIDATES,
+    PACKED_PROBES,
+    TARGETED_SHARE,
+    UNBORN,
+    Ints,
+    SearchData,
+)
 
 Words = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
-Held = NDArray[np.int32]
 Run: TypeAlias = tuple[int, int, int, int]
 """Layer, token, first and last state."""
 
-DRAWS = 5 + 2 * VICTIMS
-"""Layer, step, token, picky or not, how much of a run, and where to look for each victim."""
-LOOK = 16
-"""Stays of an item that a picky move looks at for one worth moving."""
-PROBES = 64
-"""Neighbours looked at for a victim."""
 _NEVER, _FREE = np.int64(np.iinfo(np.int64).max), np.int64(0)
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
 
 
-class Bits(NamedTuple):
-    """Who is where, for compiled code.
+class PackedChain(NamedTuple):
+    """A schedule between two tiers as bits, with its counts and times, for compiled code.
 
     Attributes
     ----------
     reads, after
-        Bits of the steps that read an item, and after whose slots it is in tier 0, lowest first,
-        (layers, ceil(steps / 64), tokens).
+        Bits of the steps that read an item, and of those after whose slots it is in tier 0, lowest first,
+        shape (layers, ceil(steps / 64), tokens).
     start
-        Who is in tier 0 before the first slot, (layers, prompt); `fixed` if nobody may be put there.
-    counts, held, ticks, margin
-        As in `chains.Chains`, of one chain; of tier 0 alone what is held, (slots + 1,).
+        Whether items are in tier 0 before the first slot, shape (layers, prompt tokens).
+    fixed_start
+        Whether the rules fix that.
+    counts, ticks, marginal
+        As in `kvbound.solvers.annealing.chains.Chains`, of one chain.
+    occupancy
+        Items in tier 0 at the start and after every slot, shape (slots + 1,).
     """
 
     reads: Words
     after: Words
     start: Bools
-    fixed: bool
+    fixed_start: bool
     counts: Ints
-    held: Held
+    occupancy: NDArray[np.int32]
     ticks: Ints
-    margin: Ints
+    marginal: Ints
 
 
 @compiled(forceinline=True)
-def _there(bits: Bits, layer: int, token: int, state: int) -> bool:
+def _in_fast(chain: PackedChain, layer: int, token: int, state: int) -> bool:
     """Whether an item is in tier 0 in a state: 0 the start, i after the slot of step i - 1."""
     if state == 0:
-        return token < bits.start.shape[1] and bits.start[layer, token]
+        return token < chain.start.shape[1] and chain.start[layer, token]
     n = state - 1
-    return (bits.after[layer, n >> 6, token] >> np.uint64(n & 63)) & _ONE != 0
+    return (chain.after[layer, n >> 6, token] >> np.uint64(n & 63)) & _ONE != 0
 
 
 @compiled(forceinline=True)
-def _run(board: Board, bits: Bits, layer: int, token: int, state: int) -> Run:
-    """States around one, within its stay, in which the item is in the same tier."""
-    inside = _there(bits, layer, token, state)
-    low = max(last_read(bits.reads[layer], token, state), token - board.prefill, -1) + 1
-    high = next_read(bits.reads[layer], token, state, board.steps)
+def _run_around(data: SearchData, chain: PackedChain, layer: int, token: int, state: int) -> Run:
+    """The run of an item around a state."""
+    inside = _in_fast(chain, layer, token, state)
+    low = max(last_read(chain.reads[layer], token, state), token - data.prefill, -1) + 1
+    high = next_read(chain.reads[layer], token, state, data.steps)
     first = last = state
-    while first > low and _there(bits, layer, token, first - 1) == inside:
+    while first > low and _in_fast(chain, layer, token, first - 1) == inside:
         first -= 1
-    while last < high and _there(bits, layer, token, last + 1) == inside:
+    while last < high and _in_fast(chain, layer, token, last + 1) == inside:
         last += 1
     return layer, token, first, last
 
 
 @compiled(forceinline=True)
-def _read(bits: Bits, layer: int, token: int, step: int) -> bool:
+def _is_read(chain: PackedChain, layer: int, token: int, step: int) -> bool:
     """Whether a step reads an item."""
-    return (bits.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
+    return (chain.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
 
 
 @compiled(forceinline=True)
-def _put(board: Board, bits: Bits, run: Run, inside: bool) -> None:
-    """Put a run into tier 0, or out of it."""
+def _put(data: SearchData, chain: PackedChain, run: Run, inside: bool) -> None:
+    """Put a run into tier 0, or out of it, and update the occupancy."""
     layer, token, first, last = run
     if first == 0:
-        bits.start[layer, token] = inside
+        chain.start[layer, token] = inside
     for chunk in range(max(first - 1, 0) >> 6, ((last - 1) >> 6) + 1):
         low, high = max(first - 1 - 64 * chunk, 0), min(last - 1 - 64 * chunk, 63)
         mask = (_ALL << np.uint64(low)) & (_ALL >> np.uint64(63 - high))
         if inside:
-            bits.after[layer, chunk, token] |= mask
+            chain.after[layer, chunk, token] |= mask
         else:
-            bits.after[layer, chunk, token] &= ~mask
-    begin = (first - 1) * board.layers + layer + 1 if first > 0 else 0
+            chain.after[layer, chunk, token] &= ~mask
+    begin = (first - 1) * data.layers + layer + 1 if first > 0 else 0
     change = 1 if inside else -1
-    for t in range(begin, min(last * board.layers + layer + 1, len(bits.held))):
-        bits.held[t] += change
+    for t in range(begin, min(last * data.layers + layer + 1, len(chain.occupancy))):
+        chain.occupancy[t] += change
 
 
 @compiled(forceinline=True)
-def _move(board: Board, bits: Bits, run: Run, inside: bool, touched: Ints, kept: Ints, number: int) -> int:
-    """Put a run into the other tier and count that; return how many slots are touched by now."""
+def _move(
+    data: SearchData, chain: PackedChain, run: Run, inside: bool, touched: Ints, saved: Ints, number: int
+) -> int:
+    """Put a run into tier 0, or out of it, and update the counts; return how many slots are touched by now.
+
+    Parameters
+    ----------
+    touched, saved
+        Slots, and their counts before the move.
+    """
     layer, token, first, last = run
     for step in (first - 1, last):
-        if not 0 <= step < board.steps:
+        if not 0 <= step < data.steps:
             continue
-        slot, read = step * board.layers + layer, int(_read(bits, layer, token, step))
+        slot, read = step * data.layers + layer, int(_is_read(chain, layer, token, step))
         for n in range(number):
             if touched[n] == slot:
                 break
         else:
             touched[number] = slot
             for c in range(6):
-                kept[number, c] = bits.counts[slot, c]
+                saved[number, c] = chain.counts[slot, c]
             number += 1
         for sign in (-1, 1):
-            then = inside == (sign == 1)  # in tier 0 with this sign
-            before = _there(bits, layer, token, step) if step < first else then
-            after = _there(bits, layer, token, step + 1) if step + 1 > last else then
-            newborn = token - board.prefill == step
+            run_inside = inside == (sign == 1)  # where the run is: before the move, then after it
+            before = _in_fast(chain, layer, token, step) if step < first else run_inside
+            after = _in_fast(chain, layer, token, step + 1) if step + 1 > last else run_inside
+            newborn = token - data.prefill == step
             old = UNBORN if newborn else np.uint8(not before)
-            _charge(bits.counts, slot, 2, True, read, 1, newborn, old, np.uint8(not after), sign)
-    _put(board, bits, run, inside)
+            charge(data, chain.counts, slot, read, 1, newborn, old, np.uint8(not after), sign)
+    _put(data, chain, run, inside)
     return number
 
 
 @compiled(forceinline=True)
-def _overfull(board: Board, bits: Bits, run: Run) -> int:
-    """First moment of a run at which tier 0 holds more than it can, -1 if none."""
+def _overfull(data: SearchData, chain: PackedChain, run: Run) -> int:
+    """First moment of a run at which tier 0 exceeds its capacity, -1 if none."""
     layer, _, first, last = run
-    begin = (first - 1) * board.layers + layer + 1 if first > 0 else 0
-    for t in range(begin, min(last * board.layers + layer + 1, len(bits.held))):
-        if bits.held[t] > board.room[0]:
+    begin = (first - 1) * data.layers + layer + 1 if first > 0 else 0
+    for t in range(begin, min(last * data.layers + layer + 1, len(chain.occupancy))):
+        if chain.occupancy[t] > data.capacity[0]:
             return t
     return -1
 
 
 @compiled(forceinline=True)
-def _propose(board: Board, bits: Bits, draws: Floats, m: int) -> tuple[bool, bool, Run]:
-    """Whether there is a move, whether it goes to tier 0, and what moves."""
-    layer, state = int(draws[m, 0] * board.layers), 1 + int(draws[m, 1] * board.steps)
-    token = int(draws[m, 2] * (board.prefill + state))
+def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tuple[bool, bool, Run]:
+    """Whether there is a move, whether it goes to tier 0, and the run that moves."""
+    layer, state = int(draws[m, 0] * data.layers), 1 + int(draws[m, 1] * data.steps)
+    token = int(draws[m, 2] * (data.prefill + state))
     inside = False
-    if draws[m, 3] < PICKY:
-        for _ in range(LOOK):
-            due = next_read(bits.reads[layer], token, state, board.steps)
-            if due == board.steps:
+    if draws[m, 3] < TARGETED_SHARE:
+        for _ in range(PACKED_CANDIDATES):
+            due = next_read(chain.reads[layer], token, state, data.steps)
+            if due == data.steps:
                 return False, True, (layer, token, state, state)
             state = due
-            if bits.margin[due * board.layers + layer, 1] > 0 and not _there(bits, layer, token, due):
+            if chain.marginal[due * data.layers + layer, 1] > 0 and not _in_fast(chain, layer, token, due):
                 break
             state += 1
         else:
             return False, True, (layer, token, state, state)
     else:
-        inside = _there(bits, layer, token, state)
-    _, _, first, last = _run(board, bits, layer, token, state)
-    if board.up == 2 and not inside and draws[m, 4] < board.cut:  # comes in later
-        first += int(draws[m, 4] / board.cut * (last - first + 1))
-    fine = not (bits.fixed and first == 0)
-    if fine and not inside and board.up == 1 and first > 0:
-        # in on a read or a birth only, unless it was there
+        inside = _in_fast(chain, layer, token, state)
+    _, _, first, last = _run_around(data, chain, layer, token, state)
+    promotes_unread = data.legal[0, 1, 0]
+    if promotes_unread and not inside and draws[m, 4] < data.partial_share:  # the promotion may come later
+        first += int(draws[m, 4] / data.partial_share * (last - first + 1))
+    valid = not (chain.fixed_start and first == 0)
+    if valid and not inside and not promotes_unread and first > 0:
+        # enters tier 0 on a read or at birth, or is there already
         step = first - 1
-        fine = token - board.prefill == step or _there(bits, layer, token, step)
-        fine |= _read(bits, layer, token, step)
-    return fine, not inside, (layer, token, first, last)
+        valid = token - data.prefill == step or _in_fast(chain, layer, token, step)
+        valid |= _is_read(chain, layer, token, step)
+    return valid, not inside, (layer, token, first, last)
 
 
 @compiled(forceinline=True)
-def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, number: int) -> Run:
-    """Run of whoever makes way at a moment; token -1 if nobody was found."""
-    layer = int(draws[m, 5 + 2 * number] * board.layers)
+def _victim(
+    data: SearchData, chain: PackedChain, t: int, run: Run, draws: Floats, m: int, number: int
+) -> Run:
+    """The run to evict at a moment; token -1 if none was found."""
+    layer = int(draws[m, 5 + 2 * number] * data.layers)
     state = 0
     if t > 0:
-        state = (t - 1) // board.layers + ((t - 1) % board.layers >= layer)
-    tokens = board.prefill + state
+        state = (t - 1) // data.layers + ((t - 1) % data.layers >= layer)
+    tokens = data.prefill + state
     token = int(draws[m, 6 + 2 * number] * tokens)
     found, least, latest = -1, _NEVER, -1
-    for _ in range(min(PROBES, tokens)):
-        if (layer != run[0] or token != run[1]) and _there(bits, layer, token, state):
-            due = next_read(bits.reads[layer], token, state, board.steps)
+    for _ in range(min(PACKED_PROBES, tokens)):
+        if (layer != run[0] or token != run[1]) and _in_fast(chain, layer, token, state):
+            due = next_read(chain.reads[layer], token, state, data.steps)
             cost = _FREE
-            if due < board.steps and _there(bits, layer, token, due):
-                cost = max(bits.margin[due * board.layers + layer, 0], cost)
+            if due < data.steps and _in_fast(chain, layer, token, due):
+                cost = max(chain.marginal[due * data.layers + layer, 0], cost)
             if cost < least or (cost == least and due > latest):
                 found, least, latest = token, cost, due
         token += 1
@@ -198,58 +215,59 @@ def _victim(board: Board, bits: Bits, t: int, run: Run, draws: Floats, m: int, n
             token = 0
     if found < 0:
         return layer, -1, 0, 0
-    return _run(board, bits, layer, found, state)
+    return _run_around(data, chain, layer, found, state)
 
 
 @compiled()
-def anneal(board: Board, bits: Bits, draws: Floats) -> None:
-    """Try moves by rows of uniform numbers, (moves, DRAWS), and keep those that add no ticks."""
-    most = 2 * (VICTIMS + 1)
-    touched, then, kept = np.empty(most, np.int64), np.empty(most, np.int64), np.empty((most, 6), np.int64)
-    runs = np.empty((VICTIMS + 1, 4), np.int64)
+def try_moves(data: SearchData, chain: PackedChain, draws: Floats) -> None:
+    """Try moves by rows of uniform numbers, shape (moves, PACKED_DRAWS), and keep those that add no ticks."""
+    most = 2 * (MAX_VICTIMS + 1)
+    touched, new_ticks = np.empty(most, np.int64), np.empty(most, np.int64)
+    saved = np.empty((most, 6), np.int64)
+    runs = np.empty((MAX_VICTIMS + 1, 4), np.int64)
     for m in range(len(draws)):
-        fine, inside, first = _propose(board, bits, draws, m)
-        if not fine:
+        valid, inside, first = _propose(data, chain, draws, m)
+        if not valid:
             continue
         run, number, done = first, 0, 0
         while True:
-            number = _move(board, bits, run, inside if done == 0 else False, touched, kept, number)
+            number = _move(data, chain, run, inside if done == 0 else False, touched, saved, number)
             runs[done, 0], runs[done, 1], runs[done, 2], runs[done, 3] = run
             done += 1
-            t = _overfull(board, bits, first) if inside else -1
+            t = _overfull(data, chain, first) if inside else -1
             if t < 0:
                 break
-            fine = done <= VICTIMS
-            if fine:
-                run = _victim(board, bits, t, first, draws, m, done - 1)
-                fine = run[1] >= 0 and not (bits.fixed and run[2] == 0)
-            if not fine:
+            valid = done <= MAX_VICTIMS
+            if valid:
+                run = _victim(data, chain, t, first, draws, m, done - 1)
+                valid = run[1] >= 0 and not (chain.fixed_start and run[2] == 0)
+            if not valid:
                 break
         delta = np.int64(0)
-        if fine:
+        if valid:
             for n in range(number):
-                then[n] = _ticks(board, bits.counts, touched[n])
-                delta += then[n] - bits.ticks[touched[n]]
-        if not fine or delta > 0:
+                new_ticks[n] = slot_ticks(data, chain.counts, touched[n])
+                delta += new_ticks[n] - chain.ticks[touched[n]]
+        if not valid or delta > 0:
             for n in range(done - 1, -1, -1):
-                back = runs[n, 0], runs[n, 1], runs[n, 2], runs[n, 3]
-                _put(board, bits, back, not inside if n == 0 else True)
+                old = runs[n, 0], runs[n, 1], runs[n, 2], runs[n, 3]
+                _put(data, chain, old, not inside if n == 0 else True)
             for n in range(number):
                 for c in range(6):
-                    bits.counts[touched[n], c] = kept[n, c]
+                    chain.counts[touched[n], c] = saved[n, c]
             continue
         for n in range(number):
-            bits.ticks[touched[n]] = then[n]
-            _margins(board, bits.counts, touched[n], then[n], bits.margin)
+            chain.ticks[touched[n]] = new_ticks[n]
+            update_marginal(data, chain.counts, touched[n], new_ticks[n], chain.marginal)
 
 
 @compiled()
-def turn_back(turned: Words, rows: Words) -> None:
-    """Turn bits over time, (chunks, tokens), into rows of tokens, (steps, words)."""
+def transpose_back(transposed: Words, rows: Words) -> None:
+    """Set bits of rows (steps, words) from bits over time (chunks, tokens)."""
     steps = len(rows)
-    for chunk in range(len(turned)):
-        for token in range(turned.shape[1]):
-            bits, step = turned[chunk, token], 64 * chunk
+    for chunk in range(len(transposed)):
+        for token in range(transposed.shape[1]):
+            bits, step = transposed[chunk, token], 64 * chunk
             while bits != 0 and step < steps:
                 if bits & _ONE:
                     rows[step, token >> 6] |= _ONE << np.uint64(token & 63)

@@ -1,4 +1,4 @@
-"""How annealing cools: temperatures, batches of moves, exchange between chains, cycles."""
+"""The temperatures of annealing: cycles of cooling, batches of moves, and replica exchange between chains."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvbound.arithmetic import log, power
 from kvbound.kernels import Kernel
 from kvbound.solvers.annealing.chains import Chains
-from kvbound.solvers.annealing.layout import DRAWS, Board, Ints, Tiers
-from kvbound.solvers.annealing.moves import Floats, _Moves
+from kvbound.solvers.annealing.layout import DRAWS, Ints, SearchData, Tiers
+from kvbound.solvers.annealing.moves import Floats
+from kvbound.solvers.annealing.moves import try_moves as try_with_numpy
 
-HOT = 0.002
-"""Chance at first that a move is taken that adds what one more miss typically costs."""
-COLD = 1 / 200
-"""The last temperature over the first."""
-SPREAD = 0.6
-"""The coldest chain's temperature over the hottest's, at any time."""
+INITIAL_ACCEPTANCE = 0.002
+"""Probability at first of accepting a move that adds what one more miss typically does."""
+FINAL_TEMPERATURE = 1 / 200
+"""The last temperature of a cycle over its first."""
+LADDER = 0.6
+"""Temperature of the coldest chain over that of the hottest, at any time."""
 BATCHES = 40
 """Temperatures in a cycle; after each, chains may exchange theirs."""
-FROZEN = 0.05
-"""Share of a cycle's batches, the last ones, that take nothing worse at all."""
-CHUNK, FASTER = 256, 64
-"""Moves of each chain between two looks at the clock, and how many more of a chain when compiled."""
+FROZEN_SHARE = 0.05
+"""Share of the batches of a cycle, the last ones, that accept nothing worse."""
+CHUNK = 256
+"""Moves of each chain between two calls of `proceed`, with NumPy."""
+COMPILED_CHUNK = 64 * CHUNK
+"""The same for all chains together, when compiled."""
 REHEAT, REHEATS = 0.5, 4
-"""Each cycle begins at so many times the temperature the one before began at; the fifth is hot again."""
+"""A cycle begins at REHEAT times the first temperature of the one before, every REHEATS-th at the hottest."""
 
 
 @dataclass(eq=False)
 class Annealer:
-    """Chains, and the best schedule any of them has seen.
+    """Chains, and the best schedule that any of them has passed through.
 
     Attributes
     ----------
@@ -44,7 +46,7 @@ class Annealer:
         Moves tried so far, by all chains together.
     """
 
-    board: Board
+    data: SearchData
     chains: Chains
     rng: np.random.Generator
     kernel: Kernel
@@ -55,10 +57,10 @@ class Annealer:
 
     def __post_init__(self) -> None:
         self.best, self.ticks = self.chains.tier[0].copy(), int(self.chains.totals[0])
-        self._hot = typical(self.chains) / -float(log(np.array(HOT)))
-        self._keep()
+        self._hottest = typical_change(self.chains) / -float(log(np.array(INITIAL_ACCEPTANCE)))
+        self._keep_best()
 
-    def cycle(self, number: int, moves: int, look: Callable[[], bool]) -> bool:
+    def cycle(self, number: int, moves: int, proceed: Callable[[], bool]) -> bool:
         """Cool once from hot to cold.
 
         Parameters
@@ -66,116 +68,115 @@ class Annealer:
         number
             Of the cycle, from 0: most later ones begin less hot.
         moves
-            Of each chain.
-        look
-            Called every few moves; its False ends the cycle.
+            Moves of each chain.
+        proceed
+            Called every few moves; when it returns False the cycle ends.
 
         Returns
         -------
         bool
-            Whether the cycle came to its end.
+            Whether the cycle was completed.
         """
-        self._gather()
+        self._restart_slow_chains()
         count = self.chains.count
-        ladder = np.array([power(SPREAD, n / max(count - 1, 1)) for n in range(count)])
-        hot = self._hot * REHEAT ** (number % REHEATS)
+        ladder = np.array([power(LADDER, n / max(count - 1, 1)) for n in range(count)])
+        first = self._hottest * REHEAT ** (number % REHEATS)
         for batch in range(BATCHES):
             share = batch / BATCHES
-            frozen = share >= 1 - FROZEN
-            heat = np.zeros(count) if frozen else hot * power(COLD, share / (1 - FROZEN)) * ladder
+            frozen = share >= 1 - FROZEN_SHARE
+            temperature = np.zeros(count)
+            if not frozen:
+                temperature = first * power(FINAL_TEMPERATURE, share / (1 - FROZEN_SHARE)) * ladder
             done = moves * batch // BATCHES
-            if not self._batch(moves * (batch + 1) // BATCHES - done, heat, look):
+            if not self._batch(moves * (batch + 1) // BATCHES - done, temperature, proceed):
                 return False
             if not frozen:
-                ladder = self._exchange(ladder, heat)
+                ladder = self._exchange(ladder, temperature)
         return True
 
-    def pace(self, moves: int) -> float:
-        """Estimate the seconds that one move of every chain takes, by a few that are all undone."""
+    def seconds_per_move(self, moves: int) -> float:
+        """Estimate the seconds of one move of every chain, by some that are all undone."""
         never = np.full((moves, self.chains.count), np.iinfo(np.int64).min)
         draws = np.random.default_rng(0).random((*never.shape, DRAWS))
         begin = time.perf_counter()
-        anneal(self.board, self.chains, draws, never, self.kernel, self.threads)
+        try_moves(self.data, self.chains, draws, never, self.kernel, self.threads)
         return (time.perf_counter() - begin) / moves
 
-    def _batch(self, moves: int, heat: NDArray[np.float64], look: Callable[[], bool]) -> bool:
+    def _batch(self, moves: int, temperature: Floats, proceed: Callable[[], bool]) -> bool:
         """Try moves at fixed temperatures, one per chain."""
-        chains = len(heat)
-        chunk = CHUNK if self.kernel == "numpy" else -(-CHUNK * FASTER // chains)
+        chains = len(temperature)
+        chunk = CHUNK if self.kernel == "numpy" else -(-COMPILED_CHUNK // chains)
         going = True
         for first in range(0, moves, chunk):
             draws = self.rng.random((min(chunk, moves - first), chains, DRAWS + 1))
-            limits = np.floor(heat * np.maximum(-log(1 - draws[:, :, -1]), 0)).astype(np.int64)
-            anneal(self.board, self.chains, draws, limits, self.kernel, self.threads)
+            limits = np.floor(temperature * np.maximum(-log(1 - draws[:, :, -1]), 0)).astype(np.int64)
+            try_moves(self.data, self.chains, draws, limits, self.kernel, self.threads)
             self.moves += limits.size
-            going = look()
+            going = proceed()
             if not going:
                 break
-        self._keep()
-        return going and look()  # what was kept may be enough
+        self._keep_best()
+        return going and proceed()  # the best may be good enough by now
 
-    def _keep(self) -> None:
-        """Remember the best schedule."""
+    def _keep_best(self) -> None:
+        """Copy the fastest schedule if it is better than any before."""
         totals = self.chains.totals
-        first = int(totals.argmin())
-        if totals[first] < self.ticks:
-            self.best[:], self.ticks = self.chains.tier[first], int(totals[first])
+        fastest = int(totals.argmin())
+        if totals[fastest] < self.ticks:
+            self.best[:], self.ticks = self.chains.tier[fastest], int(totals[fastest])
 
-    def _gather(self) -> None:
-        """Let the worse half of the chains go on from where the best one is."""
+    def _restart_slow_chains(self) -> None:
+        """Continue the slower half of the chains from the schedule of the fastest."""
         order = np.argsort(self.chains.totals, kind="stable")
         for chain in order[(len(order) + 1) // 2 :]:
             self.chains.copy(int(order[0]), int(chain))
 
-    def _exchange(self, ladder: NDArray[np.float64], heat: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Replica exchange: neighbours in temperature swap theirs, by Metropolis' rule."""
+    def _exchange(self, ladder: Floats, temperature: Floats) -> Floats:
+        """Replica exchange: chains at neighbouring temperatures swap them by the Metropolis rule."""
         ladder, totals = ladder.copy(), self.chains.totals
-        order = np.argsort(-heat, kind="stable")
-        luck = log(1 - self.rng.random(len(order)))
+        order = np.argsort(-temperature, kind="stable")
+        threshold = log(1 - self.rng.random(len(order)))
         for n in range(len(order) - 1):
             hotter, colder = order[n], order[n + 1]
-            gain = (1 / heat[colder] - 1 / heat[hotter]) * (totals[colder] - totals[hotter])
-            if gain >= luck[n]:
+            gain = (1 / temperature[colder] - 1 / temperature[hotter]) * (totals[colder] - totals[hotter])
+            if gain >= threshold[n]:
                 ladder[[hotter, colder]] = ladder[[colder, hotter]]
                 order[[n, n + 1]] = order[[n + 1, n]]
         return ladder
 
 
-def typical(chains: Chains) -> float:
-    """Ticks that one more miss, or one less, typically changes a slot by, where it matters at all."""
-    change: Ints = np.abs(chains.margin[0])
+def typical_change(chains: Chains) -> float:
+    """Return the median of the ticks that one miss more or less changes a slot by, where it changes any."""
+    change: Ints = np.abs(chains.marginal[0])
     return float(np.median(change[change > 0])) if change.any() else 1.0
 
 
-def anneal(
-    board: Board, chains: Chains, draws: Floats, limits: Ints, kernel: Kernel, threads: int = 1
+def try_moves(
+    data: SearchData, chains: Chains, draws: Floats, limits: Ints, kernel: Kernel, threads: int = 1
 ) -> Ints:
-    """Try moves.
+    """Try moves on every chain.
 
     Parameters
     ----------
     draws
         Uniform numbers, shape (moves, chains, DRAWS).
     limits
-        A move is taken if it adds at most so many ticks, shape (moves, chains).
+        Ticks that a move may add at the most to be accepted, shape (moves, chains).
 
     Returns
     -------
     Ints
-        Moves taken by each chain, shape (chains,).
+        Moves accepted in each chain, shape (chains,).
     """
-    if kernel == "numba":
-        from kvbound.solvers.annealing.moves_numba import anneal as compiled
+    if kernel == "numpy":
+        return try_with_numpy(data, chains, draws, limits)
+    from kvbound.solvers.annealing.moves_numba import try_moves as try_compiled
 
-        def one(n: int) -> int:
-            arrays = (chains.tier, chains.counts, chains.held, chains.ticks, chains.margin)
-            return compiled(board, *(array[n] for array in arrays), draws[:, n], limits[:, n])
+    def one(n: int) -> int:
+        arrays = (array[n] for array in chains.arrays)
+        return try_compiled(data, *arrays, draws[:, n], limits[:, n])
 
-        if threads == 1:
-            return np.array([one(n) for n in range(len(chains.ticks))], np.int64)
-        with ThreadPoolExecutor(threads) as pool:
-            return np.array(list(pool.map(one, range(len(chains.ticks)))), np.int64)
-    counted = np.zeros(len(chains.ticks), np.int64)
-    for u, limit in zip(draws, limits, strict=True):
-        counted += _Moves(board, chains, u).run(limit)
-    return counted
+    if threads == 1:
+        return np.array([one(n) for n in range(chains.count)], np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        return np.array(list(pool.map(one, range(chains.count))), np.int64)

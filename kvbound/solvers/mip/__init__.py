@@ -1,1 +1,1 @@
-"""Solvers that need the program of `kvbound.models`: exact, relaxed, exported."""
+"""Methods that use the mixed-integer program of `kvbound.models`: exact, relaxation, export."""

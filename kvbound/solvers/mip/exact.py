@@ -1,4 +1,4 @@
-"""Exact: the mixed-integer program, solved and proved optimal by HiGHS."""
+"""The exact method: the mixed-integer program, solved by HiGHS to proved optimality."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kvbound.solvers.mip.fix_and_search import Search
 from kvbound.solvers.warm_start import events, refuse_infeasible, without_prefetch
 
 ON_READ = 0.7
-"""Share of the time for the same instance without prefetch, whose schedules are valid with it."""
+"""Share of the time for the same instance without prefetch, whose schedules are valid with prefetch."""
 REJECTED = "rejected_answers"
-"""The option of a result that counts the solver's answers that their columns do not confirm."""
+"""Result option that counts the solver runs whose solution or bound was rejected."""
 GAP = 1e-4
-"""Relative gap at which the search stops by itself, and beyond which no schedule is called optimal."""
+"""Default relative gap at which the search stops, and the largest at which a schedule is called optimal."""
 PROVED = 1e-7
-"""How near, relatively, a bound has to be: HiGHS rounds its own down, since 1.16 by more than last digits."""
+"""Relative gap taken for rounding: since 1.16, HiGHS lowers its bounds by more than the last digits."""
 
 
 def solve_exact(
@@ -39,14 +39,14 @@ def solve_exact(
     start: Placement | None = None,
     progress: Progress = silent,
 ) -> Result:
-    """Find a placement and prove how good it is.
+    """Find a schedule and a bound on how much faster any other can be.
 
     Parameters
     ----------
     time_limit
         Seconds, model building included.
     gap
-        Relative gap at which to stop; a schedule counts as optimal within it, but not beyond `GAP`.
+        Relative gap at which to stop. Within it a schedule is called optimal, but not beyond `GAP`.
     work
         Nodes of each search by HiGHS, in one thread, instead of a time limit; see `kvbound.solvers.solve`.
     start
@@ -55,7 +55,7 @@ def solve_exact(
     Returns
     -------
     Result
-        Interrupted or out of time it holds the best schedule and bound so far.
+        When interrupted or out of time it holds the best schedule and bound so far.
 
     Raises
     ------
@@ -65,10 +65,10 @@ def solve_exact(
         The start does not keep the rules.
     """
     begin = time.perf_counter()
-    chosen = {"gap": gap} | ({} if work is None else {"work": work})
-    about: dict[str, Any] = {"method": "exact", "seed": seed, "options": chosen}
-    if nothing := refuse_infeasible(instance, begin, about):
-        return nothing
+    options = {"gap": gap} | ({} if work is None else {"work": work})
+    fields: dict[str, Any] = {"method": "exact", "seed": seed, "options": options}
+    if result := refuse_infeasible(instance, begin, fields):
+        return result
     first = events(instance, start) if start else simulate(instance, "belady").schedule
     assert first is not None
     known = first, evaluate(instance, first)
@@ -78,19 +78,19 @@ def solve_exact(
     common: dict[str, Any] = {
         "gap": gap, "work": work, "seed": seed, "threads": threads, "progress": progress,
     }  # fmt: skip
-    rejected, ended = 0, Termination()
+    rejected, termination = 0, Termination()
     if plain := without_prefetch(instance):
         found = solve_exact(plain, time_limit=ON_READ * time_limit, **common)
         rejected = found.options.get(REJECTED, 0)
         if found.schedule is not None and found.measures is not None:
             known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].time_s)
-        ended = found.termination
-    if ended.reason is Reason.INTERRUPTED:
-        search = Improved(known, 0.0, ended)
+        termination = found.termination
+    if termination.reason is Reason.INTERRUPTED:
+        search = Improved(known, 0.0, termination)
     else:
         search = improve(instance, known, end=end, **common)
     if count := rejected + search.rejected:
-        about["options"][REJECTED] = count
+        fields["options"][REJECTED] = count
     best, measures = search.known
     lowest = max(search.bound_s, ideal(instance))
     bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
@@ -100,21 +100,19 @@ def solve_exact(
         status=Status.OPTIMAL if proved else Status.FEASIBLE,
         measures=measures,
         bound=bound,
-        termination=search.ended,
+        termination=search.termination,
         wall_s=time.perf_counter() - begin,
         placement=best,
-        **about,
+        **fields,
     )
 
 
 class Improved(NamedTuple):
-    """What a search found: the best schedule, the highest bound in seconds, how it ended, and how many
-    answers of the solver were rejected.
-    """
+    """Outcome of `improve`: best schedule, highest bound in seconds, termination, rejected solver runs."""
 
     known: tuple[Schedule, Measures]
     bound_s: float
-    ended: Termination
+    termination: Termination
     rejected: int = 0
 
 
@@ -130,21 +128,21 @@ def improve(
     threads: int = 2,
     progress: Progress = silent,
 ) -> Improved:
-    """Search the mixed-integer program from a known schedule on.
+    """Search the mixed-integer program from a known schedule.
 
     Parameters
     ----------
     end
         `time.perf_counter` at which to stop.
     gap, bound_s
-        Stop within this relative gap of the bound found here or a time lower bound known before.
+        Stop within this relative gap of the bound found here or of a known time lower bound.
     work
-        Nodes of each search by HiGHS; None has none counted.
+        Nodes of each search by HiGHS, or None for no limit.
 
     Returns
     -------
     Improved
-        Never a worse schedule than the known one, nor a bound above it.
+        Its schedule is never slower than the known one, and its bound never above that.
     """
     try:
         program = formulation(instance)
@@ -153,4 +151,4 @@ def improve(
     unit = program.unit_s
     search = Search(program, known, end, gap, seed, threads, progress, [bound_s / unit], work=work)
     search.run()
-    return Improved(search.known, search.bound * unit, search.ended, search.rejected)
+    return Improved(search.known, search.bound * unit, search.termination, search.rejected)

@@ -1,4 +1,4 @@
-"""The mixed-integer program as a file for any other solver."""
+"""Export of the mixed-integer program to a file for other solvers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kvbound.files import atomic_write
 from kvbound.instance import Instance
 from kvbound.models import columns, formulation
 from kvbound.models.sparse import Matrix
-from kvbound.solvers.mip.highs import Quiet, program
+from kvbound.solvers.mip.highs import SilentHighs, highs_program
 from kvbound.temporaries import temporary
 
-MOST_COLUMNS = 2_000_000
-"""A file of more columns has gigabytes and is of no use to anyone."""
+MAX_COLUMNS = 2_000_000
+"""Columns above which a program is not exported: the file would take gigabytes."""
 _PLAIN = str.maketrans({"[": "_", ",": "_", "]": "", "-": "m"})
 
 
 class _Format(NamedTuple):
-    """How a file format begins a comment and what its last line is."""
+    """The prefix of comments and the last line of a file format."""
 
     comment: str
     end: str
@@ -30,11 +30,11 @@ class _Format(NamedTuple):
 
 _FORMATS = {"mps": _Format("*", "ENDATA\n"), "lp": _Format("\\", "end\n")}
 _SECTIONS = {"bin\n": "binaries\n", "gen\n": "generals\n", "semi\n": ""}
-"""Sections of LP files as HiGHS names them, and as every reader does: CBC takes ``bin`` for a column."""
+"""Section names of LP files in HiGHS, and as all readers know them: CBC reads ``bin`` as a column."""
 
 
 def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str:
-    """Write an instance's program, the count cuts included.
+    """Write the program of an instance, with cuts.
 
     Parameters
     ----------
@@ -44,18 +44,18 @@ def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str
     Returns
     -------
     str
-        Its size, and the seconds that a unit of its objective stands for.
+        The size of the program, and the seconds per unit of its objective.
 
     Raises
     ------
     UsageError
-        The program would be too large, or the accounting has none.
+        The program would be too large, or the accounting is not physical.
     OSError
-        It could not be written.
+        The file could not be written.
     """
     size = columns(instance)
-    if size > MOST_COLUMNS:
-        most = f"more than the {MOST_COLUMNS:,} that make sense"
+    if size > MAX_COLUMNS:
+        most = f"more than the {MAX_COLUMNS:,} that make sense"
         raise UsageError(f"{instance.name}: the program has up to {size:,} columns, {most}")
     model = formulation(instance)
     unit = f"objective in units of {model.unit_s:.6g} s"
@@ -64,36 +64,36 @@ def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str
     return f"{model.matrix.columns:,} columns, {rows:,} rows, {unit}"
 
 
-def write_model(matrix: Matrix, path: Path, form: str, remark: str) -> None:
-    """Write a program by HiGHS, with a remark and with section names that every reader knows.
+def write_model(matrix: Matrix, path: Path, form: str, comment: str) -> None:
+    """Write a program with HiGHS, with a comment added and section names that all readers know.
 
     Raises
     ------
     OSError
-        It could not be written.
+        The file could not be written.
     """
-    highs, content = Quiet(), program(matrix, whole=True)
+    highs, content = SilentHighs(), highs_program(matrix, integer=True)
     content.col_names_ = plain(matrix.column_names())
     content.row_names_ = plain(matrix.row_names())
     highs.passModel(content)
-    # HiGHS goes by the name's ending
+    # HiGHS chooses the format by the suffix
     with atomic_write(path) as place, temporary(place.parent, suffix=f".{form}") as written:
         highs.writeModel(str(written))
         with written.open(encoding="ascii") as source, place.open("w", encoding="ascii") as target:
-            target.writelines(_revised(source, _FORMATS[form], remark))
+            target.writelines(_revised(source, _FORMATS[form], comment))
 
 
-def _revised(lines: Iterable[str], form: _Format, remark: str) -> Iterator[str]:
-    """Yield HiGHS's lines, a remark after the first, and make sure that none is missing."""
+def _revised(lines: Iterable[str], form: _Format, comment: str) -> Iterator[str]:
+    """Yield the lines of HiGHS, with a comment after the first, and check that the file is complete."""
     line = ""
     for number, line in enumerate(lines):
         yield _SECTIONS.get(line, line)
         if number == 0:
-            yield f"{form.comment} {remark}\n"
-    if line != form.end:  # HiGHS calls a file written that a full disk cut off
+            yield f"{form.comment} {comment}\n"
+    if line != form.end:  # HiGHS reports success for a file truncated by a full disk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def plain(names: Iterable[str]) -> list[str]:
-    """x[0,-1] as x_0_m1, which every format takes."""
+    """Return names that every format allows: x_0_m1 for x[0,-1]."""
     return [name.translate(_PLAIN) for name in names]

@@ -1,8 +1,9 @@
-"""HiGHS: one place that passes it a program and checks what it answers.
+"""HiGHS: the one place that passes programs to it and verifies what it returns.
 
-A whole solution counts for what its columns, rounded, are worth; a relaxation's bound is what its row
-prices prove by weak duality; and a run whose columns do not have the objective that it reports (HiGHS 1.16
-returns the start's columns in some runs) has no bound and is repeated by other means.
+The objective of an integer solution is recomputed from its rounded columns, and the bound of a relaxation
+from its row duals by weak duality. A run whose columns do not have the objective that it reports (in some
+runs HiGHS 1.16 returns the columns of the start) is rejected: it has no bound, and is repeated with other
+options.
 """
 
 from __future__ import annotations
@@ -34,38 +35,38 @@ _ENDED = {
     "kHighsInterrupt": Termination(Reason.INTERRUPTED),
     "kInfeasible": Termination(Reason.INFEASIBLE),
 }
-"""By HiGHS's name of the model status; with any other the solver has failed."""
+"""Termination by HiGHS's model status; after any other status the run has failed."""
 _HEURISTICS = [
     f"mip_heuristic_run_{name}" for name in ("rens", "rins", "root_reduced_cost", "feasibility_jump")
 ]
-_AGAIN: _Options = {"presolve": "off"}
-"""Options of the second try after a run that was not to be trusted, with another seed and no start."""
+_SECOND_TRY: _Options = {"presolve": "off"}
+"""Options after a rejected run, besides another seed and no start."""
 
 FAILED = Termination(Reason.LIMIT, Limit.SOLVER)
-"""How a run ends whose answer is not to be trusted."""
+"""Termination of a rejected run."""
 TOLERANCE = 1e-6
-"""How far, relatively, a row may be violated and an objective be off."""
-SHORT = 1e-4
-"""How far, relatively, the row prices of a relaxation may fall short of the objective it reports."""
+"""Relative tolerance of rows and objectives."""
+DUAL_TOLERANCE = 1e-4
+"""Relative tolerance between the objective that a relaxation reports and the bound by its row duals."""
 MANY_ROWS = 4_000
-"""Beyond this the simplex method gets as many iterations as there are rows, then interior point takes over:
-on slow links simplex is done long before and interior point never, on fast ones it is the other way round."""
+"""Rows above which the simplex method is limited to one iteration per row, and the interior point method
+continues: on slow links simplex ends long before and interior point never, on fast ones the opposite."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What HiGHS found, in the program's units.
+class Solved:
+    """The verified outcome of a run, in units of the program.
 
     Attributes
     ----------
     values
-        The best solution, shape (columns,), whole columns rounded and within their bounds; or None.
+        The best solution, integer columns rounded, all within their bounds, shape (columns,); or None.
     objective
-        What it is worth, recomputed; infinite without a solution or if it violates a row.
+        Its objective, recomputed; infinite without a solution or if it violates a row.
     bound
-        No solution is below it; minus infinity if nothing was proved.
+        Lower bound on the objective; minus infinity if none was proved.
     rejected
-        How many runs were not to be trusted.
+        Number of rejected runs.
     """
 
     termination: Termination = FAILED
@@ -76,56 +77,57 @@ class Answer:
 
     @property
     def failed(self) -> bool:
-        """Whether the last run was not to be trusted."""
+        """Whether the last run was rejected."""
         return self.termination == FAILED
 
 
 class Relaxation:
-    """A linear relaxation that grows by rows, solved again from where it stood.
+    """A linear relaxation to which rows can be added, solved again from its last basis.
 
     Parameters
     ----------
     matrix
-        The program; which of its columns are whole is left out.
+        The program; integrality is ignored.
     seed, threads
-        As HiGHS takes them.
+        As in HiGHS.
     iterations
-        Of the simplex method, after which it ends; None lets the size decide when another method goes on.
+        Iterations of the simplex method, after which a run ends; None lets the size decide when the interior
+        point method continues.
     """
 
     def __init__(
         self, matrix: Matrix, *, seed: int = 0, threads: int = 1, iterations: int | None = None
     ) -> None:
         self._matrix, self._seed = matrix, seed
-        self._highs = _load(matrix, whole=False, seed=seed, threads=threads)
+        self._highs = _load(matrix, integer=False, seed=seed, threads=threads)
         self._highs.setOptionValue("solver", "simplex")
         rows = matrix.rows.shape[0]
         self._counted = iterations is not None
         if iterations is not None or rows > MANY_ROWS:
             self._highs.setOptionValue("simplex_iteration_limit", iterations or rows)
 
-    def solve(self, time_limit: float, progress: Progress = silent) -> Answer:
-        """Solve it as it is now."""
+    def solve(self, time_limit: float, progress: Progress = silent) -> Solved:
+        """Solve the relaxation with the rows so far."""
         end = time.perf_counter() + time_limit
-        answer = self._solve(end, progress)
-        if not answer.failed or time.perf_counter() >= end:
-            return answer
+        first = self._solve(end, progress)
+        if not first.failed or time.perf_counter() >= end:
+            return first
         self._highs.clearSolver()
-        _set(self._highs, _AGAIN | {"random_seed": self._seed + 1})
+        _set(self._highs, _SECOND_TRY | {"random_seed": self._seed + 1})
         again = self._solve(end, progress)
         return dataclasses.replace(again, rejected=1 + again.rejected)
 
-    def _solve(self, end: float, progress: Progress) -> Answer:
+    def _solve(self, end: float, progress: Progress) -> Solved:
         ran = self._run(end, progress)
-        late = self._highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit
-        if late and not self._counted:
+        limited = self._highs.getModelStatus() == highspy.HighsModelStatus.kIterationLimit
+        if limited and not self._counted:
             self._highs.clearSolver()
             self._highs.setOptionValue("solver", "ipm")
             ran = self._run(end, progress)
-        # from where it stands now a few pivots suffice
+        # from the present basis a few pivots suffice
         self._highs.setOptionValue("solver", "simplex")
         self._highs.setOptionValue("simplex_iteration_limit", highspy.kHighsIInf)
-        return _relaxed(self._highs, self._matrix) if ran else Answer(rejected=1)
+        return _verified_relaxation(self._highs, self._matrix) if ran else Solved(rejected=1)
 
     def _run(self, end: float, progress: Progress) -> bool:
         left = max(end - time.perf_counter(), 0.1)
@@ -146,7 +148,7 @@ class Relaxation:
 def minimise(
     matrix: Matrix,
     *,
-    whole: bool = True,
+    integer: bool = True,
     time_limit: float = 60.0,
     work: int | None = None,
     gap: float = 1e-4,
@@ -156,17 +158,28 @@ def minimise(
     start: tuple[NDArray[np.int32], NDArray[np.float64]] | None = None,
     bound_only: bool = False,
     progress: Progress = silent,
-) -> Answer:
-    """Solve a program, or its relaxation if not `whole`.
+) -> Solved:
+    """Solve a program.
 
-    `work` limits the nodes of the search, or the iterations of a relaxation.
+    Ctrl-C ends the search and returns the best so far, with termination "interrupted". After a rejected run
+    there is a second one in the time left; of the two, the better solution is returned.
 
-    Ctrl-C ends the search and returns the best so far, with termination "interrupted". A solution at
-    or below the `target` ends it too. With `bound_only` HiGHS does not look for better solutions than
-    the start, and has all the time for its bound. An answer that is not to be trusted has no bound; there
-    is a second try in the time left, and the better solution of the two counts.
+    Parameters
+    ----------
+    integer
+        Whether to require integrality, or to solve the relaxation.
+    work
+        Limit of the nodes of the search, or of the iterations of a relaxation.
+    gap
+        Relative gap at which to stop.
+    target
+        Objective at or below which a solution ends the search.
+    start
+        Some columns and their values, from which HiGHS completes a first solution.
+    bound_only
+        Spend all time on the bound, none on heuristics for better solutions than the start.
     """
-    if not whole:
+    if not integer:
         return Relaxation(matrix, seed=seed, threads=threads, iterations=work).solve(time_limit, progress)
     end = time.perf_counter() + time_limit
     options: _Options = {
@@ -178,25 +191,25 @@ def minimise(
     if work is not None:
         options["mip_max_nodes"] = work
     effort: _Options = {"mip_heuristic_effort": 0.0, **dict.fromkeys(_HEURISTICS, False)}
-    highs = _load(matrix, whole=True, seed=seed, threads=threads)
+    highs = _load(matrix, integer=True, seed=seed, threads=threads)
     _set(highs, options | (effort if bound_only else {}))
     if start is not None:
         highs.setSolution(len(start[0]), *start)
-    first = _searched(highs, matrix, _run(highs, time_limit, progress), feasible=start is not None)
+    first = _verified_search(highs, matrix, _run(highs, time_limit, progress), feasible=start is not None)
     left = end - time.perf_counter()
     if not first.failed or left <= 0:
         return first
-    highs = _load(matrix, whole=True, seed=seed + 1, threads=threads)
-    _set(highs, options | _AGAIN | {"time_limit": left})
-    again = _searched(highs, matrix, _run(highs, left, progress), feasible=start is not None)
-    best = min(again, first, key=lambda answer: answer.objective)
+    highs = _load(matrix, integer=True, seed=seed + 1, threads=threads)
+    _set(highs, options | _SECOND_TRY | {"time_limit": left})
+    again = _verified_search(highs, matrix, _run(highs, left, progress), feasible=start is not None)
+    best = min(again, first, key=lambda run: run.objective)
     return dataclasses.replace(
         again, values=best.values, objective=best.objective, rejected=first.rejected + again.rejected
     )
 
 
-class Quiet(highspy.Highs):  # type: ignore[misc]
-    """HiGHS without a word: from 1.16 on it greets on standard output as soon as callbacks are set."""
+class SilentHighs(highspy.Highs):  # type: ignore[misc]
+    """HiGHS without output; since 1.16 it prints a banner as soon as callbacks are set."""
 
     def enableCallbacks(self) -> None:
         """Silence the output before callbacks are set."""
@@ -204,12 +217,12 @@ class Quiet(highspy.Highs):  # type: ignore[misc]
         super().enableCallbacks()
 
 
-def _load(matrix: Matrix, *, whole: bool, seed: int, threads: int) -> highspy.Highs:
-    # without this a change of `threads` makes run() fail with objective 0
+def _load(matrix: Matrix, *, integer: bool, seed: int, threads: int) -> highspy.Highs:
+    # without this, run() fails with objective 0 after a change of `threads`
     highspy.Highs.resetGlobalScheduler(True)
-    highs = Quiet()
+    highs = SilentHighs()
     _set(highs, {"threads": threads, "random_seed": seed})
-    highs.passModel(program(matrix, whole=whole))  # a program that it rejects fails to run
+    highs.passModel(highs_program(matrix, integer=integer))  # if this fails, so does the run
     return highs
 
 
@@ -218,12 +231,12 @@ def _set(highs: highspy.Highs, options: _Options) -> None:
         highs.setOptionValue(name, value)
 
 
-def prices(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
-    """Return the dual prices of a small linear program: minimise cost @ x, rows @ x >= least, x >= 0.
+def row_duals(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
+    """Return the row duals of a small linear program: minimise cost @ x, rows @ x >= least, x >= 0.
 
-    Zeros if HiGHS has none. Callers must be sound with any prices.
+    They are not verified, and 0 if HiGHS has none: callers must be correct with any values.
     """
-    highs, lp = Quiet(), highspy.HighsLp()
+    highs, lp = SilentHighs(), highspy.HighsLp()
     highs.setOptionValue("presolve", "off")
     lp.num_row_, lp.num_col_ = rows.shape
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, np.zeros(len(cost)), np.full(len(cost), np.inf)
@@ -238,8 +251,8 @@ def prices(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
     return found if usable else np.zeros(len(least))
 
 
-def program(matrix: Matrix, *, whole: bool) -> highspy.HighsLp:
-    """Return a program as HiGHS takes it, or its relaxation if not `whole`."""
+def highs_program(matrix: Matrix, *, integer: bool) -> highspy.HighsLp:
+    """Return a program, or its relaxation if not `integer`, in the form of HiGHS."""
     lp, rows = highspy.HighsLp(), matrix.rows
     lp.num_row_, lp.num_col_ = rows.shape
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = matrix.cost, matrix.lower, matrix.upper
@@ -247,14 +260,14 @@ def program(matrix: Matrix, *, whole: bool) -> highspy.HighsLp:
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     lp.a_matrix_.start_, lp.a_matrix_.index_ = rows.indptr, rows.indices
     lp.a_matrix_.value_ = rows.data
-    if whole:
+    if integer:
         kinds = highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger
-        lp.integrality_ = [kinds[int(integer)] for integer in matrix.integer]
+        lp.integrality_ = [kinds[int(each)] for each in matrix.integer]
     return lp
 
 
 def _run(highs: highspy.Highs, time_limit: float, progress: Progress) -> bool:
-    """Run in a thread, so that this one can report progress and hear Ctrl-C; return whether it ran."""
+    """Run in another thread, so that this one reports progress and receives Ctrl-C; return whether it ran."""
     begin = time.perf_counter()
     highs.HandleUserInterrupt = True
     highs.startSolve()
@@ -269,32 +282,34 @@ def _run(highs: highspy.Highs, time_limit: float, progress: Progress) -> bool:
             highs.cancelSolve()
 
 
-def _searched(highs: highspy.Highs, matrix: Matrix, ran: bool, *, feasible: bool) -> Answer:
-    """Evaluate the search of a whole program, known to be `feasible` or not."""
+def _verified_search(highs: highspy.Highs, matrix: Matrix, ran: bool, *, feasible: bool) -> Solved:
+    """Verify a search of an integer program, known to be `feasible` or not."""
     info, ended = highs.getInfo(), _ENDED.get(highs.getModelStatus().name)
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     if not ran or ended is None:
-        return Answer(rejected=1)
+        return Solved(rejected=1)
     if not found:
         if ended.reason is Reason.DONE or (feasible and ended.reason is Reason.INFEASIBLE):
-            return Answer(rejected=1)
-        bound = -np.inf if ended.reason is Reason.INFEASIBLE else _number(info.mip_dual_bound)
-        return Answer(ended, bound=bound)
-    values, objective = worth(matrix, np.array(highs.getSolution().col_value))
-    said, bound = float(info.objective_function_value), _number(info.mip_dual_bound)
-    most = max(1.0, abs(said)) * TOLERANCE
-    if objective <= said + most and bound <= objective + most:
-        return Answer(ended, values, objective, min(bound, objective))
-    late = ended if ended.reason is Reason.INTERRUPTED else FAILED
-    return Answer(late, values, objective, rejected=1)
+            return Solved(rejected=1)
+        bound = -np.inf if ended.reason is Reason.INFEASIBLE else _finite_bound(info.mip_dual_bound)
+        return Solved(ended, bound=bound)
+    values, objective = rounded_solution(matrix, np.array(highs.getSolution().col_value))
+    reported, bound = float(info.objective_function_value), _finite_bound(info.mip_dual_bound)
+    tolerance = max(1.0, abs(reported)) * TOLERANCE
+    if objective <= reported + tolerance and bound <= objective + tolerance:
+        return Solved(ended, values, objective, min(bound, objective))
+    rejected = ended if ended.reason is Reason.INTERRUPTED else FAILED
+    return Solved(rejected, values, objective, rejected=1)
 
 
-def worth(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
-    """Round columns that should be whole, keep all within their bounds, and recompute the objective.
+def rounded_solution(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
+    """Round integer columns, clip all to their bounds, and recompute the objective.
 
     Returns
     -------
-    The columns, and the objective: infinite if they violate a row. No columns if they are no numbers.
+    tuple
+        The columns, or None if some are not finite; and the objective, infinite if they violate a row or
+        rounding changed them too much.
     """
     if values.shape != matrix.cost.shape or not np.isfinite(values).all():
         return None, np.inf
@@ -306,37 +321,37 @@ def worth(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
     return near, float(matrix.cost @ near) if kept.all() and moved.all() else np.inf
 
 
-def _relaxed(highs: highspy.Highs, matrix: Matrix) -> Answer:
-    """Evaluate a run of a relaxation."""
+def _verified_relaxation(highs: highspy.Highs, matrix: Matrix) -> Solved:
+    """Verify a run of a relaxation."""
     ended = _ENDED.get(highs.getModelStatus().name)
     if ended is None or ended.reason is Reason.INFEASIBLE:
-        return Answer(rejected=1)
+        return Solved(rejected=1)
     if ended.reason is not Reason.DONE:
-        return Answer(ended)
-    solution, said = highs.getSolution(), float(highs.getInfo().objective_function_value)
-    values, price = np.array(solution.col_value), np.array(solution.row_dual)
-    bound = min(proved(matrix, price), said)
-    short = bound < said - SHORT * max(1.0, abs(said))
-    if short or values.shape != matrix.cost.shape or not np.isfinite(values).all():
-        return Answer(bound=bound, rejected=1)
-    return Answer(ended, values, float(matrix.cost @ values), bound)
+        return Solved(ended)
+    solution, reported = highs.getSolution(), float(highs.getInfo().objective_function_value)
+    values, duals = np.array(solution.col_value), np.array(solution.row_dual)
+    bound = min(dual_bound(matrix, duals), reported)
+    loose = bound < reported - DUAL_TOLERANCE * max(1.0, abs(reported))
+    if loose or values.shape != matrix.cost.shape or not np.isfinite(values).all():
+        return Solved(bound=bound, rejected=1)
+    return Solved(ended, values, float(matrix.cost @ values), bound)
 
 
-def proved(matrix: Matrix, price: Floats) -> float:
-    """Return the bound that row prices prove by weak duality, for the program as for its relaxation."""
-    if price.shape != matrix.row_lower.shape or not np.isfinite(price).all():
+def dual_bound(matrix: Matrix, duals: Floats) -> float:
+    """Return the bound that row duals prove by weak duality, for the program and for its relaxation."""
+    if duals.shape != matrix.row_lower.shape or not np.isfinite(duals).all():
         return -np.inf
-    rest = matrix.cost - price @ matrix.rows
-    return _least(rest, matrix.lower, matrix.upper) + _least(price, matrix.row_lower, matrix.row_upper)
+    reduced = matrix.cost - duals @ matrix.rows
+    return _minimum(reduced, matrix.lower, matrix.upper) + _minimum(duals, matrix.row_lower, matrix.row_upper)
 
 
-def _least(slope: Floats, lower: Floats, upper: Floats) -> float:
-    """Least slope @ x over lower <= x <= upper; along an unbounded column a tiny slope counts as 0."""
+def _minimum(slope: Floats, lower: Floats, upper: Floats) -> float:
+    """Minimum of slope @ x over lower <= x <= upper; a tiny slope of an unbounded column counts as 0."""
     side = np.where(slope > 0, lower, upper)
     flat = (slope == 0) | (~np.isfinite(side) & (np.abs(slope) <= TOLERANCE))
     return float((np.where(flat, 0.0, slope) * np.where(flat, 0.0, side)).sum())
 
 
-def _number(bound: float) -> float:
-    """Return a bound, or minus infinity for what is none."""
+def _finite_bound(bound: float) -> float:
+    """Return a bound, or minus infinity if it is not finite."""
     return float(bound) if np.isfinite(bound) else -np.inf

@@ -25,14 +25,14 @@ def solve_relaxation(
     work: int | None = None,
     progress: Progress = silent,
 ) -> Result:
-    """Bound the decode time from below by letting items be placed in fractions.
+    """Bound the decode time from below by the program without integrality.
 
     Parameters
     ----------
     time_limit
-        Seconds; the relaxation is worth nothing until solved, so the ideal is what remains.
+        Seconds. A relaxation that is not solved in time gives no bound, and the result has the ideal.
     cuts
-        Add the count cuts: a miss is a whole item.
+        Add the count cuts, or the integer hull; see `kvbound.models`.
     work
         Thousands of simplex iterations, instead of a time limit; see `kvbound.solvers.solve`.
 
@@ -42,28 +42,28 @@ def solve_relaxation(
         The accounting is not physical.
     """
     begin = time.perf_counter()
-    chosen = {"cuts": cuts} | ({} if work is None else {"work": work})
-    about: dict[str, Any] = {"method": "relax", "seed": seed, "options": chosen}
-    if nothing := refuse_infeasible(instance, begin, about):
-        return nothing
+    options = {"cuts": cuts} | ({} if work is None else {"work": work})
+    fields: dict[str, Any] = {"method": "relax", "seed": seed, "options": options}
+    if result := refuse_infeasible(instance, begin, fields):
+        return result
     program = formulation(instance, cuts=cuts)
     left = max(time_limit - (time.perf_counter() - begin), 0.1)
     iterations = None
     if work is not None:
         left, iterations = math.inf, 1000 * work
-    answer = minimise(
-        program.matrix, whole=False, time_limit=left, work=iterations, seed=seed, progress=progress
+    solved = minimise(
+        program.matrix, integer=False, time_limit=left, work=iterations, seed=seed, progress=progress
     )
     least = ideal(instance)
-    if answer.rejected:
-        about["options"][REJECTED] = answer.rejected
-    relaxed = answer.bound * program.unit_s
+    if solved.rejected:
+        fields["options"][REJECTED] = solved.rejected
+    relaxed = solved.bound * program.unit_s
     bound = Bound(max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal")
     return Result(
         identify(instance),
         status=Status.UNKNOWN,
         bound=bound,
-        termination=answer.termination,
+        termination=solved.termination,
         wall_s=time.perf_counter() - begin,
-        **about,
+        **fields,
     )

@@ -1,1 +1,1 @@
-"""Enumeration with slot times of its own: what the other solvers are compared with."""
+"""The reference that other solvers are tested against: enumeration, with slot times of its own."""

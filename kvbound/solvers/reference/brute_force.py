@@ -1,7 +1,7 @@
-"""Brute force: every joint placement of the tiniest instances, the reference all other solvers are held to.
+"""Brute force: all joint placements of tiny instances, a reference that other solvers are tested against.
 
-Dynamic programming over joint states, a state being the tier of every block of every layer. Slot times are
-computed by direct minimisation over the split of reads, not taken from the package's cost model.
+Dynamic programming over joint states, where a state is the tier of every block of every layer. Slot times
+come from a direct minimisation over the split of reads, not from the package's cost model.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from kvbound.result import Bound, BoundStatus, Result, Status, identify
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.slot_times import slot_times
 
-MOST_TRANSITIONS = 2**25
-"""Joint states times choices in one slot, beyond which brute force refuses."""
+MAX_TRANSITIONS = 2**25
+"""Joint states times choices in one slot above which an instance is refused."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Optimum:
-    """The least decode time in seconds and a schedule that attains it."""
+    """The minimum decode time, in seconds, and a schedule that attains it."""
 
     time_s: float
     schedule: Schedule
@@ -39,29 +39,29 @@ class Optimum:
 
 @dataclass(frozen=True)
 class _Slot:
-    """What one slot may do: the layer's state before (rows) and after (columns)."""
+    """The changes of state in one slot: by the state of its layer before (rows) and after it (columns)."""
 
     step: int
     layer: int
-    code: Ints  # the slot's token counts and layer packed into one number, -1 where the rules forbid it
+    code: Ints  # token counts and layer of the slot as one number, -1 where the rules forbid the change
 
 
 def solve_brute(
     instance: Instance, *, time_limit: float = 60.0, seed: int = 0, progress: Progress = silent
 ) -> Result:
-    """Solve a tiny instance by brute force; the bound is brute force's own value.
+    """Solve a tiny instance by brute force; the bound is the optimum as computed here.
 
     Parameters
     ----------
     instance
-        Small enough, under ``physical`` accounting.
+        A tiny one under ``physical`` accounting.
     time_limit, seed, progress
-        As every method has them. Nothing is random, and what is not refused takes seconds.
+        Accepted like in every method, but not needed: nothing is random, and the search takes seconds.
 
     Raises
     ------
     UsageError
-        There are too many joint states, or the accounting is another one.
+        There are too many joint states, or the accounting is not ``physical``.
     """
     start = time.perf_counter()
     try:
@@ -89,13 +89,13 @@ def find_optimum(instance: Instance) -> Optimum:
     Raises
     ------
     UsageError
-        There are too many joint states, or the accounting is another one.
+        There are too many joint states, or the accounting is not ``physical``.
     InfeasibleError
-        No schedule fits.
+        No schedule fits into the tiers.
     """
     _refuse_large(instance)
     slots = [
-        _options(instance, step, layer) for step, layer in np.ndindex(instance.decode_steps, instance.layers)
+        _slot(instance, step, layer) for step, layer in np.ndindex(instance.decode_steps, instance.layers)
     ]
     costs = _seconds(instance, slots)
     blocks = [-(-instance.prefill_tokens // instance.granularity)] * instance.layers
@@ -125,7 +125,7 @@ def _refuse_large(instance: Instance) -> None:
     if not instance.physical:
         raise UsageError("brute force needs accounting 'physical'")
     size = instance.tiers ** (instance.blocks * (instance.layers + 1))
-    if size > MOST_TRANSITIONS or instance.layers * _base(instance) ** (3 * instance.tiers) > 2**62:
+    if size > MAX_TRANSITIONS or instance.layers * _base(instance) ** (3 * instance.tiers) > 2**62:
         total = f"{instance.layers * instance.blocks} blocks in {instance.tiers} tiers"
         raise UsageError(f"{instance.name}: {total} are too many for brute force")
 
@@ -135,7 +135,7 @@ def _base(instance: Instance) -> int:
 
 
 def _tiers(instance: Instance, blocks: int) -> Ints:
-    """Tier of each block in each state of a layer, ``(states, blocks)``; the newest block counts most."""
+    """Tier of each block in each state of a layer, ``(states, blocks)``; the newest block is the last."""
     states = np.arange(instance.tiers**blocks)
     return states[:, None] // instance.tiers ** np.arange(blocks) % instance.tiers
 
@@ -143,39 +143,39 @@ def _tiers(instance: Instance, blocks: int) -> Ints:
 def _fits(instance: Instance, blocks: list[int]) -> NDArray[np.bool_]:
     """Which joint states respect every capacity; one axis per layer."""
     shape = [instance.tiers**count for count in blocks]
-    fine = np.ones(shape, dtype=bool)
-    for k, room in enumerate(instance.capacity_blocks):
+    fits = np.ones(shape, dtype=bool)
+    for k, capacity in enumerate(instance.capacity_blocks):
         held = np.zeros(shape, dtype=np.int64)
         for layer, count in enumerate(blocks):
-            everything = instance.inclusive and k == instance.tiers - 1
-            mine = (_tiers(instance, count) == k).sum(axis=1) if not everything else np.array([count])
-            held += mine.reshape([-1 if axis == layer else 1 for axis in range(len(blocks))])
-        if room is not None:
-            fine &= held <= room
-    return fine
+            copies_all = instance.inclusive and k == instance.tiers - 1
+            blocks_in_k = np.array([count]) if copies_all else (_tiers(instance, count) == k).sum(axis=1)
+            held += blocks_in_k.reshape([-1 if axis == layer else 1 for axis in range(len(blocks))])
+        if capacity is not None:
+            fits &= held <= capacity
+    return fits
 
 
 def _prefill_first(instance: Instance) -> tuple[int, ...]:
-    """State in which the prompt lies, filled token by token, layer by layer, fastest tier until full."""
-    free = [math.inf if room is None else room for room in instance.capacity_blocks]
+    """State of the prompt filled token by token, layer by layer, into the fastest tier that is not full."""
+    free = [math.inf if capacity is None else capacity for capacity in instance.capacity_blocks]
     if instance.inclusive:
-        free[-1] = math.inf  # its copies have their place anyway; `_fits` sees to that
+        free[-1] = math.inf  # it has copies of all blocks, which `_fits` counts
     state = [0] * instance.layers
     for token in range(0, instance.prefill_tokens, instance.granularity):
         for layer in range(instance.layers):
-            room = [k for k, left in enumerate(free) if left >= 1]
-            if not room:
+            open_tiers = [k for k, left in enumerate(free) if left >= 1]
+            if not open_tiers:
                 raise InfeasibleError(f"{instance.name}: the prompt does not fit into the tiers")
-            free[room[0]] -= 1
-            state[layer] += room[0] * instance.tiers ** (token // instance.granularity)
+            free[open_tiers[0]] -= 1
+            state[layer] += open_tiers[0] * instance.tiers ** (token // instance.granularity)
     return tuple(state)
 
 
-def _options(instance: Instance, step: int, layer: int) -> _Slot:
-    """Count what every change of a layer's state reads and writes in a slot."""
+def _slot(instance: Instance, step: int, layer: int) -> _Slot:
+    """Count the reads and writes of every change of a layer's state in a slot."""
     tiers, size, new = instance.tiers, instance.granularity, instance.prefill_tokens + step
     digit = _base(instance) ** np.arange(3 * tiers)
-    reads_at, forced_at, writes_at = digit[:tiers], digit[tiers : 2 * tiers], digit[2 * tiers :]
+    reads_at, extra_at, writes_at = digit[:tiers], digit[tiers : 2 * tiers], digit[2 * tiers :]
     tier = _tiers(instance, -(-new // size))
     states = len(tier)
     code, legal = np.zeros((states, states), np.int64), np.ones((states, states), bool)
@@ -183,24 +183,24 @@ def _options(instance: Instance, step: int, layer: int) -> _Slot:
     for block in range(tier.shape[1]):
         tokens = range(block * size, min((block + 1) * size, new))
         read = len(reads.intersection(tokens))
-        price, allowed = np.zeros((tiers, tiers), np.int64), np.zeros((tiers, tiers), bool)
+        traffic, allowed = np.zeros((tiers, tiers), np.int64), np.zeros((tiers, tiers), bool)
         for source, target in np.ndindex(tiers, tiers):
-            price[source, target] = read * reads_at[source]
+            traffic[source, target] = read * reads_at[source]
             if source != target and not (instance.inclusive and target == tiers - 1):
-                price[source, target] += (len(tokens) - read) * forced_at[source] + len(tokens) * writes_at[
+                traffic[source, target] += (len(tokens) - read) * extra_at[source] + len(tokens) * writes_at[
                     target
                 ]
             allowed[source, target] = source == target or _may_move(instance, target < source, read)
         before, after = tier[:, block, None], tier[None, :, block]
-        code += price[before, after]
+        code += traffic[before, after]
         legal &= allowed[before, after]
     birth = writes_at.copy()
     if instance.inclusive:
         birth[:-1] += writes_at[-1]
-    if new % size:  # born into its block, wherever that now is
+    if new % size:  # the token belongs to a block that is there already
         code += birth[tier[:, -1]]
-    else:  # the new block's tier leads the number of the state
-        code = np.concatenate([code + price for price in birth], axis=1)
+    else:  # the tier of the new block is the top digit of the state
+        code = np.concatenate([code + writes for writes in birth], axis=1)
         legal = np.tile(legal, tiers)
     return _Slot(step, layer, np.where(legal, code * instance.layers + layer, -1))
 
@@ -216,7 +216,7 @@ def _may_move(instance: Instance, up: bool, read: int) -> bool:
 
 
 def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
-    """Yield each slot's time per change of state, inf where the rules forbid it."""
+    """Yield the times of each slot by change of state, inf where the rules forbid it."""
     codes, back = np.unique(np.concatenate([slot.code.ravel() for slot in slots]), return_inverse=True)
     counts, layer = np.divmod(codes, instance.layers)
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
@@ -229,7 +229,7 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
 
 
 def _schedule(instance: Instance, start: list[int], after: list[int]) -> Schedule:
-    """Write a path of states as a schedule; `after` has each slot's layer's new state."""
+    """Return the schedule of a path of states; `after` holds the new state of each slot's layer."""
     size, prefill = instance.granularity, instance.prefill_tokens
     initial = np.zeros((instance.layers, prefill), dtype=np.uint8)
     events = []

@@ -1,4 +1,4 @@
-"""Slot times for brute force, by direct minimisation: a second opinion on the package's cost model."""
+"""Slot times by direct minimisation, independent of the package's cost model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Floats = NDArray[np.float64]
 
 
 def slot_times(instance: Instance, loads: Floats) -> Floats:
-    """Seconds of slots given bytes ``(slots, 3, tiers)`` read, read without choice, and written."""
+    """Return seconds of slots for bytes read, read without choice, and written, ``(slots, 3, tiers)``."""
     memory, last = instance.memory, instance.tiers - 1
     latency = np.array([tier.latency for tier in memory.tiers])
     divertible = range(last) if instance.inclusive else range(0)
     best = np.full(len(loads), np.inf)
     for count in range(len(divertible) + 1 if latency.any() else 1):
-        for spared in map(list, combinations(divertible, count)):
+        for diverted in map(list, combinations(divertible, count)):
             read = loads[:, 0].copy()
-            read[:, last] += read[:, spared].sum(axis=1)
-            read[:, spared] = 0
+            read[:, last] += read[:, diverted].sum(axis=1)
+            read[:, diverted] = 0
             touched = read + loads[:, 1] + loads[:, 2] > 0
             load = (read + loads[:, 1]) @ memory.read_load + loads[:, 2] @ memory.write_load
             slope = (memory.read_load[last] - memory.read_load[list(divertible)]) / memory.bandwidths
@@ -42,30 +42,30 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
 def _balance(load: Floats, slope: Floats, full: Floats) -> Floats:
     """Return ``min over 0 <= u <= full of max over r of load_r + sum_k u_k slope_kr``, slot by slot.
 
-    One u: by Helly's theorem the largest of the minima over pairs of lines. More: golden section in the
-    first, as what is left is convex in it.
+    For one u it is the largest of the minima over pairs of lines, by Helly's theorem. For more, golden
+    section in the first one: the minimum over the others is convex in it.
     """
     if not len(slope):
         return np.asarray(load.max(axis=1))
     if len(slope) == 1:
-        r, q = np.triu_indices(load.shape[1])
-        lean = slope[0][r] - slope[0][q]
-        meet = np.where(lean == 0, 0, (load[:, q] - load[:, r]) / np.where(lean == 0, 1, lean))
+        r, s = np.triu_indices(load.shape[1])
+        rise = slope[0][r] - slope[0][s]
+        meet = np.where(rise == 0, 0, (load[:, s] - load[:, r]) / np.where(rise == 0, 1, rise))
         points = np.stack([np.zeros_like(meet), np.broadcast_to(full, meet.shape), np.clip(meet, 0, full)])
-        pair = np.maximum(load[:, r] + points * slope[0][r], load[:, q] + points * slope[0][q])
+        pair = np.maximum(load[:, r] + points * slope[0][r], load[:, s] + points * slope[0][s])
         return np.asarray(pair.min(axis=0).max(axis=1))
 
-    def rest(share: Floats) -> Floats:
+    def minimum(share: Floats) -> Floats:
         return _balance(load + (share * full[:, 0])[:, None] * slope[0], slope[1:], full[:, 1:])
 
     low, width = np.zeros(len(load)), np.ones(len(load))
-    best = np.minimum(rest(low), rest(width))
-    left, right = rest(low + (1 - _GOLDEN) * width), rest(low + _GOLDEN * width)
+    best = np.minimum(minimum(low), minimum(width))
+    left, right = minimum(low + (1 - _GOLDEN) * width), minimum(low + _GOLDEN * width)
     for _ in range(75):
         best = np.minimum(best, np.minimum(left, right))
         lower = left <= right
         low = np.where(lower, low, low + (1 - _GOLDEN) * width)
         width = width * _GOLDEN
-        fresh = rest(low + np.where(lower, 1 - _GOLDEN, _GOLDEN) * width)
+        fresh = minimum(low + np.where(lower, 1 - _GOLDEN, _GOLDEN) * width)
         left, right = np.where(lower, fresh, right), np.where(lower, left, fresh)
     return best

@@ -1,4 +1,4 @@
-"""Annealing on packed bits: legal schedules, counts that stay true, never worse than its start."""
+"""Annealing on packed bits: valid schedules, exact counts, never slower than its start."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from kvbound.progress import silent
 from kvbound.residency import Residency
 from kvbound.solvers import incumbent
 from kvbound.solvers.annealing import layout, packed
-from kvbound.solvers.annealing.chains import counted, margins, slot_ticks
-from kvbound.solvers.annealing.packed import BitsAnnealer
+from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
+from kvbound.solvers.annealing.packed import PackedAnnealer
 from kvbound.solvers.annealing.solve import solve_annealing
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.strategies import tiny_instances
 
-pytest.importorskip("numba", reason="it is made for numba: without it there is a clear sentence instead")
+pytest.importorskip("numba", reason="packed annealing needs numba; without it such instances are refused")
 
 simple = partial(tiny_instances, tiers=2, copies=Copies.INCLUSIVE, granularity=1)
 
 
 @pytest.fixture(autouse=True)
-def everything_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every instance is too large for an array of tiers."""
-    monkeypatch.setattr(layout, "MOST_BYTES", 0)
-    monkeypatch.setattr(packed, "_CHUNK", 500)
+def always_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat every instance as too large for an array of tiers."""
+    monkeypatch.setattr(layout, "MAX_BYTES", 0)
+    monkeypatch.setattr(packed, "CHUNK", 500)
 
 
 movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH)
@@ -46,32 +46,32 @@ movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFE
 
 @given(movable, st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_counts_stay_true(instance: Instance, seed: int) -> None:
-    """What moves keep up to date is what the schedule they led to says, and the checker agrees."""
-    annealer = BitsAnnealer.of(
+def test_counts_match_the_schedule(instance: Instance, seed: int) -> None:
+    """The arrays that moves update are those of the resulting schedule, which the checker accepts."""
+    annealer = PackedAnnealer.of(
         instance, next(balanced.schedules(instance, silent)), np.random.default_rng(seed)
     )
     before = annealer.time_s
     annealer.run(lambda: annealer.moves < 500)
-    play, board, bits = annealer.play(), annealer.board, annealer.bits
+    schedule, data, chain = annealer.schedule(), annealer.data, annealer.chain
     assert annealer.time_s <= before
-    counts, held = counted(instance, board, play.traffic(instance))
+    counts, occupancy = token_counts(instance, data, schedule.traffic(instance))
     layer = np.arange(instance.slots) % instance.layers
-    ticks = slot_ticks(board, counts, layer)
-    assert np.array_equal(counts, bits.counts)
-    assert np.array_equal(held[0], bits.held)
-    assert np.array_equal(ticks, bits.ticks)
-    assert np.array_equal(margins(board, counts, layer, ticks), bits.margin)
-    time_s = incumbent.evaluate_placement(instance, play)[0].time_s
+    ticks = slot_ticks(data, counts, layer)
+    assert np.array_equal(counts, chain.counts)
+    assert np.array_equal(occupancy[0], chain.occupancy)
+    assert np.array_equal(ticks, chain.ticks)
+    assert np.array_equal(marginal_ticks(data, counts, layer, ticks), chain.marginal)
+    time_s = incumbent.evaluate_placement(instance, schedule)[0].time_s
     assert annealer.time_s == pytest.approx(time_s, rel=1e-6)
-    arrays = play.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = schedule.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
     assert report.ok, report.problems
 
 
 @given(movable)
 @settings(max_examples=25, deadline=None)
-def test_between_the_optimum_and_its_start(instance: Instance) -> None:
+def test_time_is_between_the_optimum_and_the_start(instance: Instance) -> None:
     result, best = solve_annealing(instance, moves=500, gap=0.0), solve_brute(instance).time_s
     start = incumbent.evaluate_placement(instance, next(balanced.schedules(instance, silent)))[0].time_s
     assert best is not None
@@ -82,7 +82,7 @@ def test_between_the_optimum_and_its_start(instance: Instance) -> None:
 @pytest.mark.parametrize(
     ("name", "moves"), [("swap-4x64-c30-b450", 20_000), ("native-r15-c25-b64-n64-prefetch", 400_000)]
 )
-def test_better_than_balanced_eviction(name: str, moves: int) -> None:
+def test_faster_than_balanced_eviction(name: str, moves: int) -> None:
     instance = kv.read_instance(name)
     start = incumbent.evaluate_placement(instance, next(balanced.schedules(instance, silent)))[0].time_s
     result = solve_annealing(instance, moves=moves, gap=0.0)
@@ -91,7 +91,7 @@ def test_better_than_balanced_eviction(name: str, moves: int) -> None:
     assert result.termination.reason == "done"
 
 
-def test_same_seed_same_bytes() -> None:
+def test_same_seed_same_schedule() -> None:
     instance = kv.read_instance("swap-4x64-c30-b450")
     first, again, other = (solve_annealing(instance, moves=5000, gap=0.0, seed=seed) for seed in (1, 1, 2))
     assert first.schedule is not None
@@ -122,14 +122,14 @@ def test_an_interrupt_keeps_the_best() -> None:
     assert result.schedule is not None
 
 
-def test_what_it_does_not_take() -> None:
+def test_chains_are_refused() -> None:
     instance = kv.read_instance("swap-1x200-c30-b450")
     with pytest.raises(UsageError, match="takes neither chains nor cycles"):
         solve_annealing(instance, chains=2)
 
 
-def test_from_a_schedule_as_solve_does() -> None:
-    """What pricing found goes on into annealing, whatever the size."""
+def test_starts_from_events_or_bits() -> None:
+    """Annealing continues from what pricing found, in either form."""
     instance = kv.read_instance("swap-4x64-c30-b450")
     start = kv.simulate(instance, "lru")
     assert start.schedule is not None

@@ -1,4 +1,4 @@
-"""Annealing: schedules that keep the rules, never below the optimum, near it, the same for the same seed."""
+"""Annealing: valid schedules, near the optimum and never below it, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_near_the_optimum_on_tiny_instances() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
-def test_a_start_is_never_made_worse(seed: int) -> None:
+def test_a_start_never_gets_slower(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng)
     instance = dataclasses.replace(instance, memory=_roomy(instance))
@@ -128,7 +128,7 @@ def test_interruption_keeps_the_best(calls: int) -> None:
     assert time_of(result) <= time_of(kv.simulate(instance, "belady"))
 
 
-def test_it_ends_at_the_limit_and_when_near_enough() -> None:
+def test_it_ends_at_the_limit_or_within_the_gap() -> None:
     instance = kv.read_instance("swap-2x48-c30-b450")
     late = solve_annealing(instance, time_limit=0.0, gap=0.0)
     assert late.termination == Termination(Reason.LIMIT, Limit.TIME)
@@ -142,28 +142,28 @@ def test_it_ends_at_the_limit_and_when_near_enough() -> None:
     assert (ideal.status, ideal.bound.method) == (Status.OPTIMAL, "ideal")
 
 
-def test_compilation_takes_nothing_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, calls = Annealer.pace, list[int]()
+def test_the_time_limit_excludes_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = Annealer.seconds_per_move, list[int]()
 
-    def pace(self: Annealer, moves: int) -> float:
+    def delayed(self: Annealer, moves: int) -> float:
         if not calls:
             time.sleep(0.6)
         calls.append(moves)
         return plain(self, moves)
 
-    monkeypatch.setattr(Annealer, "pace", pace)
+    monkeypatch.setattr(Annealer, "seconds_per_move", delayed)
     result = solve_annealing(kv.read_instance("swap-2x48-c30-b450"), time_limit=0.5, gap=0.0)
     assert result.options["moves"] > 0
 
 
-def test_it_ends_when_nothing_better_is_found() -> None:
+def test_it_ends_without_improvement() -> None:
     rng = np.random.default_rng(1)
     instance = tiny_instance(rng, tiers=2)
     result = solve_annealing(instance, moves=2, chains=2, gap=0.0, time_limit=600)
     assert result.termination == Termination()
 
 
-def test_nothing_may_move() -> None:
+def test_an_instance_without_moves() -> None:
     rng = np.random.default_rng(0)
     fixed = {"migration": "none", "initial": "prefill-first", "granularity": 2, "tiers": 2}
     drawn = (tiny_instance(rng, **fixed) for _ in range(200))  # type: ignore[arg-type]
@@ -173,17 +173,17 @@ def test_nothing_may_move() -> None:
     assert time_of(result) == pytest.approx(time_of(solve_brute(instance)))
 
 
-def test_what_it_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_options_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = kv.read_instance("tiny-on-read")
     for option in ("chains", "moves", "cycles", "threads"):
         with pytest.raises(UsageError, match=f"annealing needs at least 1 of {option}, not 0"):
             solve_annealing(instance, **{option: 0})  # type: ignore[arg-type]
-    monkeypatch.setattr(layout, "MOST_BYTES", 10)
+    monkeypatch.setattr(layout, "MAX_BYTES", 10)
     with pytest.raises(UsageError, match="annealing keeps the tier of every block in every step"):
         solve_annealing(instance, kernel="numpy")
 
 
-def test_what_does_not_fit_is_infeasible() -> None:
+def test_an_instance_that_does_not_fit_is_infeasible() -> None:
     instance = kv.make_instance(
         "heavy",
         memory="gh200-144",

@@ -1,4 +1,4 @@
-"""Other solvers that read the files of `kvbound export`: each returns the optimum it finds in a file."""
+"""Other solvers that read the files of `kvbound export`; each returns the optimum of a file."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ print(model.getObjVal())
 
 
 def _printed(script: str, *arguments: object) -> str:
-    """Run a script in a process of its own, whose warnings are not ours."""
+    """Run a script in a process of its own and return the last line printed; warnings are ignored."""
     command = [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
 
 
 def cbc(path: Path) -> float:
-    """Ask CBC, as the package `pulp` ships it."""
+    """Solve with CBC, from the package `pulp`."""
     command = [_printed(_PULP), str(path), "solve", "quit"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert not re.search("does not appear|errors on input|bad image", said, re.IGNORECASE), said
-    assert "Optimal solution found" in said
-    return float(re.findall(r"Objective value: *([\d.e+-]+)", said)[-1])
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert not re.search("does not appear|errors on input|bad image", output, re.IGNORECASE), output
+    assert "Optimal solution found" in output
+    return float(re.findall(r"Objective value: *([\d.e+-]+)", output)[-1])
 
 
 def glpk(path: Path) -> float:
-    """Ask GLPK, as the package `swiglpk` ships it."""
+    """Solve with GLPK, from the package `swiglpk`."""
     return float(_printed(_GLPK, path))
 
 
 def scip(path: Path) -> float:
-    """Ask SCIP, as the package `pyscipopt` ships it."""
+    """Solve with SCIP, from the package `pyscipopt`."""
     return float(_printed(_SCIP, path))
 
 

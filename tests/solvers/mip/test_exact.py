@@ -1,4 +1,4 @@
-"""The exact model against enumeration, and the ladder from the ideal up to the policies."""
+"""The exact method: valid schedules, sound limits and starts, and the relations between instances."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.strategies import tiny_instance
 CLOSE = 1e-7
 
 
-def test_the_checker_accepts_what_the_program_finds() -> None:
+def test_the_checker_accepts_the_schedules() -> None:
     rng = np.random.default_rng(11)
     for _ in range(25):
         instance = tiny_instance(rng)
@@ -48,7 +48,7 @@ def small(seed: int = 0, **rules: object) -> Instance:
     )  # fmt: skip
 
 
-def test_a_start_is_never_made_worse() -> None:
+def test_a_start_never_gets_slower() -> None:
     instance = small()
     start = kv.simulate(instance, "belady")
     result = kv.solve(instance, "exact", start=start.schedule, time_limit=0.1)
@@ -86,7 +86,7 @@ def test_more_threads_after_fewer() -> None:
     assert times[0] == pytest.approx(times[2], rel=2e-4)
 
 
-def test_what_does_not_fit_is_infeasible() -> None:
+def test_an_instance_that_does_not_fit_is_infeasible() -> None:
     instance = kv.make_instance(
         "heavy",
         memory="gh200-144",

@@ -1,4 +1,4 @@
-"""Brute force: its schedules are legal at its own time, and nothing legal is faster."""
+"""Brute force: its schedules are valid and take the time it reports, and no valid schedule is faster."""
 
 import dataclasses
 from itertools import pairwise
@@ -48,7 +48,7 @@ def test_the_checker_accepts_the_optimum_and_random_schedules_are_no_faster(comb
 
 
 def enumerate_all(instance: Instance) -> float:
-    """Least time over every schedule there is: one layer, blocks of one token, two tiers."""
+    """Minimum time over all schedules, for one layer, blocks of one token and two tiers."""
     prefill, steps = instance.prefill_tokens, instance.decode_steps
     best, room = np.inf, instance.capacity_blocks[0]
 
@@ -104,7 +104,7 @@ def relaxed(instance: Instance, tier: int, **changes: Any) -> Instance:
 
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=20)
-def test_more_of_anything_is_never_slower_with_a_free_start(seed: int) -> None:
+def test_more_capacity_bandwidth_or_freedom_is_never_slower(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, initial="free")
     time_s = find_optimum(instance).time_s
@@ -140,7 +140,7 @@ def test_a_prefix_never_costs_more_and_prompt_tokens_may_swap(seed: int) -> None
 
 
 @pytest.mark.parametrize("capacity", range(5))
-def test_the_models_example_of_a_forced_fill(capacity: int) -> None:
+def test_the_example_of_a_forced_fill(capacity: int) -> None:
     resources = {"fast": 1.0, "slow": 1.0, "births": 1.0}
     tiers = (Tier("fast", capacity, ("fast",), ("births",)), Tier("slow", None, ("slow",), ("births",)))
     rules = Rules("exclusive", "none", "parallel", "prefill-first")  # type: ignore[arg-type]
@@ -159,7 +159,7 @@ def test_the_result_holds_schedule_measures_and_its_own_bound() -> None:
     assert result.bound.time_s == find_optimum(instance).time_s
 
 
-def test_it_refuses_what_is_too_large() -> None:
+def test_large_instances_are_refused() -> None:
     rng = np.random.default_rng(0)
     trace = Trace.from_lists(30, [[[0]]])
     instance = dataclasses.replace(tiny_instance(rng), llm=Llm("one", 1, 1, 0, 0), workload=trace)
@@ -167,13 +167,13 @@ def test_it_refuses_what_is_too_large() -> None:
         find_optimum(instance)
 
 
-def test_it_refuses_the_studys_accounting() -> None:
+def test_fang2025_accounting_is_refused() -> None:
     instance = tiny_instance(np.random.default_rng(0)).with_rules(accounting="fang2025")
     with pytest.raises(UsageError, match="physical"):
         find_optimum(instance)
 
 
-def test_it_says_that_nothing_fits() -> None:
+def test_instances_that_do_not_fit_are_infeasible() -> None:
     instance = tiny_instance(np.random.default_rng(0))
     heavy = dataclasses.replace(instance, llm=dataclasses.replace(instance.llm, weight_bytes=10**6))
     with pytest.raises(InfeasibleError):

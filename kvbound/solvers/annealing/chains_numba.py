@@ -1,0 +1,68 @@
+"""Compiled twins of the functions in `kvbound.solvers.annealing.chains`, for one slot of one chain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.kernels import compiled
+from kvbound.solvers.annealing.layout import UNBORN, Ints, SearchData
+
+
+@compiled(forceinline=True)
+def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
+    """Return the time of a slot with these counts, shape (slots, 3K)."""
+    facets, tiers, layer = data.facets, len(data.capacity), slot % data.layers
+    best = np.inf
+    for n in range(facets.shape[0]):
+        most = -np.inf
+        for v in range(facets.shape[1]):
+            ticks = data.weight_ticks[layer, n, v]
+            for c in range(3 * tiers):
+                ticks += facets[n, v, c] * counts[slot, c]
+            most = max(most, ticks)
+        if data.has_latency:
+            moved = False
+            for k in range(tiers):
+                away = data.diverted[n, k]
+                moved |= away and counts[slot, k] > 0
+                busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
+                busy |= not away and counts[slot, k] > 0
+                busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and moved)
+                if busy:
+                    most += data.latency[k]
+        best = min(best, most)
+    return np.int64(np.rint(best))
+
+
+@compiled(forceinline=True)
+def update_marginal(data: SearchData, counts: Ints, slot: int, now: int, marginal: Ints) -> None:
+    """Set what one more miss adds to a slot of time `now` and what one fewer saves."""
+    last = len(data.capacity) - 1
+    for n in range(2):
+        source, target = (0, last) if n == 0 else (last, 0)
+        marginal[slot, n] = 0
+        if counts[slot, source] > 0:
+            counts[slot, source] -= 1
+            counts[slot, target] += 1
+            change = slot_ticks(data, counts, slot) - now
+            marginal[slot, n] = change if n == 0 else -change
+            counts[slot, source] += 1
+            counts[slot, target] -= 1
+
+
+@compiled(forceinline=True)
+def charge(
+    data: SearchData, counts: Ints, slot: int, read: int, past: int, newborn: bool, before: int, after: int,
+    sign: int,
+) -> None:  # fmt: skip
+    """Add the traffic of a block in a slot to the counts, or subtract it."""
+    tiers = len(data.capacity)
+    if before != UNBORN:
+        if read > 0:
+            counts[slot, before] += sign * read
+        if before != after and data.charged[before, after]:
+            counts[slot, 2 * tiers + after] += sign * past
+            counts[slot, tiers + before] += sign * (past - read)
+    if newborn:
+        for k in range(tiers):
+            counts[slot, 2 * tiers + k] += sign * data.birth_writes[after, k]
