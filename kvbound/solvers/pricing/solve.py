@@ -257,7 +257,7 @@ class _Run:
         )  # fmt: skip
         incumbent.update((found.known[1], found.known[0]))
         incumbent.rejected += found.rejected
-        return found.ended
+        return found.termination
 
     def result(self, ended: Termination, wall_s: float, fields: dict[str, Any]) -> Result:
         """Return the best schedule and bound as a result."""

@@ -16,9 +16,16 @@ from kvbound.result import Result
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.annealing import tempering
 from kvbound.solvers.annealing.chains import Chains
-from kvbound.solvers.annealing.layout import Board, board
+from kvbound.solvers.annealing.layout import SearchData, search_data
 from kvbound.solvers.annealing.solve import solve_annealing
-from kvbound.solvers.annealing.tempering import BATCHES, HOT, REHEAT, REHEATS, Annealer, typical
+from kvbound.solvers.annealing.tempering import (
+    BATCHES,
+    INITIAL_ACCEPTANCE,
+    REHEAT,
+    REHEATS,
+    Annealer,
+    typical_change,
+)
 
 Floats = NDArray[np.float64]
 Effect = Callable[[Chains, int], None]
@@ -109,7 +116,7 @@ def test_every_cycle_is_twice_as_long_and_the_last_takes_what_is_left(
 
     monkeypatch.setattr(Annealer, "cycle", cycle)
     instance = kv.read_instance("tiny-exclusive-prefetch")
-    stays = len(board(instance).block)
+    stays = len(search_data(instance).intervals)
     solve_annealing(instance, work=40, moves=2 * stays, gap=0.0)
     assert cycles == [(0, 2 * stays), (1, 4 * stays), (2, 8 * stays), (3, 26 * stays)]
 
@@ -139,7 +146,7 @@ def heats(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Floats]]:
         found: list[Floats] = []
 
         def batch(
-            _: Board, chains: Chains, draws: Floats, limits: Any, kernel: Kernel, threads: int = 1
+            _: SearchData, chains: Chains, draws: Floats, limits: Any, kernel: Kernel, threads: int = 1
         ) -> None:
             found.append(limits.mean(axis=0) / np.log(2))
             if effect is not None:
@@ -155,7 +162,7 @@ def heats(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Floats]]:
 
 def annealer(chains: int) -> Annealer:
     instance = kv.read_instance("swap-2x48-c30-b64")
-    setting = board(instance)
+    setting = search_data(instance)
     start = kv.simulate(instance, "belady").schedule
     assert start is not None
     made = Chains.of(instance, setting, [start] * chains)
@@ -171,7 +178,7 @@ def test_a_cycle_cools_and_takes_nothing_worse_in_the_end(heats: Callable[..., l
     assert np.all(np.diff(found[: frozen[0]]) < 0)
     assert 100 < found[0] / found[frozen[0] - 1] < 200
     # one more miss at first, that many times in a thousand
-    assert np.exp(-typical(one.chains) / found[0]) == pytest.approx(HOT, rel=1e-3)
+    assert np.exp(-typical_change(one.chains) / found[0]) == pytest.approx(INITIAL_ACCEPTANCE, rel=1e-3)
 
 
 def test_later_cycles_begin_less_hot_and_every_fifth_hot_again(heats: Callable[..., list[Floats]]) -> None:
@@ -196,19 +203,19 @@ def test_the_best_chain_gets_the_lowest_temperature(heats: Callable[..., list[Fl
     for best in range(3):
         found = heats(annealer(3), effect=better(best, 1))
         assert np.all(np.diff(found[0]) < 0)
-        assert found[0][2] / found[0][0] == pytest.approx(tempering.SPREAD, rel=1e-6)
+        assert found[0][2] / found[0][0] == pytest.approx(tempering.LADDER, rel=1e-6)
         for after in found[3:10]:
             assert after.argmin() == best
-            assert after.min() / after.max() == pytest.approx(tempering.SPREAD, rel=1e-6)
+            assert after.min() / after.max() == pytest.approx(tempering.LADDER, rel=1e-6)
 
 
 def test_worse_chains_go_on_from_the_best_in_the_next_cycle(heats: Callable[..., list[Floats]]) -> None:
     some = annealer(4)
     marks = np.array([3, 1, 4, 2])  # the second chain is best, the fourth next
     some.chains.ticks[:] *= marks[:, None]
-    some.chains.held[:] = marks[:, None, None]
+    some.chains.occupancy[:] = marks[:, None, None]
     heats(some)
-    assert some.chains.held[:, 0, 0].tolist() == [1, 1, 1, 2]
+    assert some.chains.occupancy[:, 0, 0].tolist() == [1, 1, 1, 2]
     assert (some.chains.totals / some.chains.totals[1]).tolist() == [1, 1, 1, 2]
 
 

@@ -15,12 +15,12 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models import formulation
-from kvbound.models.coefficients import Facts, count_cuts
-from kvbound.models.intervals import Stays
+from kvbound.models.coefficients import Coefficients, count_cuts
+from kvbound.models.intervals import Intervals
 from kvbound.models.sparse import Floats, Ints, Matrix
 from kvbound.result import Result, Termination
 from kvbound.solvers.mip import fix_and_search, highs
-from kvbound.solvers.mip.disjunctive_cuts import Slot, as_rows, slots, split
+from kvbound.solvers.mip.disjunctive_cuts import Slot, as_rows, cuttable_slots, deepest_cut
 from kvbound.solvers.mip.exact import improve
 from kvbound.solvers.mip.fix_and_search import Search
 from kvbound.solvers.mip.highs import Relaxation, minimise
@@ -79,10 +79,10 @@ def test_cuts_in_whole_counts_close_most_of_the_gap(name: str) -> None:
 def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
     """Without moves the time of m misses is the highest cut or facet at m, and no cut is above it."""
     instance = kv.read_instance(name)
-    facts, cost, size = Facts.of(instance), SlotCost.of(instance), instance.item_bytes
+    facts, cost, size = Coefficients.of(instance), SlotCost.of(instance), instance.item_bytes
     bends = 0
     for step, layer in np.ndindex(instance.decode_steps, instance.layers):
-        reads = int(facts.counts[step, layer])
+        reads = int(facts.read_counts[step, layer])
         misses = np.arange(reads + 1)
         q = np.zeros((reads + 1, 6))
         q[:, 0], q[:, 1], q[:, 2] = (reads - misses) * size, misses * size, instance.llm.weight_reads[layer]
@@ -100,17 +100,17 @@ def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
 def entered(slot: Slot, stays: Ints) -> int:
     """Items promoted, where so many of each class stay: those that were not there before."""
     change = np.where(slot.begins, stays, -stays)
-    groups = [change[slot.into == group].sum() for group in np.unique(slot.into[slot.into >= 0])]
+    groups = [change[slot.group == group].sum() for group in np.unique(slot.group[slot.group >= 0])]
     return int(sum(max(0, enter) for enter in groups))
 
 
 def fractional_slots(name: str) -> Iterator[tuple[Slot, Floats]]:
     """Slots with few stays, at the solution of the relaxation."""
     program = formulation(kv.read_instance(name))
-    assert isinstance(program, Stays)
-    point = minimise(program.matrix, whole=False).values
+    assert isinstance(program, Intervals)
+    point = minimise(program.matrix, integer=False).values
     assert point is not None
-    for slot in slots(program):
+    for slot in cuttable_slots(program):
         if math.prod(slot.size.astype(int) + 1) <= 3000:
             yield slot, point
 
@@ -120,7 +120,7 @@ def test_a_disjunctive_cut_touches_the_slots_time_and_is_nowhere_above(name: str
     """Of all ways in which whole numbers of items may stay."""
     deepest = 0.0
     for slot, point in fractional_slots(name):
-        cut = split(slot, point)
+        cut = deepest_cut(slot, point)
         if cut is None:
             continue
         slack = []
@@ -139,11 +139,11 @@ def test_a_disjunctive_cut_touches_the_slots_time_and_is_nowhere_above(name: str
 def test_disjunctive_cuts_hold_for_schedules(name: str) -> None:
     instance = kv.read_instance(name)
     program = formulation(instance)
-    assert isinstance(program, Stays)
+    assert isinstance(program, Intervals)
     relaxation = Relaxation(program.matrix)
     before = relaxation.solve(60.0)
     assert before.values is not None
-    cuts = [cut for slot in slots(program) if (cut := split(slot, before.values)) is not None]
+    cuts = [cut for slot in cuttable_slots(program) if (cut := deepest_cut(slot, before.values)) is not None]
     relaxation.add(*as_rows(cuts))
     after = relaxation.solve(60.0)
     assert after.bound > before.bound * (1 + 2e-5)
@@ -179,7 +179,7 @@ def test_cuts_stay_in_the_program_that_is_proved(monkeypatch: pytest.MonkeyPatch
     assert more[0] > 5
 
 
-# Classes and stretches
+# Classes and windows
 
 
 def alike(many: int) -> Instance:
@@ -215,9 +215,9 @@ def test_of_a_class_those_stay_that_are_there_already() -> None:
 
 def test_stretches_overlap_and_leave_nothing_out() -> None:
     program = formulation(kv.read_instance("swap-2x48-c30-b450"))
-    assert isinstance(program, Stays)
+    assert isinstance(program, Intervals)
     columns = np.concatenate(program.y)
-    parts = np.array([np.isin(columns, part) for part in program.stretches(len(columns) // 4)])
+    parts = np.array([np.isin(columns, part) for part in program.windows(len(columns) // 4)])
     assert parts.any(axis=0).all()
     assert not parts.all(axis=1).any()
     short = np.concatenate([stays.until - stays.event == 1 for stays in program.layers])
@@ -264,7 +264,7 @@ def test_looking_around_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.Monk
     monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
     fixed = kv.solve(instance, "exact", work=1, gap=5e-4)
     assert fixed.termination != Termination()
-    monkeypatch.setattr(fix_and_search, "FREE", 60)
+    monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
     looked = kv.solve(instance, "exact", work=1, gap=5e-4)
     assert looked.termination == Termination()
     assert time_of(looked) < time_of(fixed) * (1 - 5e-4)
@@ -273,15 +273,15 @@ def test_looking_around_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("unproved")
 def test_it_looks_around_again_while_that_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    stretches = Stays.stretches
+    windows = Intervals.windows
 
-    def counted(self: Stays, most: int) -> Iterator[Ints]:
+    def counted(self: Intervals, most: int) -> Iterator[Ints]:
         passes.append(most)
-        return stretches(self, most)
+        return windows(self, most)
 
-    monkeypatch.setattr(Stays, "stretches", counted)
+    monkeypatch.setattr(Intervals, "windows", counted)
     monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
-    monkeypatch.setattr(fix_and_search, "FREE", 40)
+    monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 40)
     kv.solve(random_reads(16, 32, 0.9, "50%", seed=2), "exact", work=1, gap=5e-4)
     assert passes == [40, 40]
 
@@ -294,7 +294,7 @@ def told(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[dic
     """What HiGHS is told of whole programs."""
     calls: list[dict[str, Any]] = []
 
-    def spy(matrix: Matrix, **options: Any) -> highs.Answer:
+    def spy(matrix: Matrix, **options: Any) -> highs.Solved:
         calls.append(options)
         return minimise(matrix, **options)
 
@@ -319,7 +319,7 @@ def test_the_proof_begins_with_the_best_schedule_and_ends_near_enough(
 @pytest.mark.usefixtures("unproved")
 def test_looking_around_begins_with_the_best_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
-    monkeypatch.setattr(fix_and_search, "FREE", 60)
+    monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
     instance = random_reads(24, 48, 0.4, "30%", seed=2)
     calls = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=5e-4))
     assert len(calls) > 2
@@ -336,7 +336,7 @@ def test_a_bound_known_before_ends_the_search() -> None:
     assert relaxed(instance) < 0.95 * time_of(best)
     for bound_s, ended in ((time_of(best), "done"), (0.0, "limit")):
         search = improve(instance, known, end=math.inf, gap=1e-3, bound_s=bound_s, work=1)
-        assert search.ended == Termination() if ended == "done" else search.ended != Termination()
+        assert search.termination == Termination() if ended == "done" else search.termination != Termination()
 
 
 # HiGHS
@@ -366,12 +366,12 @@ def test_a_target_ends_the_search_before_the_optimum_is_proved() -> None:
 
 
 def test_only_the_bound_is_worked_on_when_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Spy(highs.Quiet):
+    class Spy(highs.SilentHighs):
         def setOptionValue(self, name: str, value: object) -> object:
             chosen[name] = value
             return super().setOptionValue(name, value)
 
-    monkeypatch.setattr(highs, "Quiet", Spy)
+    monkeypatch.setattr(highs, "SilentHighs", Spy)
     matrix = formulation(kv.read_instance("tiny-on-read")).matrix
     efforts = []
     for bound_only in (False, True):
