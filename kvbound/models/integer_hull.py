@@ -40,11 +40,9 @@ def hulls(facets: Floats, weights: Floats) -> Hull:
     known: dict[tuple[float, int, int], Floats] = {}
 
     def hull(layer: int, reads: int, entries: int) -> Floats:
-        # a larger box is valid too, and one that is a power of two serves more slots
-        weight, most = float(weights[layer]), min(1 << entries.bit_length(), reads + 1)
-        key = weight, reads, most
+        key = float(weights[layer]), reads, entries
         if key not in known:
-            known[key] = integer_hull(affine(facets, weight, reads), reads, most)
+            known[key] = integer_hull(affine(facets, key[0], reads), reads, entries)
         return known[key]
 
     return hull

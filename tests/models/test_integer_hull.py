@@ -87,8 +87,9 @@ def test_a_slot_with_few_entries_does_not_spoil_the_bound_of_one_with_more() -> 
         assert tight == pytest.approx(loose, rel=1e-6)
 
 
-def test_similar_slots_share_a_hull() -> None:
+def test_slots_with_the_same_counts_share_a_hull() -> None:
     facets = np.array([[0.98, 0.98, 0.98, 0, 0.98, 0], [0, 76.0, 0, 0, 0, 0]])
     hull = hulls(facets, np.array([60.0, 60.0]))
-    assert hull(0, 40, 5) is hull(1, 40, 6)
+    assert hull(0, 40, 5) is hull(1, 40, 5)
     assert hull(0, 40, 5) is not hull(0, 41, 5)
+    assert hull(0, 40, 5) is not hull(0, 40, 6)

@@ -152,7 +152,7 @@ def heats(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Floats]]:
             if effect is not None:
                 effect(chains, len(found))
 
-        monkeypatch.setattr(tempering, "anneal", batch)
+        monkeypatch.setattr(tempering, "try_moves", batch)
         for number in cycles:
             assert annealer.cycle(number, BATCHES, lambda: True)
         return found

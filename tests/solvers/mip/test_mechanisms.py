@@ -253,7 +253,7 @@ def test_what_the_relaxation_has_whole_leads_to_the_optimum(name: str) -> None:
 def test_fixing_again_after_the_cuts_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = kv.read_instance("swap-1x200-c53-b64")
     again = time_of(kv.solve(instance, "exact", work=1))
-    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     assert again < time_of(kv.solve(instance, "exact", work=1)) * (1 - 1e-4)
 
 
@@ -261,7 +261,7 @@ def test_fixing_again_after_the_cuts_finds_better(monkeypatch: pytest.MonkeyPatc
 def test_looking_around_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Instances that it is for have thousands of stays; this one has hundreds."""
     instance = random_reads(24, 48, 0.4, "30%", seed=2)
-    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     fixed = kv.solve(instance, "exact", work=1, gap=5e-4)
     assert fixed.termination != Termination()
     monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
@@ -280,7 +280,7 @@ def test_it_looks_around_again_while_that_finds_better(monkeypatch: pytest.Monke
         return windows(self, most)
 
     monkeypatch.setattr(Intervals, "windows", counted)
-    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 40)
     kv.solve(random_reads(16, 32, 0.9, "50%", seed=2), "exact", work=1, gap=5e-4)
     assert passes == [40, 40]
@@ -318,7 +318,7 @@ def test_the_proof_begins_with_the_best_schedule_and_ends_near_enough(
 
 @pytest.mark.usefixtures("unproved")
 def test_looking_around_begins_with_the_best_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fix_and_search, "split", lambda *_: None)
+    monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
     instance = random_reads(24, 48, 0.4, "30%", seed=2)
     calls = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=5e-4))
