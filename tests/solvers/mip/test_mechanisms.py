@@ -66,7 +66,7 @@ def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
 # Cuts
 
 
-@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch", "tiny-on-read", "tiny-bursts"])
+@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch", "tiny-layers", "tiny-bursts"])
 def test_integer_counts_close_most_of_the_gap(name: str) -> None:
     """The first two have the time-indexed form, the others the interval form."""
     instance = kv.read_instance(name)
