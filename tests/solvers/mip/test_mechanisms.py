@@ -1,4 +1,4 @@
-"""What makes the program strong and its search short: every test fails without the mechanism it names."""
+"""Mechanisms of the program and its search: each test fails without the one it names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kvbound.solvers.reference.brute_force import solve_brute
 
 
 def random_reads(steps: int, prompt: int, variation: float, room: str, seed: int) -> Instance:
-    """Two layers over a link of 450 GB/s, where the relaxation is close but not whole."""
+    """Two layers over a link of 450 GB/s, where the relaxation is close but not integer."""
     spec = {
         "kind": "random-swap", "layers": 2, "prefill_tokens": prompt, "decode_steps": steps, "seed": seed,
         "sparsity": 0.6, "variation": variation, "count_rule": "ceil(n)",
@@ -59,16 +59,16 @@ def relaxed(instance: Instance, **options: Any) -> float:
 
 @pytest.fixture
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search ends before HiGHS is given the whole program."""
+    """End the search before HiGHS solves the complete program."""
     monkeypatch.setattr(Search, "_prove", lambda *_: None)
 
 
 # Cuts
 
 
-@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch", "tiny-on-read", "tiny-bursts"])
-def test_cuts_in_whole_counts_close_most_of_the_gap(name: str) -> None:
-    """The first two are indexed by time, the others by stays."""
+@pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch", "tiny-layers", "tiny-bursts"])
+def test_integer_counts_close_most_of_the_gap(name: str) -> None:
+    """The first two have the time-indexed form, the others the interval form."""
     instance = kv.read_instance(name)
     optimum = time_of(solve_brute(instance))
     plain, cut = (relaxed(instance, cuts=cuts) for cuts in (False, True))
@@ -77,35 +77,35 @@ def test_cuts_in_whole_counts_close_most_of_the_gap(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["tiny-prefetch", "tiny-exclusive-prefetch"])
 def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
-    """Without moves the time of m misses is the highest cut or facet at m, and no cut is above it."""
+    """Each cut is a chord of the time of m misses without moves, and none is above that time."""
     instance = kv.read_instance(name)
-    facts, cost, size = Coefficients.of(instance), SlotCost.of(instance), instance.item_bytes
+    coefficients, cost, size = Coefficients.of(instance), SlotCost.of(instance), instance.item_bytes
     bends = 0
     for step, layer in np.ndindex(instance.decode_steps, instance.layers):
-        reads = int(facts.read_counts[step, layer])
+        reads = int(coefficients.read_counts[step, layer])
         misses = np.arange(reads + 1)
         q = np.zeros((reads + 1, 6))
         q[:, 0], q[:, 1], q[:, 2] = (reads - misses) * size, misses * size, instance.llm.weight_reads[layer]
         q[:, 5] = size if instance.inclusive else 0
-        time = cost.times(q) / facts.unit_s
-        cuts = count_cuts(facts, step, layer)
-        for slope, least in cuts:
-            says = slope * misses + least
-            assert np.all(says <= time * (1 + 1e-9))
-            assert np.count_nonzero(says >= time * (1 - 1e-9)) >= 2  # it is a chord
+        time = cost.times(q) / coefficients.unit_s
+        cuts = count_cuts(coefficients, step, layer)
+        for slope, constant in cuts:
+            values = slope * misses + constant
+            assert np.all(values <= time * (1 + 1e-9))
+            assert np.count_nonzero(values >= time * (1 - 1e-9)) >= 2  # it is a chord
         bends += len(cuts)
     assert bends > 1
 
 
-def entered(slot: Slot, stays: Ints) -> int:
-    """Items promoted, where so many of each class stay: those that were not there before."""
-    change = np.where(slot.begins, stays, -stays)
+def promoted(slot: Slot, stay: Ints) -> int:
+    """Items that are promoted if these numbers of each class stay."""
+    change = np.where(slot.begins, stay, -stay)
     groups = [change[slot.group == group].sum() for group in np.unique(slot.group[slot.group >= 0])]
     return int(sum(max(0, enter) for enter in groups))
 
 
 def fractional_slots(name: str) -> Iterator[tuple[Slot, Floats]]:
-    """Slots with few stays, at the solution of the relaxation."""
+    """Slots with few intervals, and the solution of the relaxation."""
     program = formulation(kv.read_instance(name))
     assert isinstance(program, Intervals)
     point = minimise(program.matrix, integer=False).values
@@ -116,18 +116,18 @@ def fractional_slots(name: str) -> Iterator[tuple[Slot, Floats]]:
 
 
 @pytest.mark.parametrize("name", ["tiny-bursts", "tiny-prefill-first"])
-def test_a_disjunctive_cut_touches_the_slots_time_and_is_nowhere_above(name: str) -> None:
-    """Of all ways in which whole numbers of items may stay."""
+def test_a_disjunctive_cut_is_tight_and_valid(name: str) -> None:
+    """For all integer numbers of items that stay."""
     deepest = 0.0
     for slot, point in fractional_slots(name):
         cut = deepest_cut(slot, point)
         if cut is None:
             continue
         slack = []
-        for stays in product(*(range(int(size) + 1) for size in slot.size)):
-            number = np.array(stays)
+        for stay in product(*(range(int(size) + 1) for size in slot.size)):
+            number = np.array(stay)
             misses = slot.reads - number[~slot.begins].sum()
-            counts = np.array([1, misses, entered(slot, number)])
+            counts = np.array([1, misses, promoted(slot, number)])
             time = float((slot.hull @ counts).max())
             slack.append(time + float((cut.values[:-1] * number).sum()) - cut.lower)
         assert min(slack) == pytest.approx(0.0, abs=1e-6)
@@ -182,8 +182,8 @@ def test_cuts_stay_in_the_program_that_is_proved(monkeypatch: pytest.MonkeyPatch
 # Classes and windows
 
 
-def alike(many: int) -> Instance:
-    """Tokens of four kinds, as many of each: read in steps 0 and 2, in 1 and 3, in all, never."""
+def four_kinds(many: int) -> Instance:
+    """Tokens of four kinds, the same number of each: read in steps 0 and 2, in 1 and 3, in all, never."""
     kinds = np.arange(4 * many).reshape(4, many)
     even, odd = [0, 2], [1, 2]
     reads = [[kinds[even if step % 2 == 0 else odd].ravel().tolist()] for step in range(4)]
@@ -199,36 +199,36 @@ def alike(many: int) -> Instance:
     )  # fmt: skip
 
 
-def test_items_alike_share_a_column() -> None:
-    assert formulation(alike(2)).matrix.columns == formulation(alike(50)).matrix.columns
+def test_items_of_a_class_share_a_column() -> None:
+    assert formulation(four_kinds(2)).matrix.columns == formulation(four_kinds(50)).matrix.columns
 
 
-def test_of_a_class_those_stay_that_are_there_already() -> None:
-    """Whole numbers of items that stay say what a schedule writes, and it writes no more."""
+def test_items_in_tier_0_are_the_first_of_a_class_to_stay() -> None:
+    """A schedule writes no more than the numbers of items that stay imply."""
     for name in ("tiny-on-read", "tiny-layers", "native-r15-c25-b64-n16"):
         program = formulation(kv.read_instance(name))
-        answer = minimise(program.matrix, work=1)
-        assert answer.values is not None
-        measures = evaluate(program.instance, program.schedule(answer.values))
-        assert measures.time_s <= answer.objective * program.unit_s * (1 + 1e-6)
+        solved = minimise(program.matrix, work=1)
+        assert solved.values is not None
+        measures = evaluate(program.instance, program.schedule(solved.values))
+        assert measures.time_s <= solved.objective * program.unit_s * (1 + 1e-6)
 
 
-def test_stretches_overlap_and_leave_nothing_out() -> None:
+def test_windows_overlap_and_cover_all_columns() -> None:
     program = formulation(kv.read_instance("swap-2x48-c30-b450"))
     assert isinstance(program, Intervals)
     columns = np.concatenate(program.y)
     parts = np.array([np.isin(columns, part) for part in program.windows(len(columns) // 4)])
     assert parts.any(axis=0).all()
     assert not parts.all(axis=1).any()
-    short = np.concatenate([stays.until - stays.event == 1 for stays in program.layers])
+    short = np.concatenate([classes.until - classes.event == 1 for classes in program.layers])
     assert np.mean(parts[:, short].sum(axis=0) > 1) > 0.9
 
 
 # The search
 
 
-def test_it_goes_on_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no time to search, a better start than the policies' is what comes out."""
+def test_the_search_continues_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a search, the result is the start if that is better than the policy's schedule."""
     instance = kv.read_instance("tiny-exclusive")
     best = solve_brute(instance)
 
@@ -242,7 +242,7 @@ def test_it_goes_on_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unproved")
 @pytest.mark.parametrize("name", ["tiny-no-weights", "native-r15-c25-b64-n16"])
-def test_what_the_relaxation_has_whole_leads_to_the_optimum(name: str) -> None:
+def test_fixing_the_integer_part_leads_to_the_optimum(name: str) -> None:
     instance = kv.read_instance(name)
     result = kv.solve(instance, "exact", work=1)
     assert time_of(result) == pytest.approx(bound_of(result), rel=1e-4)
@@ -258,20 +258,20 @@ def test_fixing_again_after_the_cuts_finds_better(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("unproved")
-def test_looking_around_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instances that it is for have thousands of stays; this one has hundreds."""
+def test_neighbourhood_search_closes_a_gap_that_fixing_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is meant for thousands of intervals; this instance has hundreds."""
     instance = random_reads(24, 48, 0.4, "30%", seed=2)
     monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     fixed = kv.solve(instance, "exact", work=1, gap=5e-4)
     assert fixed.termination != Termination()
     monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
-    looked = kv.solve(instance, "exact", work=1, gap=5e-4)
-    assert looked.termination == Termination()
-    assert time_of(looked) < time_of(fixed) * (1 - 5e-4)
+    searched = kv.solve(instance, "exact", work=1, gap=5e-4)
+    assert searched.termination == Termination()
+    assert time_of(searched) < time_of(fixed) * (1 - 5e-4)
 
 
 @pytest.mark.usefixtures("unproved")
-def test_it_looks_around_again_while_that_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbourhood_search_is_repeated_while_it_finds_better(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
     windows = Intervals.windows
 
@@ -287,11 +287,11 @@ def test_it_looks_around_again_while_that_finds_better(monkeypatch: pytest.Monke
 
 
 HARD = (12, 24, 0.9, "50%", 1)
-"""Reads of an instance that one node of HiGHS's search does not prove."""
+"""Reads of an instance that HiGHS does not prove optimal within one node."""
 
 
-def told(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[dict[str, Any]]:
-    """What HiGHS is told of whole programs."""
+def passed_options(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[dict[str, Any]]:
+    """Options of the integer programs passed to HiGHS."""
     calls: list[dict[str, Any]] = []
 
     def spy(matrix: Matrix, **options: Any) -> highs.Solved:
@@ -303,46 +303,46 @@ def told(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[dic
     return calls
 
 
-def test_the_proof_begins_with_the_best_schedule_and_ends_near_enough(
+def test_the_proof_starts_from_the_best_schedule_and_has_a_target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     instance = kv.read_instance("swap-1x200-c53-b64")
     program = formulation(instance)
-    *_, proof = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=1e-4))
+    *_, proof = passed_options(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=1e-4))
     columns, values = proof["start"]
     best = minimise(program.matrix.with_fixed(columns, values), gap=1e-9)
     assert best.objective * program.unit_s < 0.99 * time_of(kv.simulate(instance, "belady"))
-    assert proof["bound_only"]  # so near to the bound that nothing else is worth work
+    assert proof["bound_only"]  # as the schedule is close to the bound
     assert best.objective * (1 - 1e-3) < proof["target"] < best.objective
 
 
 @pytest.mark.usefixtures("unproved")
-def test_looking_around_begins_with_the_best_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbourhood_search_starts_from_the_best_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fix_and_search, "deepest_cut", lambda *_: None)
     monkeypatch.setattr(fix_and_search, "WINDOW_COLUMNS", 60)
     instance = random_reads(24, 48, 0.4, "30%", seed=2)
-    calls = told(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=5e-4))
+    calls = passed_options(monkeypatch, lambda: kv.solve(instance, "exact", work=1, gap=5e-4))
     assert len(calls) > 2
     assert all("start" in options for options in calls[2:])
 
 
 @pytest.mark.usefixtures("unproved")
-def test_a_bound_known_before_ends_the_search() -> None:
+def test_a_known_bound_ends_the_search() -> None:
     instance = kv.read_instance("tiny-latency")
     best = solve_brute(instance)
     assert best.schedule is not None
     assert best.measures is not None
     known = best.schedule, best.measures
     assert relaxed(instance) < 0.95 * time_of(best)
-    for bound_s, ended in ((time_of(best), "done"), (0.0, "limit")):
+    for bound_s, reason in ((time_of(best), "done"), (0.0, "limit")):
         search = improve(instance, known, end=math.inf, gap=1e-3, bound_s=bound_s, work=1)
-        assert search.termination == Termination() if ended == "done" else search.termination != Termination()
+        assert (search.termination == Termination()) == (reason == "done")
 
 
 # HiGHS
 
 
-def test_highs_starts_where_it_is_told_and_stops_after_so_many_nodes() -> None:
+def test_highs_starts_from_the_start_and_stops_after_the_nodes() -> None:
     instance = random_reads(*HARD)
     program = formulation(instance)
     optimum = minimise(program.matrix, gap=1e-6)
@@ -365,7 +365,7 @@ def test_a_target_ends_the_search_before_the_optimum_is_proved() -> None:
     assert optimum.objective * 1.001 < near.objective <= 1.3 * optimum.objective
 
 
-def test_only_the_bound_is_worked_on_when_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bound_only_switches_heuristics_off(monkeypatch: pytest.MonkeyPatch) -> None:
     class Spy(highs.SilentHighs):
         def setOptionValue(self, name: str, value: object) -> object:
             chosen[name] = value
