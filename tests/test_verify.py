@@ -1,4 +1,4 @@
-"""Bounds and checks on objects: what a file would say, without the file."""
+"""`kvbound.bound`, and `kvbound.check` on objects and files."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_a_bound_comes_with_its_proof(tmp_path: Path) -> None:
     assert not kv.check(toy(capacity=2), bound).ok
 
 
-def test_nothing_bounds_what_cannot_be() -> None:
+def test_an_infeasible_instance_has_no_bound() -> None:
     llm = {"name": "l", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 4,
            "weight_read_bytes_per_layer": 0}  # fmt: skip
     with pytest.raises(InfeasibleError, match="weights"):
@@ -53,7 +53,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
     assert "step_times_s" not in repr(kv.check(toy(), result))  # as long as the run
 
 
-def test_residencies_and_logs_are_replayed() -> None:
+def test_residencies_are_replayed() -> None:
     instance = toy()
     residency = Residency()
     residency.initial = np.ones((1, 3), np.uint8)
@@ -62,7 +62,7 @@ def test_residencies_and_logs_are_replayed() -> None:
     assert "1 layers" in repr(residency)
 
 
-def test_a_result_without_schedule_shows_its_certificate() -> None:
+def test_of_a_result_without_schedule_the_certificate_is_checked() -> None:
     assert kv.check(toy(), kv.solve(toy(), "dual", time_limit=1)).bound_s is not None
 
 
