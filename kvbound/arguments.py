@@ -1,4 +1,4 @@
-"""Arguments of the Python functions: checked, and refused in one sentence that names them."""
+"""Checks of the arguments of public Python functions; errors are one sentence that names the argument."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kvbound.units import UnitError, parse_seconds, parse_share, show
 
 
 def instance(value: object) -> Instance:
-    """Return an instance.
+    """Return `value` if it is an instance.
 
     Raises
     ------
     UsageError
-        `value` is something else, such as the name of one.
+        It is something else, such as the name of one.
     """
     if not isinstance(value, Instance):
         raise UsageError(f"expected an instance, not {show(value)}; kvbound.read_instance reads one")
@@ -32,7 +32,7 @@ def count(name: str, value: object, least: int) -> int:
     Raises
     ------
     UsageError
-        `value` is none.
+        `value` is no such integer.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise UsageError(f"{name}: expected an integer of at least {least}, not {show(value)}")
@@ -40,7 +40,7 @@ def count(name: str, value: object, least: int) -> int:
 
 
 def seconds(name: str, value: object) -> float:
-    """Return a time in seconds, from text too; it may be infinite.
+    """Return a time in seconds, given as a number or as text; it may be infinite.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def seconds(name: str, value: object) -> float:
 
 
 def share(name: str, value: object) -> float | None:
-    """Return a share from 0 to 1, from text too, or None for None.
+    """Return a share from 0 to 1, given as a number or as text; None stays None.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def share(name: str, value: object) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy number as Python's, and anything else as it is."""
+    """Return a NumPy number as a Python one, and anything else unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -1,4 +1,4 @@
-"""What the ideal time of an instance consists of, what binds it, and how much placement can matter at all."""
+"""What the ideal time consists of, which resources bind it, and how much placement can matter at most."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from kvbound.cost.ideal import ideal_bytes, ideal_latency, last_tier_bytes
 from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance, Timing
 
 
 @dataclass(frozen=True)
 class Binding:
-    """The ideal time, as if placement were no constraint, taken apart.
+    """The parts of the ideal time, that of a placement without constraints.
 
     Attributes
     ----------
@@ -25,9 +26,9 @@ class Binding:
     parts
         Shares of it: weights, kv_reads, kv_writes, latency.
     resources
-        Share of it, latency left out, that each resource accounts for: 1 for the one that binds; where
-        several are in balance, or work one after the other, they divide it. A bandwidth higher by a per
-        cent saves at most its share of a per cent.
+        Share of it, without latency, that each resource accounts for: 1 for the one that binds; several that
+        are in balance, or work one after the other, divide it. One per cent more bandwidth saves at most that
+        share of one per cent.
     slowest_s
         Time with all KV in the last tier, never moved: what the worst placement costs.
     """
@@ -43,29 +44,31 @@ class Binding:
 
 
 def binding(instance: Instance) -> Binding | None:
-    """Take the ideal time apart, without the trace; None under another accounting than physical.
+    """Take the ideal time apart, without making the trace; None if the accounting is not physical.
 
-    A slot's ideal time is a mix of its resources' busy times, with the weights theta of the linear
-    program's dual. So shares of what is read and written add up to it; and a resource with a weight is
-    busy all the time, so that its weight is its share.
+    By duality a slot's ideal time is the mean of its resources' busy times under the weights of the linear
+    program's dual. So the seconds of all that is read and written add up to it; and a resource of positive
+    weight is busy throughout, so that its weight is its share.
     """
     if not instance.physical:
         return None
-    cost, q = SlotCost.of(instance), ideal_bytes(instance)
-    rows, theta, tiers = cost.ideal_rows, cost.ideal_weights, instance.tiers
-    used, moved, busy = np.zeros(3 * tiers), np.zeros(3 * tiers), np.zeros(theta.shape[1])
-    for layer in range(instance.layers):  # slots times rows may be many
-        times = q[:, layer] @ rows.T
+    cost, traffic = SlotCost.of(instance), ideal_bytes(instance)
+    rows, weights = cost.ideal_rows, cost.ideal_weights
+    seconds, moved = np.zeros(traffic.shape[-1]), np.zeros(traffic.shape[-1])
+    busy = np.zeros(weights.shape[1])
+    for layer in range(instance.layers):  # one at a time: slots times rows may be many
+        times = traffic[:, layer] @ rows.T
         chosen = times.argmax(axis=1)
-        used += (q[:, layer] * rows[chosen]).sum(axis=0)
-        moved += q[:, layer].sum(axis=0)
-        busy += np.bincount(chosen, times.max(axis=1), len(rows)) @ theta
+        seconds += (traffic[:, layer] * rows[chosen]).sum(axis=0)
+        moved += traffic[:, layer].sum(axis=0)
+        busy += np.bincount(chosen, times.max(axis=1), len(rows)) @ weights
     if instance.rules.timing is Timing.SERIAL:
         busy = cost.ideal_work @ moved
+    columns = Columns.of(seconds)
     parts = {
-        "weights": used[tiers : 2 * tiers].sum(),
-        "kv_reads": used[:tiers].sum(),
-        "kv_writes": used[2 * tiers :].sum(),
+        "weights": columns.extra_reads.sum(),
+        "kv_reads": columns.reads.sum(),
+        "kv_writes": columns.writes.sum(),
         "latency": ideal_latency(instance).sum() * instance.decode_steps,
     }
     time_s, transfer = float(sum(parts.values())), float(busy.sum())

@@ -1,4 +1,4 @@
-"""`kvbound.compare`: methods side by side, as a DataFrame that prints whole."""
+"""`kvbound.compare`: several methods in one table, a DataFrame that is printed in full."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _UNITS = {"_s": numbers.TIMES, "_bytes": numbers.SIZES}
 
 
 class Comparison(pd.DataFrame):
-    """A DataFrame in SI units whose text shows every column, in units that fit.
+    """A DataFrame in SI units whose text has every column, in readable units.
 
-    What is made from it, a selection or a product, is a plain DataFrame.
+    DataFrames derived from it, such as selections, are plain ones.
     """
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ def compare(instance: Instance, methods: Methods | None = None, **options: Any) 
     Returns
     -------
     pandas.DataFrame
-        Columns in SI units; it prints whole, in units that fit.
+        Columns in SI units; it is printed in full, in readable units.
     """
     results = run_all(instance, methods, **options)
     fast = instance.memory.tiers[0].name

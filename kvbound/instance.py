@@ -33,7 +33,7 @@ class Copies(StrEnum):
 
 
 class Migration(StrEnum):
-    """Which items may go up: none, those being read, any past one."""
+    """Which items may move up: none, those that the slot reads, any past one."""
 
     NONE = "none"
     ON_READ = "on-read"
@@ -55,7 +55,7 @@ class Initial(StrEnum):
 
 
 class Accounting(StrEnum):
-    """This project's cost model, or the one of the study arXiv 2508.13231."""
+    """This project's cost model, or that of the study arXiv 2508.13231."""
 
     PHYSICAL = "physical"
     FANG2025 = "fang2025"
@@ -66,7 +66,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 @dataclass(frozen=True)
 class Rules:
-    """What is allowed and how it is charged; docs/model.md defines every word."""
+    """What is allowed, and how it is charged; docs/model.md defines the terms."""
 
     copies: Copies = Copies.INCLUSIVE
     migration: Migration = Migration.ON_READ
@@ -92,7 +92,7 @@ class Rules:
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "rules", field: str = "") -> Rules:
-        """Read the form of instance files; every field has a default.
+        """Read the table of an instance file; every field has a default.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Rules:
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return all six fields."""
+        """Return the table of an instance file, with all fields."""
         return {
             field.name: value if isinstance(value := getattr(self, field.name), int) else str(value)
             for field in dataclasses.fields(self)
@@ -120,12 +120,12 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One problem.
+    """One problem: a memory, a language model, the reads of a decode run, and the rules.
 
     Attributes
     ----------
     workload
-        The read trace, or the recipe of a synthetic one, made when first needed.
+        The read trace, or the description of a synthetic one.
     """
 
     name: str
@@ -208,18 +208,27 @@ class Instance:
 
     @cached_property
     def trace(self) -> Trace:
-        """The reads, made now if they are synthetic."""
+        """The reads. A synthetic trace is made, or opened in the cache, when it is first asked for.
+
+        Much of an instance can be computed without its trace, and large ones take minutes and gigabytes: so
+        nothing asks for it before it is needed.
+
+        Raises
+        ------
+        UsageError
+            The trace fits neither the cache nor the disk.
+        """
         return self.workload if isinstance(self.workload, Trace) else workloads.make(self.workload)
 
     def read_counts(self) -> NDArray[np.int64]:
-        """Reads of past tokens per slot, shape (steps, layers); synthetic ones without the trace."""
+        """Reads of past tokens in each slot, shape (steps, layers); a synthetic trace is not made for it."""
         if isinstance(self.workload, Trace):
             return self.workload.past_counts() if self.physical else self.workload.counts()
         return workloads.shape(self.workload)[3]
 
     @cached_property
     def capacity_blocks(self) -> tuple[int | None, ...]:
-        """How many blocks fit into each tier beside the resident weights; None is unlimited.
+        """Number of blocks that fit into each tier beside the resident weights; None is unlimited.
 
         Computed in integers of any size: everything that has to fit is compared with these numbers.
 
@@ -249,8 +258,19 @@ class Instance:
             )
         return tuple(rooms)
 
+    def document(self, trace: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the document of an instance file, everything spelled out, given its entry for the trace."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "memory": self.memory.to_mapping(),
+            "llm": self.llm.to_mapping(),
+            "trace": dict(trace),
+            "rules": self.rules.to_mapping(),
+        }
+
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:
-        """Return the form with everything spelled out, which the checker reads.
+        """Return the document with everything spelled out, as the checker reads it.
 
         The trace is named by the hashes of its packed rows and, if given, by a path.
         """
@@ -262,15 +282,7 @@ class Instance:
         }
         if trace_path is not None:
             trace["path"] = trace_path
-        expanded = {
-            "schema": SCHEMA,
-            "name": self.name,
-            "memory": self.memory.to_mapping(),
-            "llm": self.llm.to_mapping(),
-            "trace": trace,
-            "rules": self.rules.to_mapping(),
-        }
-        plain = _plain(expanded)
+        plain = _plain(self.document(trace))
         assert isinstance(plain, dict)
         return plain
 
@@ -288,7 +300,7 @@ class Instance:
 
 
 def _plain(value: object) -> object:
-    """Write whole numbers as integers, so that 23e9 and 23000000000 are one instance."""
+    """Turn whole numbers into integers, so that 23e9 and 23000000000 give the same hash."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, Mapping):

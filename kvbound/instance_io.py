@@ -1,4 +1,4 @@
-"""Read, write and put together instances: files, library names, catalog entries, overrides."""
+"""Reading, writing and assembling instances: files, library names, catalog entries, overrides."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ from kvbound.trace import Trace, read_trace, write_trace
 from kvbound.units import is_bare_fraction
 from kvbound.workloads import Synthetic
 
-__all__ = [
-    "LIBRARY",
-    "document",
-    "from_mapping",
-    "library",
-    "make_instance",
-    "read_instance",
-    "read_json",
-    "write_expanded",
-    "write_instance",
-    "write_json",
-]
-
 LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
 
 
@@ -57,7 +44,7 @@ def read_instance(source: Path | str, *, overrides: Mapping[str, Any] | None = N
     Raises
     ------
     InputError
-        Nothing is there, or it is not an instance; the message names file and field.
+        There is no such file, or it holds no instance; the message names file and field.
     """
     path = Path(source)
     if not os.path.isfile(path):  # false for names that no file can have, where Path raises
@@ -109,7 +96,7 @@ def make_instance(
     file: object | None = None,
     folder: Path | None = None,
 ) -> Instance:
-    """Put an instance together.
+    """Assemble an instance.
 
     Parameters
     ----------
@@ -124,14 +111,14 @@ def make_instance(
     capacity
         Tier 0's capacity, short for that override.
     file, folder
-        Where the parts stand, for messages, and what relative paths start from.
+        Where the parts come from, for messages, and what relative paths start from.
 
     Raises
     ------
     InputError
-        Some part is not as expected.
+        A part is not as expected; the message names it.
     UsageError
-        No such catalog name, when the parts do not come from a file.
+        There is no such catalog name, and the parts do not come from a file.
     """
     raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _llm(llm, file, folder)}
     file = file or name
@@ -159,7 +146,7 @@ def make_instance(
 
 
 def _entry(kind: str, value: object, file: object) -> Any:
-    """Return a catalog entry or table as plain nested dicts that overrides may change."""
+    """Return a catalog entry or a table as nested dictionaries that overrides may change."""
     if isinstance(value, Memory | Llm):
         return value.to_mapping()
     if isinstance(value, str):
@@ -170,7 +157,7 @@ def _entry(kind: str, value: object, file: object) -> Any:
 
 
 def _copy(value: object) -> Any:
-    """Copy nested tables and lists; NumPy's numbers become Python's."""
+    """Copy nested tables and lists, with Python numbers for NumPy ones."""
     if isinstance(value, Rules):
         return value.to_mapping()
     if isinstance(value, Mapping):
@@ -193,7 +180,7 @@ def _refuse_fractions(memory: object, file: object) -> None:
 
 
 def _llm(value: object, file: object, folder: Path | None) -> Any:
-    """Return a language model's table, from a JSON file too: an llm's, or a model's config.json."""
+    """Return a language model's table; a JSON file may be one, or a model's config.json."""
     if not isinstance(value, Path) and not (isinstance(value, str) and value.endswith(".json")):
         return _entry("llm", value, file)
     from kvbound.llm.config import read_llm
@@ -227,7 +214,7 @@ def _workload(trace: object, file: object, folder: Path | None) -> Trace | Synth
 
 
 def _from_path(fields: Fields, folder: Path | None) -> Trace:
-    """Read the trace; what an expanded instance says of it beside the path must be true."""
+    """Read the trace, and verify what an expanded instance says of it beside the path."""
     path = fields.text("path")
     claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
     hashes = fields.raw("sha256", default=None)
@@ -241,21 +228,8 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     return trace
 
 
-def document(instance: Instance, trace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document of an instance file, everything spelled out but the trace."""
-    expanded: dict[str, Any] = {
-        "schema": SCHEMA,
-        "name": instance.name,
-        "memory": instance.memory.to_mapping(),
-        "llm": instance.llm.to_mapping(),
-        "trace": dict(trace),
-        "rules": instance.rules.to_mapping(),
-    }
-    return expanded
-
-
 def write_instance(instance: Instance, path: Path | str) -> None:
-    """Write an instance file with everything spelled out, and its trace beside it unless synthetic."""
+    """Write an instance file with everything spelled out, and beside it a trace that is not synthetic."""
     target = Path(path)
     if isinstance(instance.workload, Synthetic):
         trace: dict[str, Any] = {"synthetic": instance.workload.to_mapping()}
@@ -263,11 +237,11 @@ def write_instance(instance: Instance, path: Path | str) -> None:
         folder = target.with_suffix(".trace")
         write_trace(instance.workload, folder)
         trace = {"path": folder.name}
-    write_json(document(instance, trace), target)
+    write_json(instance.document(trace), target)
 
 
 def write_expanded(instance: Instance, path: Path | str) -> None:
-    """Write the form that the checker reads: the trace's rows as a folder beside it, with their hashes."""
+    """Write the form that the checker reads, with the hashes of the trace's rows, and the trace beside it."""
     target = Path(path)
     folder = target.with_suffix(".trace")
     write_trace(instance.trace, folder)
@@ -275,6 +249,6 @@ def write_expanded(instance: Instance, path: Path | str) -> None:
 
 
 def write_json(value: object, path: Path | str) -> None:
-    """Write a JSON document whole or not at all."""
+    """Write a JSON document atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the instance library holds, told from its files' first fields: no trace is opened."""
+"""The contents of the instance library, read from its files without opening a trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from kvbound import workloads
 from kvbound.files import atomic_write
-from kvbound.instance_io import LIBRARY, library, read_json
+from kvbound.instance_io import LIBRARY, library
+from kvbound.reading import read_json
 
 BEST_KNOWN = LIBRARY / "best_known.csv"
 
@@ -30,11 +31,12 @@ class BestKnown:
     status
         As in results: "optimal", "feasible" or "unknown".
     method
-        What found `time_s`.
+        The method that found `time_s`.
     bound_by
-        What proved `bound_s`; "dual" has its certificate beside the instance. Empty if there is no bound.
+        The method that proved `bound_s`; the certificate of "dual" lies beside the instance. Empty without a
+        bound.
     command
-        Finds the row's values again.
+        The command that finds the row's values again.
     """
 
     set: str
@@ -99,7 +101,7 @@ def _entry(path: Path, best: BestKnown | None) -> Entry:
 
 
 def _shape(trace: dict[str, Any], folder: Path) -> tuple[int, int, int]:
-    """Layers, prompt tokens, decode steps."""
+    """Return layers, prompt tokens and decode steps."""
     if "synthetic" in trace:
         spec = workloads.from_mapping(trace["synthetic"])
         return spec.layers, spec.prefill_tokens, spec.decode_steps

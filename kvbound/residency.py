@@ -23,7 +23,7 @@ EVENT_LIMIT = 1e9
 
 
 def exceeds_event_limit(instance: Instance) -> bool:
-    """Whether the events of a schedule would fill the memory, so that it is kept as bits."""
+    """Whether a schedule has so many events that it is kept as bits, as they would fill the memory."""
     return instance.slots * instance.tokens > EVENT_LIMIT
 
 
@@ -49,8 +49,8 @@ class Residency:
         return f"<Residency: {layers} layers, {prefill:,} prompt tokens>"
 
     def put(self, layer: int, after: NDArray[np.uint8]) -> None:
-        """Keep a layer's bits, (steps, bytes): of row j, the tokens in tier 0 after the layer's slot j."""
-        file = tempfile.TemporaryFile(prefix="kvbound-")  # noqa: SIM115 - it has no name, and stays open
+        """Keep a layer's bits, shape (steps, bytes): row j has the tokens in tier 0 after its slot j."""
+        file = tempfile.TemporaryFile(prefix="kvbound-")  # noqa: SIM115 - it stays open
         self._opened.enter_context(file)
         file.write(np.ascontiguousarray(after).data)
         file.flush()
@@ -99,7 +99,7 @@ class _Arrays(Mapping[str, Any]):
 
 
 def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], prefill: int) -> LayerEvents:
-    """Changes from row to row, and the births; moves before the birth."""
+    """Return a layer's events: the changes from row to row, and last in each row the birth."""
     before = np.zeros(after.shape[1], np.uint8)
     start = np.packbits(inside, bitorder="little")
     before[: len(start)] = start

@@ -1,4 +1,4 @@
-"""What a solver or a simulation found, and how sure it is of it."""
+"""Results of solvers and simulations: what was found, and what is proved of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SLACK = 1e-9
 
 
 class Status(StrEnum):
-    """What is known of the schedule."""
+    """What is known of a result's schedule."""
 
     OPTIMAL = "optimal"
     FEASIBLE = "feasible"
@@ -33,7 +33,7 @@ class Status(StrEnum):
 
 
 class BoundStatus(StrEnum):
-    """Who vouches for a bound: the independent checker, the solver's own word, nobody."""
+    """Whether a bound was certified by the independent checker or is claimed by the solver alone."""
 
     CERTIFIED = "certified"
     CLAIMED = "claimed"
@@ -44,7 +44,7 @@ class BoundStatus(StrEnum):
 class Bound:
     """A time lower bound, in seconds: no schedule of the instance is faster.
 
-    `kvbound.bound` leaves its proof in `certificate`; a result's own field has that of its bound.
+    `kvbound.bound` returns its proof in `certificate`; a `Result` has that of its bound in its own field.
     """
 
     time_s: float | None = None
@@ -54,7 +54,7 @@ class Bound:
 
     def __post_init__(self) -> None:
         if (self.time_s is None) != (self.status is BoundStatus.NONE):
-            raise ValueError("a bound has a value exactly when somebody vouches for it")
+            raise ValueError("a bound has a value exactly when it is certified or claimed")
         if self.time_s is not None and not (math.isfinite(self.time_s) and self.time_s >= 0):
             raise ValueError(f"a time lower bound is finite and not negative, not {self.time_s}")
 
@@ -114,7 +114,7 @@ class Termination:
 
 @dataclass(frozen=True)
 class InstanceId:
-    """The instance a result belongs to; `sha256` is None where no trace was needed."""
+    """The instance that a result belongs to; `sha256` is None if the trace was not needed."""
 
     name: str
     sha256: str | None
@@ -126,7 +126,7 @@ class InstanceId:
 
 @dataclass(frozen=True)
 class Measures:
-    """What a schedule costs and does. Bytes, seconds, shares; KV only where not said.
+    """What a schedule costs and moves, in bytes, seconds and shares; of KV alone where nothing else is said.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class Measures:
     peak_bytes
         Per tier name, weights included.
     utilisation
-        Per resource name: share of the decode time that it is busy; None under accountings that do not say.
+        Per resource name: share of the decode time that it is busy; None under fang2025 accounting.
     """
 
     time_s: float
@@ -162,12 +162,12 @@ class Measures:
 
 @dataclass(frozen=True)
 class Result:
-    """One method's answer on one instance; the fields of the result JSON.
+    """Result of one method on one instance; the fields of the result JSON.
 
     Attributes
     ----------
     peak_rss_bytes
-        Peak resident memory of the process when the result was made: its document stays the same.
+        Peak resident memory of the process when the result was made, so that its document does not change.
     placement
         What was found: a `Schedule`, a `kvbound.residency.Residency` where the events of one would fill the
         memory, or under fang2025 accounting the study's `Run`, where its log was asked for.
@@ -229,7 +229,7 @@ class Result:
         return self.bound.time_s / time if time > 0 else 1.0
 
     def __repr__(self) -> str:
-        """Return what was found, in a line."""
+        """Return the method, the time and the bound in a line."""
         limits = (
             "" if self.bound.time_s is None else f", bound {self.bound.time_s:.6g} s ({self.bound.status})"
         )
@@ -237,11 +237,11 @@ class Result:
         return f"<Result {self.instance.name}: {self.method}, {self.status}, {time}{limits}>"
 
     def with_bound(self, bound: Bound) -> Result:
-        """Return the same result beside a stronger bound."""
+        """Return the same result with another bound."""
         return dataclasses.replace(self, bound=bound)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document of the result schema, every field present."""
+        """Return the document of the result schema, with every field."""
         measures = self.measures
         steps, bound = self.instance.decode_steps, self.bound
 
@@ -309,7 +309,7 @@ def infeasible(instance: Instance, error: InfeasibleError, begin: float, about: 
 
 
 def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
-    """Name the instance in a result; its hash needs the trace."""
+    """Return the instance as a result names it; its hash needs the trace."""
     return InstanceId(
         name=instance.name,
         sha256=instance.sha256 if with_trace else None,
@@ -321,7 +321,7 @@ def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
 
 
 def share_bound(results: Sequence[Result]) -> list[Result]:
-    """Set the strongest bound among results of one instance beside every schedule's time."""
+    """Return results of one instance, those with a schedule with the strongest bound among all."""
     bound = strongest(results)
     return [result if result.measures is None else result.with_bound(bound) for result in results]
 
@@ -332,7 +332,7 @@ def strongest(results: Sequence[Result]) -> Bound:
 
 
 def ranked(results: Iterable[Result]) -> list[Result]:
-    """Fastest schedule first, then methods that gave nothing, last the bounds, the strongest first."""
+    """Sort results: schedules, the fastest first; results without numbers; bounds, the strongest first."""
 
     def key(result: Result) -> tuple[int, float]:
         if result.status in (Status.OPTIMAL, Status.FEASIBLE):
@@ -344,7 +344,7 @@ def ranked(results: Iterable[Result]) -> list[Result]:
 
 
 def title(result: Result) -> str:
-    """Return the method's name as people read it: `best` under physical accounting is the ideal."""
+    """Return the method's name for display: `best` under physical accounting is the ideal."""
     return "ideal" if result.method == "best" and result.bound.method == "ideal" else result.method
 
 

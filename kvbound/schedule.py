@@ -25,7 +25,7 @@ WRONG_INSTANCE = "the hash of this instance; the schedule is another's"
 
 @dataclass(frozen=True, eq=False)
 class LayerEvents:
-    """What happens to one layer's items, sorted by step, within a step moves before the birth.
+    """The events of one layer, sorted by step; within a step the moves come before the birth.
 
     Attributes
     ----------
@@ -42,25 +42,25 @@ class LayerEvents:
     tier: NDArray[np.uint8]
 
     def __repr__(self) -> str:
-        """Return how many there are."""
+        """Return their number, in a line."""
         return f"<LayerEvents: {len(self.step):,}>"
 
     @classmethod
     def of(cls, step: object, token: object, tier: object) -> LayerEvents:
-        """Take anything array-like, with the right types."""
+        """Convert array-likes to the types of the fields."""
         return cls(np.asarray(step, np.int32), np.asarray(token, np.int32), np.asarray(tier, np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A placement of every (layer, token) over all slots.
+    """The tier of every token in every layer over all slots, as events.
 
     Attributes
     ----------
     initial
         Tier of each prompt token's KV before the first slot, uint8, shape (layers, prefill).
     events
-        One `LayerEvents` per layer; every token's birth is an event of its own step.
+        One `LayerEvents` per layer; the birth of every token is an event of its step.
     """
 
     initial: NDArray[np.uint8]
@@ -82,12 +82,12 @@ class Schedule:
         return self.initial.shape[1]
 
     def births(self, layer: int) -> NDArray[np.bool_]:
-        """Which of the layer's events are births, shape (events,)."""
+        """Return which of a layer's events are births, shape (events,)."""
         events = self.events[layer]
         return events.token == events.step + self.prefill_tokens
 
     def flat(self, decode_steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """All events as (slot, item, tier), sorted by slot; the form of the file."""
+        """Return all events as (slot, item, tier), sorted by slot: the form of the file."""
         tokens = self.prefill_tokens + decode_steps
         slot = np.concatenate([e.step.astype(np.int64) * self.layers + n for n, e in enumerate(self.events)])
         item = np.concatenate([e.token.astype(np.int64) + n * tokens for n, e in enumerate(self.events)])
@@ -130,9 +130,9 @@ class Schedule:
         Returns
         -------
         pandas.DataFrame
-            ``step`` (-1 for the initial fill), ``layer``, ``token`` (of a block its first), ``tier`` from
-            after that slot on, and ``event``: "start", "birth", "up", "down", or "stay" for a move to
-            where the item is.
+            ``step`` (-1 for the initial fill), ``layer``, ``token`` (the first of a block), ``tier`` from
+            after that slot on, and ``event``: "start", "birth", "up", "down", or "stay" for a move to the
+            tier that the item is in.
         """
         import pandas as pd
 
@@ -174,7 +174,7 @@ def from_flat(
 def from_tiers(
     initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]], granularity: int = 1
 ) -> Schedule:
-    """Build a schedule from dense residency.
+    """Build a schedule from the tiers of all blocks after every slot.
 
     Parameters
     ----------
@@ -203,12 +203,12 @@ def from_tiers(
 def read_schedule(
     path: Path | str, *, instance_sha256: str, layers: int, prefill: int, steps: int, tiers: int = 256
 ) -> Schedule:
-    """Read schedule.npz; whether it keeps to the rules is the checker's business.
+    """Read schedule.npz; the checker says whether it keeps the rules.
 
     Raises
     ------
     InputError
-        The file is not a schedule, or one of another instance.
+        The file holds no schedule, or one of another instance.
     """
     with open_npz(path, "a schedule file") as file:
         if (schema := file.text("schema")) != SCHEMA:

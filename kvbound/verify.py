@@ -24,14 +24,14 @@ def bound(instance: Instance, **options: Any) -> Bound:
     Parameters
     ----------
     options
-        As for `kvbound.solve`: ``time_limit=60``, ``work``, ``seed=0``, ``kernel``; and the dual's own:
-        ``sample``, a share of the items to tune on, and ``resume``, a certificate to go on from, the bound
-        or result that has one, or its file.
+        As for `kvbound.solve`: ``time_limit=60``, ``work``, ``seed=0``, ``kernel``; and those of the method
+        "dual": ``sample``, the share of the items in each step's sample, and ``resume``, a certificate to
+        continue from, the bound or result that has one, or its file.
 
     Returns
     -------
     Bound
-        Certified, with its `certificate`.
+        Certified by the checker, with its `certificate`.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def bound(instance: Instance, **options: Any) -> Bound:
 
 
 def _certificate(instance: Instance, what: object) -> Certificate:
-    """Return the certificate that something is, has, or holds as a file."""
+    """Return a certificate, given as itself, as what holds one, or as its file."""
     if isinstance(what, str | os.PathLike):
         return read_certificate(Path(what), instance)
     found = what.certificate if isinstance(what, Bound | Result) else what
@@ -68,10 +68,10 @@ def check(
     Parameters
     ----------
     what
-        A schedule or certificate, a bound or result that has one, or the file of one. Of a result that has
-        both it is the schedule, against the result's own time.
+        A placement or certificate, a bound or result that has one, or the file of one. Of a result that has
+        both the placement is checked, against the result's own time.
     claimed_s
-        A claimed decode time, or bound, in seconds.
+        The decode time or bound that is claimed, in seconds.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def check(
 
 
 def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
-    """Return what the file of `what` would hold."""
+    """Return the arrays that the file of `what` would hold."""
     match what:
         case Certificate():
             return what.arrays()

@@ -1,4 +1,4 @@
-"""Odd arguments of the Python functions: taken for what they plainly mean, or refused in a sentence."""
+"""Unusual arguments of public functions: accepted if their meaning is plain, else refused in a sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_counts(options: dict[str, Any]) -> None:
         kv.solve(toy(), "anneal", **options)
 
 
-def test_numbers_of_numpy_and_text() -> None:
+def test_numbers_may_be_numpy_numbers_or_text() -> None:
     numbers: Any = {"seed": np.int64(1), "work": np.int64(2)}
     assert kv.solve(toy(), "anneal", **numbers).time_s is not None
     first = kv.bound(toy(), sample="50%", time_limit="1s")
@@ -75,6 +75,6 @@ def test_rules_are_an_override() -> None:
     assert kv.read_instance("tiny-on-read", overrides={"rules": rules}).rules == rules
 
 
-def test_masks_that_are_ragged() -> None:
+def test_ragged_masks() -> None:
     with pytest.raises(KvboundError, match=r"mask: expected booleans .*, not lists of different lengths"):
         kv.Trace.from_mask([[[True], [True, False]]], 1)

@@ -1,4 +1,4 @@
-"""The ideal time taken apart: the parts add up, and what binds is what would speed it up."""
+"""The parts of the ideal time add up, and the resources that bind are those that would speed it up."""
 
 import dataclasses
 
@@ -70,7 +70,7 @@ def test_the_slowest_is_a_schedule_s_time(seed: int) -> None:
     assert found(instance).slowest_s == pytest.approx(evaluate(instance, everything).time_s, rel=1e-12)
 
 
-def test_weights_that_are_everything_leave_nothing_to_gain() -> None:
+def test_placement_gains_nothing_where_weights_take_all_the_time() -> None:
     instance = toy(llm=llm(reads=4000))
     text = sentences(instance, found(instance))
     assert "weights 100.0 %; fast binds" in text
@@ -78,7 +78,7 @@ def test_weights_that_are_everything_leave_nothing_to_gain() -> None:
     assert "next to nothing to gain from placement" in summary(instance, found(instance))
 
 
-def test_what_placement_decides_is_said_as_well() -> None:
+def test_the_share_that_placement_decides_is_reported() -> None:
     text = sentences(toy(), found(toy()))
     assert "KV writes 100.0 %; slow binds." in text
     assert text.endswith("With all KV in ddr it would take 3.500x as long.")
@@ -93,5 +93,5 @@ def test_serial_resources_divide_the_time() -> None:
     assert "one after the other" in sentences(instance, known)
 
 
-def test_the_study_s_accounting_has_no_ideal() -> None:
+def test_fang2025_accounting_has_no_ideal() -> None:
     assert binding(kv.read_instance("paper-low")) is None

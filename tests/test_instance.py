@@ -1,4 +1,4 @@
-"""Instances: what fits where, and the hash that names exactly what matters to schedules."""
+"""Instances: capacities in blocks, and the hash of exactly what matters to schedules."""
 
 import dataclasses
 import hashlib
@@ -86,7 +86,7 @@ def test_layers_of_trace_and_llm_must_agree() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 60), st.integers(1, 4), st.integers(1, 9))
-def test_room_is_what_fits_beside_the_weights(capacity: int, weights: int, size: int, item: int) -> None:
+def test_capacity_is_what_fits_beside_the_weights(capacity: int, weights: int, size: int, item: int) -> None:
     memory = MEMORY | {"tiers": [MEMORY["tiers"][0] | {"capacity": capacity}, MEMORY["tiers"][1]]}
     llm = LLM | {"weight_bytes": weights, "kv_bytes_per_token_layer": item}
     instance = toy(memory=memory, llm=llm, rules={"granularity": size})
@@ -248,6 +248,6 @@ def test_other_rules_on_the_same_reads() -> None:
     assert instance.rules == Rules()
 
 
-def test_traces_are_taken_as_they_are() -> None:
+def test_traces_are_not_copied() -> None:
     trace = Trace.from_lists(2, TRACE["reads"])
     assert toy(trace=trace).trace is trace

@@ -1,4 +1,4 @@
-"""Instance files: what comes back, what overrides reach, and every mistake in one sentence."""
+"""Instance files: round trips, overrides, and mistakes reported in one sentence."""
 
 import copy
 import json
@@ -19,13 +19,13 @@ from kvbound.instance_io import (
     library,
     make_instance,
     read_instance,
-    read_json,
     write_expanded,
     write_instance,
     write_json,
 )
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.reading import read_json
 from kvbound.trace import Trace, write_trace
 from kvbound.workloads import RandomSwap
 from tests.instance_documents import DOCUMENT, changed
@@ -71,7 +71,7 @@ def test_list_order_and_mass_come_back(tmp_path: Path) -> None:
     assert same_trace(read_instance(tmp_path / "x.json").trace, trace)
 
 
-def test_synthetic_reads_stay_a_recipe(tmp_path: Path) -> None:
+def test_synthetic_traces_are_written_as_their_description(tmp_path: Path) -> None:
     spec = RandomSwap(layers=1, prefill_tokens=20, decode_steps=5, seed=3)
     instance = make_instance("t", **parts(trace=spec))
     write_instance(instance, tmp_path / "x.json")
@@ -240,7 +240,7 @@ def test_capacity_finds_a_tier_whatever_it_is_called() -> None:
         ("trace.path", "found no 'trace'"),
     ],
 )
-def test_overrides_that_lead_nowhere(path: str, message: str) -> None:
+def test_overrides_of_unknown_paths(path: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         make_instance("t", **parts(), overrides={path: 1}, file="x.json")
     assert error.value.field == f"overrides.{path}"
@@ -252,7 +252,7 @@ def test_an_overridden_typo_is_an_unknown_field() -> None:
         make_instance("t", **parts(), overrides={"memory.tiers.hbm.capacty": 1}, file="x")
 
 
-def test_names_out_of_no_file_are_a_matter_of_usage() -> None:
+def test_unknown_names_that_come_from_no_file_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="did you mean 'gh200-144'"):
         make_instance("t", **parts(memory="gh200-14"))
     with pytest.raises(InputError, match=r"^x\.json: memory: .*did you mean 'gh200-144'"):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kvbound.errors import InputError
 from kvbound.instance import Instance
-from kvbound.instance_io import from_mapping, read_instance, read_json
+from kvbound.instance_io import from_mapping, read_instance
+from kvbound.reading import read_json
 from kvbound.trace import write_trace
 from tests.instance_documents import DOCUMENT, changed
 
@@ -107,7 +108,7 @@ def test_mistakes_are_named(tmp_path: Path, path: str, value: object, field: str
 
 
 @pytest.mark.parametrize("path", ["nothing.trace", "nothing.csv", "x" * 5000])
-def test_a_trace_that_is_not_there(tmp_path: Path, path: str) -> None:
+def test_a_missing_trace(tmp_path: Path, path: str) -> None:
     (tmp_path / "x.json").write_text(json.dumps(changed("trace", {"path": path})))
     with pytest.raises(InputError, match="nothing is there") as error:
         read_instance(tmp_path / "x.json")
@@ -158,7 +159,7 @@ PLACES = ["memory", "llm", "trace", "rules", "overrides", "memory/tiers/0", "mem
 
 @given(ANYTHING, st.sampled_from(PLACES))
 @settings(deadline=None)
-def test_whatever_stands_there_the_answer_is_an_instance_or_a_sentence(value: object, path: str) -> None:
+def test_any_value_gives_an_instance_or_a_sentence(value: object, path: str) -> None:
     said = ""
     try:
         assert isinstance(from_mapping(changed(path, value), file="x.json"), Instance)

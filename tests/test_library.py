@@ -7,7 +7,7 @@ from kvbound.instance_io import read_instance
 from kvbound.library import BestKnown, best_known, entries, write_best_known
 
 
-def test_entries_are_told_without_opening_traces() -> None:
+def test_entries_are_listed_without_opening_traces() -> None:
     by_name = {entry.name: entry for entry in entries()}
     for name in ("tiny-blocks", "swap-2x48-c30-b64", "native-r15-c25-b64", "paper-low"):
         entry, instance = by_name[name], read_instance(name)
@@ -29,7 +29,7 @@ def test_the_table_of_best_known_values_comes_back_digit_for_digit(tmp_path: Pat
     assert list(best_known(path).values()) == [rows[1], rows[0]]
 
 
-def test_the_shipped_table_is_written_as_it_would_be_again(tmp_path: Path) -> None:
+def test_the_shipped_table_is_what_would_be_written(tmp_path: Path) -> None:
     path = tmp_path / "best.csv"
     write_best_known(best_known().values(), path)
     assert path.read_bytes() == library.BEST_KNOWN.read_bytes()

@@ -1,4 +1,4 @@
-"""What prints is short: names and sizes, no arrays."""
+"""Representations are short: names and sizes, no arrays."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import kvbound as kv
 from tests.cost_cases import toy
 
 
-def test_nothing_dumps_its_arrays() -> None:
+def test_no_repr_shows_arrays() -> None:
     instance = kv.read_instance("native-r15-c25-b64-n64")
     result = kv.simulate(instance, "lru")
     assert result.schedule is not None
@@ -23,7 +23,7 @@ def test_nothing_dumps_its_arrays() -> None:
     assert "lru, feasible, 0.000249" in shown[2]
 
 
-def test_a_comparison_prints_whole_in_units_that_fit() -> None:
+def test_a_comparison_is_printed_in_full_in_readable_units() -> None:
     table = kv.compare(kv.read_instance("native-r15-c25-b64-n64"), ["lru", "belady", "ideal"])
     text = str(table)
     lines = text.splitlines()

@@ -1,4 +1,4 @@
-"""Schedules as bits: written, read back, refused where they are not what they should be."""
+"""Residencies: their temporary files, and files that are read back or refused."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -
     assert examine(instance, known) is known
 
 
-def test_it_goes_when_nobody_keeps_it() -> None:
+def test_its_files_are_closed_when_it_is_no_longer_used() -> None:
     residency = Residency()
     residency.put(0, np.ones((3, 8), np.uint8))
     file, bits = residency._files[0][0], residency.after(0)
     del residency
     assert file.closed
-    assert bits.sum() == 24  # whoever still looks keeps what he sees
+    assert bits.sum() == 24  # arrays in use stay valid
 
 
-def test_nothing_stays_when_the_process_is_killed(tmp_path: Path) -> None:
+def test_no_file_remains_when_the_process_is_killed(tmp_path: Path) -> None:
     lines = """
 import os, signal
 import numpy as np
@@ -84,7 +84,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         ("after_0", np.zeros((200, 64), np.int64)),
     ],
 )
-def test_a_field_that_is_wrong(
+def test_wrong_fields_are_named(
     instance: Instance, arrays: dict[str, Any], tmp_path: Path, name: str, wrong: Any
 ) -> None:
     kept = {key: value for key, value in arrays.items() if key != name}
@@ -101,7 +101,9 @@ def test_a_file_cut_short(instance: Instance, arrays: dict[str, Any], tmp_path: 
             read_placement(tmp_path / "cut.npz", instance)
 
 
-def test_more_than_the_room(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -> None:
+def test_more_than_the_capacity_is_no_start(
+    instance: Instance, arrays: dict[str, Any], tmp_path: Path
+) -> None:
     known = _read(instance, arrays | {"initial": np.zeros_like(arrays["initial"])}, tmp_path)
     with pytest.raises(InputError, match="keeps the instance's rules"):
         examine(instance, known)

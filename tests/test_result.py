@@ -1,4 +1,4 @@
-"""Results that contradict themselves are not made; what they say in JSON is complete."""
+"""Results refuse contradictory fields, and their JSON is complete."""
 
 import dataclasses
 import json
@@ -72,7 +72,7 @@ def test_times_and_bounds_are_numbers_of_seconds(value: float) -> None:
         measures(value)
 
 
-def test_a_bound_has_a_value_exactly_when_somebody_vouches_for_it() -> None:
+def test_a_bound_has_a_value_exactly_when_it_is_certified_or_claimed() -> None:
     assert Bound().time_s is None
     for time_s, status in [
         (None, BoundStatus.CLAIMED),

@@ -1,4 +1,4 @@
-"""Schedules: dense and flat forms, files that come back bit by bit, files that are refused."""
+"""Schedules: dense and flat forms, files that are read back unchanged, files that are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def replayed(schedule: Schedule, layer: int, steps: int) -> list[dict[int, int]]
 
 
 @given(seeds)
-def test_a_dense_placement_is_replayed_as_it_was(seed: int) -> None:
+def test_a_dense_placement_is_replayed(seed: int) -> None:
     initial, after = dense(np.random.default_rng(seed))
     schedule = from_tiers(initial, after)
     prefill = initial.shape[1]
@@ -161,7 +161,7 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
         read(path)
 
 
-def test_nothing_there_and_other_kinds_of_file(tmp_path: Path) -> None:
+def test_missing_files_and_other_kinds_of_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found nothing there"):
         read(tmp_path / "none.npz")
     for content in (b"", b"{}", b"PK\x03\x04", b"\x93NUMPY"):
@@ -176,7 +176,7 @@ def test_nothing_there_and_other_kinds_of_file(tmp_path: Path) -> None:
 
 
 def test_damage_ends_in_one_sentence(tmp_path: Path) -> None:
-    """Every byte of the zip matters to some reader; whatever they raise, the user reads a sentence."""
+    """Whatever the readers of a damaged archive raise, the user reads a sentence."""
     path = tmp_path / "damaged.npz"
     write_placement(example(), path, instance_sha256=SHA256, decode_steps=4)
     good = path.read_bytes()
@@ -196,7 +196,7 @@ def test_damage_ends_in_one_sentence(tmp_path: Path) -> None:
     assert all(str(path) in sentence and "\n" not in sentence for sentence in said)
 
 
-def test_types_are_set_whatever_comes_in() -> None:
+def test_arrays_are_converted_to_the_types_of_the_fields() -> None:
     events = LayerEvents.of([0, 1], [3, 4], [0, 2])
     assert [str(part.dtype) for part in (events.step, events.token, events.tier)] == [
         "int32",

@@ -1,4 +1,4 @@
-"""Every policy under every rule: legal, costed as the checker does it, the same every time."""
+"""Every policy under every rule: legal schedules, the checker's times, reproducible results."""
 
 import dataclasses
 from itertools import product
@@ -41,7 +41,7 @@ def test_larger_instances(seed: int, policy: str) -> None:
 
 
 class Random:
-    """Wants anything at all, within what it may ask for."""
+    """Returns random scores and requests."""
 
     name = "random"
 
@@ -61,9 +61,9 @@ class Random:
 
 @given(seeds, st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
-def test_whatever_a_policy_wants_the_rules_are_kept(seed: int, luck: int) -> None:
+def test_whatever_a_policy_wants_the_rules_are_kept(seed: int, policy_seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed))
-    assert_sound(instance, simulate(instance, Random(), seed=luck))
+    assert_sound(instance, simulate(instance, Random(), seed=policy_seed))
 
 
 @given(seeds, policies)
@@ -106,7 +106,7 @@ def test_bandwidth_scales_time_and_changes_no_placement(seed: int, policy: str, 
 
 @given(seeds, policies)
 @settings(max_examples=40, deadline=None)
-def test_online_policies_do_not_know_what_comes(seed: int, policy: str) -> None:
+def test_online_policies_do_not_depend_on_later_reads(seed: int, policy: str) -> None:
     """What an online policy does in the first steps does not change with what is read after them."""
     instance = medium_instance(np.random.default_rng(seed), initial=Initial.FREE)
     rule: Any = make_policy(policy)
@@ -136,7 +136,7 @@ def test_online_policies_do_not_know_what_comes(seed: int, policy: str) -> None:
 
 @given(seeds, policies)
 @settings(max_examples=30, deadline=None)
-def test_the_same_every_time_even_from_the_same_object(seed: int, policy: str) -> None:
+def test_runs_are_the_same_even_with_the_same_object(seed: int, policy: str) -> None:
     instance = medium_instance(np.random.default_rng(seed))
     rule = make_policy(policy)
     first, again = simulate(instance, rule), simulate(instance, rule)
@@ -145,7 +145,7 @@ def test_the_same_every_time_even_from_the_same_object(seed: int, policy: str) -
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_same_bytes_out(policy: str, tmp_path: Path) -> None:
+def test_runs_write_the_same_bytes(policy: str, tmp_path: Path) -> None:
     written = []
     for name in ("a.npz", "b.npz"):
         instance = tiny_instance(np.random.default_rng(7))

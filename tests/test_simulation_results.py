@@ -1,4 +1,4 @@
-"""What simulations give: placements by hand, results, policies of one's own, and what is refused."""
+"""Simulation: placements worked out by hand, results, users' policies, and what is refused."""
 
 from typing import Any
 
@@ -38,8 +38,8 @@ def test_the_lower_of_two_equals_leaves_first() -> None:
     assert events(schedule, 0) == {1: 0, 2: 1, 3: 1, 5: 0}
 
 
-def test_a_miss_is_not_brought_in_only_to_make_way_for_the_new_token() -> None:
-    """One place is free; the new token outranks the old one that is read, which the residents do too."""
+def test_a_miss_is_not_promoted_only_to_be_evicted_for_the_new_token() -> None:
+    """One place is free; both the new token and the residents outrank the token that is read."""
     instance = toy(trace={"prefill_tokens": 2, "reads": [[[0]], [[0]]]}, capacity=2)
     schedule = schedule_of(simulate(instance, "recency-window"))
     assert schedule.initial.tolist() == [[0, 0]]
@@ -62,7 +62,7 @@ def test_a_miss_is_not_brought_in_only_to_make_way_for_the_new_token() -> None:
     assert events(schedule, 0) == {3: 0}
 
 
-def test_what_is_never_read_leaves_its_room_to_tokens_still_to_be_born() -> None:
+def test_prompt_tokens_that_are_never_read_leave_their_room_to_new_ones() -> None:
     instance = toy(trace={"prefill_tokens": 3, "reads": [[[1]], [[1, 3]]]}, rules={"migration": "none"})
     for policy in ("belady", "reactive", "lookahead-one", "sa-guided"):
         schedule = schedule_of(simulate(instance, policy))
@@ -83,7 +83,7 @@ def test_victims_go_to_the_next_slower_tier_with_room() -> None:
     assert events(schedule, 0) == {0: 1, 1: 0, 2: 2, 3: 2, 4: 0}
 
 
-def test_a_result_says_how_it_came_about() -> None:
+def test_a_result_records_method_seed_and_options() -> None:
     instance = toy()
     result = kv.simulate(instance, "sa-guided", seed=4, window=3, topk=0.25)
     assert (result.method, result.seed, result.options) == ("sa-guided", 4, {"window": 3, "topk": 0.25})
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_infeasible(policy: str) -> None:
     assert "the weights (4 B) do not fit into hbm" in result.termination.message
 
 
-def test_capacities_without_bounds_cost_no_memory() -> None:
+def test_huge_capacities_cost_no_memory() -> None:
     assert simulate(toy(capacity=2.0**60), "lru").time_s == simulate(toy(capacity=5), "lru").time_s
 
 
@@ -122,7 +122,7 @@ def test_progress_runs_to_its_end() -> None:
 
 
 class Mine:
-    """As small as a policy can be."""
+    """A minimal policy with given return values."""
 
     name = "mine"
 
@@ -137,17 +137,17 @@ class Mine:
         return np.zeros(slot.tokens + 1) if answer is None else answer(slot) if callable(answer) else answer
 
 
-def test_a_class_of_your_own() -> None:
+def test_a_users_class() -> None:
     result = kv.simulate(toy(), Mine())
     assert (result.method, result.status) == ("mine", Status.FEASIBLE)
     assert_sound(toy(), result)
-    wishful = Mine(
+    requesting = Mine(
         np.ones((1, 3)), lambda slot: MoveRequest(slot.misses, np.array([0, 0, 1]), birth=Birth.SLOW)
     )
-    assert_sound(toy(), kv.simulate(toy(), wishful))
+    assert_sound(toy(), kv.simulate(toy(), requesting))
 
 
-def test_your_own_may_be_called_like_ours() -> None:
+def test_a_users_policy_may_have_the_name_of_a_built_in_one() -> None:
     best = Mine()
     best.name = "best"
     assert kv.simulate(toy(), best).status is Status.FEASIBLE
@@ -167,7 +167,7 @@ def test_your_own_may_be_called_like_ours() -> None:
         (None, lambda slot: MoveRequest(evict=np.array([-1])), "expected one of the past tokens 0 to 2"),
     ],
 )
-def test_answers_that_make_no_sense(start: object, step: object, message: str) -> None:
+def test_invalid_return_values(start: object, step: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         simulate(toy(), Mine(start, step))
 

@@ -1,4 +1,4 @@
-"""Bounds and checks on objects: what a file would say, without the file."""
+"""`kvbound.bound`, and `kvbound.check` on objects and files."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_a_bound_comes_with_its_proof(tmp_path: Path) -> None:
     assert not kv.check(toy(capacity=2), bound).ok
 
 
-def test_nothing_bounds_what_cannot_be() -> None:
+def test_an_infeasible_instance_has_no_bound() -> None:
     with pytest.raises(InfeasibleError, match="weights"):
         kv.bound(toy(llm=llm(weights=4)))
 
@@ -52,7 +52,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
     assert "step_times_s" not in repr(kv.check(toy(), result))  # as long as the run
 
 
-def test_residencies_and_logs_are_replayed() -> None:
+def test_residencies_are_replayed() -> None:
     instance = toy()
     residency = Residency()
     residency.initial = np.ones((1, 3), np.uint8)
@@ -61,7 +61,7 @@ def test_residencies_and_logs_are_replayed() -> None:
     assert "1 layers" in repr(residency)
 
 
-def test_a_result_without_schedule_shows_its_certificate() -> None:
+def test_of_a_result_without_schedule_the_certificate_is_checked() -> None:
     assert kv.check(toy(), kv.solve(toy(), "dual", time_limit=1)).bound_s is not None
 
 

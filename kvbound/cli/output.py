@@ -91,7 +91,7 @@ def check_same(instance: Instance, folder: Path | None, *, each: bool = False) -
         The folder holds a result, or a comparison, of another instance.
     """
     from kvbound.errors import InputError
-    from kvbound.instance_io import read_json
+    from kvbound.reading import read_json
 
     if folder is None or not folder.is_dir():
         return

@@ -184,7 +184,7 @@ def _is_json(name: str) -> bool:
 
 
 def _read(name: str) -> Any:
-    from kvbound.instance_io import read_json
+    from kvbound.reading import read_json
 
     return read_json(Path(name))
 

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from kvbound.errors import InputError
 from kvbound.fields import Fields
 from kvbound.files import atomic_write
-from kvbound.instance_io import read_json, write_json
+from kvbound.instance_io import write_json
 from kvbound.progress import Progress, silent
+from kvbound.reading import read_json
 from kvbound.report import study as study_tables
 from kvbound.studies.record import Record, Settings, large_cell, read_record
 from kvbound.studies.study import STUDIES, load_study

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from kvbound.errors import InputError
 from kvbound.fields import Fields
-from kvbound.instance_io import read_json, write_json
+from kvbound.instance_io import write_json
+from kvbound.reading import read_json
 from kvbound.residency import exceeds_event_limit
 from kvbound.studies.study import Cell, Scale, Study
 from kvbound.version import __version__

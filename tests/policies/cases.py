@@ -1,4 +1,4 @@
-"""Instances large enough for policies to differ, small enough for their literal twins."""
+"""Instances on which policies differ, small enough for the slow twins."""
 
 from typing import Any
 
@@ -34,8 +34,8 @@ def medium_trace(rng: np.random.Generator, layers: int, prefill: int, steps: int
     churn, density = rng.uniform(0, 1), rng.uniform(0.1, 0.8)
     reads, mass = [], []
     for step in range(steps):
-        luck = rng.random((layers, prefill + step + 1))
-        worth = (1 - churn) * favour[:, : prefill + step + 1] + churn * luck
+        noise = rng.random((layers, prefill + step + 1))
+        worth = (1 - churn) * favour[:, : prefill + step + 1] + churn * noise
         ids = [rng.permutation(np.flatnonzero(row > 1 - density)) for row in worth]
         reads.append(ids)
         mass.append([rng.integers(0, 8, len(row)) / 4 for row in ids])

@@ -1,4 +1,4 @@
-"""Watch a policy at work: every slot it saw, and what it wished."""
+"""A policy that records the slots that another one sees, and its requests."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from kvbound.simulation import simulate
 
 @dataclass
 class Spy:
-    """A policy that passes everything on to another and keeps a copy."""
+    """A policy that calls another one and keeps copies of its arguments and requests."""
 
     inner: Policy
     seen: list[tuple[Slot, MoveRequest, set[int]]] = field(default_factory=list)
@@ -28,15 +28,15 @@ class Spy:
         return self.inner.start(instance, rng)
 
     def step(self, slot: Slot) -> MoveRequest:
-        wish = self.inner.step(slot)
-        assert isinstance(wish, MoveRequest)
+        request = self.inner.step(slot)
+        assert isinstance(request, MoveRequest)
         soon = set(slot.future.reads().tolist()) if self.oracle else set()
-        self.seen.append((slot, wish, soon))
-        return wish
+        self.seen.append((slot, request, soon))
+        return request
 
 
 def watch(instance: Instance, name: str, **options: Any) -> list[tuple[Slot, MoveRequest, set[int]]]:
-    """Every slot of a run, what the policy wished there, and what the layer reads in the next step."""
+    """Every slot of a run, the policy's request, and what the layer reads in the next step."""
     spy = Spy(make_policy(name, **options))
     simulate(instance, spy)
     return spy.seen

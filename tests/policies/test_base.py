@@ -1,4 +1,4 @@
-"""What a policy sees: the slot, the fills, and nothing of the future unless it is an oracle."""
+"""Slots and fills as policies see them; only oracles see the reads to come."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 class Spy:
-    """Keeps the most recent tokens and remembers what it saw."""
+    """Keeps the most recent tokens, and records every slot."""
 
     name = "spy"
 
@@ -39,7 +39,7 @@ class Spy:
 
 @given(seeds)
 @settings(max_examples=25, deadline=None)
-def test_slots_in_order_and_what_is_in_them(seed: int) -> None:
+def test_slots_come_in_order_with_the_recorded_reads(seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed))
     spy, trace = Spy(oracle=False), instance.trace
     simulate(instance, spy)
@@ -73,7 +73,7 @@ def test_only_oracles_see_the_future(oracle: bool) -> None:
             _ = spy.seen[0].future
 
 
-def test_a_slot_cannot_be_tampered_with() -> None:
+def test_slots_are_read_only() -> None:
     spy = Spy(oracle=False)
     simulate(medium_instance(np.random.default_rng(0)), spy)
     slot: Any = spy.seen[-1]
@@ -134,7 +134,7 @@ def test_fills_rank_the_prompt(seed: int) -> None:
 
 @given(seeds)
 @settings(max_examples=40, deadline=None)
-def test_filling_keeps_to_room_and_rank(seed: int) -> None:
+def test_the_fill_respects_room_and_rank(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, initial=Initial.FREE)
     scores = rng.integers(0, 5, (instance.layers, instance.prefill_tokens)).astype(np.float64)
@@ -148,19 +148,19 @@ def test_filling_keeps_to_room_and_rank(seed: int) -> None:
         assert room is None or count <= room
     wanted = worth > -np.inf
     for tier in range(instance.tiers):
-        # nobody waits in a slower tier while somebody worth less is here, or while there is room
+        # no block is in a slower tier while one of lower score is here, or while there is room
         slower = worth[wanted & (tiers > tier)]
         if slower.size:
             assert held[tier] == instance.capacity_blocks[tier]
             assert not wanted[tiers == tier].any() or worth[(tiers == tier) & wanted].min() >= slower.max()
-        # and nobody worthless is here while a slower tier has room
+        # and no unwanted block is here while a slower tier has room
         if np.any(~wanted & (tiers == tier)):
             assert all(held[k] == instance.capacity_blocks[k] for k in range(tier + 1, instance.tiers))
 
 
 @given(seeds)
 @settings(max_examples=25, deadline=None)
-def test_prefill_first_asks_nobody(seed: int) -> None:
+def test_prefill_first_ignores_scores(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, initial=Initial.PREFILL_FIRST)
     some = fill(instance, rng.random((instance.layers, instance.prefill_tokens)))

@@ -16,12 +16,12 @@ def next_use(seen: History, token: int, after: int) -> int:
 
 
 def rank(seen: History, token: int) -> float:
-    """The sooner the better."""
+    """Rank by the next use, the nearest first."""
     return -next_use(seen, token, seen.now)
 
 
 def fill(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
-    """What is read first comes first; what is never read need not come at all."""
+    """Rank by the first use; what is never read is not wanted."""
     first = next_use(History(instance, layer), token, -1)
     return (-np.inf,) if first == instance.decode_steps else (-first, -layer)
 

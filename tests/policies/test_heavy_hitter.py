@@ -9,7 +9,7 @@ from tests.policies.twin import History, assert_same
 
 
 def rank(seen: History, token: int) -> float:
-    """Mass gathered so far, or reads where the trace has no mass; a token's own reads do not count."""
+    """Accumulated mass, or number of reads where the trace has no mass; own reads do not count."""
     return sum(mass.get(token, 0.0) for step, mass in enumerate(seen.mass) if step != seen.born(token))
 
 

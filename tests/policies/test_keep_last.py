@@ -9,7 +9,7 @@ from tests.policies.twin import History, assert_same
 
 
 def rank(seen: History, token: int) -> float:
-    """Whether this slot reads the token or bears it."""
+    """Whether this slot reads the token, or it is the new one."""
     return token in seen.reads[-1] or seen.born(token) == seen.now
 
 

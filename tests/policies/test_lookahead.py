@@ -16,7 +16,7 @@ from tests.policies.spy import resident, watch
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
-def test_swaps_by_the_published_sentences(seed: int) -> None:
+def test_swaps_follow_the_published_rule(seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, tiers=2, granularity=1)
     share, size = balanced_share(instance.memory), instance.item_bytes

@@ -9,7 +9,7 @@ from tests.policies.twin import History, assert_same
 
 
 def rank(seen: History, token: int) -> float:
-    """The last step that read the token or bore it."""
+    """Step of the token's last read, or of its birth."""
     used = [step for step, reads in enumerate(seen.reads) if token in reads or step == seen.born(token)]
     return max(used, default=-1)
 

@@ -1,4 +1,4 @@
-"""Policies of the user's own: what they may leave out, and how their mistakes are told."""
+"""Users' own policies: what they may leave out, and how their mistakes are reported."""
 
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,13 @@ def file(tmp_path: Path) -> Path:
 
 
 class Least:
-    """Neither name nor start nor oracle."""
+    """No name, no start, no oracle."""
 
     def step(self, slot: Slot) -> Any:
         return np.arange(slot.tokens + 1)
 
 
-def test_step_is_all_it_takes() -> None:
+def test_only_step_is_required() -> None:
     for policy in (Least, Least()):
         result = kv.simulate(toy(), policy)  # type: ignore[arg-type]
         assert result.method == "Least"
@@ -90,13 +90,13 @@ def test_compare_mixes_names_objects_classes_and_files(file: Path) -> None:
 
 
 @pytest.mark.parametrize("methods", ["lru", ["lru"], ("lru",), {"lru"}, iter(["lru"])])
-def test_one_or_many(methods: Any) -> None:
+def test_one_method_or_many(methods: Any) -> None:
     assert list(kv.compare(toy(), methods)["method"]) == ["lru"]
     assert list(kv.compare(toy(), Least)["method"]) == ["Least"]
     assert set(kv.compare(toy(), "lru, lfu")["method"]) == {"lru", "lfu"}
 
 
-def test_our_own_classes_are_taken_as_they_are() -> None:
+def test_built_in_classes_are_not_wrapped() -> None:
     lru = Lru()
     assert make_policy(lru) is lru
     assert kv.simulate(toy(), Lru).method == "lru"
@@ -113,7 +113,7 @@ def test_our_own_classes_are_taken_as_they_are() -> None:
         ("np", "np is no class"),
     ],
 )
-def test_what_is_wrong_in_a_file(file: Path, name: str, message: str) -> None:
+def test_mistakes_in_a_file(file: Path, name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         kv.simulate(toy(), f"{file}:{name}")
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_not_there() -> None:
         (MoveRequest(birth="slow"), "a MoveRequest's birth is a Birth, not 'slow'"),  # type: ignore[arg-type]
     ],
 )
-def test_answers_that_make_no_sense_name_the_policy(answer: object, message: str) -> None:
+def test_errors_about_return_values_name_the_policy(answer: object, message: str) -> None:
     class Odd:
         def step(self, slot: Slot) -> Any:
             return answer
@@ -179,13 +179,13 @@ def test_answers_that_make_no_sense_name_the_policy(answer: object, message: str
         kv.simulate(toy(), Odd())  # type: ignore[arg-type]
 
 
-def test_a_file_named_like_one_of_kvbounds_is_not_blamed_for_its_lines(tmp_path: Path) -> None:
+def test_a_file_that_shares_its_name_with_a_module_of_kvbound_is_not_blamed(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("class Mine:\n def step(self): pass\n")
     with pytest.raises(UsageError, match=r"raised TypeError: .* 2 were given$"):
         kv.simulate(toy(), f"{tmp_path / 'own.py'}:Mine")
 
 
-def test_options_of_the_wrong_type_are_told_by_the_policy_itself() -> None:
+def test_options_of_the_wrong_type_are_refused_by_the_policy() -> None:
     for options in ({"topk": "half"}, {"window": 2.5}):
         with pytest.raises(UsageError, match=r"^sa-guided needs a whole window >= 1 and 0 < topk <= 1, not"):
             kv.simulate(toy(), "sa-guided", **options)
@@ -201,7 +201,7 @@ def test_lists_are_ids_too() -> None:
     assert_sound(toy(), kv.simulate(toy(), Lists()))  # type: ignore[arg-type]
 
 
-def test_an_error_keeps_its_cause_and_defects_stay_ours() -> None:
+def test_an_error_keeps_its_cause() -> None:
     class Failing:
         def start(self, instance: object, rng: object) -> None:
             raise ZeroDivisionError("oh")
@@ -230,6 +230,6 @@ def test_time_limits_as_people_write_them(limit: Any) -> None:
         ({"gap": "one"}, "gap: expected a share such as 60%"),
     ],
 )
-def test_limits_that_are_none(option: dict[str, Any], message: str) -> None:
+def test_invalid_limits(option: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         kv.solve(toy(), "exact", **option)

@@ -14,7 +14,7 @@ from tests.policies.spy import resident, watch
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 @settings(max_examples=40, deadline=None)
-def test_only_older_pages_make_way(seed: int, size: int) -> None:
+def test_pages_evict_only_older_pages(seed: int, size: int) -> None:
     instance = medium_instance(np.random.default_rng(seed), granularity=1)
     for slot, wish, soon in watch(instance, "page", size=size):
         pages = {token // size for token in soon if token < slot.tokens}
@@ -37,6 +37,6 @@ def test_only_older_pages_make_way(seed: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "16"])
-def test_sizes_that_make_no_sense(size: object) -> None:
+def test_invalid_sizes(size: object) -> None:
     with pytest.raises(UsageError, match="page needs a whole size >= 1"):
         make_policy("page", size=size)

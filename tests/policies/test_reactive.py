@@ -11,8 +11,8 @@ from tests.policies.spy import resident, watch
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30, deadline=None)
-def test_after_a_slot(seed: int) -> None:
-    """All misses come in if they fit; else the layer's residents make way, all of them at once."""
+def test_all_misses_come_in_or_all_residents_leave(seed: int) -> None:
+    """All misses come in if they fit; else all of the layer's residents leave at once."""
     rng = np.random.default_rng(seed)
     instance = medium_instance(
         rng, tiers=2, granularity=1, copies=Copies.INCLUSIVE, migration=Migration.ON_READ

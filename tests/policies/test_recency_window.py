@@ -9,7 +9,7 @@ from tests.policies.twin import History, assert_same
 
 
 def rank(seen: History, token: int) -> float:
-    """The younger the better."""
+    """Rank by age, the youngest first."""
     return token
 
 

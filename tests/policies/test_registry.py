@@ -30,7 +30,7 @@ def test_which_policies_see_the_future() -> None:
     assert oracles == {"reactive", "page", "lookahead-one", "sa-guided", "belady"}
 
 
-def test_the_published_ones_are_here_but_for_best() -> None:
+def test_all_published_policies_but_best_are_registered() -> None:
     assert set(PUBLISHED) - set(POLICIES) == {"best"}
 
 

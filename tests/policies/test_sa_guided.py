@@ -38,7 +38,7 @@ def test_promotes_by_the_published_score(seed: int, window: int, topk: float) ->
     ("option", "value"),
     [("window", 0), ("window", 2.5), ("window", "5"), ("topk", 0), ("topk", 2), ("topk", math.nan)],
 )  # fmt: skip
-def test_settings_that_make_no_sense(option: str, value: Any) -> None:
+def test_invalid_settings(option: str, value: Any) -> None:
     with pytest.raises(UsageError, match="sa-guided needs"):
         make_policy("sa-guided", **{option: value})
 

@@ -69,7 +69,7 @@ def test_online_policies_cannot_reach_the_trace() -> None:
                 assert not any(np.shares_memory(value, part) for part in parts)
 
 
-def test_what_is_searched_would_be_found() -> None:
+def test_the_same_search_finds_the_trace_of_an_oracle() -> None:
     instance = medium_instance(np.random.default_rng(0))
     assert any(isinstance(value, Trace) for value in reachable(kept(instance, oracle=True)))
 

@@ -1,4 +1,4 @@
-"""The cache rules, slowly and literally: one block, one victim at a time.
+"""A slow, literal simulator of the cache rules: one block and one victim at a time.
 
 "Promote every missed read that their rule ranks above the lowest resident, in the reading slot; victims
 come from the slot's own layer and go to the next slower tier with room; the pool is shared over layers;
@@ -19,7 +19,7 @@ from kvbound.simulation import run
 
 @dataclass
 class History:
-    """What has happened in one layer: of every step so far the past tokens read, and their mass."""
+    """The past of one layer: for every step so far the past tokens that it read, and their mass."""
 
     instance: Instance
     layer: int
@@ -32,7 +32,7 @@ class History:
         return len(self.reads) - 1
 
     def born(self, token: int) -> int | None:
-        """The step that bears the token, None for the prompt's."""
+        """Step of the token's birth; None for a prompt token."""
         step = token - self.instance.prefill_tokens
         return step if step >= 0 else None
 
@@ -42,7 +42,7 @@ class History:
         return [token for token in ids if token < self.instance.prefill_tokens + step]
 
     def advance(self) -> None:
-        """Play one more step."""
+        """Advance by one step."""
         step = len(self.reads)
         listed = self.instance.trace.listed(step, self.layer).tolist()
         mass = self.instance.trace.listed_mass(step, self.layer)
@@ -61,7 +61,7 @@ def recent(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
 
 
 class Twin:
-    """A slow simulator of one rule; `steps` maps (step, layer) to the tiers after that slot."""
+    """A slow simulator of one rule; `after` maps (step, layer) to the tiers after that slot."""
 
     def __init__(self, instance: Instance, rank: Rank, fill: Fill = recent) -> None:
         self.instance, self.rank = instance, rank
@@ -88,7 +88,7 @@ class Twin:
         return next(tier for tier in tiers if self.room(tier) > 0)
 
     def start(self, fill: Fill) -> None:
-        """Put the prompt's blocks where they go, the best first."""
+        """Place the prompt's blocks, the best first."""
         prompt, layers = self.instance.prefill_tokens, range(self.instance.layers)
         where = [(block, layer) for block in range(-(-prompt // self.size)) for layer in layers]
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST
@@ -104,7 +104,7 @@ class Twin:
             self.tier[layer, block] = self.fastest(self.tiers[::-1] if idle else self.tiers)
 
     def slot(self, history: History) -> None:
-        """Promote, demote, bear."""
+        """Promote, demote, and place the new token."""
         layer, new = history.layer, self.instance.prefill_tokens + history.now
         last = new // self.size
 
