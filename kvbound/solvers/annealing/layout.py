@@ -266,8 +266,9 @@ def _intervals(instance: Instance, reads: NDArray[np.uint16]) -> tuple[NDArray[n
     number = np.cumsum(opens.ravel(), dtype=np.int32).reshape(exists.shape) - 1
     number[~exists] = -1
     block, low = (each.astype(np.int32) for each in np.nonzero(opens))
-    high = np.append(low[1:] - 1, steps).astype(np.int32)
-    high[np.append(block[1:] != block[:-1], True)[: len(block)]] = steps
+    high = np.full(len(low), steps, np.int32)
+    same_block = block[1:] == block[:-1]
+    high[:-1][same_block] = low[1:][same_block] - 1
     return number, block, low, high
 
 
