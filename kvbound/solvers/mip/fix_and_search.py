@@ -22,7 +22,8 @@ from kvbound.progress import Progress
 from kvbound.result import Limit, Measures, Reason, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.mip.disjunctive_cuts import as_rows, cuttable_slots, deepest_cut
-from kvbound.solvers.mip.highs import FAILED, TOLERANCE, Relaxation, Solved, minimise
+from kvbound.solvers.mip.highs import FAILED, Relaxation, Solved, minimise
+from kvbound.solvers.mip.verification import TOLERANCE
 
 INTEGRALITY = 1e-6
 """Distance from an integer up to which a value counts as one."""

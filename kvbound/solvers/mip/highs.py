@@ -22,6 +22,7 @@ from scipy import sparse
 from kvbound.models.sparse import Floats, Ints, Matrix
 from kvbound.progress import Progress, silent
 from kvbound.result import Limit, Reason, Termination
+from kvbound.solvers.mip.verification import TOLERANCE, dual_bound, rounded_solution
 
 _Options: TypeAlias = dict[str, float | bool | str]
 
@@ -44,8 +45,6 @@ _SECOND_TRY: _Options = {"presolve": "off"}
 
 FAILED = Termination(Reason.LIMIT, Limit.SOLVER)
 """Termination of a rejected run."""
-TOLERANCE = 1e-6
-"""Relative tolerance of rows and objectives."""
 DUAL_TOLERANCE = 1e-4
 """Relative tolerance between the objective that a relaxation reports and the bound by its row duals."""
 MANY_ROWS = 4_000
@@ -302,25 +301,6 @@ def _verified_search(highs: highspy.Highs, matrix: Matrix, ran: bool, *, feasibl
     return Solved(rejected, values, objective, rejected=1)
 
 
-def rounded_solution(matrix: Matrix, values: Floats) -> tuple[Floats | None, float]:
-    """Round integer columns, clip all to their bounds, and recompute the objective.
-
-    Returns
-    -------
-    tuple
-        The columns, or None if some are not finite; and the objective, infinite if they violate a row or
-        rounding changed them too much.
-    """
-    if values.shape != matrix.cost.shape or not np.isfinite(values).all():
-        return None, np.inf
-    near = np.clip(np.where(matrix.integer, np.rint(values), values), matrix.lower, matrix.upper)
-    activity = matrix.rows @ near
-    slack = TOLERANCE * np.maximum(1.0, abs(matrix.rows) @ np.abs(near))
-    kept = (activity >= matrix.row_lower - slack) & (activity <= matrix.row_upper + slack)
-    moved = np.abs(near - values) <= TOLERANCE * np.maximum(1.0, np.abs(near))
-    return near, float(matrix.cost @ near) if kept.all() and moved.all() else np.inf
-
-
 def _verified_relaxation(highs: highspy.Highs, matrix: Matrix) -> Solved:
     """Verify a run of a relaxation."""
     ended = _ENDED.get(highs.getModelStatus().name)
@@ -335,21 +315,6 @@ def _verified_relaxation(highs: highspy.Highs, matrix: Matrix) -> Solved:
     if loose or values.shape != matrix.cost.shape or not np.isfinite(values).all():
         return Solved(bound=bound, rejected=1)
     return Solved(ended, values, float(matrix.cost @ values), bound)
-
-
-def dual_bound(matrix: Matrix, duals: Floats) -> float:
-    """Return the bound that row duals prove by weak duality, for the program and for its relaxation."""
-    if duals.shape != matrix.row_lower.shape or not np.isfinite(duals).all():
-        return -np.inf
-    reduced = matrix.cost - duals @ matrix.rows
-    return _minimum(reduced, matrix.lower, matrix.upper) + _minimum(duals, matrix.row_lower, matrix.row_upper)
-
-
-def _minimum(slope: Floats, lower: Floats, upper: Floats) -> float:
-    """Minimum of slope @ x over lower <= x <= upper; a tiny slope of an unbounded column counts as 0."""
-    side = np.where(slope > 0, lower, upper)
-    flat = (slope == 0) | (~np.isfinite(side) & (np.abs(slope) <= TOLERANCE))
-    return float((np.where(flat, 0.0, slope) * np.where(flat, 0.0, side)).sum())
 
 
 def _finite_bound(bound: float) -> float:

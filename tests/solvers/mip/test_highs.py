@@ -19,7 +19,8 @@ from kvbound.models import formulation
 from kvbound.result import BoundStatus, Result, Status
 from kvbound.solvers.mip import highs
 from kvbound.solvers.mip.exact import REJECTED
-from kvbound.solvers.mip.highs import FAILED, SilentHighs, dual_bound, minimise, rounded_solution, row_duals
+from kvbound.solvers.mip.highs import FAILED, SilentHighs, minimise, row_duals
+from kvbound.solvers.mip.verification import dual_bound, rounded_solution
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.paths import DATA
 from tests.strategies import tiny_instance
