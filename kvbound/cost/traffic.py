@@ -41,7 +41,8 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, traffic: Floats) -> Columns:
         """Name the parts of an array of shape (..., 3K)."""
-        return cls(*np.split(traffic, 3, axis=-1))
+        tiers = traffic.shape[-1] // 3
+        return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
 def fixed_traffic(instance: Instance) -> Floats:

@@ -12,12 +12,11 @@ from kvbound.bitsets.counts import HELD, HITS, UNREAD, UP
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.bitsets.two_tier import TwoTierSchedule, add_birth_counts, add_counts
 from kvbound.cost.marginal import free_misses
-from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
-from kvbound.solvers.lagrangian.subproblem import occupancy
+from kvbound.solvers.lagrangian.subproblem import columns, occupancy
 from kvbound.solvers.pricing.repair import repair
 from kvbound.solvers.pricing.responses import Adopt
 
@@ -144,10 +143,10 @@ class BitResponses:
         """Return the counts of some steps' slots; see `Demand`, (6, steps, layers)."""
         counts, reads = self.counts[steps], self.reads[steps]
         used = np.zeros((6, *reads.shape))
-        columns = Columns.of(np.moveaxis(used, 0, -1))
-        columns.reads[..., 0], columns.reads[..., 1] = counts[..., HITS], reads - counts[..., HITS]
-        columns.extra_reads[..., 1] = counts[..., UNREAD]
-        columns.writes[..., 0], columns.writes[..., 1] = counts[..., UP], 1
+        by_tier = columns(used)
+        by_tier.reads[0], by_tier.reads[1] = counts[..., HITS], reads - counts[..., HITS]
+        by_tier.extra_reads[1] = counts[..., UNREAD]
+        by_tier.writes[0], by_tier.writes[1] = counts[..., UP], 1
         return used
 
     def held(self) -> Floats:

@@ -137,7 +137,8 @@ class TierResponses:
         room -= np.bincount(first.ravel(), minlength=instance.tiers)
         before = np.full((instance.layers, instance.blocks), instance.tiers, np.uint8)
         before[:, :prompt] = first
-        replay = _Replay(instance, Transitions.of(instance).legal, room)
+        legal = Transitions.of(instance).legal
+        replay = _Replay(instance, legal, bool((legal[0] != legal[1]).any()), room)
         for step, slots in enumerate(plan):
             progress(step, len(plan), PROGRESS_NOTE)
             for layer, wanted in enumerate(slots):
@@ -164,12 +165,15 @@ class _Replay:
     ----------
     legal
         See `Transitions`.
+    by_read
+        Whether that depends on whether the slot reads a block.
     room
         Blocks that each tier has room for, (K,); changed.
     """
 
     instance: Instance
     legal: Bools
+    by_read: bool
     room: Ints
 
     def slot(self, before: Bytes, wanted: Bytes, ahead: Bytes, step: int, layer: int) -> None:
@@ -187,7 +191,7 @@ class _Replay:
         now, goal = before[:born].copy(), wanted[:born].copy()
         moving = np.flatnonzero(goal != now)
         if len(moving):
-            read = self._read(step, layer, born)[moving]
+            read = self._read(step, layer, born)[moving] if self.by_read else 0
             moving = moving[self.legal[read, now[moving], goal[moving]]]
         for down in (True, False):
             some = moving[(goal[moving] > now[moving]) == down]
