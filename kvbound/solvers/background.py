@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from contextlib import contextmanager
 from threading import Event
 from typing import TypeAlias
@@ -11,6 +11,8 @@ from typing import TypeAlias
 from kvbound.progress import Progress, silent
 
 Job: TypeAlias = Callable[[Progress], None]
+WAIT_S = 0.2
+"""Longest wait in one piece, in seconds."""
 
 
 @contextmanager
@@ -31,12 +33,15 @@ def in_background(job: Job | None, progress: Progress) -> Iterator[Callable[[], 
             raise _StoppedError
         forward(done, total, note)
 
-    with ThreadPoolExecutor(1) as pool:
+    with futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(job, report)
 
         def wait() -> None:
             nonlocal forward
             forward = progress
+            # an interrupt that arrives just before a wait is noticed at its end
+            while not futures.wait([running], timeout=WAIT_S).done:
+                pass
             running.result()
 
         try:
