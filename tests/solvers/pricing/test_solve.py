@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -154,6 +155,15 @@ def test_background_eviction_ends_with_the_ascent(
     assert result.bound.status is BoundStatus.CERTIFIED
 
 
+@pytest.fixture
+def _heeds_interrupts() -> Iterator[None]:
+    """Take SIGINT as an interrupt, even where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heeds_interrupts")
 def test_an_interrupt_ends_the_wait_for_background_eviction(forever: threading.Event) -> None:
     """The bound proved by then is not lost."""
     main, waited = threading.get_ident(), threading.Event()
