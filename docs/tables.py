@@ -7,6 +7,7 @@ pages can be read without building the manual. ``tests/test_docs.py`` fails wher
 
 from __future__ import annotations
 
+import csv
 import importlib
 import inspect
 import re
@@ -214,6 +215,14 @@ def _option(key: str, kind: Any, info: Any, default: object) -> tuple[str, str]:
     return f"`{names} {value}`".replace(" `", "`"), " ".join(said)
 
 
+def mutation() -> str:
+    """Scores of the mutation run, as it wrote them."""
+    path = ROOT / "docs" / "mutation.csv"
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    head, *lines = rows
+    return table([head[0], *(f">{name}" for name in head[1:])], lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "api": api,
     "best-known": best_known,
@@ -227,6 +236,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "memories": memories,
     "methods": methods,
     "model-types": model_types,
+    "mutation": mutation,
     "paper": partial(readme, "paper/README.md", 1),
     "real": partial(readme, "real/README.md", 1),
     "small": partial(readme, "small/README.md", 1),
