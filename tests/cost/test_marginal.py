@@ -80,3 +80,18 @@ def test_chords_are_below_the_time_at_integers_and_above_it_between_where_its_sl
     bends = times(integers[:-1]) + times(integers[1:]) > 2 * times(between) * (1 + 1e-8)
     for misses in between[bends]:
         assert max(rate * misses + start for rate, start in found) > times(np.array([misses]))[0]
+
+
+def test_a_breakpoint_at_an_integer_counts() -> None:
+    constant, slope = np.array([5.0, 2.0, 0.7]), np.array([0.0, 1.0, 4.3 / 3])
+    assert breakpoints(constant[:, None, None], slope, np.array([[12]]))[0, 0] == 3
+    assert breakpoints(constant[:, None, None], slope, np.array([[2]]))[0, 0] == 2
+
+
+def test_misses_on_a_line_have_no_chords() -> None:
+    assert chords(lambda misses: 0.1 + 0.3 * misses, 40) == []
+
+
+def test_a_bend_between_two_integers_has_one_chord() -> None:
+    [(rate, start)] = chords(lambda misses: np.maximum(1.0, 0.5 + misses), 3)
+    assert (rate, start) == (0.5, 1.0)

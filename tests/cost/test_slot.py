@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
+import kvbound as kv
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Copies, Rules, Timing
 from kvbound.memory import Memory, Tier
@@ -332,3 +333,16 @@ def test_of_takes_memory_and_rules_of_an_instance() -> None:
     instance = tiny_instance(np.random.default_rng(0))
     cost = SlotCost.of(instance)
     assert (cost.memory, cost.rules, cost.tiers) == (instance.memory, instance.rules, instance.tiers)
+
+
+@pytest.mark.parametrize("name", ["tiny-three", "tiny-latency", "tiny-exclusive"])
+def test_traffic_costed_in_parts_is_costed_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = kv.read_instance(name)
+    cost = SlotCost.of(instance)
+    rng = np.random.default_rng(0)
+    traffic = np.floor(rng.random((5, 3, 3 * instance.tiers)) * 100)
+    whole = [cost.times(traffic), cost.split(traffic), cost.busy(traffic)]
+    monkeypatch.setattr("kvbound.cost.slot._MOST", 1)
+    parts = [cost.times(traffic), cost.split(traffic), cost.busy(traffic)]
+    for found, expected in zip(parts, whole, strict=True):
+        assert np.array_equal(found, expected)
