@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.revisions.folders import differences
+from tests.revisions.revision import Revision
 
 
 def write(
@@ -61,3 +62,21 @@ def test_files_that_only_one_has(tmp_path: Path) -> None:
     (base / "model.lp").unlink()
     (head / "out" / "result.json").unlink()
     assert list(differences(base, head)) == ["model.lp: only in head", "out/result.json: only in base"]
+
+
+def test_a_worker_that_does_not_start_ends_the_comparison(tmp_path: Path) -> None:
+    """Two folders that hold the same crash must not pass for two that hold the same results."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "dataclasses.py").write_text("raise ImportError('broken')")
+    revision = Revision("0123", tmp_path)
+    with pytest.raises(SystemExit, match="0123: the worker does not start:(.|\n)*broken"):
+        revision.run([(tmp_path / "job", [["--version"]])])
+
+
+def test_a_crash_is_a_result_and_other_jobs_go_on(tmp_path: Path) -> None:
+    package = tmp_path / "tree" / "kvbound"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text("import os, sys\nsys.argv[1] == 'crash' and os._exit(3)")
+    Revision("0123", tmp_path).run([(tmp_path / word, [[word]]) for word in ("crash", "fine")])
+    assert (tmp_path / "crash" / "crash.txt").read_text() == "exit code 3\n"
+    assert (tmp_path / "fine" / "done.json").exists()

@@ -262,6 +262,14 @@ def test_the_ideal_splits_reads_and_births_over_all_tiers(seed: int, tiers: int,
     assert float((cost.ideal_facets @ q).max()) == pytest.approx(float(found.fun), rel=1e-7)
 
 
+def test_the_ideal_splits_exclusive_births_whose_paths_no_read_uses() -> None:
+    tiers = (Tier("near", 1e9, ("r0",), ("w0",)), Tier("far", None, ("r1",), ("w1",)))
+    cost = SlotCost(Memory("m", {"r0": 3, "r1": 1, "w0": 4, "w1": 2}, tiers), Rules(copies=Copies.EXCLUSIVE))
+    # 8 bytes read at 3 + 1 byte/s, 18 bytes written at 4 + 2 bytes/s
+    assert float((cost.ideal_facets @ np.array([8.0, 0, 0, 0, 18, 0])).max()) == pytest.approx(3)
+    assert float((cost.ideal_facets @ np.array([16.0, 0, 0, 0, 18, 0])).max()) == pytest.approx(4)
+
+
 @given(seeds, st.integers(2, 8), st.sampled_from(Copies), st.sampled_from(Timing))
 @settings(deadline=None)
 def test_busy_times_add_up_to_the_slot_time(seed: int, tiers: int, copies: Copies, timing: Timing) -> None:

@@ -60,7 +60,10 @@ class Revision(NamedTuple):
         return json.loads(subprocess.check_output(command, cwd=self.place, env=self.environment()))
 
     def run(self, jobs: list[Job]) -> None:
-        """Run jobs in a process, and after a crash the rest in another, without those that have been run."""
+        """Run jobs in a process, and after a crash the rest in another, without those that have been run.
+
+        A worker that crashes before its first job ends the comparison: both revisions would look the same.
+        """
         jobs = [job for job in jobs if not _done(*job)]
         for folder, _ in jobs:
             shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +81,8 @@ class Revision(NamedTuple):
             jobs = [job for job in jobs if not _done(*job)]
             if jobs:
                 folder, _ = jobs.pop(0)
-                folder.mkdir(parents=True, exist_ok=True)
+                if not folder.exists():
+                    sys.exit(f"{self.commit}: the worker does not start:\n{worker.stderr}")
                 (folder / "crash.txt").write_text(f"{worker.stderr}exit code {worker.returncode}\n")
 
 
