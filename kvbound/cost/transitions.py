@@ -49,8 +49,12 @@ class Transitions:
         order, inclusive = np.arange(tiers), rules.copies is Copies.INCLUSIVE
         down, up = order[:, None] < order, order[:, None] > order
         read = np.array([False, True])[:, None, None]
-        promotes = {Migration.NONE: read & ~read, Migration.ON_READ: read, Migration.PREFETCH: read | ~read}
-        legal = (down | up & promotes[rules.migration]) & (rules.migration is not Migration.NONE)
+        moves = {
+            Migration.NONE: np.False_,
+            Migration.ON_READ: down | up & read,
+            Migration.PREFETCH: down | up,
+        }
+        legal = np.broadcast_to(moves[rules.migration], (2, tiers, tiers)).copy()
         charged, writes = down | up, np.eye(tiers, dtype=np.int64)
         if inclusive:
             charged[:, -1] = False

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.cost.evaluate import evaluate, measures, slot_times, tpot
+from kvbound.cost.evaluate import evaluate, measures, slot_times, spread, tpot
 from kvbound.cost.traffic import schedule_traffic
 from kvbound.errors import KvboundError, UsageError
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import simulate
 from kvbound.trace import Trace
 from tests.cost_cases import checked, random_schedule, toy
-from tests.instance_documents import llm
+from tests.instance_documents import linked_tiers, llm
 from tests.policies.cases import medium_instance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -154,6 +154,8 @@ def test_weights_and_rates() -> None:
     assert found.hit_rate_with_weights == pytest.approx((3 + 12) / (5 + 12))
     assert found.peak_bytes == {"hbm": 3, "ddr": 5}
     assert found.time_s == 8 / 4 + 2
+    as_many = evaluate(toy(llm=llm(reads=2.5)), schedule)  # bytes of weights as of KV
+    assert as_many.hit_rate_with_weights == pytest.approx((3 + 5) / (5 + 5))
 
 
 def test_a_trace_that_reads_nothing() -> None:
@@ -162,6 +164,16 @@ def test_a_trace_that_reads_nothing() -> None:
     assert found is not None
     assert found.hit_rate == {"hbm": 0.0, "ddr": 0.0}
     assert found.hit_rate_with_weights == 0
+
+
+def test_the_spread_is_that_of_items_on_their_slowest_resource_and_of_latencies() -> None:
+    memory = linked_tiers({"fast": 4, "down": 2, "up": 0.5, "slow": 1}, 3)
+    assert spread(toy(memory=memory)) == 2 / 0.25
+    memory["tiers"][1]["latency"] = 0.125
+    assert spread(toy(memory=memory)) == 2 / 0.125
+    memory["tiers"][0]["latency"] = 50
+    assert spread(toy(memory=memory)) == 50 / 0.125
+    assert spread(toy(memory=memory, llm=llm(item=1024))) == 2048 / 0.125
 
 
 def test_tpot_is_a_statistic_over_steps() -> None:
@@ -186,6 +198,8 @@ def broken(what: str) -> Schedule:
             events["tier"][0] = 2
         case "step":
             events["step"][2] = 2
+        case "negative step":
+            events["step"][1] = -1
         case "initial":
             initial += 1
         case "shape":
@@ -200,11 +214,16 @@ def test_the_valid_schedule_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    "what",
-    ["births", "no events", "twice", "future", "negative", "tier", "step", "initial", "shape", "layers"],
-)
-def test_schedules_of_another_instance_are_refused(what: str) -> None:
-    with pytest.raises(KvboundError):
+    ("what", "said"),
+    [
+        *((what, "exactly one birth per step") for what in ("births", "no events", "twice")),
+        *((what, "a step, token or tier that is not") for what in ("future", "negative", "tier")),
+        *((what, "a step, token or tier that is not") for what in ("step", "negative step")),
+        *((what, "starts with") for what in ("initial", "shape", "layers")),
+    ],
+)  # fmt: skip
+def test_schedules_of_another_instance_are_refused(what: str, said: str) -> None:
+    with pytest.raises(KvboundError, match=said):
         evaluate(toy(), broken(what))
 
 

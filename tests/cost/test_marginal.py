@@ -95,3 +95,8 @@ def test_misses_on_a_line_have_no_chords() -> None:
 def test_a_bend_between_two_integers_has_one_chord() -> None:
     [(rate, start)] = chords(lambda misses: np.maximum(1.0, 0.5 + misses), 3)
     assert (rate, start) == (0.5, 1.0)
+
+
+def test_a_bend_at_the_last_miss_has_a_chord() -> None:
+    [(rate, start)] = chords(lambda misses: np.maximum(1.0, misses - 1.5), 3)
+    assert (rate, start) == (0.5, 0.0)

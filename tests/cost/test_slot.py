@@ -350,7 +350,9 @@ def test_traffic_costed_in_parts_is_costed_the_same(name: str, monkeypatch: pyte
     rng = np.random.default_rng(0)
     traffic = np.floor(rng.random((5, 3, 3 * instance.tiers)) * 100)
     whole = [cost.times(traffic), cost.split(traffic), cost.busy(traffic)]
+    slot = cost.times(traffic[0, 0])
     monkeypatch.setattr("kvbound.cost.slot._MOST", 1)
+    assert np.array_equal(cost.times(traffic[0, 0]), slot)
     parts = [cost.times(traffic), cost.split(traffic), cost.busy(traffic)]
     for found, expected in zip(parts, whole, strict=True):
         assert np.array_equal(found, expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import multiprocessing
 import os
 import pickle
@@ -101,7 +103,7 @@ class Observer:
     def __init__(self, file: str, longest_s: float, notes: Path) -> None:
         self.arguments, self.longest_s, self.notes = [file], longest_s, notes
         self.log = notes.with_suffix(notes.suffix + ".log")
-        self.seen, self.test = Seen(), ""
+        self.seen, self.test, self.modules, self.caches = Seen(), "", 0, list[Any]()
 
     def pytest_sessionstart(self) -> None:
         from coverage import Coverage
@@ -115,6 +117,7 @@ class Observer:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        self._forget()
         self.test, begin = item.nodeid, time.process_time()
         self.coverage.switch_context(self.test)
         signal.setitimer(signal.ITIMER_PROF, self.longest_s)
@@ -122,6 +125,15 @@ class Observer:
         signal.setitimer(signal.ITIMER_PROF, 0)
         self.seen.seconds[self.test] = time.process_time() - begin
         return done
+
+    def _forget(self) -> None:
+        """Empty the caches of functions: every test is to execute what it relies on."""
+        if self.modules != len(sys.modules):
+            found = (one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper))
+            self.caches = [one for one in found if one.__module__.startswith("kvbound.")]
+            self.modules = len(sys.modules)
+        for cached in self.caches:
+            cached.cache_clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
