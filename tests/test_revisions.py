@@ -69,7 +69,7 @@ def test_a_worker_that_does_not_start_ends_the_comparison(tmp_path: Path) -> Non
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "dataclasses.py").write_text("raise ImportError('broken')")
     revision = Revision("0123", tmp_path)
-    with pytest.raises(SystemExit, match="0123: the worker does not start:(.|\n)*broken"):
+    with pytest.raises(SystemExit, match=r"0123: the worker does not start:(.|\n)*broken"):
         revision.run([(tmp_path / "job", [["--version"]])])
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbound.bitsets.lanes import Lanes
 from kvbound.certificate import Certificate
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
@@ -134,11 +135,56 @@ def test_new_samples_converge_to_the_bound_of_all_items() -> None:
 
 
 def test_the_ascent_goes_on_to_a_target_that_samples_overestimate() -> None:
-    instance = swaps(4000, 30)
-    target = 1.2 * ideal(instance)
-    outcome = maximize_dual(instance, iterations=400, sample=0.1, incumbent_s=target)
+    instance = swaps(1500, 20)
+    target, evaluated = 1.3 * ideal(instance), list[float]()
+
+    def note(done: float, total: float, text: str = "") -> None:
+        if text.startswith("bound evaluated") and done == 0:
+            evaluated.append(done)
+
+    outcome = maximize_dual(instance, iterations=400, sample=0.1, incumbent_s=target, progress=note)
     assert outcome.certificate.bound_s >= target
     assert outcome.termination == Termination()
+    assert len(evaluated) == 2
+
+
+def tuned(instance: Instance, **options: Any) -> int:
+    """The iterations that an ascent makes."""
+    notes: list[str] = []
+    maximize_dual(instance, progress=lambda done, total, text="": notes.append(text), **options)
+    return sum(note.startswith("tuned") for note in notes)
+
+
+def test_the_default_number_of_iterations_falls_with_the_items_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instance = swaps(1500, 12)
+    cells = instance.layers * instance.tokens * instance.decode_steps
+    monkeypatch.setattr("kvbound.solvers.lagrangian.bound._DEFAULT_WORK", 40 * cells)
+    monkeypatch.setattr("kvbound.solvers.lagrangian.bound._FEWEST", 20)
+    assert tuned(instance) == 40
+    assert tuned(instance, sample=1 / 6) == 240
+    monkeypatch.setattr("kvbound.solvers.lagrangian.bound._FEWEST", 50)
+    assert tuned(instance) == 50
+    monkeypatch.setattr("kvbound.solvers.lagrangian.bound._MOST", 30)
+    monkeypatch.setattr("kvbound.solvers.lagrangian.bound._FEWEST", 20)
+    assert tuned(instance) == 30
+
+
+@pytest.mark.parametrize(("sample", "stride"), [(0.1, 10), (0.03, 33), (0.2, 5), (0.3, 1), (1.0, 1)])
+def test_a_share_of_the_items_is_drawn_and_above_a_fifth_all(
+    sample: float, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    every = Lanes.sample
+
+    def draw(instance: Instance, stride: int, generator: np.random.Generator) -> Lanes:
+        drawn.append(stride)
+        return every(instance, stride, generator)
+
+    monkeypatch.setattr(Lanes, "sample", draw)
+    maximize_dual(swaps(4000, 5), sample=sample, iterations=3)
+    assert set(drawn) == {stride}
 
 
 def stop_after(calls: int) -> Progress:

@@ -14,6 +14,7 @@ from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.result import Termination
 from kvbound.solvers.lagrangian import certify, rounding
+from kvbound.solvers.lagrangian.ascent import DualAscent
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.reference.brute_force import solve_brute
@@ -36,6 +37,22 @@ def test_few_iterations_come_close_to_what_many_prove() -> None:
     instance = swaps(100, 12)
     few, many = bound(instance, work=150), bound(instance, work=2000)
     assert 0.985 * many < few <= many
+
+
+@pytest.mark.parametrize(("sample", "power"), [(None, 1), (0.1, 2)])
+def test_steps_fall_to_zero_with_samples_faster(
+    sample: float | None, power: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    step = DualAscent._step
+
+    def noted(self: DualAscent, share: float) -> None:
+        shares.append(share)
+        step(self, share)
+
+    monkeypatch.setattr(DualAscent, "_step", noted)
+    bound(swaps(1500, 5), iterations=10, sample=sample)
+    assert shares == pytest.approx([(1 - n / 10) ** power for n in range(10)])
 
 
 def test_new_samples_in_every_iteration() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.bitsets.lanes import PADDING, Floats, Lanes, count_units
+from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm.model import Llm
@@ -19,6 +20,7 @@ from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.workloads import RandomSwap
 from tests.strategies import rule_combinations, tiny_instance
 
+KERNELS: tuple[Kernel, ...] = ("numpy", "numba")
 TWO: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "granularity": 1}
 
 
@@ -40,8 +42,7 @@ def same_demand(instance: Instance, prices: Floats, capacity: Floats) -> None:
         capacity[-1] = 0
     general: ItemSubproblem = MultiTierPaths(instance, lanes(instance))
     value, demand = general.evaluate(prices, capacity)
-    kernels: tuple[Kernel, ...] = ("numpy", "numba")
-    for kernel in kernels:
+    for kernel in KERNELS:
         for threads in (1, 2):
             fast: ItemSubproblem = TwoTierPaths(instance, lanes(instance), kernel, threads)
             found, used = fast.evaluate(prices, capacity)
@@ -85,6 +86,28 @@ def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
         assert compiled.evaluate(prices, capacity, demand=False) == (found, None)
         for one, other in zip(plain.paths(prices, capacity), compiled.paths(prices, capacity), strict=True):
             assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
+def test_kernels_break_ties_alike(rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng([ord(letter) for letter in str(rules)])
+    for highest in (1, 2, 3):
+        instance = tiny_instance(rng, **rules)
+        prices, capacity = random_prices(instance, rng)
+        prices, capacity = np.floor(highest * prices / 3), np.floor(highest * 4 * capacity)
+        same_paths(instance, prices, capacity)
+        if supports_two_tier_bits(instance):
+            capacity[-1] = 0
+            found = [
+                TwoTierPaths(instance, lanes(instance), kernel, 1).evaluate(prices, capacity)
+                for kernel in KERNELS
+            ]
+            (value, demand), (value2, demand2) = found
+            assert demand is not None
+            assert demand2 is not None
+            assert value == value2
+            assert np.array_equal(demand.used, demand2.used)
+            assert np.array_equal(demand.held, demand2.held)
 
 
 @pytest.mark.parametrize("granularity", [3, 16, 40])
