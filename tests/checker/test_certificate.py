@@ -72,6 +72,18 @@ def test_any_multipliers_prove_no_more_than_the_optimum(seed: int, rules: dict[s
         assert report.bound_s <= optimum * (1 + 1e-12)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4))
+@settings(max_examples=40)
+def test_the_price_of_the_inclusive_copy_of_a_birth_cancels(seed: int, tiers: int) -> None:
+    """Each slot writes one birth to the last tier: what its slot pays for that, the item is paid."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, tiers=tiers, copies="inclusive")
+    arrays = any_multipliers(instance, rng)
+    found = checked(instance, arrays).bound_s
+    arrays["prices"][-1] += rng.integers(-(10**6), 10**6, arrays["prices"][-1].shape)
+    assert checked(instance, arrays).bound_s == found
+
+
 @pytest.fixture(scope="module")
 def proved() -> tuple[Instance, Arrays]:
     """An instance all of whose multipliers affect the bound, and its certificate."""
@@ -273,6 +285,15 @@ def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> 
     assert report.ok == bool((np.maximum(theta, 0).sum(axis=1) <= FULL).all())
     theta[:, 2] = FULL
     assert not checked(instance, arrays | {"theta": theta}).ok
+
+
+def test_serial_weights_are_at_most_one_each(proved: tuple[Instance, Arrays]) -> None:
+    instance = proved[0].with_rules(timing="serial")
+    arrays = any_multipliers(instance, np.random.default_rng(0))
+    arrays["theta"][:] = FULL
+    assert checked(instance, arrays).ok
+    arrays["theta"][1, 2, 3, 0] += 1
+    assert "malformed" in checked(instance, arrays).problems[0]
 
 
 def test_one_slot_may_have_a_high_price_as_a_path_pays_it_once(proved: tuple[Instance, Arrays]) -> None:

@@ -1,6 +1,7 @@
 """Logs of the published rules are accepted at the published totals; changed ones are refused."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kvbound.checker import Report, check
+from kvbound.checker.fang2025 import check_best
+from kvbound.checker.inputs import read_case
 from kvbound.errors import InfeasibleError
 from kvbound.fang2025 import Run, Setting, simulate
 from kvbound.instance import Instance, Rules
@@ -107,9 +110,20 @@ def test_every_policys_log_is_accepted_at_its_own_numbers(case: Case, policy: st
     assert report.step_times_s == pytest.approx(run.step_times_s, rel=1e-12)
 
 
-def base(capacity_items: int = 4) -> tuple[Instance, Arrays]:
+@given(case=cases())
+@settings(deadline=None)
+def test_the_studys_ideal_is_recomputed(case: Case) -> None:
+    instance = instance_of(case.setting, case.trace)
+    run = simulate(case.setting, case.trace, "best")
+    report = check_best(read_case(instance.expanded(), list(instance.trace.rows)), list(instance.trace.rows))
+    assert report.problems == ()
+    assert report.step_times_s == pytest.approx(run.step_times_s, rel=1e-12)
+    assert report.mean_alpha == pytest.approx(float(run.alpha.mean()), rel=1e-12)
+
+
+def base() -> tuple[Instance, Arrays]:
     """One layer, prompt 0..2, M - 1 = 3 usable items: 0 and 1 are resident, 3 is placed, 2 replaces 0."""
-    setting = Setting(10, (5.0,), 7, 7 + 10 * capacity_items, 4e9, 1e9, 1e9, 2e9)
+    setting = Setting(10, (5.0,), 7, 47, 4e9, 1e9, 1e9, 2e9)
     trace = Trace.from_lists(3, [[[0, 1]], [[2, 1]], [[2]]])
     instance = instance_of(setting, trace)
     ints = {
@@ -204,6 +218,15 @@ def test_a_wrong_claim_is_refused() -> None:
     instance, arrays = base()
     assert checked(instance, arrays, claimed_s=30e-9).ok
     assert "the claimed time" in checked(instance, arrays, claimed_s=30e-9 * (1 + 1e-8)).problems[0]
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    instance, arrays = base()
+    near, far = instance.memory.tiers
+    memory = dataclasses.replace(instance.memory, tiers=(dataclasses.replace(near, capacity=6), far))
+    small = dataclasses.replace(instance, memory=memory)
+    report = checked(small, arrays | {"instance_sha256": np.array(small.sha256)})
+    assert "the resident weights do not fit into hbm" in report.problems
 
 
 def test_a_token_placed_and_evicted_in_its_own_slot_is_in_both_lists() -> None:

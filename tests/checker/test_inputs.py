@@ -27,6 +27,7 @@ from tests.strategies import random_schedule, tiny_instance, tiny_instances
 def case() -> tuple[Instance, Schedule]:
     rng = np.random.default_rng(3)
     instance = tiny_instance(rng, granularity=1, migration="prefetch")
+    assert instance.layers > 1
     return instance, random_schedule(rng, instance)
 
 
@@ -148,6 +149,8 @@ def edited(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("llm/kv_bytes_per_token_layer", 1.5),
         ("llm/weight_read_bytes_per_layer", []),
         ("llm/weight_bytes", -1),
+        ("llm/weight_read_bytes_per_layer/0", -1),
+        ("llm/weight_read_bytes_per_layer/1", math.inf),
         ("llm/layers", 99),
         ("trace/decode_steps", 0),
         ("trace/prefill_tokens", "many"),

@@ -70,6 +70,16 @@ def test_a_layer_that_cannot_be_read(case: Instance, arrays: dict[str, Any], tmp
     assert report.time_s is None
 
 
+@pytest.mark.parametrize("steps", [1, 3, 1000])
+def test_any_number_of_steps_at_once(
+    steps: int, case: Instance, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = replay(case, arrays).to_mapping()
+    for module in ("physical", "residency"):
+        monkeypatch.setattr(f"kvbound.checker.{module}._STEPS", steps)
+    assert replay(case, arrays).to_mapping() == whole
+
+
 def test_a_wrong_claim(case: Instance, arrays: dict[str, Any]) -> None:
     time = replay(case, arrays).time_s
     assert time is not None
