@@ -178,7 +178,8 @@ def report(base: Path, area: str, options: argparse.Namespace) -> dict[str, obje
             print(f"{area}{', compiled functions as Python' * plain}: {seen[plain]}", flush=True)
         unchanged = {case.plain: case._replace(mutant=None) for case in cases if case.tests}
         if verdicts(pool, [*unchanged.values()])[SURVIVED] < len(unchanged):
-            sys.exit(f"{area}: tests fail where nothing is wrong")
+            logs = "".join(log.read_text()[-3000:] for log in base.parent.glob("worker-*.log"))
+            sys.exit(f"{area}: tests fail where nothing is wrong\n{logs}")
         counts = verdicts(pool, cases)
     score = 100 * (counts[KILLED] + counts[OVERDUE]) / len(cases)
     each = (time.monotonic() - begin) / len(cases)
@@ -218,8 +219,10 @@ def main() -> None:
     os.environ.pop("NUMBA_CACHE_DIR", None)
     with tempfile.TemporaryDirectory(prefix="kvbound-mutation-") as folder:
         base = copied(ROOT, Path(folder, "base"))
-        rows = [report(base, area, options) for area in AREAS if area in (options.areas or AREAS)]
-    write(rows)
+        rows = []
+        for area in (area for area in AREAS if area in (options.areas or AREAS)):
+            rows.append(report(base, area, options))
+            write(rows)
     sys.exit(any(float(str(row["score (%)"])) < AREAS[str(row["area"])].goal for row in rows))
 
 
