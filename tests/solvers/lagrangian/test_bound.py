@@ -150,9 +150,14 @@ def test_the_ascent_goes_on_to_a_target_that_samples_overestimate() -> None:
 
 def tuned(instance: Instance, **options: Any) -> int:
     """The iterations that an ascent makes."""
-    notes: list[str] = []
-    maximize_dual(instance, progress=lambda done, total, text="": notes.append(text), **options)
-    return sum(note.startswith("tuned") for note in notes)
+    iterations = 0
+
+    def count(done: float, total: float, text: str = "") -> None:
+        nonlocal iterations
+        iterations += text.startswith("tuned")
+
+    maximize_dual(instance, progress=count, **options)
+    return iterations
 
 
 def test_the_default_number_of_iterations_falls_with_the_items_evaluated(
