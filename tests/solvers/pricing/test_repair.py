@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.bound import maximize_dual
@@ -17,7 +20,10 @@ from kvbound.solvers.pricing.best_response import best_responses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.plain import without_numba
+from tests.solvers.lagrangian.cases import swaps
 from tests.solvers.pricing.cases import cost, simple
+
+PARTS = ("give_up_hits", "extend_stays")
 
 
 @given(simple(), st.integers(0, 99))
@@ -55,6 +61,44 @@ def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
             before[layer] = bits[layer, step]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_room_left_is_that_of_the_bits(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is given up or extended changes the room from the slots on that it changes the bits."""
+    rng = np.random.default_rng(seed)
+    instance = swaps(40, 12, migration="prefetch", initial="free")
+    steps, layers, changed = instance.decode_steps, instance.layers, dict.fromkeys(PARTS, 0)
+
+    def checked(name: str) -> Callable[..., None]:
+        function = getattr(repair, name)
+
+        def call(*given: Any) -> None:
+            _, _, inside, after, spare, room, layer, *_ = given
+            before, room_before, spare_before = held(inside, after), room.copy(), spare.copy()
+            function(*given)
+            freed = before - held(inside, after)
+            slots_done = (np.arange(len(room)) + layers - 1 - layer) // layers  # of the layer, by moment
+            assert np.array_equal(room - room_before, freed[slots_done])
+            assert room.min() >= 0
+            assert (spare < spare_before).any() == (name == "give_up_hits" and freed.any())
+            changed[name] += int(freed.any())
+
+        return call
+
+    tokens = rng.random((layers, steps, 64)) < 0.4
+    tokens &= np.arange(64) < instance.prefill_tokens + 1 + np.arange(steps)[:, None]
+    inside = (rng.random((layers, 64)) < 0.4) & (np.arange(64) < instance.prefill_tokens)
+    after = np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
+    for name in PARTS:
+        monkeypatch.setattr(repair, name, checked(name))
+    repair.repair(instance, inside, after, rng.integers(-3, 4, (steps, layers)))
+    assert all(changed.values())
+
+
+def held(inside: NDArray[np.bool_], after: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Items of a layer in tier 0 at the start and after each of its slots."""
+    return np.concatenate([[inside.sum()], np.bitwise_count(after).sum(axis=1, dtype=np.int64)])
+
+
 @pytest.mark.parametrize("migration", ["on-read", "prefetch"])
 def test_giving_up_and_extending_stays_both_pay(migration: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Giving up useless hits and filling free room is faster than evicting the excess alone."""
@@ -64,7 +108,7 @@ def test_giving_up_and_extending_stays_both_pay(migration: str, monkeypatch: pyt
     assert tuned.multipliers is not None
     # more sweeps leave nothing to give up here
     times = {"repair": cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())}
-    for name in ("extend_stays", "give_up_hits"):
+    for name in reversed(PARTS):
         monkeypatch.setattr(repair, name, lambda *_: None)
         times[name] = cost(instance, best_responses(instance, tuned.multipliers, sweeps=3).schedule())
     assert times["repair"] < times["extend_stays"] < times["give_up_hits"]
