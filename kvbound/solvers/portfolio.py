@@ -74,7 +74,7 @@ def solve(
     record
         As for `kvbound.simulate`.
     options
-        The method's own.
+        The method's own; without a method there are none.
 
     Raises
     ------
@@ -90,6 +90,8 @@ def solve(
         options["sample"] = arguments.share("sample", options["sample"])
     if method is not None:
         return run_method(instance, method, settings, **options)
+    if options:
+        raise UsageError(f"{next(iter(options))} is an option of some methods: name one of them")
     if not instance.physical:
         return _fastest_published(instance, settings)
     if _is_small(instance):

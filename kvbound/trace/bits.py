@@ -63,6 +63,14 @@ def diagonal(rows: NDArray[np.uint8], first: int) -> NDArray[np.bool_]:
     return (own >> (token & 7) & 1).astype(np.bool_)
 
 
+def without_diagonal(rows: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
+    """Return a copy of the rows in which no row j has bit ``first + j`` set."""
+    row = np.flatnonzero(diagonal(rows, first))
+    cleared = np.array(rows)
+    cleared[row, (first + row) >> 3] &= ~(np.uint8(1) << ((first + row) & 7).astype(np.uint8))
+    return cleared
+
+
 def first_beyond(rows: NDArray[np.uint8], first: int) -> int | None:
     """Return the first row j with a bit set at ``first + j`` or later, or None."""
     for block in blocks(len(rows)):

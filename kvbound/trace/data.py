@@ -122,9 +122,8 @@ class Trace:
 
     def past_reads(self, layer: int) -> NDArray[np.bool_]:
         """Which past tokens each step reads in a layer, (steps, tokens)."""
-        read, steps = bits.unpack(self.rows[layer], self.tokens).astype(bool), np.arange(self.decode_steps)
-        read[steps, self.prefill_tokens + steps] = False
-        return read
+        past = bits.without_diagonal(self.rows[layer], self.prefill_tokens)
+        return bits.unpack(past, self.tokens).astype(np.bool_)
 
     def row_hashes(self) -> list[str]:
         """SHA-256 (hex) of each layer's packed rows."""

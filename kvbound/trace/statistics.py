@@ -120,8 +120,9 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
     before = np.zeros((1, rows.shape[1] // 8), np.uint64)
     union, own = before[0].copy(), 0
     for block in bits.blocks(steps):
-        past, dropped = _without_own(rows[block], prefill_tokens + block.start)
-        own += dropped
+        token = prefill_tokens + block.start
+        past = bits.words(bits.without_diagonal(rows[block], token))
+        own += int(bits.diagonal(rows[block], token).sum())
         shifted = np.concatenate([before, past[:-1]])
         counts[block] = np.bitwise_count(past).sum(axis=1, dtype=np.int64)
         common[block] = np.bitwise_count(past & shifted).sum(axis=1, dtype=np.int64)
@@ -141,14 +142,6 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
     return _Tally(
         counts, own, counts / past_tokens, common[1:][held] / counts[:-1][held], gaps, ages, distinct
     )
-
-
-def _without_own(rows: NDArray[np.uint8], token: int) -> tuple[NDArray[np.uint64], int]:
-    """Return a copy of the rows as words without reads of the steps' own tokens, and the number of these."""
-    own = np.flatnonzero(bits.diagonal(rows, token))
-    cleared = np.array(rows)
-    cleared[own, (token + own) >> 3] &= ~(np.uint8(1) << ((token + own) & 7).astype(np.uint8))
-    return bits.words(cleared), len(own)
 
 
 def _count_gaps(

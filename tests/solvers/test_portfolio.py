@@ -22,6 +22,11 @@ def test_annealing_follows_pricing_whatever_the_clock_where_work_is_limited(
     assert result.method == "anneal"
 
 
+def test_an_option_of_a_method_without_a_method_is_refused() -> None:
+    with pytest.raises(UsageError, match="sample is an option of some methods: name one of them"):
+        kv.solve(kv.read_instance("tiny-on-read"), sample=0.5)
+
+
 @pytest.mark.parametrize("failure", [UsageError("too large for it"), KvboundError("a defect")])
 def test_a_failure_of_annealing_keeps_the_schedule_of_pricing(
     failure: KvboundError, monkeypatch: pytest.MonkeyPatch
