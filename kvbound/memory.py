@@ -36,7 +36,7 @@ class Tier:
     capacity
         Bytes, resident weights included; None is unlimited. Rounded down to an int.
     reads, writes
-        Names of the resources that a byte read from (written to) this tier loads.
+        Names of the resources that a byte read from (written to) this tier loads; writes may load none.
     latency
         Seconds, once per slot in which the tier is touched.
     """
@@ -109,8 +109,8 @@ class Memory:
             for name in used:
                 known = ", ".join(self.resources)
                 self._require(name in self.resources, f"{at}.{what}", f"names out of {known}, not {name!r}")
-            once = 0 < len(used) == len(set(used))
-            self._require(once, f"{at}.{what}", "at least one resource, each only once")
+            self._require(len(used) == len(set(used)), f"{at}.{what}", "every resource only once")
+        self._require(bool(tier.reads), f"{at}.reads", "at least one resource")
         if tier.capacity is None:
             last = k == len(self.tiers) - 1
             self._require(last, f"{at}.capacity", "a size, as only the last tier may be unlimited")

@@ -328,7 +328,8 @@ def share_bound(results: Sequence[Result]) -> list[Result]:
 
 def strongest(results: Sequence[Result]) -> Bound:
     """Return the highest time lower bound among results of one instance."""
-    return max((result.bound for result in results), key=lambda bound: bound.time_s or 0.0, default=Bound())
+    known = (result.bound for result in results if result.bound.time_s is not None)
+    return max(known, key=lambda bound: bound.time_s or 0.0, default=Bound())
 
 
 def ranked(results: Iterable[Result]) -> list[Result]:

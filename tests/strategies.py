@@ -1,5 +1,6 @@
 """Random instances small enough for brute force, under any combination of rules."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -56,6 +57,15 @@ def tiny_instance(rng: np.random.Generator, *, tiers: int | None = None, **rules
     blocks = layers * -(-tokens // made.granularity)
     memory = tiny_memory(rng, tiers, blocks, made.granularity * item, weights)
     return Instance("tiny", memory, llm, made, trace)
+
+
+def with_free_writes(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return the instance with at least one tier, drawn by chance, that costs nothing to write."""
+    tiers = instance.memory.tiers
+    free = rng.random(len(tiers)) < 0.6
+    free[rng.integers(len(tiers))] = True
+    changed = tuple(replace(t, writes=()) if f else t for t, f in zip(tiers, free, strict=True))
+    return replace(instance, memory=replace(instance.memory, tiers=changed))
 
 
 def tiny_trace(rng: np.random.Generator, layers: int, prefill: int, steps: int) -> Trace:

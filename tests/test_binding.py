@@ -15,7 +15,7 @@ from kvbound.instance import Instance, Timing
 from kvbound.report.binding import sentences, summary
 from kvbound.schedule import LayerEvents, Schedule
 from tests.cost_cases import toy
-from tests.instance_documents import llm
+from tests.instance_documents import llm, two_tiers
 from tests.strategies import tiny_instance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -95,3 +95,15 @@ def test_serial_resources_divide_the_time() -> None:
 
 def test_fang2025_accounting_has_no_ideal() -> None:
     assert binding(kv.read_instance("paper-low")) is None
+
+
+def test_a_run_that_takes_no_time_is_said_to() -> None:
+    memory = two_tiers(4, 1, 2)
+    for tier in memory["tiers"]:
+        tier["writes"] = []
+    instance = toy(memory=memory, trace={"prefill_tokens": 3, "reads": [[[]], [[]]]})
+    known = found(instance)
+    assert known.time_s == known.slowest_s == 0
+    expected = "no time: nothing is read, and writes cost nothing"
+    assert sentences(instance, known) == f"If placement were no constraint, decoding would take {expected}."
+    assert summary(instance, known) == "none: nothing is read, and writes cost nothing"

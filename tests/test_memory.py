@@ -38,7 +38,7 @@ def memories(draw: st.DrawFn) -> Memory:
                 f"t{k}",
                 None if last and k == len(sizes) - 1 else size,
                 draw(used),
-                draw(used),
+                draw(used | st.just(())),
                 draw(st.floats(0, 1)),
             )
             for k, size in enumerate(sizes)
@@ -150,6 +150,12 @@ def test_malformed(path: str, value: object, field: str) -> None:
 def test_not_a_table(mapping: object) -> None:
     with pytest.raises(InputError, match=r"^x\.json: memory: expected a table of named fields"):
         Memory.from_mapping(mapping, "x.json", "memory")
+
+
+def test_a_tier_may_cost_nothing_to_write() -> None:
+    memory = Memory.from_mapping(changed("tiers/1/writes", [], GH200), share_of=float)
+    assert memory.write_load[1].sum() == 0
+    assert Memory.from_mapping(memory.to_mapping()) == memory
 
 
 def test_a_mistyped_field_is_suggested() -> None:

@@ -100,7 +100,8 @@ def spread(instance: Instance) -> float:
     """Return the ratio of the longest to the shortest of the tiers' latencies and times per item."""
     cost, size = SlotCost.of(instance), instance.item_bytes
     item = size * np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
-    times = np.concatenate([item, cost.latency[cost.latency > 0]])
+    times = np.concatenate([item, cost.latency])
+    times = times[times > 0]
     return float(times.max() / times.min())
 
 

@@ -16,8 +16,10 @@ _NEGLIGIBLE = 0.005
 
 def sentences(instance: Instance, found: Binding) -> str:
     """Return sentences on the parts of the ideal time, its binding resources, and what placement can gain."""
-    time = numbers.seconds(found.time_s)
-    text = f"If placement were no constraint, decoding would take {time}: {_shares(found.parts)}; "
+    text = "If placement were no constraint, decoding would take"
+    if not found.time_s:
+        return f"{text} no time: nothing is read, and writes cost nothing."
+    text = f"{text} {numbers.seconds(found.time_s)}: {_shares(found.parts)}; "
     times, little = _worst(found)
     last = f"all KV in {instance.memory.tiers[-1].name} it would take {numbers.ratio(times)} as long"
     end = f"Even with {last}: there is next to nothing to gain from placement." if little else f"With {last}."
@@ -26,6 +28,8 @@ def sentences(instance: Instance, found: Binding) -> str:
 
 def summary(instance: Instance, found: Binding) -> str:
     """Return the same in short form, for a table."""
+    if not found.time_s:
+        return "none: nothing is read, and writes cost nothing"
     times, little = _worst(found)
     last = f"{numbers.ratio(times)} with all KV in {instance.memory.tiers[-1].name}"
     end = ": next to nothing to gain from placement" if little else ""
@@ -35,7 +39,7 @@ def summary(instance: Instance, found: Binding) -> str:
 
 def _worst(found: Binding) -> tuple[float, bool]:
     """Return the ratio of the worst placement's time to the ideal, and whether it is at most `_LITTLE`."""
-    times = found.slowest_s / found.time_s if found.time_s else 1.0
+    times = found.slowest_s / found.time_s
     return times, times <= _LITTLE
 
 

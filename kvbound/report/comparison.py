@@ -106,9 +106,12 @@ def _ratio(result: Result, against: tuple[str, float] | None) -> float | None:
 def verdict(results: Sequence[Result]) -> str:
     """Return one or two sentences that sum up the table."""
     against = reference(results)
-    found = [result for result in ranked(results) if result.time_s and result.status is not Status.UNKNOWN]
-    if against is None or not found:
+    timed = (result for result in ranked(results) if result.time_s is not None)
+    found = [result for result in timed if result.status is not Status.UNKNOWN]
+    if not found:
         return "No method found a schedule."
+    if against is None:
+        return "Decoding takes no time: nothing is read, and writes cost nothing."
     fastest, slowest = found[0], found[-1]
     first, last = (numbers.ratio(_ratio(result, against)) for result in (fastest, slowest))
     if against[0] == "bound":

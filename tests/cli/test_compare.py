@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 from tests.cli.conftest import READS, Run, document
+from tests.instance_documents import DOCUMENT, llm, two_tiers
 
 METHODS = "lru,static,best,relax,exact"
 
@@ -130,3 +131,18 @@ def test_names_all_and_own_policies(run: Run, small: Path, tmp_path: Path) -> No
     assert "found 'lru' twice\n" in run("compare", small, "--methods", "lru,lru").err
     assert run("simulate", small, "--policy", a, "--json").json["method"] == "Mine"
     assert run("solve", small, "--method", a, "--json").json["method"] == "Mine"
+
+
+def test_a_run_that_takes_no_time(run: Run, tmp_path: Path) -> None:
+    memory = two_tiers(4, 1, 2)
+    for tier in memory["tiers"]:
+        tier["writes"] = []
+    trace = {"prefill_tokens": 3, "reads": [[[]], [[]]]}
+    path = tmp_path / "free.json"
+    path.write_text(json.dumps(DOCUMENT | {"memory": memory, "llm": llm(), "trace": trace}))
+    ran = run("compare", path, "--methods", "all", "--work", 5)
+    assert ran.code == 0
+    assert ran.out.endswith("Decoding takes no time: nothing is read, and writes cost nothing.\n")
+    bounds = [result["bound"]["time_s"] for result in run("compare", path, "--json").json["results"]]
+    assert set(bounds) == {0.0}
+    assert run("solve", path).code == run("instance", "info", path).code == 0

@@ -22,7 +22,7 @@ from kvbound.solvers.lagrangian.bound import item_subproblem, solve_dual
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.mip.highs import highs_program
 from kvbound.solvers.reference.brute_force import solve_brute
-from tests.strategies import random_schedule, rule_combinations, tiny_instance
+from tests.strategies import random_schedule, rule_combinations, tiny_instance, with_free_writes
 
 Floats = NDArray[np.float64]
 CLOSE = 1e-7
@@ -71,6 +71,21 @@ def test_under_every_rule(rules: dict[str, object]) -> None:
     rng = np.random.default_rng(list("-".join(map(str, rules.values())).encode()))
     for _ in range(2):
         ladder(tiny_instance(rng, **rules), rng)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", range(0, 96, 4))
+def test_with_tiers_that_cost_nothing_to_write(number: int) -> None:
+    rng = np.random.default_rng(number)
+    rules = rule_combinations()[number + int(rng.integers(4))]
+    instance = with_free_writes(rng, tiny_instance(rng, **rules))
+    ladder(instance, rng)
+    optimum = solve_brute(instance).time_s
+    assert optimum is not None
+    for method in ("pricing", "anneal"):
+        found = kv.solve(instance, method, work=5)
+        assert kv.check(instance, found).ok
+        assert found.time_s is not None
+        assert (found.bound.time_s or 0) <= optimum * (1 + CLOSE) <= found.time_s * (1 + 3 * CLOSE)
 
 
 @pytest.mark.slow
