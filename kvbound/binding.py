@@ -1,18 +1,47 @@
-"""What the ideal time consists of, which resources bind it, and how much placement can matter at most."""
+"""What the ideal time consists of, which resources bind it, and from where on placement matters."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kvbound.cost.ideal import ideal_bytes, ideal_latency, last_tier_bytes
+from kvbound.cost.ideal import ideal_bytes, ideal_latency, ideal_slot_times, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance, Timing
+
+MATTERS: Final = 1.01
+"""Placement matters where all KV in one tier takes more than this many times the ideal time."""
+_MOST = 2**40
+
+
+@dataclass(frozen=True)
+class Onset:
+    """Where placement does not matter, but would in a larger run.
+
+    Attributes
+    ----------
+    tier
+        The tier that takes all KV, at next to the ideal time.
+    ratio
+        That time over the ideal.
+    batch
+        The least number of such sequences, decoded together, with which placement matters; None if it never
+        does.
+    tokens
+        The least number of tokens of the one sequence, read in the same shares, with which it matters.
+    """
+
+    tier: str
+    ratio: float
+    batch: int | None
+    tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -31,12 +60,15 @@ class Binding:
         share of one per cent.
     slowest_s
         Time with all KV in the last tier, never moved: what the worst placement costs.
+    onset
+        From where on placement matters; None if it does already.
     """
 
     time_s: float
     parts: Mapping[str, float]
     resources: Mapping[str, float]
     slowest_s: float
+    onset: Onset | None
 
     def to_mapping(self) -> dict[str, Any]:
         """Return what JSON holds."""
@@ -79,5 +111,67 @@ def binding(instance: Instance) -> Binding | None:
             name: float(each / transfer) if transfer else 0.0
             for name, each in zip(instance.memory.resources, busy, strict=True)
         },
-        slowest_s=float(cost.times(last_tier_bytes(instance)).sum()),
+        slowest_s=float(cost.times(one_tier_bytes(instance, -1)).sum()),
+        onset=_onset(instance),
     )
+
+
+def _onset(instance: Instance) -> Onset | None:
+    tier, ratio = _simplest(instance)
+    if ratio > MATTERS:
+        return None
+    return Onset(
+        instance.memory.tiers[tier].name,
+        ratio,
+        _least(1, lambda batch: _simplest(instance, batch=batch)[1] > MATTERS),
+        _least(instance.tokens, lambda tokens: _simplest(instance, tokens=tokens)[1] > MATTERS),
+    )
+
+
+def _least(start: int, holds: Callable[[int], bool]) -> int | None:
+    """Return the least number above `start` at which something holds, by doubling and then bisection."""
+    low, high = start, 2 * start
+    while not holds(high):
+        if high > _MOST:
+            return None
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _simplest(instance: Instance, batch: int = 1, tokens: int | None = None) -> tuple[int, float]:
+    """Return the best of the tiers that hold all KV, and its time over the ideal.
+
+    Parameters
+    ----------
+    batch
+        Sequences like this one that are decoded together; the weights are read once for all.
+    tokens
+        Tokens of a longer sequence at its end; a slot reads the same share of them.
+    """
+    tokens = instance.tokens if tokens is None else tokens
+    reads, cost = batch * tokens / instance.tokens, SlotCost.of(instance)
+
+    def scaled(traffic: NDArray[np.float64]) -> NDArray[np.float64]:
+        columns = Columns.of(traffic)
+        columns.reads[:] *= reads
+        columns.writes[:] *= batch
+        return traffic
+
+    kv_bytes = batch * instance.layers * -(-tokens // instance.granularity) * instance.block_bytes
+    seconds = [
+        float(cost.times(scaled(one_tier_bytes(instance, k))).sum())
+        if _holds(instance, k, kv_bytes)
+        else math.inf
+        for k in range(instance.tiers)
+    ]
+    best, ideal_s = min(seconds), float(ideal_slot_times(instance, scaled(ideal_bytes(instance))).sum())
+    return seconds.index(best), 1.0 if best == ideal_s else best / ideal_s if ideal_s else math.inf
+
+
+def _holds(instance: Instance, tier: int, kv_bytes: int) -> bool:
+    """Return whether a tier has room for so many bytes of KV, tier 0 beside the resident weights."""
+    capacity = instance.memory.tiers[tier].capacity
+    return capacity is None or kv_bytes + (0 if tier else int(instance.llm.weight_bytes)) <= capacity

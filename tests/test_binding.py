@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.binding import Binding, binding
+from kvbound.binding import Binding, Onset, binding
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Timing
 from kvbound.report.binding import sentences, summary
 from kvbound.schedule import LayerEvents, Schedule
+from kvbound.solvers.reference.brute_force import solve_brute
 from tests.cost_cases import toy
-from tests.instance_documents import llm, two_tiers
+from tests.instance_documents import llm, tier, two_tiers
 from tests.strategies import tiny_instance
 
 seeds = st.integers(0, 2**32 - 1)
@@ -70,12 +71,55 @@ def test_the_slowest_is_a_schedule_s_time(seed: int) -> None:
     assert found(instance).slowest_s == pytest.approx(evaluate(instance, everything).time_s, rel=1e-12)
 
 
-def test_placement_gains_nothing_where_weights_take_all_the_time() -> None:
-    instance = toy(llm=llm(reads=4000))
-    text = sentences(instance, found(instance))
-    assert "weights 100.0 %; fast binds" in text
-    assert "next to nothing to gain from placement" in text
-    assert "next to nothing to gain from placement" in summary(instance, found(instance))
+def heavy(copies: str = "exclusive", capacity: int = 10, slow: float = 1) -> Instance:
+    """Weights take 100 s a slot at 4 bytes/s; five tokens at the end, one byte each; a slot reads one."""
+    trace = {"prefill_tokens": 3, "reads": [[[0]], [[1]]]}
+    memory = two_tiers(4, slow, capacity)
+    return toy(memory=memory, llm=llm(reads=400), trace=trace, rules={"copies": copies})
+
+
+def test_placement_starts_to_matter_with_the_batch_or_the_tokens_that_one_tier_cannot_serve() -> None:
+    # x bytes of KV a slot: x s in the slow tier, at best max(100, (400 + x) / 5) s: over 1.01 from 101.3 on
+    assert found(heavy()).onset == Onset("ddr", 1.0, 51, 502)  # x = 2 batch, or tokens / 5 + 1
+    text = sentences(heavy(), found(heavy()))
+    assert "Placement cannot matter here: with all KV in ddr it takes 1.000x as long." in text
+    assert text.endswith("It starts to at a batch of 51 or at 502 tokens.")
+    assert summary(heavy(), found(heavy())).endswith("1.000x with all KV in ddr: placement cannot matter")
+
+
+def test_placement_starts_to_matter_where_the_fast_tier_is_full_and_no_other_would_do() -> None:
+    onset = found(heavy(slow=1e-6)).onset
+    assert onset is not None
+    assert (onset.tier, onset.batch, onset.tokens) == ("hbm", 3, 11)
+
+
+def test_placement_that_matters_at_no_size() -> None:
+    memory = {"name": "m", "resources": {"bus": 4}, "tiers": [tier("a", 10, "bus"), tier("b", None, "bus")]}
+    instance = toy(memory=memory, rules={"copies": "exclusive"})
+    known = found(instance)
+    assert known.onset == Onset("a", 1.0, None, None)
+    assert sentences(instance, known).endswith("It starts to at no batch and no number of tokens.")
+
+
+def test_placement_that_matters_already() -> None:
+    assert found(toy()).onset is None
+    assert found(heavy(copies="exclusive", capacity=0, slow=1e-6)).onset is None
+
+
+@given(seeds)
+@settings(max_examples=40, deadline=None)
+def test_where_placement_cannot_matter_one_tier_is_within_a_hundredth_of_the_optimum(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng)
+    instance = dataclasses.replace(
+        instance, llm=dataclasses.replace(instance.llm, weight_read_bytes_per_layer=500.0)
+    )
+    known, optimum = found(instance), solve_brute(instance).time_s
+    assert optimum is not None
+    if known.onset is not None and instance.rules.initial == "free":
+        assert known.onset.ratio <= 1.01
+        assert known.time_s <= optimum * (1 + 1e-12)
+        assert optimum <= known.time_s * known.onset.ratio * (1 + 1e-12)
 
 
 def test_the_share_that_placement_decides_is_reported() -> None:
@@ -99,8 +143,8 @@ def test_fang2025_accounting_has_no_ideal() -> None:
 
 def test_a_run_that_takes_no_time_is_said_to() -> None:
     memory = two_tiers(4, 1, 2)
-    for tier in memory["tiers"]:
-        tier["writes"] = []
+    for each in memory["tiers"]:
+        each["writes"] = []
     instance = toy(memory=memory, trace={"prefill_tokens": 3, "reads": [[[]], [[]]]})
     known = found(instance)
     assert known.time_s == known.slowest_s == 0

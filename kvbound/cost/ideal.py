@@ -11,12 +11,17 @@ from kvbound.cost.traffic import Columns, fixed_traffic, require_physical
 from kvbound.instance import Instance
 
 
-def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
+def ideal_slot_times(instance: Instance, traffic: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Seconds per slot without constraints on placement, shape (steps, layers).
 
     Every read and every birth is split over the tiers in the way that is best for the slot, which is a lower
     bound for every schedule at any capacity. With inclusive copies and two tiers everything is in tier 0,
     except for births, which are only written through.
+
+    Parameters
+    ----------
+    traffic
+        Bytes in place of the instance's own `ideal_bytes`.
 
     Raises
     ------
@@ -24,7 +29,8 @@ def ideal_slot_times(instance: Instance) -> NDArray[np.float64]:
         The instance has another accounting.
     """
     require_physical(instance)
-    transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(ideal_bytes(instance), -1, 0))
+    given = ideal_bytes(instance) if traffic is None else traffic
+    transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(given, -1, 0))
     return np.asarray(transfer.max(axis=0) + ideal_latency(instance))
 
 
@@ -38,12 +44,12 @@ def ideal_bytes(instance: Instance) -> NDArray[np.float64]:
     return traffic
 
 
-def last_tier_bytes(instance: Instance) -> NDArray[np.float64]:
-    """Bytes per slot with all KV in the last tier, never moved, shape (steps, layers, 3K)."""
+def one_tier_bytes(instance: Instance, tier: int) -> NDArray[np.float64]:
+    """Bytes per slot with all KV in one tier, never moved, shape (steps, layers, 3K)."""
     traffic = fixed_traffic(instance)
     columns = Columns.of(traffic)
-    columns.reads[..., -1] = instance.read_counts() * float(instance.item_bytes)
-    columns.writes[..., -1] = instance.item_bytes
+    columns.reads[..., tier] = instance.read_counts() * float(instance.item_bytes)
+    columns.writes[..., tier] = instance.item_bytes
     return traffic
 
 

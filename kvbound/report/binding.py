@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvbound.binding import Binding
+from kvbound.binding import Binding, Onset
 from kvbound.instance import Instance, Timing
 from kvbound.report import numbers
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
-_LITTLE = 1.05
-"""Ratio of the worst placement's time to the ideal up to which placement hardly matters."""
 _NEGLIGIBLE = 0.005
 
 
@@ -19,28 +17,40 @@ def sentences(instance: Instance, found: Binding) -> str:
     text = "If placement were no constraint, decoding would take"
     if not found.time_s:
         return f"{text} no time: nothing is read, and writes cost nothing."
-    text = f"{text} {numbers.seconds(found.time_s)}: {_shares(found.parts)}; "
-    times, little = _worst(found)
-    last = f"all KV in {instance.memory.tiers[-1].name} it would take {numbers.ratio(times)} as long"
-    end = f"Even with {last}: there is next to nothing to gain from placement." if little else f"With {last}."
-    return f"{text}{_binds(instance, found.resources)}. {end}"
+    text += f" {numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}."
+    if (onset := found.onset) is not None:
+        simple = f"with all KV in {onset.tier} it takes {numbers.ratio(onset.ratio)} as long"
+        return f"{text} Placement cannot matter here: {simple}. It starts to {_from(onset)}."
+    last = instance.memory.tiers[-1].name
+    return (
+        f"{text} With all KV in {last} it would take {numbers.ratio(found.slowest_s / found.time_s)} as long."
+    )
 
 
 def summary(instance: Instance, found: Binding) -> str:
     """Return the same in short form, for a table."""
     if not found.time_s:
         return "none: nothing is read, and writes cost nothing"
-    times, little = _worst(found)
-    last = f"{numbers.ratio(times)} with all KV in {instance.memory.tiers[-1].name}"
-    end = ": next to nothing to gain from placement" if little else ""
     parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}"
-    return f"{parts}; {last}{end}"
+    if (onset := found.onset) is not None:
+        return f"{parts}; {numbers.ratio(onset.ratio)} with all KV in {onset.tier}: placement cannot matter"
+    last = instance.memory.tiers[-1].name
+    return f"{parts}; {numbers.ratio(found.slowest_s / found.time_s)} with all KV in {last}"
 
 
-def _worst(found: Binding) -> tuple[float, bool]:
-    """Return the ratio of the worst placement's time to the ideal, and whether it is at most `_LITTLE`."""
-    times = found.slowest_s / found.time_s
-    return times, times <= _LITTLE
+def placement_matters(onset: Onset | None) -> str:
+    """Return from where on placement matters, for a table."""
+    return "" if onset is None else _from(onset)
+
+
+def _from(onset: Onset) -> str:
+    """Return the batch and the number of tokens at which placement starts to matter."""
+    least = []
+    if onset.batch is not None:
+        least.append(f"at a batch of {onset.batch:,}")
+    if onset.tokens is not None:
+        least.append(f"at {onset.tokens:,} tokens")
+    return " or ".join(least) or "at no batch and no number of tokens"
 
 
 def _shares(parts: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kvbound import units
 from kvbound.binding import binding
 from kvbound.report import numbers
-from kvbound.report.binding import summary
+from kvbound.report.binding import placement_matters, summary
 from kvbound.report.tables import pairs_table, table
 from kvbound.trace import Trace
 
@@ -73,6 +73,7 @@ def describe(instance: Instance) -> list[Table | str]:
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
         ("ideal time", "" if bound is None else summary(instance, bound)),
+        ("placement matters", "" if bound is None else placement_matters(bound.onset)),
         ("sha256", known["sha256"] or ""),
     ]
     return [f"{instance.name}\n", pairs_table(pairs), "", _tiers(instance, known["tiers"])]

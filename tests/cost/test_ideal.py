@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kvbound.cost.evaluate import slot_times
-from kvbound.cost.ideal import ideal, ideal_slot_times, last_tier_bytes
+from kvbound.cost.ideal import ideal, ideal_slot_times, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
@@ -51,9 +51,10 @@ def test_latencies_that_no_placement_avoids_are_added(copies: str, weights: int,
     assert ideal(instance) <= slot_times(instance, everything_in(0)).sum() * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("copies", ["inclusive", "exclusive"])
-def test_all_kv_in_the_last_tier(copies: str) -> None:
-    instance = toy(rules={"copies": copies}, llm=llm(reads=3))
-    times = SlotCost.of(instance).times(last_tier_bytes(instance))
-    assert np.array_equal(times, slot_times(instance, everything_in(1)))
-    assert times.ravel().tolist() == [4.0, 3.0]
+@pytest.mark.parametrize(("copies", "fast"), [("inclusive", [1.6, 1.4]), ("exclusive", [1.75, 1.5])])
+def test_all_kv_in_one_tier(copies: str, fast: list[float]) -> None:
+    instance = with_latencies(0, 0, rules={"copies": copies}, llm=llm(reads=3))
+    for tier, seconds in enumerate((fast, [4.0, 3.0])):
+        times = SlotCost.of(instance).times(one_tier_bytes(instance, tier))
+        assert np.array_equal(times, slot_times(instance, everything_in(tier)))
+        assert times.ravel().tolist() == pytest.approx(seconds)
