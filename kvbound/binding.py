@@ -1,4 +1,4 @@
-"""What the ideal time consists of, which resources bind it, and from where on placement matters."""
+"""What the ideal time and a schedule's time consist of, what binds, and from where on placement matters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.ideal import ideal_bytes, ideal_latency, ideal_slot_times, one_tier_bytes
+from kvbound.cost.parts import TimeParts, time_parts
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Columns
+from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Instance, Timing
+from kvbound.placement import PhysicalPlacement
+from kvbound.schedule import Schedule
 
 MATTERS: Final = 1.01
 """Placement matters where all KV in one tier takes more than this many times the ideal time."""
@@ -114,6 +118,13 @@ def binding(instance: Instance) -> Binding | None:
         slowest_s=float(cost.times(one_tier_bytes(instance, -1)).sum()),
         onset=_onset(instance),
     )
+
+
+def schedule_parts(instance: Instance, placement: PhysicalPlacement) -> TimeParts:
+    """Take the decode time of a placement apart."""
+    if isinstance(placement, Schedule):
+        return time_parts(instance, schedule_traffic(instance, placement))
+    return time_parts(instance, TwoTierSchedule.replayed(instance, placement).traffic(instance))
 
 
 def _onset(instance: Instance) -> Onset | None:

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.binding import Binding, Onset, binding
+from kvbound.binding import Binding, Onset, binding, schedule_parts
+from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Timing
-from kvbound.report.binding import sentences, summary
+from kvbound.report.binding import made_of, sentences, summary
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.cost_cases import toy
@@ -151,3 +152,23 @@ def test_a_run_that_takes_no_time_is_said_to() -> None:
     expected = "no time: nothing is read, and writes cost nothing"
     assert sentences(instance, known) == f"If placement were no constraint, decoding would take {expected}."
     assert summary(instance, known) == "none: nothing is read, and writes cost nothing"
+
+
+def test_what_a_schedule_s_time_is_made_of() -> None:
+    instance = toy(rules={"timing": "serial"})
+    result = kv.simulate(instance, "static")  # 3 + 1 reads at 4 bytes/s, 1 + 2 births at 1
+    assert made_of(instance, result) == [
+        "The time of static's schedule: births 50.0 %, KV from hbm 25.0 %, KV from ddr 25.0 %."
+    ]
+    assert made_of(instance, kv.simulate(instance, "ideal")) == []
+    published = kv.read_instance("paper-low")
+    assert made_of(published, kv.simulate(published, "best")) == []
+
+
+@pytest.mark.parametrize("migration", ["on-read", "prefetch"])
+def test_bits_and_events_have_the_same_parts(migration: str) -> None:
+    instance = kv.read_instance("swap-2x48-c30-b64").with_rules(migration=migration)
+    events = kv.simulate(instance, "sa-guided").schedule
+    assert events is not None
+    bits = TwoTierSchedule.replayed(instance, events).residency
+    assert schedule_parts(instance, bits) == schedule_parts(instance, events)

@@ -94,7 +94,8 @@ class TwoTierSchedule:
         held = np.concatenate([self.start[None], counts[..., HELD]])
         blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first)
+        birth_tier = (counts[..., BORN] == 0).astype(np.uint8)
+        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first, birth_tier)
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

@@ -117,8 +117,8 @@ def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> Non
     """Print what binds the instance, the table and a verdict; nothing if all results are infeasible."""
     from kvbound.binding import binding
     from kvbound.report import comparison, numbers
-    from kvbound.report.binding import sentences
-    from kvbound.result import Status
+    from kvbound.report.binding import made_of, sentences
+    from kvbound.result import Status, ranked
 
     if all(result.status is Status.INFEASIBLE for result in results):
         return
@@ -127,6 +127,7 @@ def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> Non
     if (bound := binding(instance)) is not None:
         console.show(sentences(instance, bound))
     console.show("", comparison.compare_table(results), "\n" + comparison.verdict(results))
+    console.show(*made_of(instance, ranked(results)[0]))
 
 
 def _chosen(instance: kvbound.instance.Instance, text: str | None) -> list[Policy | str]:

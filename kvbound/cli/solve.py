@@ -48,7 +48,7 @@ def solve(
     from kvbound import solvers
     from kvbound.binding import binding
     from kvbound.placement import read_placement
-    from kvbound.report.binding import sentences
+    from kvbound.report.binding import made_of, sentences
     from kvbound.result import Status
 
     wanted, limits = None if gap is None else options.share("--gap", gap), options.limits(time_limit, work)
@@ -70,7 +70,7 @@ def solve(
         output.show(result)
         bound = None if result.status is Status.INFEASIBLE else binding(case)
         if bound is not None:
-            console.show("\n" + sentences(case, bound))
+            console.show("\n" + sentences(case, bound), *made_of(case, result))
     output.finish(result, unsaved)
     if require_gap:
         _require(result, wanted or 0.0)

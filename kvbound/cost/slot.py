@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,25 @@ Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
 """Largest product of traffic entries and facets at which all slots are costed at once."""
+
+
+class PricedTraffic(NamedTuple):
+    """Traffic and what its bytes cost: the bytes times their prices, and the latency, are the slot time.
+
+    Attributes
+    ----------
+    served
+        Bytes with every read assigned to the tier that serves it, shape (..., 3K); see `Columns`.
+    read, write
+        Prices of a byte read from, and written to, each tier, in s/byte, shape (..., K).
+    latency
+        Latencies of the tiers touched, in seconds, shape (...).
+    """
+
+    served: Array
+    read: Array
+    write: Array
+    latency: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +185,27 @@ class SlotCost:
         """
         if halves := self._halves(traffic):
             return np.concatenate([self.split(half) for half in halves])
-        best, chosen = np.full(traffic.shape[:-1], np.inf), traffic
-        for diverted in self._diversions(traffic):
-            time = self._transfer(diverted) + self._latencies(diverted)
-            chosen = np.where((time < best)[..., None], diverted, chosen)
-            best = np.minimum(best, time)
+        chosen = self._diverted(traffic)
         return self._assign_reads(chosen) if self.inclusive else chosen
+
+    def priced(self, traffic: Array) -> PricedTraffic:
+        """Return the traffic split as in `split`, with prices of its bytes that add up to the slot time.
+
+        The prices are the dual solution of the slot's linear program: what one more byte costs.
+
+        Parameters
+        ----------
+        traffic
+            Bytes, shape (..., 3K).
+        """
+        if halves := self._halves(traffic):
+            parts = (self.priced(half) for half in halves)
+            return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
+        chosen = self._diverted(traffic)
+        row = combine(self.facets, np.moveaxis(chosen, -1, 0)).argmax(axis=0)
+        read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
+        served = self._assign_reads(chosen) if self.inclusive else chosen
+        return PricedTraffic(served, read[row], write[row], self._latencies(chosen))
 
     def busy(self, traffic: Array) -> Array:
         """Return the seconds that each resource is busy, shape (..., R), with reads split as in `split`.
@@ -185,6 +220,15 @@ class SlotCost:
         held, extra, written = np.split(self.split(traffic), 3, axis=-1)
         read = combine(self.read_costs.T, np.moveaxis(held + extra, -1, 0))
         return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
+
+    def _diverted(self, traffic: Array) -> Array:
+        """Return the traffic of least time among those that leave tiers with a latency unread."""
+        best, chosen = np.full(traffic.shape[:-1], np.inf), traffic
+        for diverted in self._diversions(traffic):
+            time = self._transfer(diverted) + self._latencies(diverted)
+            chosen = np.where((time < best)[..., None], diverted, chosen)
+            best = np.minimum(best, time)
+        return chosen
 
     def _assign_reads(self, q: Array) -> Array:
         """Return q with each tier's reads turned into reads without choice, at the least time."""

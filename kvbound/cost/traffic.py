@@ -72,6 +72,8 @@ class ScheduleTraffic:
         Change of each tier's blocks after each slot, shape (steps, layers, K).
     start
         Blocks in each tier before the first slot, shape (K,).
+    birth_tier
+        Tier into which each slot's new token is born, shape (steps, layers).
     """
 
     traffic: Floats
@@ -79,6 +81,7 @@ class ScheduleTraffic:
     down: Counts
     blocks: Counts
     start: Counts
+    birth_tier: NDArray[np.uint8]
 
 
 def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress = silent) -> ScheduleTraffic:
@@ -100,6 +103,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     transitions = Transitions.of(instance)
     up, down = np.zeros((2, steps, layers), np.int64)
     blocks = np.zeros((steps, layers, tiers), np.int64)
+    birth_tier = np.empty((steps, layers), np.uint8)
     first = schedule.initial[:, :: instance.granularity]
     start = np.bincount(first.ravel(), minlength=tiers).astype(np.int64)
     for layer in range(layers):
@@ -108,10 +112,11 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
         columns.reads[:, layer] += counts.hits() * float(instance.item_bytes)
         counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
+        birth_tier[:, layer] = counts.birth_tier
     if instance.inclusive:
         blocks[:, :, -1] = blocks.sum(axis=2)
         start[-1] = first.size
-    return ScheduleTraffic(traffic, up, down, blocks, start)
+    return ScheduleTraffic(traffic, up, down, blocks, start, birth_tier)
 
 
 def require_physical(instance: Instance) -> None:

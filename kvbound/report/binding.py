@@ -1,12 +1,14 @@
-"""The binding resources of an instance, in sentences."""
+"""What decode time is made of, and what binds it, in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvbound.binding import Binding, Onset
+from kvbound.binding import Binding, Onset, schedule_parts
 from kvbound.instance import Instance, Timing
+from kvbound.placement import PhysicalPlacement
 from kvbound.report import numbers
+from kvbound.result import Result, title
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
 _NEGLIGIBLE = 0.005
@@ -25,6 +27,16 @@ def sentences(instance: Instance, found: Binding) -> str:
     return (
         f"{text} With all KV in {last} it would take {numbers.ratio(found.slowest_s / found.time_s)} as long."
     )
+
+
+def made_of(instance: Instance, result: Result) -> list[str]:
+    """Return a sentence on what the time of a physical schedule is made of, and nothing without one."""
+    if not isinstance(result.placement, PhysicalPlacement) or not result.time_s:
+        return []
+    parts = schedule_parts(instance, result.placement)
+    named = {"weights": parts.weights, "births": parts.births, "moves": parts.moves, "latency": parts.latency}
+    named |= {f"KV from {tier}": seconds for tier, seconds in parts.reads.items()}
+    return [f"The time of {title(result)}'s schedule: {_listed(named, sum(named.values()))}."]
 
 
 def summary(instance: Instance, found: Binding) -> str:
@@ -54,7 +66,11 @@ def _from(onset: Onset) -> str:
 
 
 def _shares(parts: Mapping[str, float]) -> str:
-    known = sorted(((share, _NAMES[name]) for name, share in parts.items()), reverse=True)
+    return _listed({_NAMES[name]: share for name, share in parts.items()})
+
+
+def _listed(parts: Mapping[str, float], whole: float = 1.0) -> str:
+    known = sorted(((part / whole, name) for name, part in parts.items()), reverse=True)
     return ", ".join(f"{name} {numbers.share(share)}" for share, name in known if share >= _NEGLIGIBLE)
 
 
