@@ -84,14 +84,42 @@ def test_the_room_left_is_that_of_the_bits(seed: int, monkeypatch: pytest.Monkey
 
         return call
 
-    tokens = rng.random((layers, steps, 64)) < 0.4
-    tokens &= np.arange(64) < instance.prefill_tokens + 1 + np.arange(steps)[:, None]
-    inside = (rng.random((layers, 64)) < 0.4) & (np.arange(64) < instance.prefill_tokens)
-    after = np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
+    inside, after = random_bits(rng, instance)
     for name in PARTS:
         monkeypatch.setattr(repair, name, checked(name))
     repair.repair(instance, inside, after, rng.integers(-3, 4, (steps, layers)))
     assert all(changed.values())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_spare_misses_are_kept_count_of(seed: int) -> None:
+    """A hit that is lost takes one of the slot's spare misses, one that is won gives one back."""
+    rng = np.random.default_rng(seed)
+    instance = swaps(40, 12, migration="prefetch", initial="free")
+    rows = np.stack([instance.trace.words(layer) for layer in range(instance.layers)])
+    inside, after = random_bits(rng, instance)
+
+    def hits() -> NDArray[np.int64]:
+        start = np.packbits(inside, axis=1, bitorder="little").view(np.uint64)[:, None]
+        before = np.concatenate([start, after[:, :-1]], axis=1)
+        return np.bitwise_count(rows & before).sum(axis=2, dtype=np.int64).T
+
+    first, spare = hits(), rng.integers(-3, 4, (instance.decode_steps, instance.layers))
+    left = spare.copy()
+    repair.repair(instance, inside, after, left)
+    assert np.array_equal(left - spare, hits() - first)
+    assert (hits() < first).any()
+    assert (hits() > first).any()
+
+
+def random_bits(
+    rng: np.random.Generator, instance: Instance, share: float = 0.4
+) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """Random tokens of the prompt in tier 0 at the start, and of those born after every slot."""
+    tokens = rng.random((instance.layers, instance.decode_steps, 64)) < share
+    tokens &= np.arange(64) < instance.prefill_tokens + 1 + np.arange(instance.decode_steps)[:, None]
+    inside = (rng.random((instance.layers, 64)) < share) & (np.arange(64) < instance.prefill_tokens)
+    return inside, np.packbits(tokens, axis=2, bitorder="little").view(np.uint64)
 
 
 def held(inside: NDArray[np.bool_], after: NDArray[np.uint64]) -> NDArray[np.int64]:
