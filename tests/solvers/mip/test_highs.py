@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import highspy
 import numpy as np
@@ -14,10 +14,11 @@ import pytest
 import kvbound as kv
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
+from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.result import BoundStatus, Result, Status
-from kvbound.solvers.mip import highs
+from kvbound.solvers.mip import fix_and_search, highs
 from kvbound.solvers.mip.exact import REJECTED
 from kvbound.solvers.mip.highs import FAILED, SilentHighs, minimise, row_duals
 from kvbound.solvers.mip.verification import dual_bound, rounded_solution
@@ -190,6 +191,19 @@ def test_a_bound_above_a_known_schedule_is_dropped(monkeypatch: pytest.MonkeyPat
     assert (result.termination.limit, result.options[REJECTED]) == ("solver", 1)
     assert result.time_s == best.time_s
     assert 0 < (result.bound.time_s or 0.0) < (best.time_s or 0.0)
+
+
+@pytest.mark.parametrize(("method", "limits"), [("exact", {"work": 5}), ("pricing", {"time_limit": 3})])
+def test_columns_that_are_no_schedule_are_counted(
+    method: str, limits: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise KvboundError("no schedule")
+
+    monkeypatch.setattr(fix_and_search, "evaluate", refuse)
+    found = kv.solve(kv.read_instance("tiny-prefetch"), method, gap=0.0, **limits)
+    assert found.options[REJECTED] > 0
+    assert found.schedule is not None
 
 
 @pytest.mark.parametrize("path", KNOWN_FAILURES, ids=lambda path: path.stem)
