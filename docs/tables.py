@@ -210,7 +210,7 @@ def _option(key: str, kind: Any, info: Any, default: object) -> tuple[str, str]:
     said = [info.help]
     if default is inspect.Parameter.empty:
         said.append("Required.")
-    elif isinstance(default, int | str) and not isinstance(default, bool):
+    elif default != "" and isinstance(default, int | str) and not isinstance(default, bool):
         said.append(f"By default {default}.")
     return f"`{names} {value}`".replace(" `", "`"), " ".join(said)
 

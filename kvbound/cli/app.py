@@ -52,7 +52,9 @@ def _group(text: str) -> typer.Typer:
 
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the versions and exit.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="With --version: all of them.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With --version: also packages, kernel and cache.")
+    ] = False,
 ) -> None:
     if version:
         from kvbound.cli.version import show

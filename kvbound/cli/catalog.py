@@ -30,7 +30,7 @@ class Section(StrEnum):
 def catalog(
     section: Annotated[
         Section | None,
-        typer.Argument(metavar="SECTION", help="memory, llm, policy or method; all without it."),
+        typer.Argument(metavar="SECTION", help="memory, llm, policy or method; by default all."),
     ] = None,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="One entry, with its sources.")] = None,
     from_config: Annotated[
@@ -41,9 +41,9 @@ def catalog(
     weight_dtype: options.WeightDtype = None,
     as_json: options.Json = False,
 ) -> None:
-    """List memories, llms, policies, methods.
+    """List memories, language models, policies and methods.
 
-    With a name: one entry, and the source of every number in it.
+    With a name: one entry, with the source of every number.
     """
     if from_config is not None:
         if section is not Section.LLM or name is not None:

@@ -30,14 +30,14 @@ def check(
     ],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A schedule, a certificate, or a folder that --out wrote."),
+        typer.Argument(metavar="FILE", help="A schedule, a certificate, or a folder written by --out."),
     ],
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a schedule or a certificate independently.
 
-    The checker replays a schedule with code of its own, verifies every rule and recomputes the time; for a
+    The checker replays a schedule with separate code, verifies every rule and recomputes the time; for a
     certificate it recomputes the bound. In a folder it also verifies every claim in result.json, and in the
     folder of a comparison all of its results. For the folder of a reproduced study, give the study as
     INSTANCE: every cell is verified in the same way, and the tables are recomputed.

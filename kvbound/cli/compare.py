@@ -23,8 +23,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Names, FILE.py:Class for your own, 'all' for every name; by default all policies and a "
-            "solver.",
+            help="Names, FILE.py:Class for a policy of yours, 'all' for all names; by default all policies "
+            "and a solver.",
             autocompletion=complete.method_lists,
         ),
     ] = None,

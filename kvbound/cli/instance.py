@@ -1,4 +1,4 @@
-"""``kvbound instance``: make and look at instances."""
+"""``kvbound instance``: make and inspect instances."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def make(
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
     weight_dtype: options.WeightDtype = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="By default the name of the file.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the instance; by default that of the file.")
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Assemble an instance and write it.

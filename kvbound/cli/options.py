@@ -93,8 +93,8 @@ MaybeInstance = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of random choices.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print no progress and no remarks.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the random numbers.")]
 TimeLimit = Annotated[
     str | None, typer.Option(metavar="S", help="Limit for each solver: seconds, 90s, 5min; by default 60 s.")
 ]
@@ -103,15 +103,15 @@ Work = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="A count instead of a time limit, for the same result on any machine and kernel: steps of the "
-        "ascent (bound, pricing), moves per interval (anneal), nodes (exact).",
+        help="Amount of work in place of a time limit, for the same result on any machine and kernel: steps "
+        "of the ascent (bound, pricing), moves per interval (anneal), nodes (exact).",
     ),
 ]
 Kernel = Annotated[
-    KernelName | None, typer.Option(help="Hot loops in NumPy or numba; by default the fastest available.")
+    KernelName | None, typer.Option(help="Run hot loops in NumPy or numba; by default the fastest.")
 ]
-OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the results there.")]
-OutFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where to write.")]
+OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for the results.")]
+OutFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="File to write.")]
 OutTrace = Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="Trace folder to write.")]
 
 Memory = Annotated[
@@ -128,24 +128,26 @@ Llm = Annotated[
 ]
 KvDtype = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="With a config.json: count the cache in fp8, bfloat16, ..."),
+    typer.Option(metavar="FORMAT", help="With a config.json: format of the cache, such as fp8."),
 ]
 WeightDtype = Annotated[
     str | None,
-    typer.Option(metavar="FORMAT", help="With a config.json: count all weights in int4, fp8, bfloat16, ..."),
+    typer.Option(metavar="FORMAT", help="With a config.json: format of all weights, such as int4."),
 ]
 Trace = Annotated[
     str | None,
-    typer.Option(metavar="T", help="Trace folder, CSV, or a JSON file as an instance's 'trace'."),
+    typer.Option(metavar="T", help="Trace folder, CSV, or JSON file with an instance's 'trace'."),
 ]
 Capacity = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Capacity of the fastest tier: 23GiB, or 30% of the KV.")
 ]
 RulePairs = Annotated[
     list[str] | None,
-    typer.Option("--rule", metavar="KEY=VALUE", help="Such as copies=exclusive; repeatable."),
+    typer.Option("--rule", metavar="KEY=VALUE", help="A rule, such as copies=exclusive; repeatable."),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--override", metavar="PATH=VALUE", help="Such as memory.resources.hbm=3TB/s; repeatable."),
+    typer.Option(
+        "--override", metavar="PATH=VALUE", help="A field, such as memory.resources.hbm=3TB/s; repeatable."
+    ),
 ]

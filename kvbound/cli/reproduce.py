@@ -27,20 +27,21 @@ class ScaleName(StrEnum):
 
 def reproduce(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="fang2025: arXiv 2508.13231.")],
-    table: Annotated[str | None, typer.Option(metavar="NAME", help="Only this table.")] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME", help="Run only this table.")] = None,
     scale: Annotated[
-        ScaleName, typer.Option(help="Quick is 1/64 of the tokens and 1/8 of the layers: minutes.")
+        ScaleName, typer.Option(help="Quick: 1/64 of the tokens, 1/8 of the layers; takes minutes.")
     ] = ScaleName.QUICK,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write tables, CSV, figures, and each cell as it is done."),
+        typer.Option("--out", metavar="DIR", help="Folder for tables, CSV, figures, and each finished cell."),
     ] = None,
     time_limit: Annotated[
         str | None,
         typer.Option(metavar="S", help="Time limit of the solvers in a cell; by default 5s or 5min."),
     ] = None,
     figures: Annotated[
-        bool | None, typer.Option("--figures/--no-figures", help="By default with --out and matplotlib.")
+        bool | None,
+        typer.Option("--figures/--no-figures", help="By default with --out if matplotlib is installed."),
     ] = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -48,7 +49,7 @@ def reproduce(
 ) -> None:
     """Reproduce a published study.
 
-    With --out, an interrupted run resumes after verifying the cells it had saved. 'kvbound check'
+    With --out, an interrupted run resumes after verifying the saved cells. 'kvbound check'
     verifies the folder.
     """
     from kvbound.studies import STUDIES, load_study

@@ -20,14 +20,18 @@ def simulate(
         str,
         typer.Option(
             metavar="P",
-            help="A name from 'kvbound catalog policy', or FILE.py:Class for your own.",
+            help="A name from 'kvbound catalog policy', or FILE.py:Class for a policy of yours.",
             autocompletion=complete.policies,
         ),
     ],
     instance: options.MaybeInstance = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A policy's option; commas sweep; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A policy's option; comma-separated values are swept; repeatable.",
+        ),
     ] = None,
     memory: options.Memory = None,
     llm: options.Llm = None,
@@ -45,7 +49,7 @@ def simulate(
 ) -> None:
     """Run one policy, or sweep its options.
 
-    Comma lists such as --set window=1,5,10 run every combination.
+    Comma-separated values, such as --set window=1,5,10, run every combination.
     """
     import kvbound
     from kvbound.report import comparison

@@ -40,16 +40,20 @@ def info(
 
 def synth(
     out: options.OutTrace,
-    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Layers.")],
-    prefill: Annotated[int, typer.Option(metavar="N", min=1, help="Prompt tokens.")],
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Decode steps.")],
-    kind: Annotated[str, typer.Option(metavar="KIND", help="fang2025, random-swap, ...")] = "fang2025",
+    layers: Annotated[int, typer.Option(metavar="N", min=1, help="Number of layers.")],
+    prefill: Annotated[int, typer.Option(metavar="N", min=1, help="Number of prompt tokens.")],
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of decode steps.")],
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="Generator: fang2025, random-swap, ...")
+    ] = "fang2025",
     sparsity: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Share of the past tokens that is not read.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Such as variation=10%; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the kind, such as variation=10%; repeatable."
+        ),
     ] = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -85,7 +89,9 @@ def _spec(fields: dict[str, Any]) -> Synthetic:
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="CSV", help="Columns n,l,read_kv; may be a .gz file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="CSV", help="CSV file with columns n,l,read_kv, or its .gz.")
+    ],
     out: options.OutTrace,
     origin: Source = "",
     licence: Licence = "",
@@ -101,7 +107,10 @@ def import_(
 
 def export(
     trace: TracePath,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="CSV", help="Compressed if it ends in .gz.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="CSV", help="CSV file to write; compressed if it ends in .gz."),
+    ],
     quiet: options.Quiet = False,
 ) -> None:
     """Write a trace as CSV (n,l,read_kv)."""
@@ -120,7 +129,9 @@ def sparsify(
     ],
     out: options.OutTrace,
     share: Annotated[str, typer.Option(metavar="SHARE", help="Share of the past tokens, such as 15%.")],
-    sequence: Annotated[int | None, typer.Option(metavar="N", min=0, help="For a recording: from 0.")] = None,
+    sequence: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="For a recording: number of the sequence, from 0.")
+    ] = None,
     prefill: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="For a recording: position of the first step.")
     ] = None,
