@@ -1,4 +1,4 @@
-"""Two policies of one's own, as the command line takes them: ``--methods lru,examples.py:EveryOther``."""
+"""Two custom policies, as the command line takes them: ``--methods lru,examples.py:EveryOther``."""
 
 import numpy as np
 

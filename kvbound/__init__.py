@@ -50,7 +50,7 @@ __all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import kvbound`` stays quick."""
+    """Import a public name when it is first used, so that ``import kvbound`` stays fast."""
     if name not in _HOME:
         raise AttributeError(f"module 'kvbound' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"kvbound.{_HOME[name]}"), name)

@@ -32,7 +32,7 @@ def count(name: str, value: object, least: int) -> int:
     Raises
     ------
     UsageError
-        `value` is no such integer.
+        `value` is not such an integer.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise UsageError(f"{name}: expected an integer of at least {least}, not {show(value)}")
@@ -45,7 +45,7 @@ def seconds(name: str, value: object) -> float:
     Raises
     ------
     UsageError
-        `value` is no time.
+        `value` is not a time.
     """
     return math.inf if value == math.inf else _parsed(name, value, parse_seconds)
 
@@ -56,7 +56,7 @@ def share(name: str, value: object) -> float | None:
     Raises
     ------
     UsageError
-        `value` is no share.
+        `value` is not a share.
     """
     return None if value is None else _parsed(name, value, parse_share)
 

@@ -1,4 +1,4 @@
-"""What the ideal time and a schedule's time consist of, what binds, and from where on placement matters."""
+"""What the ideal time and a schedule's time consist of, what binds, and where placement begins to matter."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Onset:
     Attributes
     ----------
     tier
-        The tier that takes all KV, at next to the ideal time.
+        The tier that can hold all KV at nearly the ideal time.
     ratio
         That time over the ideal.
     batch
-        The least number of such sequences, decoded together, with which placement matters; None if it never
+        The least number of such sequences, decoded together, for which placement matters; None if it never
         does.
     tokens
-        The least number of tokens of the one sequence, read in the same shares, with which it matters.
+        The least number of tokens of the one sequence, read in the same shares, for which it matters.
     """
 
     tier: str
@@ -50,7 +50,7 @@ class Onset:
 
 @dataclass(frozen=True)
 class Binding:
-    """The parts of the ideal time, that of a placement without constraints.
+    """The parts of the ideal time, the time without constraints on placement.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Binding:
     slowest_s
         Time with all KV in the last tier, never moved: what the worst placement costs.
     onset
-        From where on placement matters; None if it does already.
+        Where placement begins to matter; None if it already does.
     """
 
     time_s: float
@@ -80,7 +80,7 @@ class Binding:
 
 
 def binding(instance: Instance) -> Binding | None:
-    """Take the ideal time apart, without making the trace; None if the accounting is not physical.
+    """Break down the ideal time, without making the trace; None if the accounting is not physical.
 
     By duality a slot's ideal time is the mean of its resources' busy times under the weights of the linear
     program's dual. So the seconds of all that is read and written add up to it; and a resource of positive
@@ -121,7 +121,7 @@ def binding(instance: Instance) -> Binding | None:
 
 
 def schedule_parts(instance: Instance, placement: PhysicalPlacement) -> TimeParts:
-    """Take the decode time of a placement apart."""
+    """Break down the decode time of a placement."""
     if isinstance(placement, Schedule):
         return time_parts(instance, schedule_traffic(instance, placement))
     return time_parts(instance, TwoTierSchedule.replayed(instance, placement).traffic(instance))

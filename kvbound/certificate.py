@@ -88,14 +88,14 @@ def write_certificate(certificate: Certificate, path: Path | str) -> None:
 
 
 def read_certificate(path: Path | str, instance: Instance | None = None) -> Certificate:
-    """Read certificate.npz; the bound is left to the checker.
+    """Read certificate.npz; verifying the bound is left to the checker.
 
     Without an instance its arrays may have any size.
 
     Raises
     ------
     InputError
-        The file is no certificate, or not one of the instance.
+        The file is not a certificate, or not one of the instance.
     """
     with open_npz(path, "a certificate") as file:
         if (schema := file.text("schema")) != SCHEMA:

@@ -1,4 +1,4 @@
-"""The tiers as a schedule unfolds: where every block is, and the moves that the rules allow a policy."""
+"""The state of the tiers during a simulation: where every block is, and which moves the rules allow."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Hierarchy:
         return evictable[evicted:]
 
     def demote(self, blocks: Ids, layer: int) -> int:
-        """Send blocks of one tier to the next slower tiers with room; return how many found some."""
+        """Demote blocks of one tier to the next slower tiers with room; return how many were moved."""
         if not len(blocks):
             return 0
         state = self.tier[layer]

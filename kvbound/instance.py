@@ -183,7 +183,7 @@ class Instance:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes that a block takes, g * s."""
+        """Bytes that a block occupies, g * s."""
         return self.granularity * self.item_bytes
 
     @property
@@ -203,15 +203,15 @@ class Instance:
 
     @property
     def physical(self) -> bool:
-        """Whether this project's own accounting applies."""
+        """Whether the accounting is `physical`, that of docs/model.md."""
         return self.rules.accounting is Accounting.PHYSICAL
 
     @cached_property
     def trace(self) -> Trace:
-        """The reads. A synthetic trace is made, or opened in the cache, when it is first asked for.
+        """The reads. A synthetic trace is made, or opened in the cache, when it is first used.
 
-        Much of an instance can be computed without its trace, and large ones take minutes and gigabytes: so
-        nothing asks for it before it is needed.
+        Much of an instance can be computed without its trace, and large ones take minutes and gigabytes, so
+        it is not made before it is needed.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class Instance:
     def capacity_blocks(self) -> tuple[int | None, ...]:
         """Number of blocks that fit into each tier beside the resident weights; None is unlimited.
 
-        Computed in integers of any size: everything that has to fit is compared with these numbers.
+        Computed in integers of any size; all checks of capacity use these numbers.
 
         Raises
         ------

@@ -44,7 +44,7 @@ def read_instance(source: Path | str, *, overrides: Mapping[str, Any] | None = N
     Raises
     ------
     InputError
-        There is no such file, or it holds no instance; the message names file and field.
+        There is no such file, or it does not hold an instance; the message names file and field.
     """
     path = Path(source)
     if not os.path.isfile(path):  # false for names that no file can have, where Path raises
@@ -106,10 +106,10 @@ def make_instance(
     trace
         A path, a `Trace`, or a table: ``{"path"}``, ``{"reads", "prefill_tokens"}`` or ``{"synthetic"}``.
     overrides
-        Dotted path to value; list entries go by their name: ``"memory.tiers.hbm.capacity"``. A path that
-        names nothing is refused.
+        Dotted path to value; list entries are addressed by name: ``"memory.tiers.hbm.capacity"``. A path that
+        does not exist is refused.
     capacity
-        Tier 0's capacity, short for that override.
+        Tier 0's capacity, a shorthand for that override.
     file, folder
         Where the parts come from, for messages, and what relative paths start from.
 

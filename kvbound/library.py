@@ -33,8 +33,8 @@ class BestKnown:
     method
         The method that found `time_s`.
     bound_by
-        The method that proved `bound_s`; the certificate of "dual" lies beside the instance. Empty without a
-        bound.
+        The method that proved `bound_s`; the certificate of "dual" is stored beside the instance. Empty
+        without a bound.
     command
         The command that finds the row's values again.
     """

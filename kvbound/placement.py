@@ -1,4 +1,4 @@
-"""Placements: where every item is after every slot, in whichever form it is kept, and their files."""
+"""Placements: where every item is after every slot, in any form in which it is kept, and their files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_placement(
 
 
 def read_placement(path: Path | str, instance: Instance) -> PhysicalPlacement:
-    """Read schedule.npz of a physical placement; the checker says whether it keeps the rules.
+    """Read schedule.npz of a physical placement; the checker determines whether it is valid.
 
     Raises
     ------

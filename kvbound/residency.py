@@ -1,6 +1,6 @@
 """Placements as packed bits on disk, for solvers that work on bits: the tokens in tier 0 after every slot.
 
-Small ones are turned into events; the events of large ones would fill the memory.
+Small ones are turned into events; the events of large ones would exhaust the memory.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ EVENT_LIMIT = 1e9
 
 
 def exceeds_event_limit(instance: Instance) -> bool:
-    """Whether a schedule has so many events that it is kept as bits, as they would fill the memory."""
+    """Whether a schedule is kept as bits, as its events would exhaust the memory."""
     return instance.slots * instance.tokens > EVENT_LIMIT
 
 
 class Residency:
-    """A placement of single tokens in two tiers, in temporary files that do not outlive the process.
+    """A placement of single tokens in two tiers, in temporary files that are removed with the process.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Results of solvers and simulations: what was found, and what is proved of it."""
+"""Results of solvers and simulations: what was found, and what is proved about it."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Reason(StrEnum):
 class Limit(StrEnum):
     """The limit that ended the work.
 
-    `SOLVER`: the solver gave no answer that can be relied on; `SPREAD`: the instance's times differ too much
-    for a program; `SIZE`: the program would be too large.
+    `SOLVER`: the solver returned no result that can be relied on; `SPREAD`: the instance's times differ too
+    much for a program; `SIZE`: the program would be too large.
     """
 
     TIME = "time"
@@ -91,7 +91,7 @@ class Termination:
     limit
         Which limit was reached, where one was.
     message
-        Why nothing was found, in a sentence for people; not part of the result JSON.
+        Why nothing was found, as a sentence for users; not part of the result JSON.
 
     Raises
     ------
@@ -126,7 +126,7 @@ class InstanceId:
 
 @dataclass(frozen=True)
 class Measures:
-    """What a schedule costs and moves, in bytes, seconds and shares; of KV alone where nothing else is said.
+    """What a schedule costs and moves, in bytes, seconds and shares; of KV alone unless stated otherwise.
 
     Attributes
     ----------
@@ -169,8 +169,8 @@ class Result:
     peak_rss_bytes
         Peak resident memory of the process when the result was made, so that its document does not change.
     placement
-        What was found: a `Schedule`, a `kvbound.residency.Residency` where the events of one would fill the
-        memory, or under fang2025 accounting the study's `Run`, where its log was asked for.
+        What was found: a `Schedule`, a `kvbound.residency.Residency` where its events would exhaust the
+        memory, or under fang2025 accounting the study's `Run`, where its log was requested.
 
     Raises
     ------

@@ -203,7 +203,7 @@ def from_tiers(
 def read_schedule(
     path: Path | str, *, instance_sha256: str, layers: int, prefill: int, steps: int, tiers: int = 256
 ) -> Schedule:
-    """Read schedule.npz; the checker says whether it keeps the rules.
+    """Read schedule.npz; the checker determines whether it obeys the rules.
 
     Raises
     ------

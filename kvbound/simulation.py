@@ -1,4 +1,4 @@
-"""Simulation: a policy and an instance make a schedule, of what the policy wants and the rules allow."""
+"""Simulation: a policy's choices and an instance's rules determine a schedule."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def simulate(
         A name (see `kvbound.policies`, or "ideal"), ``FILE.py:Class``, or a class or object with the
         `Policy` protocol.
     kernel
-        "numpy" or "numba" for the hot loops that have both; None takes the faster one at hand.
+        "numpy" or "numba" for the hot loops that have both; None takes the faster one that is available.
     record
-        Keep what the checker replays under fang2025 accounting, which takes memory; a physical
+        Under fang2025 accounting, keep the log that the checker replays, which takes memory; a physical
         schedule is always kept.
     options
-        The policy's own, such as ``window=5, topk=0.5`` for sa-guided.
+        Options of the policy, such as ``window=5, topk=0.5`` for sa-guided.
 
     Raises
     ------
     UsageError
-        Unknown policy or option, one that the accounting does not know, or a policy of your own that
-        fails; the error's cause is what it raised.
+        Unknown policy or option, one that the accounting does not support, or a policy of your own that
+        fails; the error's cause is the exception it raised.
     """
     begin = time.perf_counter()
     arguments.instance(instance)

@@ -68,8 +68,8 @@ def check(
     Parameters
     ----------
     what
-        A placement or certificate, a bound or result that has one, or the file of one. Of a result that has
-        both the placement is checked, against the result's own time.
+        A placement or certificate, a bound or result that has one, or the file of one of these. If a result
+        has both, its placement is checked, against the result's own time.
     claimed_s
         The decode time or bound that is claimed, in seconds.
 

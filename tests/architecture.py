@@ -1,4 +1,4 @@
-"""The floors of the package: ``python -m tests.architecture`` names every import that runs up.
+"""The floors of the package: ``python -m tests.architecture`` lists every import that goes up.
 
 ``--picture FILE`` draws them as an SVG file.
 """
@@ -41,7 +41,7 @@ Graph = Mapping[str, set[str]]
 
 
 def imports(package: Path) -> Graph:
-    """Return which modules each module imports: at the top, in functions, or for types alone."""
+    """Return which modules each module imports: at the top, in functions, or only for types."""
     paths = {_name(package, path): path for path in sorted(package.rglob("*.py"))}
     return {name: set(_imported(path, paths)) - {name} for name, path in paths.items()}
 
@@ -94,7 +94,7 @@ def room(module: str) -> str:
 
 
 def problems(graph: Graph, floors: Sequence[Sequence[str]] = FLOORS) -> list[str]:
-    """Return one line for each circle, each import that does not run down, and each room without a floor."""
+    """Return one line for each circle, each import that does not go down, and each room without a floor."""
     floor = {name: n for n, names in enumerate(floors) for name in names}
     rooms = {room(module) for module in graph}
     found = [f"in a circle: {', '.join(group)}" for group in circles(graph)]
@@ -162,7 +162,7 @@ def picture(package: Path) -> str:
 
 
 def main() -> int:
-    """Print the floors, or draw them; exit 1 when something runs up."""
+    """Print the floors, or draw them; exit with 1 if an import goes up."""
     parser = argparse.ArgumentParser(description="The floors of the package, the top first.")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw them as an SVG file, too")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Reads by token: of every token the steps that read it, as bits, so that its next read is found quickly.
+"""Reads by token: for every token the steps that read it, as bits, so that its next read is found quickly.
 
 The functions are compiled where numba is installed; without numba the same lines run as Python.
 """
@@ -37,7 +37,7 @@ def transpose(rows: Words, prefill: int, by_token: Words) -> None:
     Parameters
     ----------
     prefill
-        Step j reads tokens below prefill + j; the bits of others are left out, such as a step's own token's.
+        Step j reads tokens below prefill + j; the bits of others, such as a step's own token, are left out.
     by_token
         (ceil(steps / 64), tokens), zeros; filled in.
     """

@@ -27,7 +27,7 @@ _CHUNK = 256
 
 
 def supports_two_tier_bits(instance: Instance) -> bool:
-    """Whether one bit per token says where it is: two inclusive tiers, single tokens."""
+    """Whether one bit per token is enough to say where it is: two inclusive tiers, single tokens."""
     return instance.inclusive and instance.tiers == 2 and instance.granularity == 1
 
 
@@ -125,7 +125,7 @@ def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: in
 def add_birth_counts(
     lanes: Lanes, after: Callable[[Ints, Ints, Ints], Words], counts: Ints, sign: int
 ) -> None:
-    """Add births into tier 0 to counts, or subtract them; they are no promotions of unread items.
+    """Add births into tier 0 to counts, or subtract them; they do not count as promotions of unread items.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ File (npz, no pickle), ``schema`` "kvbound.schedule-fang2025/1", with ``instance
 ===================================  ====================  ===============================================
 
 slot = step * layers + layer; item = token * layers + layer, *token-major*, as a page may reach past the
-trace's last token (by up to 15). Slots ascend in each list; the order within a slot has no meaning, and an
+trace's last token (by up to 15). Slots ascend in each list; the order within a slot is irrelevant, and an
 item occurs at most once per list and slot. The lists are net changes: an item in both lists of one slot ends
 as it began. Only a new token that is placed and evicted again in its own slot needs this (it explains
 beta = 1).

@@ -1,10 +1,10 @@
 """The least time of a slot over all splits of its reads between the two copies.
 
 With inclusive copies a read may be served by the item's tier or by the last one. Serial time is linear in the
-bytes diverted from each tier to the last, so that all or none of them are. Parallel time is the optimum of a
-small linear program, solved in exact fractions because bandwidths may differ by many orders of magnitude. The
-optimal basis is then reused for all slots for which it is optimal too: those where its primal and dual values
-agree. With latencies, the minimum over the sets of tiers that serve no reads is taken.
+bytes diverted from each tier to the last, so that either all or none of them are diverted. Parallel time is
+the optimum of a small linear program, solved in exact fractions because bandwidths may differ by many orders
+of magnitude. The optimal basis is then reused for all slots for which it is optimal too: those where its
+primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
 
 
 def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: Floats) -> Floats | None:
-    """Return the seconds each resource is busy in all slots together, or None where they are not determined.
+    """Return the seconds each resource is busy in all slots together, or None where they are not unique.
 
-    Among the splits of least time the one of least total work counts. It is determined with one copy, and
+    Among the splits of least time the one of least total work is used. It is determined with one copy, and
     between two tiers without latencies whose bandwidths do not differ so much that rounding changes it.
 
     Parameters

@@ -36,7 +36,7 @@ def seconds(option: str, text: str) -> float:
 
 
 def limits(time_limit: str | None, work: int | None) -> dict[str, Any]:
-    """Return a solver's limits: a time, or a count of work instead.
+    """Return a solver's limits: a time, or instead an amount of work.
 
     Raises
     ------

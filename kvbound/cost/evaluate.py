@@ -106,7 +106,7 @@ def spread(instance: Instance) -> float:
 
 
 def refuse_spread(instance: Instance, what: str) -> None:
-    """Refuse an instance whose times differ too much for a method named by `what`.
+    """Refuse an instance whose times span too wide a range for the method that `what` names.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The cost of a further miss in a slot: how many misses are free, and where the slot time changes its slope.
+"""The cost of a further miss in a slot: how many are free, and where the slope of the slot time changes.
 
 A miss is a read that the slow tier serves. The slot time is convex in the number of misses, and constant up
 to some number: these are free, because the slow tier serves them while another resource is busy.
@@ -29,7 +29,8 @@ def free_misses(instance: Instance, writes: Floats, cheap: float = 0.0) -> Ints:
     writes
         Items written into tier 0 in each slot, (steps, layers).
     cheap
-        Misses also count as free if all together take at most this share of the time of the dearest miss.
+        Misses also count as free if all together take at most this share of the time of the most expensive
+        miss.
     """
     cost, size = SlotCost.of(instance), instance.item_bytes
     reads = instance.trace.past_counts()

@@ -13,10 +13,10 @@ from kvbound.instance import Instance
 
 @dataclass(frozen=True)
 class TimeParts:
-    """The decode time of a schedule by what is transferred, in seconds; the parts add up to it.
+    """The decode time of a schedule, in seconds, divided by what is transferred; the parts add up to it.
 
-    Resources work side by side, and what does not bind is free: a byte counts with the seconds that one more
-    of its kind would cost, the dual price in its slot.
+    What does not bind is free: each byte counts with its dual price in its slot, the seconds that one more
+    byte of its kind would cost.
 
     Attributes
     ----------

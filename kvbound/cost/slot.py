@@ -30,7 +30,7 @@ _MOST = 1 << 27
 
 
 class PricedTraffic(NamedTuple):
-    """Traffic and what its bytes cost: the bytes times their prices, and the latency, are the slot time.
+    """Traffic with prices: the bytes times their prices, plus the latency, add up to the slot time.
 
     Attributes
     ----------

@@ -131,7 +131,7 @@ def _exchange(pool: Pool, slot: Slot, candidates: bits.Words, victims: bits.Word
 def bring_soon(window: int, topk: float) -> Migrate:
     """Return the migration that adds a share `topk` of the misses that the next `window` steps read again.
 
-    Reads count more the sooner and the more often they come.
+    Tokens count more the sooner and the more often they are read.
     """
 
     def migrate(pool: Pool, slot: Slot) -> tuple[int, int]:

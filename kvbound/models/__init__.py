@@ -1,4 +1,4 @@
-"""The placement problem as a mixed-integer program: sparse arrays for solvers, a Pyomo model for readers."""
+"""The placement problem as a mixed-integer program: sparse arrays for solvers, a Pyomo model for users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Formulation(Protocol):
-    """A mixed-integer program, and the schedules that its solutions stand for."""
+    """A mixed-integer program, and the schedules that its solutions represent."""
 
     instance: Instance
     matrix: Matrix

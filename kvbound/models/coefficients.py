@@ -1,6 +1,6 @@
 """The coefficients that all forms of the program share, in units that suit the solver.
 
-Bytes are counted in items, time in units of the read of one item from the tier that is quickest to read: in
+Bytes are counted in items, time in units of the read of one item from the tier that is fastest to read: in
 seconds, slot times would fall below the solver's tolerances.
 """
 
@@ -82,7 +82,7 @@ class Coefficients:
 
     @cached_property
     def transitions(self) -> Transitions:
-        """The moves that the rules allow, and what they charge."""
+        """The moves that the rules allow, and what is charged for them."""
         return Transitions.of(self.instance)
 
     @cached_property

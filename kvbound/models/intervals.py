@@ -1,7 +1,7 @@
 """The interval form of the program, for two tiers, inclusive copies and promotion on reads.
 
 From an event (the start, its birth, a read) to its next read an item stays in tier 0, or it leaves at once:
-moving it in between gains nothing. Items of a layer with the same event and the same reads to come form a
+moving it in between gains nothing. Items of a layer with the same event and the same future reads form a
 class, and one integer y counts how many of them stay. The items that stay and that were not in tier 0 are
 promoted; those whose interval ends in a slot are its hits; and every interval takes capacity for as long as
 it lasts. The linear relaxation is at least as strong as that of `kvbound.models.time_indexed`, with a tenth
@@ -27,7 +27,7 @@ NONE = -1
 
 
 def supports(instance: Instance) -> bool:
-    """Whether this form holds for the instance's rules."""
+    """Whether this form applies to the instance's rules."""
     return (
         instance.tiers == 2
         and instance.inclusive

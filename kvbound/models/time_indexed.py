@@ -1,7 +1,7 @@
 """The placement problem as a mixed-integer program indexed by step, layer, block and tier.
 
 One binary x[j, l, b, k] says that block b of layer l is in tier k after slot (j, l), or at the start for
-j = -1; a block in none of these tiers is in the last one. This form holds for every rule;
+j = -1; a block in none of these tiers is in the last one. This form covers every rule;
 `kvbound.models.intervals` is stronger and smaller where it applies. Units are those of
 `kvbound.models.coefficients`.
 """

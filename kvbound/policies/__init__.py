@@ -1,4 +1,4 @@
-"""Placement rules, online and oracle. To add one: a file with a small class, and a line in `POLICIES`."""
+"""Placement rules, online and oracle. To add one, write a small class in a file and a line in `POLICIES`."""
 
 from __future__ import annotations
 

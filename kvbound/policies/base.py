@@ -1,6 +1,6 @@
 """What a policy is, and what it returns.
 
-A policy is a small class: `start` may rank the prompt's tokens for the initial fill, and `step` says after
+A policy is a small class: `start` may rank the prompt's tokens for the initial fill, and `step` chooses after
 every slot what should be in the fast tier, either as a score for each token (the highest stay) or as an
 explicit `MoveRequest`. The simulator applies what the instance's rules allow.
 """
@@ -30,12 +30,12 @@ class Birth(Enum):
 
 @dataclass(frozen=True, eq=False)
 class MoveRequest:
-    """What a policy wants in a slot: promotions, evictions, and the admission of the new token.
+    """What a policy requests in a slot: promotions, evictions, and the admission of the new token.
 
     Attributes
     ----------
     promote
-        Tokens to bring to tier 0, the most wanted first.
+        Tokens to promote to tier 0, in order of preference.
     evict
         Tokens of tier 0 that may leave it, in this order, as many as are needed to make room.
     together
@@ -51,10 +51,10 @@ class MoveRequest:
 
 
 class Policy(Protocol):
-    """A placement rule; with an attribute ``oracle = True`` it may look at the reads to come.
+    """A placement rule; with an attribute ``oracle = True`` it may use future reads.
 
-    Of a class of your own only `step` is needed: without `start` the default fill is taken, without
-    `name` the class's name.
+    Your own class needs only `step`: without `start` the default fill is used, without `name` the class's
+    name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The furthest next use leaves first (Belady, IBM Systems Journal 1966)."""
+"""The token with the farthest next use is evicted first (Belady, IBM Systems Journal 1966)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def prompt_first(instance: InstanceView) -> Scores:
 def first_use(instance: InstanceView) -> Scores:
     """Return the fill that scans the decode trace, for oracle policies: what is read first comes first.
 
-    As in the study, what is never read leaves its room to tokens that are not born yet.
+    As in the study, tokens that are never read stay out, which leaves room for tokens not yet born.
     """
     scores = np.empty((instance.layers, instance.prefill_tokens))
     for layer in range(instance.layers):

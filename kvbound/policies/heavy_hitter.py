@@ -1,4 +1,4 @@
-"""Keep the tokens that gathered most attention, after H2O (Zhang et al., NeurIPS 2023)."""
+"""Keep the tokens with the most accumulated attention, after H2O (Zhang et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least frequently used leaves first."""
+"""Evict the least frequently used first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least recently used leaves first."""
+"""Evict the least recently used first."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ Ids: TypeAlias = NDArray[np.int64]
 
 
 class Unseen(UsageError, AttributeError):
-    """A policy looked at what it cannot know."""
+    """A policy accessed something that it must not see."""
 
 
 @dataclass(frozen=True, eq=False)
 class InstanceView:
-    """What a policy may know of an instance: sizes, rules, memory and capacities, but not the reads.
+    """What a policy may see of an instance: sizes, rules, memory and capacities, but not the reads.
 
     Attributes have the names and meanings they have in `kvbound.Instance`.
     """
@@ -81,7 +81,7 @@ class InstanceView:
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """What an online policy may know when slot (step, layer) has been read.
+    """What an online policy may see after the reads of slot (step, layer).
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class Slot:
 
     @property
     def future(self) -> Future:
-        """The layer's reads to come, for policies with ``oracle = True`` only.
+        """The layer's future reads, for policies with ``oracle = True`` only.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What decode time is made of, and what binds it, in sentences."""
+"""What decode time consists of, and what binds it, in sentences."""
 
 from __future__ import annotations
 

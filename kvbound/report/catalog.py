@@ -146,7 +146,7 @@ def _windows(windows: Sequence[int | None]) -> str:
 
 
 def policy_table(policies: Mapping[str, tuple[str, bool, Mapping[str, Any]]]) -> Table:
-    """Return a row per policy: what it does, what it sees, its options."""
+    """Return a row per policy: what it does, whether it sees the future, its options."""
     rows = (
         (name, "the future" if oracle else "the past", _options(options), summary)
         for name, (summary, oracle, options) in policies.items()

@@ -34,7 +34,7 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
     Parameters
     ----------
     options
-        Names of options to show in columns of their own.
+        Names of options to show in separate columns.
     """
     results = ranked(results)
     against = reference(results)

@@ -62,11 +62,11 @@ def solve(
     time_limit
         Seconds of wall time, or text such as ``"5min"``.
     gap
-        Relative gap to stop at, or text such as ``"1%"``; None is the method's own.
+        Relative gap to stop at, or text such as ``"1%"``; None takes the method's default.
     start
         A schedule to start from, for methods that can use one.
     work
-        How much to do, instead of a time limit: steps of the ascent for `dual` and `pricing`, moves per stay
+        Amount of work, instead of a time limit: steps of the ascent for `dual` and `pricing`, moves per stay
         for `anneal` (evaluations under fang2025 accounting), nodes of the search for `exact`, thousands of
         simplex iterations for `relax`. The result is then the same to the last bit whatever the kernel, the
         processor and the number of threads; of `exact` and `relax` for the same build of HiGHS. Policies and
@@ -74,7 +74,7 @@ def solve(
     record
         As for `kvbound.simulate`.
     options
-        The method's own; without a method there are none.
+        Options of the method; without a method there are none.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def run_all(
     record: bool = False,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Run several methods and set the strongest bound that any of them proves beside every result.
+    """Run several methods and give every result the strongest bound that any of them proves.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:
     Raises
     ------
     UsageError
-        There is none, one is unknown, or one is no policy.
+        There is none, one is unknown, or one is not a policy.
     """
     if methods is None:
         return [*default_methods(instance)]

@@ -23,7 +23,7 @@ from kvbound.simulation import simulate
 
 
 class Method(NamedTuple):
-    """Where a solver lives, and what it does in one line."""
+    """Module and function of a solver, and a summary in one line."""
 
     home: str
     summary: str
@@ -69,7 +69,7 @@ class Settings:
         Raises
         ------
         UsageError
-            One of them makes no sense.
+            One of them is invalid.
         """
         return cls(
             time_limit=arguments.seconds("time_limit", time_limit),

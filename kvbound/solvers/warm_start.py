@@ -19,7 +19,7 @@ def examine(instance: Instance, start: Placement) -> PhysicalPlacement:
     Raises
     ------
     InputError
-        It does not keep the rules.
+        It violates the rules.
     """
     arrays = start.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
     report = check(instance.expanded(), instance.trace.rows, arrays)

@@ -30,7 +30,7 @@ def run_cells(
     OSError
         A cell could not be written; its record has been yielded.
     KeyboardInterrupt
-        The current cell is lost; the others are stored.
+        The current cell is lost; the earlier ones are stored.
     """
     todo = list(cells)
     places = [None if folder is None else folder / "cells" / f"{cell.name}.json" for cell in todo]

@@ -1,4 +1,4 @@
-"""Pack lists of token ids into rows of bits, and keep the order of lists that do not ascend."""
+"""Pack lists of token ids into rows of bits, and keep the order of lists that are not ascending."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Trace:
         Per layer packed bits, uint8 (steps, row_bytes(tokens)) with tokens = P + steps; bit i of
         row j is set if step j reads token i <= P + j. Possibly memory maps.
     order
-        Per layer None where every list ascends, else the lists as recorded.
+        Per layer None where every list is ascending, else the lists as recorded.
     mass
         Per layer None or the recorded attention mass, float16 (reads,), aligned with the lists.
     source, licence

@@ -1,7 +1,7 @@
 """Trace folders: ``header.json`` and one .npy file of packed rows per layer, opened as memory maps.
 
-``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they do not
-ascend, ``mass-000.npy`` the recorded attention mass. The header has the SHA-256 of every file.
+``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they are not
+ascending, ``mass-000.npy`` the recorded attention mass. The header has the SHA-256 of every file.
 """
 
 from __future__ import annotations

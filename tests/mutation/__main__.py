@@ -1,12 +1,13 @@
-"""How many small faults in the package do its tests notice?
+"""How many small faults in the package do its tests detect?
 
     python -m tests.mutation [AREA ...] [--sample N] [--seed S] [--timeout SECONDS] [--jobs J]
 
-Each area's tests run once unchanged, to learn which of them execute which lines. Then every fault of a random
-sample, to which each file contributes its share, runs in a copy of the tree against the tests that execute
-its line: those of its module first, then the area's others, then the ladder and the counts of work, the
-quickest first. A test that fails or takes far too long kills it; where no test executes the line it survives.
-Modules with compiled functions, and what those import, run as plain Python: no old compiled code is used.
+Each area's tests run once on the unchanged code, to record which of them execute which lines. Then every
+fault of a random sample, to which each file contributes its share, runs in a copy of the tree against the
+tests that execute its line: those of its module first, then the area's others, then the ladder and the counts
+of work, the fastest first. A test that fails or takes far too long kills the fault; where no test executes
+the line, it survives. Modules with compiled functions, and what those import, run as plain Python: no old
+compiled code is used.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ KILLED, OVERDUE, SURVIVED, UNREACHED = "killed", "timed out", "survived", "never
 
 
 class Area(NamedTuple):
-    """Patterns of modules (! takes files out) and of their tests, and the score in % that is asked for."""
+    """Patterns of modules (! takes files out) and of their tests, and the required score in %."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
@@ -98,7 +99,7 @@ def compiled(sources: dict[str, str]) -> set[str]:
 
 
 def copied(source: Path, target: Path) -> Path:
-    """Copy a tree with its times, which say what compiled code belongs to."""
+    """Copy a tree with its file times, by which compiled code is matched to its source."""
     left_out = shutil.ignore_patterns(".git", ".venv", "out", "dist", "_build", ".*_cache", ".hypothesis")
     shutil.copytree(source, target, symlinks=True, ignore=left_out)
     return target
@@ -146,7 +147,7 @@ def judge(case: Case) -> str:
 
 
 def verdicts(pool: Executor, cases: list[Case]) -> Counter[str]:
-    """Run mutants, print those that survive and count what becomes of them."""
+    """Run mutants, print those that survive and count the outcomes."""
     counts: Counter[str] = Counter()
     for case, verdict in zip(cases, pool.map(judge, cases), strict=True):
         counts[verdict] += 1
@@ -193,7 +194,7 @@ def report(base: Path, area: str, options: argparse.Namespace) -> dict[str, obje
 
 
 def write(rows: list[dict[str, object]]) -> None:
-    """Put rows of areas into the table, where those of others stay."""
+    """Put rows of areas into the table; the rows of other areas stay."""
     old = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines())) if TABLE.exists() else []
     by_area = {row["area"]: row for row in [*old, *rows]}
     with TABLE.open("w", encoding="utf-8", newline="") as file:

@@ -1,9 +1,9 @@
 """The small faults that a module's source may have.
 
-Operators swapped, numbers one off, conditions negated, `not`, `~` and minus left out, min for max, any for
-all, ends of slices one off, None returned, statements left out. Texts, annotations, decorators, assertions,
-raised exceptions, reports of progress and `strict=` stay, and so does an assignment whose lack is a mere
-NameError.
+Operators swapped, numbers off by one, conditions negated, `not`, `~` and minus removed, min for max, any for
+all, ends of slices off by one, None returned, statements removed. Texts, annotations, decorators, assertions,
+raised exceptions, reports of progress and `strict=` stay, and so do assignments whose removal would only
+cause a NameError.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ fork = multiprocessing.get_context("fork")
 
 @dataclass(frozen=True)
 class Seen:
-    """What tests do unchanged.
+    """What the tests do on the unchanged code.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Selected:
 
 
 class Observer:
-    """A pytest plugin: runs a test file and writes down what is `Seen`."""
+    """A pytest plugin: runs a test file and records what is `Seen`."""
 
     def __init__(self, file: str, longest_s: float, notes: Path) -> None:
         self.arguments, self.longest_s, self.notes = [file], longest_s, notes
@@ -188,7 +188,7 @@ def run(tree: Path, plugin: Observer | Selected, plain: bool, wall_s: float | No
     plain
         Whether compiled functions run as Python.
     wall_s
-        Seconds after which all is ended.
+        Seconds after which the run is ended.
     """
     child = fork.Process(target=_child, args=(tree, plugin, plain))
     child.start()

@@ -1,4 +1,4 @@
-"""What is run on both revisions."""
+"""The commands that are run on both revisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A commit that is unpacked and run."""
+"""Unpack a commit and run it."""
 
 from __future__ import annotations
 

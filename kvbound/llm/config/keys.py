@@ -41,7 +41,7 @@ _NEUTRAL: Final[Mapping[str, Callable[[Any, Fields], bool]]] = {
 class Keys:
     """Reader of a model's fields by their common names.
 
-    Null is a value: it overrides the class default, as it does for the model class.
+    Null counts as a value: it overrides the class default, as it does for the model class.
 
     Parameters
     ----------

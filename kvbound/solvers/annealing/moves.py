@@ -4,8 +4,8 @@ A move changes the tier of a block for an interval, for a few consecutive ones, 
 that overfills the new tier, blocks that are there at the first overfull moment are evicted, up to
 MAX_VICTIMS of them, each for its own interval. A move that still does not fit, or breaks a rule, is undone,
 and so is one that the temperature rejects. Most moves are *targeted*: they take a block whose next read
-gains time as a hit, and evict one whose miss costs least. On a slow link that decides: a slot takes as long
-as its busiest resource, so that a miss is free where the link idles, and a hit gains nothing there.
+gains time as a hit, and evict one whose miss costs least. On a slow link this is decisive: a slot takes as
+long as its busiest resource, so that a miss is free where the link idles, and a hit gains nothing there.
 
 A move is determined by `DRAWS` uniform random numbers, drawn by the caller. The compiled twin,
 `kvbound.solvers.annealing.moves_numba`, makes the same moves from the same numbers.

@@ -64,8 +64,8 @@ def solve_annealing(
     Parameters
     ----------
     time_limit
-        Seconds, without compiling the kernels. For an instance too large for an array of tiers, the balanced
-        eviction that it starts from and the final check are not included.
+        Seconds, excluding compilation of the kernels. For an instance too large for an array of tiers, the
+        balanced eviction that it starts from and the final check are not included.
     gap
         Stop as soon as the time is within this relative gap of the time lower bound.
     bound_s
@@ -73,10 +73,10 @@ def solve_annealing(
     start
         A schedule to start from; by default the best one of a few policies.
     chains
-        Schedules worked on at once; None takes one with the compiled kernel, which moves one chain after the
-        other, and many with NumPy. For the same number both kernels find the same schedule.
+        Schedules searched at the same time; None takes one with the compiled kernel, which moves one chain
+        after the other, and many with NumPy. For the same number both kernels find the same schedule.
     moves
-        Moves of each chain in the first cycle; None lets the size decide. Each later cycle has twice as many.
+        Moves of each chain in the first cycle; None chooses by size. Each later cycle has twice as many.
         For an instance too large for an array of tiers, about the number of moves in all.
     cycles
         End after this many cycles; None continues until several in a row find nothing better.
@@ -98,9 +98,9 @@ def solve_annealing(
     Raises
     ------
     UsageError
-        The instance is too large to keep every block's tier in every step, or an option makes no sense.
+        The instance is too large to keep every block's tier in every step, or an option is invalid.
     InputError
-        The start does not keep the rules.
+        The start violates the rules.
     """
     begin = time.perf_counter()
     if not instance.physical:

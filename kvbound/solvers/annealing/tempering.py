@@ -66,7 +66,7 @@ class Annealer:
         Parameters
         ----------
         number
-            Of the cycle, from 0: most later ones begin less hot.
+            Number of the cycle, from 0: most later ones begin at a lower temperature.
         moves
             Moves of each chain.
         proceed
@@ -146,7 +146,7 @@ class Annealer:
 
 
 def typical_change(chains: Chains) -> float:
-    """Return the median of the ticks that one miss more or less changes a slot by, where it changes any."""
+    """Return the median change, in ticks, of a slot's time by one miss more or less, where there is any."""
     change: Ints = np.abs(chains.marginal[0])
     return float(np.median(change[change > 0])) if change.any() else 1.0
 

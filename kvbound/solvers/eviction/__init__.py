@@ -1,1 +1,1 @@
-"""Balanced next-use eviction: which reads to miss, with the reads to come known."""
+"""Balanced next-use eviction: which reads should miss, given all future reads."""

@@ -1,11 +1,12 @@
 """Balanced next-use eviction: schedules at any size, without hits that save no time.
 
 In a slot the slow tier can serve some reads while the fast one is busy with the rest: up to that many misses
-are free, and every further one costs the same wherever it falls. So a slot has a target of hits. An item is
-kept for its next read only if that slot's target is not met by items that have another event, a read or their
-birth, before it, as these need the capacity for a shorter time; of the items kept, those read last are
-evicted first. With unit gains and a common capacity that is the optimal rule for intervals (Carlisle and
-Lloyd, 1995), but for the writes into the fast tier: they move the targets and are fed back from pass to pass.
+are free, and every further one costs the same wherever it falls. So each slot has a target number of hits. An
+item is kept for its next read only if that slot's target is not met by items that have another event, a read
+or their birth, before it, as these need the capacity for a shorter time; of the items kept, those whose next
+read is latest are evicted first. With unit gains and a common capacity that is the optimal rule for intervals
+(Carlisle and Lloyd, 1995), but for the writes into the fast tier: they move the targets and are fed back from
+pass to pass.
 
 Under prefetch, slots before others with too many misses save some of their free misses: in that time the slow
 tier serves promotions for later slots. All layers share the capacity. An item that is evicted before its next
@@ -69,7 +70,7 @@ def supports(instance: Instance) -> bool:
 def serves_new_reads(instance: Instance) -> bool:
     """Whether tier 1 serves what steps newly read while tier 0 is busy with the rest, in the first layer.
 
-    Otherwise more has to be promoted, and what the rule leaves out, the writes, matters most.
+    Otherwise more has to be promoted, and the writes, which the rule ignores, matter most.
     """
     rows = instance.trace.words(0)[:_EXAMINED]
     new = np.bitwise_count(rows[1:] & ~rows[:-1]).sum(dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The kernel of balanced eviction: one slot after the other, with the reads to come known.
+"""The kernel of balanced eviction: one slot after the other, with future reads known.
 
 Items are kept in stacks by the step that reads them next, so that a read costs a few operations. Without
 numba the same lines run as Python: same numbers, some hundred times slower.

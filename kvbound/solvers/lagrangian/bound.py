@@ -106,21 +106,20 @@ def maximize_dual(
     Parameters
     ----------
     time_limit
-        Seconds after which the ascent stops; its preparation and the last evaluation on all items come on
-        top.
+        Seconds after which the ascent stops, excluding its preparation and the last evaluation on all items.
     gap, incumbent_s
         Stop when the bound is within `gap` of this decode time of a schedule.
     iterations
         Iterations of the ascent; by default 3000, for large instances fewer, at least 250.
     work
-        Iterations without a time limit, and with the sample size of the compiled kernel whichever runs: the
-        outcome is the same, to the last bit, on any machine.
+        Iterations without a time limit, and with the sample size of the compiled kernel, whichever kernel
+        runs: the outcome is the same, to the last bit, on any machine.
     sample
         Share of the items evaluated in each iteration; by default all items of a small instance, 1 % of the
         largest.
     integer_counts
-        Whether to use that the numbers of reads by tier are integers; without it the bound is at most that of
-        the plain LP relaxation.
+        Whether to exploit the integrality of the numbers of reads by tier; without it the bound is at most
+        that of the plain LP relaxation.
     resume
         A certificate of the instance to start from, whose own bound is not evaluated again.
     kernel

@@ -32,7 +32,7 @@ def solve_certified(
     Parameters
     ----------
     time_limit
-        Seconds for the ascent in the multipliers; their evaluation and the check come on top. An interrupt
+        Seconds for the ascent in the multipliers, excluding their evaluation and the check. An interrupt
         ends the ascent with the best multipliers so far, a second one the evaluation, a third the check.
     sample
         Share of the items evaluated in each iteration; None chooses it by the instance's size.

@@ -1,8 +1,9 @@
-"""Slot minorants: affine functions of a slot's counts that its time is never below.
+"""Slot minorants: affine functions of a slot's counts that bound its time from below.
 
-A minorant says T >= alpha + beta . counts. Each facet of the slot cost is one; so is, between two tiers, the
-chord of the time between two consecutive numbers of reads at the slowest tier, since these numbers are
-integers. With more tiers the chord only guides the ascent. The dual's prices are convex combinations of them.
+A minorant is an inequality T >= alpha + beta . counts. Each facet of the slot cost is one; so is, between two
+tiers, the chord of the time between two consecutive numbers of reads at the slowest tier, since these numbers
+are integers. With more tiers the chord only guides the ascent. The dual's prices are convex combinations of
+them.
 
 Equations: "Minorants of a slot" in docs/methods.md.
 """

@@ -61,7 +61,7 @@ def ideal_certificate(instance: Instance) -> Certificate:
 def recover_multipliers(
     instance: Instance, minorants: SlotMinorants, certificate: Certificate
 ) -> tuple[Floats, Floats]:
-    """Return minorant weights that nearly give a certificate's prices, and its capacity prices.
+    """Return minorant weights that nearly reproduce a certificate's prices, and its capacity prices.
 
     The weights are least squares in the prices of counts, the resource weights and the sum, 1, with negative
     weights set to zero. Shapes and units as for `round_multipliers`.
@@ -199,8 +199,8 @@ def _side_bound(
 def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:
     """Return the certificate with its bound, rounded down.
 
-    The checker proves no less: it rounds every slot and latency down by less than a unit, and the rounding
-    errors of the terms are below the slack.
+    The checker proves at least this bound: it rounds every slot and latency down by less than a unit, and the
+    rounding errors of the terms are below the slack.
 
     Parameters
     ----------

@@ -2,9 +2,9 @@
 
 A slot's time depends on the intervals that end in it (its hits), on those that begin in it, and on the items
 that stay from one to the next, which need no promotion. A solution of the relaxation with i + 1/2 misses
-combines what excludes each other: the hits of i misses, and promotions that are free only under the longer
-time of i + 1 misses. The least time of a mixture of these two sides is a small linear program, and its dual
-solution is the deepest cut for the slot.
+combines two things that exclude each other: the hits of i misses, and promotions that are free only under the
+longer time of i + 1 misses. The least time of a mixture of these two sides is a small linear program, and its
+dual solution is the deepest cut for the slot.
 
 Equations: "Disjunctive cuts" in docs/methods.md.
 """
@@ -37,7 +37,7 @@ class Cut:
     lower: float
 
     def violation(self, point: Floats) -> float:
-        """Return by how much a point, shape (columns of the program,), violates the cut."""
+        """Return the amount by which a point, shape (columns of the program,), violates the cut."""
         return self.lower - float((self.values * point[self.columns]).sum())
 
 

@@ -39,14 +39,14 @@ def solve_exact(
     start: Placement | None = None,
     progress: Progress = silent,
 ) -> Result:
-    """Find a schedule and a bound on how much faster any other can be.
+    """Find a schedule, and a time lower bound that limits how much faster any other can be.
 
     Parameters
     ----------
     time_limit
         Seconds, model building included.
     gap
-        Relative gap at which to stop. Within it a schedule is called optimal, but not beyond `GAP`.
+        Relative gap at which to stop. A schedule within it is reported as optimal, but never beyond `GAP`.
     work
         Nodes of each search by HiGHS, in one thread, instead of a time limit; see `kvbound.solvers.solve`.
     start
@@ -62,7 +62,7 @@ def solve_exact(
     UsageError
         The accounting is not physical.
     InputError
-        The start does not keep the rules.
+        The start violates the rules.
     """
     begin = time.perf_counter()
     options = {"gap": gap} | ({} if work is None else {"work": work})

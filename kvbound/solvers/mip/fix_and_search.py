@@ -1,6 +1,6 @@
 """The search of a program: relax, cut, fix the integer part, search neighbourhoods, and prove optimality.
 
-The relaxation is integer almost everywhere. Fixing that part and solving the small rest gives a schedule
+The relaxation is integer almost everywhere. Fixing that part and solving the small remainder gives a schedule
 within a fraction of a per cent of the bound; freeing the columns of one window of steps at a time improves
 it; and HiGHS, starting from there, closes the gap.
 """

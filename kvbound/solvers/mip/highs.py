@@ -90,8 +90,8 @@ class Relaxation:
     seed, threads
         As in HiGHS.
     iterations
-        Iterations of the simplex method, after which a run ends; None lets the size decide when the interior
-        point method continues.
+        Iterations of the simplex method, after which a run ends; with None the size determines when the
+        interior-point method takes over.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ def _set(highs: highspy.Highs, options: _Options) -> None:
 def row_duals(cost: Floats, rows: sparse.csr_array, least: Floats) -> Floats:
     """Return the row duals of a small linear program: minimise cost @ x, rows @ x >= least, x >= 0.
 
-    They are not verified, and 0 if HiGHS has none: callers must be correct with any values.
+    They are not verified, and 0 if HiGHS has none: callers must remain correct for any values.
     """
     highs, lp = SilentHighs(), highspy.HighsLp()
     highs.setOptionValue("presolve", "off")

@@ -30,7 +30,7 @@ def solve_relaxation(
     Parameters
     ----------
     time_limit
-        Seconds. A relaxation that is not solved in time gives no bound, and the result has the ideal.
+        Seconds. A relaxation that is not solved in time gives no bound; the bound is then the ideal time.
     cuts
         Add the count cuts, or the integer hull; see `kvbound.models`.
     work

@@ -4,7 +4,7 @@ The dual's prices alone make no schedule: where paths cost the same, as most do 
 take the same one. So a small group of items at a time takes its best paths, at prices that depend on what
 all others use (`prices`): higher where a slot has too many slow reads or a tier too many blocks, lower where
 it has too few. That is the method of multipliers for the convex program over mixtures of paths, minimised
-block by block; that an item takes a single path matters the less the more items share a slot. In the end the
+block by block; the more items share a slot, the less it matters that each takes a single path. In the end the
 schedule is repaired to fit the capacities (`repair`, `response_tiers`).
 
 Equations: "Best responses to prices" in docs/methods.md.
@@ -54,12 +54,12 @@ class BestResponses(NamedTuple):
     termination: Termination
 
     def schedule(self, progress: Progress = silent) -> TwoTierSchedule | Schedule | None:
-        """Return a schedule that keeps the rules; once, as it changes the responses in place."""
+        """Return a schedule that obeys the rules; call it only once, as it changes the responses in place."""
         return None if self.responses is None else self.responses.repaired(progress)
 
 
 def supports(instance: Instance) -> bool:
-    """Whether schedules come from prices: items may move, and their tiers do not fill the memory."""
+    """Whether prices can lead to schedules: items may move, and their tiers fit into main memory."""
     fits = supports_two_tier_bits(instance) or instance.slots * instance.blocks <= MOST_BYTES
     return fits and instance.rules.migration is not Migration.NONE
 

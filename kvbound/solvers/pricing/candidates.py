@@ -50,7 +50,7 @@ def balanced_eviction(instance: Instance, progress: Progress) -> CostedPlacement
 
 
 def slow_eviction(incumbent: Incumbent) -> Job | None:
-    """Return balanced eviction as a job where it takes minutes but may pay; else None.
+    """Return balanced eviction as a job where it takes minutes but may pay off; else None.
 
     It runs without prefetch, which would take too much memory. Where reads change much from step to step,
     schedules from prices are better.

@@ -66,7 +66,7 @@ class Prices:
     def at(self, loads: Loads) -> tuple[Floats, Floats]:
         """Return the prices of counts (3K, steps, layers) and of capacity (K, 1 + slots) at given loads.
 
-        The next call overwrites the former.
+        The next call overwrites the arrays of this one.
         """
         price = self._price if self.kernel == "numpy" else self._price_compiled
         list(self.each(price, repeat(loads), *zip(*self.chunks, strict=True)))

@@ -1,8 +1,9 @@
-"""Repair of a schedule between two tiers: within the capacity, and with its hits where they count.
+"""Repair of a schedule between two tiers: within the capacity, and with its hits where they save time.
 
-Three steps. Where tier 0 holds too much, items are evicted until they are read. Then hits of items that leave
-in their slot are given up where the slow tier can serve these reads beside the others, the longest stays
-first. Last, items that would leave stay where there is room until a slot whose misses are too many.
+Three steps. Where tier 0 holds too much, items are evicted until their next read. Then hits of items that
+leave in their slot are given up where the slow tier can serve these reads beside the others, the longest
+stays first. Last, items that would leave are kept, where there is room, until a slot that has too many
+misses.
 """
 
 from __future__ import annotations

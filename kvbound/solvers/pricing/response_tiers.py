@@ -1,8 +1,8 @@
 """Responses over any tiers and blocks, as the tier of every block after every slot.
 
 Best responses may put more blocks into a tier than it holds. The repair replays them slot by slot: a block
-that finds no room in its target waits where it is, the longest stays first, and moves as soon as it may and
-there is room.
+whose target has no room waits where it is, and moves as soon as it may and there is room; blocks with the
+longest stays take precedence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What prices and best responses need of the paths that items have taken so far."""
+"""The paths that items have taken so far, as prices and best responses use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Adopt: TypeAlias = Callable[[tuple[int, ...]], Bools]
 
 
 class Loads(Protocol):
-    """What the items with a path so far use of every slot."""
+    """The traffic and occupancy of the items that have a path so far."""
 
     @property
     def reads(self) -> Ints:

@@ -1,6 +1,6 @@
 """Schedules at any size, beside a certified bound.
 
-What a miss is worth in each slot decides which items stay in tier 0. Balanced next-use eviction (`balanced`)
+The cost of a miss in each slot determines which items stay in tier 0. Balanced next-use eviction (`balanced`)
 gives the first schedules. The Lagrangian dual proves a time lower bound, and best responses to its prices
 (`best_response`) make further schedules. If a gap is left and the program is small enough for HiGHS, its
 relaxation, fixed where it is integral, and a search improve the best schedule.
@@ -62,31 +62,32 @@ def solve_pricing(
     Parameters
     ----------
     time_limit
-        Seconds. Of an instance whose schedule is too large for events it limits the ascent only; the
-        evaluation of the bound, the schedule and the check of both come on top.
+        Seconds. For an instance whose schedule is too large for events it limits the ascent only, not the
+        evaluation of the bound, the schedule and the check of both.
     gap
         Relative gap to the certified bound at which the schedule is good enough.
     start
         A schedule to start from, beside the method's own.
     sample
-        Share of the items that each step of the ascent prices; None lets the size decide.
+        Share of the items that each step of the ascent prices; None chooses it by size.
     work
         Steps of the dual ascent, instead of a time limit. For every 50 of them there is one more sweep of
-        best responses over all items, up to nine in each of five rounds. HiGHS searches nothing then, as it
-        differs between versions. See `kvbound.solvers.solve`.
+        best responses over all items, up to nine in each of five rounds. HiGHS does not search then, as its
+        results differ between versions. See `kvbound.solvers.solve`.
 
     Returns
     -------
     Result
         With the certified bound and its certificate. Beyond 10**9 items times slots a schedule of single
-        tokens between two inclusive tiers is a residency, checked too. Interrupted, it holds the best so far.
+        tokens between two inclusive tiers is a residency, which is checked too. When interrupted, the result
+        holds the best so far.
 
     Raises
     ------
     UsageError
         The accounting is not physical.
     InputError
-        The start does not keep the rules.
+        The start violates the rules.
     KvboundError
         The checker rejects what was found: a defect.
     """

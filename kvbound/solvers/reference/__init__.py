@@ -1,1 +1,1 @@
-"""The reference that other solvers are tested against: enumeration, with slot times of its own."""
+"""The reference that other solvers are tested against: enumeration, with separate code for slot times."""

@@ -56,7 +56,7 @@ def solve_brute(
     instance
         A tiny one under ``physical`` accounting.
     time_limit, seed, progress
-        Accepted like in every method, but not needed: nothing is random, and the search takes seconds.
+        Accepted as in every method, but not needed: nothing is random, and the search takes seconds.
 
     Raises
     ------
