@@ -78,7 +78,7 @@ def _row(result: Result, fast: str) -> dict[str, Any]:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table as text, each column in one unit, which stands in its heading."""
+    """Return the table as text, each column in one unit, which its heading gives."""
     columns = [_column(str(name), table.iloc[:, n]) for n, name in enumerate(table.columns)]
     shown = pd.DataFrame({n: cells for n, (_, cells) in enumerate(columns)}, index=table.index)
     shown.columns = pd.MultiIndex.from_tuples([heading for heading, _ in columns])

@@ -229,7 +229,7 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
 
 
 def write_instance(instance: Instance, path: Path | str) -> None:
-    """Write an instance file with everything spelled out, and beside it a trace that is not synthetic."""
+    """Write an instance file with every field explicit, and beside it the trace unless it is synthetic."""
     target = Path(path)
     if isinstance(instance.workload, Synthetic):
         trace: dict[str, Any] = {"synthetic": instance.workload.to_mapping()}

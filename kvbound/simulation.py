@@ -38,7 +38,7 @@ def simulate(
     progress: Progress = silent,
     **options: Any,
 ) -> Result:
-    """Run one policy on an instance, under the accounting its rules name.
+    """Run one policy on an instance, under the accounting that its rules name.
 
     Parameters
     ----------

@@ -192,7 +192,7 @@ class _File(Mapping[str, Any]):
             handle = os.open(self._path, _READING)
             with os.fdopen(handle, "rb") as stream:
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    raise ValueError("it is no regular file")
+                    raise ValueError("it is not a regular file")
                 with zipfile.ZipFile(stream) as file:
                     return read(file)
         except Refused:

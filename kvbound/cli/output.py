@@ -190,7 +190,7 @@ def _write(result: Result, folder: Path) -> None:
 
 
 def show(result: Result) -> None:
-    """Print one result for people."""
+    """Print one result in readable form."""
     from kvbound.report.result import describe, heading
 
     console.show(heading(result), describe(result))

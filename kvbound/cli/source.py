@@ -163,7 +163,7 @@ def _capacity(text: str | None) -> str | None:
             raise UsageError(f"--capacity: expected {expected}, not {show(text)}") from None
         if is_bare_fraction(text):
             raise UsageError(
-                f"--capacity: {text} is no size; expected a share such as {100 * size:g}%, "
+                f"--capacity: {text} is not a size; expected a share such as {100 * size:g}%, "
                 f"or a size with its unit such as {text}GB"
             )
     return text

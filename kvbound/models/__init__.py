@@ -54,7 +54,7 @@ def formulation(instance: Instance, *, cuts: bool = True) -> Formulation:
 
 
 def placement_model(instance: Instance, *, cuts: bool = True) -> Any:
-    """Return the same program as a Pyomo ConcreteModel, to add constraints to.
+    """Return the program as a Pyomo ConcreteModel, to which constraints can be added.
 
     Raises
     ------

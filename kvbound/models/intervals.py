@@ -109,7 +109,7 @@ def layer_classes(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerCl
 
 
 def _futures(read: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Number the different sets of reads to come, 0 for none.
+    """Number the different sets of future reads, 0 for none.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The interval form as a Pyomo model, to read, to change and to add constraints to.
+"""The interval form as a Pyomo model, to be read, changed and extended with constraints.
 
 It is the program of `kvbound.models.intervals` written constraint by constraint, with the same names; a test
 compares the two.

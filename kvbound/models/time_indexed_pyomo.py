@@ -1,4 +1,4 @@
-"""The time-indexed program as a Pyomo model, to read, to change and to add constraints to.
+"""The time-indexed program as a Pyomo model, to be read, changed and extended with constraints.
 
 It is the program of `kvbound.models.time_indexed` written constraint by constraint, with the same names; a
 test compares the two.

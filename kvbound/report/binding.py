@@ -51,7 +51,7 @@ def summary(instance: Instance, found: Binding) -> str:
 
 
 def placement_matters(onset: Onset | None) -> str:
-    """Return from where on placement matters, for a table."""
+    """Return where placement begins to matter, for a table."""
     return "" if onset is None else _from(onset)
 
 

@@ -1,4 +1,4 @@
-"""Solvers: an instance in, a Result out. `portfolio` says which method runs when, `registry` lists them."""
+"""Solvers: an instance in, a Result out. `portfolio` decides which method runs, `registry` lists them."""
 
 from kvbound.solvers.portfolio import Methods, choose, default_methods, run_all, solve
 from kvbound.solvers.registry import METHODS

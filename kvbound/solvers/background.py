@@ -1,4 +1,4 @@
-"""Run a job in a thread beside other work."""
+"""Run a job in a thread in parallel with other work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAIT_S = 0.2
 
 @contextmanager
 def in_background(job: Job | None, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Run a job in a thread beside the block, and yield a function that waits for it.
+    """Run a job in a thread in parallel with the block, and yield a function that waits for it.
 
     The job reports progress only while the block waits for it. It ends with the block at the latest: its next
     report of progress then raises an exception in its thread.

@@ -1,4 +1,4 @@
-"""Which method runs when: `solve` runs one, `run_all` several, and by default the size decides."""
+"""Which method runs when: `solve` runs one, `run_all` several; by default they are chosen by size."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ METHODS: dict[str, Method] = {
     "relax": Method(
         "mip.relaxation:solve_relaxation", "Linear relaxation with count cuts: a bound, no schedule"
     ),
-    "pricing": Method("pricing.solve:solve_pricing", "Schedules of any size beside a certified bound"),
+    "pricing": Method("pricing.solve:solve_pricing", "Schedules of any size, with a certified bound"),
     "dual": Method(
         "lagrangian.certify:solve_certified", "Lagrangian bound, certified by the checker; no schedule"
     ),

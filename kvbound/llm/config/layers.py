@@ -62,7 +62,7 @@ def _attention(keys: Keys, family: Family, hidden: int) -> tuple[_Part, int, str
     width = keys.integer("head_dim", default=0)
     if not width:
         if hidden % heads:
-            raise keys.error("head_dim", f"a head size, as {hidden} is no multiple of {heads} heads")
+            raise keys.error("head_dim", f"a head size, as {hidden} is not a multiple of {heads} heads")
         width = hidden // heads
     inner, kv = heads * width, kv_heads * width
     vectors = (inner + 2 * kv) * _flag(keys, family.qkv_bias) + hidden * _flag(keys, family.out_bias)

@@ -139,7 +139,8 @@ def _keep_or_evict(state: State, layer: int, token: int) -> None:
 
 @compiled()
 def _layer_read_last(state: State, kind: int) -> int:
-    """Return the layer of an item of a kind that is read last, after its step in LAST; -1 for none."""
+    """Return the layer of the item of a kind with the latest next read, after its step in LAST; -1 for
+    none."""
     while state.shared[LAST + kind] >= 0:
         for layer in range(state.held.shape[1] - 1, -1, -1):
             if state.held[kind, layer, state.shared[LAST + kind]] > 0:

@@ -30,11 +30,11 @@ INTEGRALITY = 1e-6
 MIN_VIOLATION = 1e-3
 """Violation of the relaxation's solution from which a cut is added, in units of the program."""
 MIN_PROGRESS = 0.05
-"""Cutting ends when three rounds raise the bound by less than this share of the gap wanted."""
+"""Cutting ends when three rounds raise the bound by less than this share of the target gap."""
 CUT_SHARE, FIX_SHARE, FIX_AGAIN_SHARE, NEIGHBOURHOOD_SHARE = 0.4, 0.25, 0.5, 0.5
 """Shares of the time left for cutting, for fixing before and after it, and for neighbourhood search."""
 BOUND_ONLY = 2
-"""Within this many times the gap wanted, HiGHS works on the bound alone."""
+"""Within this many times the target gap, HiGHS works on the bound alone."""
 WINDOW_COLUMNS = 2_000
 """Columns that are free at once in neighbourhood search."""
 WINDOW_S = 10.0

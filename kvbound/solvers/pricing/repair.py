@@ -100,7 +100,7 @@ def evict_excess(reads: Words, inside: Bools, after: Words, held: Ints, spare: I
 
 @compiled()
 def _evict_from_start(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, count: int) -> None:
-    """Let items start outside tier 0, those that are read last first."""
+    """Let items start outside tier 0, those whose first read is latest first."""
     steps, most = after.shape[1], inside.sum()
     item, at = np.empty((most, 2), np.int64), np.empty(most, np.int64)
     found = 0
@@ -118,7 +118,8 @@ def _evict_from_start(reads: Words, inside: Bools, after: Words, held: Ints, spa
 
 @compiled()
 def _evict(reads: Words, after: Words, held: Ints, spare: Ints, step: int, count: int) -> None:
-    """Evict items of a layer in its slot: first those whose miss costs nothing, then those read last."""
+    """Evict items of a layer in its slot: first those whose miss costs nothing, then those with the latest
+    next read."""
     steps, found = len(after), 0
     token, at = np.empty(held[step], np.int64), np.empty(held[step], np.int64)
     for word in range(after.shape[1]):

@@ -177,7 +177,7 @@ class _Replay:
     room: Ints
 
     def slot(self, before: Bytes, wanted: Bytes, ahead: Bytes, step: int, layer: int) -> None:
-        """Let a layer's blocks go where they want to be after its slot, if they may and there is room.
+        """Move a layer's blocks to their planned tiers, where the rules allow it and there is room.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Schedules at any size, beside a certified bound.
+"""Schedules at any size, with a certified bound.
 
 The cost of a miss in each slot determines which items stay in tier 0. Balanced next-use eviction (`balanced`)
 gives the first schedules. The Lagrangian dual proves a time lower bound, and best responses to its prices
@@ -67,7 +67,7 @@ def solve_pricing(
     gap
         Relative gap to the certified bound at which the schedule is good enough.
     start
-        A schedule to start from, beside the method's own.
+        A schedule to start from, in addition to the method's own.
     sample
         Share of the items that each step of the ascent prices; None chooses it by size.
     work
@@ -152,7 +152,7 @@ class _Run:
             restricted.update_all(candidates(restricted.instance, None, self.progress))
 
     def maximize_bound(self) -> AscentResult:
-        """Prove a bound by dual ascent; where balanced eviction takes minutes, it runs beside."""
+        """Prove a bound by dual ascent; where balanced eviction takes minutes, it runs in parallel."""
         share = 1.0 if exceeds_event_limit(self.instance) else _BOUND_SHARE
         with in_background(slow_eviction(self.incumbent), self.progress) as wait:
             ascent = maximize_dual(
@@ -212,7 +212,8 @@ class _Run:
         return proof, ended, repair
 
     def certify(self, repair: Job | None) -> bool:
-        """Have the bound checked, beside a repair still to be done; return False if that is interrupted."""
+        """Have the bound checked, in parallel with a repair still to be done; return False if that is
+        interrupted."""
         assert self.certificate is not None
         with in_background(repair, self.progress) as wait:
             self.bound = certify(self.instance, self.certificate)
