@@ -123,26 +123,51 @@ def make_instance(
     raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _llm(llm, file, folder)}
     file = file or name
     raw["rules"] = {} if rules is None else _copy(rules)
-    changes = dict(_pairs({} if overrides is None else overrides, file))
     if isinstance(trace, Mapping) and "synthetic" in trace:
         raw["trace"] = _copy(trace)
-    for path in sorted(changes, key=lambda path: path not in ("memory", "llm")):  # whole ones first
-        value = changes[path]
-        apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
+    _change(raw, overrides, file)
     if capacity is not None:
         for first in Fields(raw["memory"], file, "memory").items("tiers")[:1]:
             Fields(first, file, "memory.tiers.0")  # a table
             first["capacity"] = _copy(capacity)
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
-    model = Llm.from_mapping(raw["llm"], file, "llm")
-    tokens = workload.prefill_tokens + workload.decode_steps
-    room = Memory.from_mapping(
-        raw["memory"], file, "memory", share_of=lambda share: model.room_for_share(share, tokens)
-    )
+    room, model = _hardware(raw, workload.prefill_tokens + workload.decode_steps, file)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
     with located(file):
         return Instance(name, room, model, allowed, workload)
+
+
+def read_hardware(
+    memory: object, llm: object, tokens: int, *, overrides: object = None, file: object = "command line"
+) -> tuple[Memory, Llm]:
+    """Return a memory and a language model without a trace; arguments and errors as for `make_instance`.
+
+    Parameters
+    ----------
+    tokens
+        Tokens whose KV a capacity given as a share refers to.
+    """
+    raw: dict[str, Any] = {"memory": _entry("memory", memory, None), "llm": _llm(llm, None, None)}
+    _change(raw, overrides, file)
+    _refuse_fractions(raw["memory"], file)
+    return _hardware(raw, tokens, file)
+
+
+def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
+    """Apply overrides to tables in place."""
+    changes = dict(_pairs({} if overrides is None else overrides, file))
+    for path in sorted(changes, key=lambda path: path not in ("memory", "llm")):  # whole ones first
+        value = changes[path]
+        apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
+
+
+def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory, Llm]:
+    model = Llm.from_mapping(raw["llm"], file, "llm")
+    room = Memory.from_mapping(
+        raw["memory"], file, "memory", share_of=lambda share: model.room_for_share(share, tokens)
+    )
+    return room, model
 
 
 def _entry(kind: str, value: object, file: object) -> Any:

@@ -26,7 +26,7 @@ FLOORS = (
     ("cost",),
     ("policies", "result", "library"),
     ("placement",),
-    ("initial", "certificate", "residency", "arguments", "instance_io"),
+    ("initial", "certificate", "residency", "arguments", "instance_io", "limit"),
     ("instance", "schedule"),
     ("catalog", "workloads", "recording"),
     ("llm", "memory", "trace", "overrides"),

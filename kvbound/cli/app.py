@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from kvbound.cli import bound, catalog, check, compare, export, instance, reproduce, simulate, solve, trace
+from kvbound.cli import (
+    bound,
+    catalog,
+    check,
+    compare,
+    export,
+    instance,
+    limit,
+    reproduce,
+    simulate,
+    solve,
+    trace,
+)
 
 
 def build() -> typer.Typer:
@@ -17,6 +29,7 @@ def build() -> typer.Typer:
     app.command("bound")(bound.bound)
     app.command("compare")(compare.compare)
     app.command("simulate")(simulate.simulate)
+    app.command("limit")(limit.limit)
     app.command("reproduce")(reproduce.reproduce)
     app.command("check")(check.check)
     app.command("catalog")(catalog.catalog)

@@ -14,6 +14,8 @@ from kvbound.errors import InputError, KvboundError, UsageError
 
 if TYPE_CHECKING:
     import kvbound.instance
+    from kvbound.llm.model import Llm
+    from kvbound.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,20 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
             field = error.field.replace("overrides.", "--override ", 1)
             raise UsageError(f"{field}: expected {error.expected}") from None
         raise
+
+
+def hardware(parts: Parts, tokens: int) -> tuple[Memory, Llm]:
+    """Return the memory and the language model of options; a capacity may be a share of the KV of `tokens`."""
+    from kvbound.instance_io import read_hardware
+
+    name, changes = "command line", _overrides(parts)
+    try:
+        return read_hardware(_memory(parts.memory or ""), _llm(parts), tokens, overrides=changes, file=name)
+    except InputError as error:
+        if error.file != name:
+            raise
+        field = error.field.replace("overrides.", "--override ", 1)
+        raise UsageError(f"{field}: expected {error.expected}") from None
 
 
 def pairs(option: str, texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -1,0 +1,65 @@
+"""``kvbound limit``: what no placement can beat at a given context and batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kvbound.cli import console, options, source
+from kvbound.errors import UsageError
+
+
+def limit(
+    llm: options.Llm = None,
+    memory: options.Memory = None,
+    context: Annotated[int | None, typer.Option(metavar="N", min=0, help="Tokens of each sequence.")] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="B,...", help="Sequences decoded together; a list makes a row for each.")
+    ] = "1",
+    share: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of the context that a step reads, such as 15%.")
+    ] = "100%",
+    allocated: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Tokens for which each sequence keeps room; by default --context."
+        ),
+    ] = None,
+    measured: Annotated[
+        float | None, typer.Option(metavar="X", help="Tokens/s measured, for all sequences together.")
+    ] = None,
+    override: options.Overrides = None,
+    kv_dtype: options.KvDtype = None,
+    weight_dtype: options.WeightDtype = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say how fast a model can decode at best.
+
+    Every step reads the weights once, and the KV of each sequence's context, wherever they are best placed.
+    Beside the limit stand everything in the fastest tier, with as many of the sequences as fit; the best
+    placement if tiers are read one after the other; whole layers in the fastest tier, as llama.cpp places
+    them with -ngl; and all KV in the second tier, as with -nkvo.
+    """
+    from kvbound.limit import Decoding
+    from kvbound.report.limit import describe, document
+
+    if not (llm and memory) or context is None:
+        raise UsageError("give --llm, --memory and --context")
+    if measured is not None and not 0 < measured < float("inf"):
+        raise UsageError(f"--measured: expected tokens/s above 0, not {measured}")
+    batches = [_batch(text) for text in batch.split(",")]
+    parts = source.Parts(memory, llm, overrides=override, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
+    room, model = source.hardware(parts, context if allocated is None else allocated)
+    read = options.share("--share", share)
+    settings = [Decoding(room, model, context, count, read, allocated) for count in batches]
+    if as_json:
+        console.show_json(document(settings, measured))
+    else:
+        console.show(*describe(settings, measured))
+
+
+def _batch(text: str) -> int:
+    if not text.strip().isdecimal() or not 0 < int(text) <= 10**6:
+        raise UsageError(f"--batch: expected numbers of sequences from 1 to 1,000,000, not {text!r}")
+    return int(text)

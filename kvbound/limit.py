@@ -1,0 +1,265 @@
+"""How fast a model can decode at a given context at best, and with some static placements.
+
+A decode step reads the weights that a token needs and the KV of the tokens that it attends to, each byte from a
+tier that held it when the step began, and no tier holds more than its capacity. Whatever moves when, and however
+layers overlap, the step therefore takes at least the optimum of a linear program over the bytes read from each
+tier. Latencies and arithmetic are left out: they can only add to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InfeasibleError, UsageError
+from kvbound.llm.model import Llm
+from kvbound.memory import Memory
+from kvbound.units import format_bytes
+
+Floats = NDArray[np.float64]
+
+RESERVE: Final = 2**30
+"""Bytes that llama.cpp leaves free in the fast tier when it fits layers into it."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A setting in which steps decode one token of each sequence.
+
+    Parameters
+    ----------
+    context
+        Tokens of each sequence whose KV exists when a step begins.
+    batch
+        Sequences decoded together, for which the weights are read once.
+    share
+        Share of the context that a step reads: 1 with full attention.
+    allocated
+        Tokens of each sequence for which room is kept; by default the context.
+
+    Raises
+    ------
+    UsageError
+        A number makes no sense.
+    InfeasibleError
+        Weights and KV do not fit into all tiers together.
+    """
+
+    memory: Memory
+    llm: Llm
+    context: int
+    batch: int = 1
+    share: float = 1.0
+    allocated: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < 0 or self.batch < 1 or not 0 <= self.share <= 1:
+            raise UsageError(
+                "a limit needs a context of at least 0 tokens, a batch of at least 1 and a share of at most 1"
+            )
+        if self.allocated is not None and self.allocated < self.context:
+            raise UsageError(
+                f"room for {self.allocated:,} tokens does not hold a context of {self.context:,}"
+            )
+        sizes = [tier.capacity for tier in self.memory.tiers]
+        needed = int(self.llm.weight_bytes) + self.kv_bytes
+        if None not in sizes and needed > sum(size or 0 for size in sizes):
+            weights, kv = format_bytes(self.llm.weight_bytes), format_bytes(self.kv_bytes)
+            room = format_bytes(sum(size or 0 for size in sizes))
+            raise InfeasibleError(
+                f"{weights} of weights and {kv} of KV do not fit into {self.memory.name}, which holds {room}"
+            )
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes that the KV of all sequences takes."""
+        return self.batch * self.llm.kv_bytes(self.context if self.allocated is None else self.allocated)
+
+    @property
+    def kv_reads(self) -> Fraction:
+        """Bytes of KV that a step reads."""
+        return Fraction(self.share) * self.batch * self.llm.kv_bytes(self.context)
+
+    @property
+    def weight_reads(self) -> Fraction:
+        """Bytes of weights that a step reads."""
+        return sum(map(Fraction, self.llm.weight_reads.tolist()), Fraction(0))
+
+    @property
+    def reads(self) -> Fraction:
+        """Bytes that a step reads."""
+        return self.weight_reads + self.kv_reads
+
+    @property
+    def births(self) -> Fraction:
+        """Bytes of the KV that a step adds."""
+        return self.batch * Fraction(self.llm.kv_bytes(1))
+
+    @property
+    def resident(self) -> Fraction:
+        """Bytes of weights that no layer reads, such as embeddings: they stay in tier 0."""
+        return max(Fraction(self.llm.weight_bytes) - self.weight_reads, Fraction(0))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A time lower bound of a decode step.
+
+    Attributes
+    ----------
+    time_s
+        The bound, proved in rational arithmetic and rounded down.
+    reads
+        Bytes that a step reads from each tier, by its name, if it takes no longer than that.
+    resources
+        Share of the time that each resource accounts for; see `kvbound.binding.Binding.resources`.
+    """
+
+    time_s: float
+    reads: Mapping[str, float]
+    resources: Mapping[str, float]
+
+
+def decode_limit(setting: Decoding) -> Limit:
+    """Return the least time of a decode step."""
+    from scipy.optimize import linprog
+
+    memory = setting.memory
+    tiers, rates = len(memory.tiers), memory.bandwidths
+    rooms = [_room(setting, k) for k in range(tiers)]
+    # columns: bytes read from each tier, bytes written to each, time; in units of all bytes, and of their
+    # time on the slowest resource
+    size = float(setting.reads + setting.births) or 1.0
+    unit = size / rates.min()
+    busy = np.hstack([memory.read_load.T, memory.write_load.T]) / rates[:, None] * size / unit
+    sums = np.zeros((2, 2 * tiers + 1))
+    sums[0, :tiers] = sums[1, tiers:-1] = 1
+    bounds = [(0, None if room is None else float(room) / size) for room in rooms] + [(0, None)] * (tiers + 1)
+    found: Any = linprog(
+        np.eye(2 * tiers + 1)[-1], np.hstack([busy, -np.ones((len(rates), 1))]), np.zeros(len(rates)),
+        sums, [float(setting.reads) / size, float(setting.births) / size], bounds, method="highs",
+    )  # fmt: skip
+    weights = np.maximum(-found.ineqlin.marginals, 0)
+    weights /= weights.sum() or 1.0
+    prices = [Fraction(max(-price, 0.0)) * Fraction(unit / size) for price in found.upper.marginals[:tiers]]
+    served = (found.x[:tiers] * size).tolist()
+    return Limit(
+        _proved(setting, weights.tolist(), prices, rooms),
+        dict(zip((tier.name for tier in memory.tiers), served, strict=True)),
+        dict(zip(memory.resources, weights.tolist(), strict=True)),
+    )
+
+
+def sequential_s(setting: Decoding) -> float:
+    """Return the least seconds of a decode step that reads one tier after the other, births left out."""
+    left, seconds = setting.reads, 0.0
+    for tier in sorted(range(len(setting.memory.tiers)), key=lambda k: _seconds(setting, k, Fraction(1))):
+        room = _room(setting, tier)
+        part = left if room is None else min(left, room)
+        left, seconds = left - part, seconds + _seconds(setting, tier, part)
+    return seconds
+
+
+def _room(setting: Decoding, tier: int) -> Fraction | None:
+    """Return the bytes of weights that layers read, or of KV, that a tier can hold."""
+    size = setting.memory.tiers[tier].capacity
+    if size is None:
+        return None
+    return max(Fraction(size) - (0 if tier else setting.resident), Fraction(0))
+
+
+def _proved(
+    setting: Decoding, weights: list[float], room_prices: list[Fraction], rooms: list[Fraction | None]
+) -> float:
+    """Return a time lower bound by weak duality: it holds for all weights and prices >= 0.
+
+    Parameters
+    ----------
+    weights
+        One for each resource; their sum is made 1.
+    room_prices
+        Seconds per byte of each tier's capacity.
+    """
+    memory, total = setting.memory, sum(map(Fraction, weights))
+    rates = zip(memory.resources.items(), weights, strict=True)
+    seconds = {name: Fraction(weight) / total / Fraction(rate) for (name, rate), weight in rates}
+    paid = [Fraction(0) if room is None else price for room, price in zip(rooms, room_prices, strict=True)]
+    reads = min(
+        sum((seconds[name] for name in tier.reads), price)
+        for tier, price in zip(memory.tiers, paid, strict=True)
+    )
+    births = min(sum((seconds[name] for name in tier.writes), Fraction(0)) for tier in memory.tiers)
+    rent = sum((price * (room or 0) for room, price in zip(rooms, paid, strict=True)), Fraction(0))
+    exact = max(reads * setting.reads + births * setting.births - rent, Fraction(0))
+    nearest = float(exact)
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, 0.0)
+
+
+@dataclass(frozen=True)
+class StaticPlacement:
+    """A placement that whole layers or all KV decide, with layers run one after the other where they are.
+
+    Attributes
+    ----------
+    time_s
+        Seconds of a decode step.
+    layers
+        Layers whose weights and KV are in tier 0, for placement by layers; else None.
+    """
+
+    time_s: float
+    layers: int | None = None
+
+
+def layers_first(setting: Decoding) -> StaticPlacement:
+    """Return the placement of llama.cpp's ``-ngl``: the last layers, as many as fit, are in tier 0.
+
+    The others are in tier 1. A layer takes its weights and the KV for which room is kept; `RESERVE` stays free.
+    """
+    size, layers = setting.memory.tiers[0].capacity, setting.llm.layers
+    room = math.inf if size is None else Fraction(size) - setting.resident - RESERVE
+    count, near = 0, Fraction(0)
+    for weights in reversed(setting.llm.weight_reads.tolist()):
+        room -= Fraction(weights) + Fraction(setting.kv_bytes, layers)
+        if room < 0:
+            break
+        count, near = count + 1, near + Fraction(weights) + setting.kv_reads / layers
+    far = setting.reads - near
+    return StaticPlacement(_seconds(setting, 0, near) + _seconds(setting, 1, far), count)
+
+
+def weights_first(setting: Decoding) -> StaticPlacement | None:
+    """Return the placement of llama.cpp's ``-nkvo``: weights in tier 0, KV in tier 1; None if too large."""
+    size = setting.memory.tiers[0].capacity
+    if size is not None and setting.llm.weight_bytes > size:
+        return None
+    time = _seconds(setting, 0, setting.weight_reads) + _seconds(setting, 1, setting.kv_reads)
+    return StaticPlacement(time)
+
+
+def all_in_first(setting: Decoding) -> StaticPlacement | None:
+    """Return the placement of everything in tier 0; None if it is too large."""
+    size = setting.memory.tiers[0].capacity
+    if size is not None and setting.llm.weight_bytes + setting.kv_bytes > size:
+        return None
+    return StaticPlacement(_seconds(setting, 0, setting.reads))
+
+
+def _seconds(setting: Decoding, tier: int, size: Fraction) -> float:
+    """Return the time of reading bytes from one tier, through resources that work side by side."""
+    memory = setting.memory
+    return float(size) / min(memory.resources[name] for name in memory.tiers[tier].reads)
+
+
+def sequences_that_fit(setting: Decoding) -> int | None:
+    """Return how many such sequences fit into tier 0 beside the weights; None if any number does."""
+    size, one = setting.memory.tiers[0].capacity, setting.kv_bytes // setting.batch
+    if size is None or not one:
+        return None
+    return max((int(size) - int(setting.llm.weight_bytes)) // one, 0)
