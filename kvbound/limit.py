@@ -1,9 +1,10 @@
 """How fast a model can decode at a given context at best, and with some static placements.
 
-A decode step reads the weights that a token needs and the KV of the tokens that it attends to, each byte from a
-tier that held it when the step began, and no tier holds more than its capacity. Whatever moves when, and however
-layers overlap, the step therefore takes at least the optimum of a linear program over the bytes read from each
-tier. Latencies and arithmetic are left out: they can only add to it.
+A decode step reads the weights that a token needs and the KV of the tokens that it attends to, each byte from
+a tier that held it when the step began, and no tier holds more than its capacity. Whatever moves when, and
+however layers overlap, the step therefore takes at least the optimum of a linear program over the bytes read
+from each tier. Latencies and arithmetic are left out: they can only add to it. Weights that no layer reads,
+such as embeddings, stay in the fastest tier, as in docs/model.md.
 """
 
 from __future__ import annotations
@@ -167,11 +168,12 @@ def sequential_s(setting: Decoding) -> float:
 
 
 def _room(setting: Decoding, tier: int) -> Fraction | None:
-    """Return the bytes of weights that layers read, or of KV, that a tier can hold."""
+    """Return the bytes that a step can read from a tier: those that it holds, and weights read again."""
     size = setting.memory.tiers[tier].capacity
     if size is None:
         return None
-    return max(Fraction(size) - (0 if tier else setting.resident), Fraction(0))
+    again = max(setting.weight_reads - Fraction(setting.llm.weight_bytes), Fraction(0))
+    return max(Fraction(size) - (0 if tier else setting.resident), Fraction(0)) + again
 
 
 def _proved(
@@ -186,7 +188,7 @@ def _proved(
     room_prices
         Seconds per byte of each tier's capacity.
     """
-    memory, total = setting.memory, sum(map(Fraction, weights))
+    memory, total = setting.memory, sum(map(Fraction, weights)) or Fraction(1)
     rates = zip(memory.resources.items(), weights, strict=True)
     seconds = {name: Fraction(weight) / total / Fraction(rate) for (name, rate), weight in rates}
     paid = [Fraction(0) if room is None else price for room, price in zip(rooms, room_prices, strict=True)]
@@ -217,38 +219,45 @@ class StaticPlacement:
     layers: int | None = None
 
 
-def layers_first(setting: Decoding) -> StaticPlacement:
+def layers_first(setting: Decoding) -> StaticPlacement | None:
     """Return the placement of llama.cpp's ``-ngl``: the last layers, as many as fit, are in tier 0.
 
-    The others are in tier 1. A layer takes its weights and the KV for which room is kept; `RESERVE` stays free.
+    The others are in tier 1; None if they do not fit there. A layer takes its weights and its part of the
+    room for KV; `RESERVE` stays free in tier 0.
     """
-    size, layers = setting.memory.tiers[0].capacity, setting.llm.layers
+    kv, layers = (
+        Fraction(setting.kv_bytes, setting.llm.layers),
+        list(map(Fraction, setting.llm.weight_reads.tolist())),
+    )
+    size = setting.memory.tiers[0].capacity
     room = math.inf if size is None else Fraction(size) - setting.resident - RESERVE
-    count, near = 0, Fraction(0)
-    for weights in reversed(setting.llm.weight_reads.tolist()):
-        room -= Fraction(weights) + Fraction(setting.kv_bytes, layers)
-        if room < 0:
-            break
-        count, near = count + 1, near + Fraction(weights) + setting.kv_reads / layers
-    far = setting.reads - near
-    return StaticPlacement(_seconds(setting, 0, near) + _seconds(setting, 1, far), count)
+    near: list[Fraction] = []
+    while layers and room >= layers[-1] + kv:
+        near.append(layers.pop())
+        room -= near[-1] + kv
+    if not _holds(setting, 1, sum(layers) + len(layers) * kv):
+        return None
+    read = [sum(part) + len(part) * setting.kv_reads / setting.llm.layers for part in (near, layers)]
+    return StaticPlacement(sum(_seconds(setting, k, each) for k, each in enumerate(read)), len(near))
 
 
 def weights_first(setting: Decoding) -> StaticPlacement | None:
     """Return the placement of llama.cpp's ``-nkvo``: weights in tier 0, KV in tier 1; None if too large."""
-    size = setting.memory.tiers[0].capacity
-    if size is not None and setting.llm.weight_bytes > size:
+    if not (_holds(setting, 0, setting.llm.weight_bytes) and _holds(setting, 1, setting.kv_bytes)):
         return None
     time = _seconds(setting, 0, setting.weight_reads) + _seconds(setting, 1, setting.kv_reads)
     return StaticPlacement(time)
 
 
+def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:
+    capacity = setting.memory.tiers[tier].capacity
+    return capacity is None or size <= capacity
+
+
 def all_in_first(setting: Decoding) -> StaticPlacement | None:
     """Return the placement of everything in tier 0; None if it is too large."""
-    size = setting.memory.tiers[0].capacity
-    if size is not None and setting.llm.weight_bytes + setting.kv_bytes > size:
-        return None
-    return StaticPlacement(_seconds(setting, 0, setting.reads))
+    fits = _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes)
+    return StaticPlacement(_seconds(setting, 0, setting.reads)) if fits else None
 
 
 def _seconds(setting: Decoding, tier: int, size: Fraction) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated
 
 import typer
@@ -13,7 +14,10 @@ from kvbound.errors import UsageError
 def limit(
     llm: options.Llm = None,
     memory: options.Memory = None,
-    context: Annotated[int | None, typer.Option(metavar="N", min=0, help="Tokens of each sequence.")] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Tokens of each sequence; a list makes a row for each."),
+    ] = None,
     batch: Annotated[
         str, typer.Option(metavar="B,...", help="Sequences decoded together; a list makes a row for each.")
     ] = "1",
@@ -48,18 +52,22 @@ def limit(
         raise UsageError("give --llm, --memory and --context")
     if measured is not None and not 0 < measured < float("inf"):
         raise UsageError(f"--measured: expected tokens/s above 0, not {measured}")
-    batches = [_batch(text) for text in batch.split(",")]
+    contexts, batches = _counts("--context", context, 0), _counts("--batch", batch, 1)
     parts = source.Parts(memory, llm, overrides=override, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
-    room, model = source.hardware(parts, context if allocated is None else allocated)
+    room, model = source.hardware(parts, contexts[0] if allocated is None else allocated)
     read = options.share("--share", share)
-    settings = [Decoding(room, model, context, count, read, allocated) for count in batches]
+    settings = [Decoding(room, model, *row, read, allocated) for row in product(contexts, batches)]
     if as_json:
         console.show_json(document(settings, measured))
     else:
         console.show(*describe(settings, measured))
 
 
-def _batch(text: str) -> int:
-    if not text.strip().isdecimal() or not 0 < int(text) <= 10**6:
-        raise UsageError(f"--batch: expected numbers of sequences from 1 to 1,000,000, not {text!r}")
-    return int(text)
+def _counts(option: str, text: str, least: int) -> list[int]:
+    """Read a list of counts; raise a UsageError if one of them is none."""
+    counts = [each.strip() for each in text.split(",")]
+    if not all(each.isdecimal() and len(each) < 12 and int(each) >= least for each in counts):
+        raise UsageError(
+            f"{option}: expected whole numbers from {least} on, separated by commas, not {text!r}"
+        )
+    return [int(each) for each in counts]

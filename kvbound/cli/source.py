@@ -118,7 +118,7 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
 
 
 def hardware(parts: Parts, tokens: int) -> tuple[Memory, Llm]:
-    """Return the memory and the language model of options; a capacity may be a share of the KV of `tokens`."""
+    """Return the memory and the language model; a capacity may be a share of the KV of so many tokens."""
     from kvbound.instance_io import read_hardware
 
     name, changes = "command line", _overrides(parts)
