@@ -1,51 +1,26 @@
-"""What the ideal time and a schedule's time consist of, what binds, and where placement begins to matter."""
+"""What the ideal time and a schedule's time consist of, and what binds."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
-from kvbound.cost.ideal import ideal_bytes, ideal_latency, ideal_slot_times, one_tier_bytes
+from kvbound.cost.ideal import Slots, ideal_bytes, ideal_latency, one_tier_bytes
 from kvbound.cost.parts import TimeParts, time_parts
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Instance, Timing
+from kvbound.onset import Onset, onset
 from kvbound.placement import PhysicalPlacement
 from kvbound.schedule import Schedule
 
-MATTERS: Final = 1.01
-"""Placement matters where all KV in one tier takes more than this many times the ideal time."""
-_MOST = 2**40
-
-
-@dataclass(frozen=True)
-class Onset:
-    """Where placement does not matter, but would in a larger run.
-
-    Attributes
-    ----------
-    tier
-        The tier that can hold all KV at nearly the ideal time.
-    ratio
-        That time over the ideal.
-    batch
-        The least number of such sequences, decoded together, for which placement matters; None if it never
-        does.
-    tokens
-        The least number of tokens of the one sequence, read in the same shares, for which it matters.
-    """
-
-    tier: str
-    ratio: float
-    batch: int | None
-    tokens: int | None
+_MOST_AT_ONCE = 1 << 22
+"""Slot times computed at once."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +63,24 @@ def binding(instance: Instance) -> Binding | None:
     """
     if not instance.physical:
         return None
-    cost, traffic = SlotCost.of(instance), ideal_bytes(instance)
-    rows, weights = cost.ideal_rows, cost.ideal_weights
-    seconds, moved = np.zeros(traffic.shape[-1]), np.zeros(traffic.shape[-1])
-    busy = np.zeros(weights.shape[1])
-    for layer in range(instance.layers):  # one at a time: slots times rows may be many
-        times = traffic[:, layer] @ rows.T
+    cost, (slots, counts) = SlotCost.of(instance), Slots.kinds(instance)
+    rows, weights, traffic = cost.ideal_rows, cost.ideal_weights, ideal_bytes(instance, slots)
+    seconds, busy = np.zeros(traffic.shape[-1]), np.zeros(weights.shape[1])
+    stride = max(1, _MOST_AT_ONCE // len(rows))
+    for first in range(0, len(counts), stride):
+        part, often = traffic[first : first + stride], counts[first : first + stride]
+        times = part @ rows.T
         chosen = times.argmax(axis=1)
-        seconds += (traffic[:, layer] * rows[chosen]).sum(axis=0)
-        moved += traffic[:, layer].sum(axis=0)
-        busy += np.bincount(chosen, times.max(axis=1), len(rows)) @ weights
+        seconds += often @ (part * rows[chosen])
+        busy += np.bincount(chosen, often * times.max(axis=1), len(rows)) @ weights
     if instance.rules.timing is Timing.SERIAL:
-        busy = cost.ideal_work @ moved
+        busy = cost.ideal_work @ (counts @ traffic)
     columns = Columns.of(seconds)
     parts = {
         "weights": columns.extra_reads.sum(),
         "kv_reads": columns.reads.sum(),
         "kv_writes": columns.writes.sum(),
-        "latency": ideal_latency(instance).sum() * instance.decode_steps,
+        "latency": counts @ ideal_latency(instance, slots.weights),
     }
     time_s, transfer = float(sum(parts.values())), float(busy.sum())
     return Binding(
@@ -115,8 +90,8 @@ def binding(instance: Instance) -> Binding | None:
             name: float(each / transfer) if transfer else 0.0
             for name, each in zip(instance.memory.resources, busy, strict=True)
         },
-        slowest_s=float(cost.times(one_tier_bytes(instance, -1)).sum()),
-        onset=_onset(instance),
+        slowest_s=float(counts @ cost.times(one_tier_bytes(instance, slots, -1))),
+        onset=onset(instance),
     )
 
 
@@ -125,64 +100,3 @@ def schedule_parts(instance: Instance, placement: PhysicalPlacement) -> TimePart
     if isinstance(placement, Schedule):
         return time_parts(instance, schedule_traffic(instance, placement))
     return time_parts(instance, TwoTierSchedule.replayed(instance, placement).traffic(instance))
-
-
-def _onset(instance: Instance) -> Onset | None:
-    tier, ratio = _simplest(instance)
-    if ratio > MATTERS:
-        return None
-    return Onset(
-        instance.memory.tiers[tier].name,
-        ratio,
-        _least(1, lambda batch: _simplest(instance, batch=batch)[1] > MATTERS),
-        _least(instance.tokens, lambda tokens: _simplest(instance, tokens=tokens)[1] > MATTERS),
-    )
-
-
-def _least(start: int, holds: Callable[[int], bool]) -> int | None:
-    """Return the least number above `start` at which something holds, by doubling and then bisection."""
-    low, high = start, 2 * start
-    while not holds(high):
-        if high > _MOST:
-            return None
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
-
-
-def _simplest(instance: Instance, batch: int = 1, tokens: int | None = None) -> tuple[int, float]:
-    """Return the best of the tiers that hold all KV, and its time over the ideal.
-
-    Parameters
-    ----------
-    batch
-        Sequences like this one that are decoded together; the weights are read once for all.
-    tokens
-        Tokens of a longer sequence at its end; a slot reads the same share of them.
-    """
-    tokens = instance.tokens if tokens is None else tokens
-    reads, cost = batch * tokens / instance.tokens, SlotCost.of(instance)
-
-    def scaled(traffic: NDArray[np.float64]) -> NDArray[np.float64]:
-        columns = Columns.of(traffic)
-        columns.reads[:] *= reads
-        columns.writes[:] *= batch
-        return traffic
-
-    kv_bytes = batch * instance.layers * -(-tokens // instance.granularity) * instance.block_bytes
-    seconds = [
-        float(cost.times(scaled(one_tier_bytes(instance, k))).sum())
-        if _holds(instance, k, kv_bytes)
-        else math.inf
-        for k in range(instance.tiers)
-    ]
-    best, ideal_s = min(seconds), float(ideal_slot_times(instance, scaled(ideal_bytes(instance))).sum())
-    return seconds.index(best), 1.0 if best == ideal_s else best / ideal_s if ideal_s else math.inf
-
-
-def _holds(instance: Instance, tier: int, kv_bytes: int) -> bool:
-    """Return whether a tier has room for so many bytes of KV, tier 0 beside the resident weights."""
-    capacity = instance.memory.tiers[tier].capacity
-    return capacity is None or kv_bytes + (0 if tier else int(instance.llm.weight_bytes)) <= capacity

@@ -22,7 +22,7 @@ FLOORS = (
     ("solvers",),
     ("report", "simulation"),
     ("binding",),
-    ("models", "bitsets", "fang2025", "hierarchy"),
+    ("models", "bitsets", "fang2025", "hierarchy", "onset"),
     ("cost",),
     ("policies", "result", "library"),
     ("placement",),

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvbound as kv
-from kvbound.binding import Binding, Onset, binding, schedule_parts
+from kvbound.binding import Binding, binding, schedule_parts
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance, Timing
-from kvbound.report.binding import made_of, sentences, summary
+from kvbound.onset import Onset
+from kvbound.report.binding import made_of, placement_gains, sentences, summary
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.cost_cases import toy
@@ -79,45 +80,75 @@ def heavy(copies: str = "exclusive", capacity: int = 10, slow: float = 1) -> Ins
     return toy(memory=memory, llm=llm(reads=400), trace=trace, rules={"copies": copies})
 
 
-def test_placement_starts_to_matter_with_the_batch_or_the_tokens_that_one_tier_cannot_serve() -> None:
+def test_one_tier_is_as_good_up_to_the_bytes_that_it_can_serve() -> None:
     # x bytes of KV a slot: x s in the slow tier, at best max(100, (400 + x) / 5) s: over 1.01 from 101.3 on
-    assert found(heavy()).onset == Onset("ddr", 1.0, 51, 502)  # x = 2 batch, or tokens / 5 + 1
-    text = sentences(heavy(), found(heavy()))
-    assert "Placement cannot matter here: with all KV in ddr it takes 1.000x as long." in text
-    assert text.endswith("It starts to at a batch of 51 or at 502 tokens.")
-    assert summary(heavy(), found(heavy())).endswith("1.000x with all KV in ddr: placement cannot matter")
+    known = found(heavy())
+    assert known.onset == Onset("ddr", 1.0, 51, 502)  # x = 2 batch, or tokens / 5 + 1
+    end = "No placement gains more than that here; one may from a batch of 51 or 502 tokens on."
+    assert sentences(heavy(), known).endswith(f"With all KV in ddr it takes 1.000x as long. {end}")
+    gains = "nothing over all KV in ddr (1.000x); it may from a batch of 51 or 502 tokens on"
+    assert placement_gains(known.onset) == gains
 
 
-def test_placement_starts_to_matter_where_the_fast_tier_is_full_and_no_other_would_do() -> None:
-    onset = found(heavy(slow=1e-6)).onset
-    assert onset is not None
-    assert (onset.tier, onset.batch, onset.tokens) == ("hbm", 3, 11)
+def test_one_tier_is_as_good_until_it_is_full() -> None:
+    known = found(heavy(slow=1e-6))
+    assert known.onset is not None
+    assert (known.onset.tier, known.onset.batch, known.onset.tokens) == ("hbm", 3, 11)
+    assert "1.000x as long, and " in sentences(heavy(slow=1e-6), known)
+    assert "x with all in ddr. No placement" in sentences(heavy(slow=1e-6), known)
 
 
-def test_placement_that_matters_at_no_size() -> None:
+def test_one_tier_is_as_good_at_any_size() -> None:
     memory = {"name": "m", "resources": {"bus": 4}, "tiers": [tier("a", 10, "bus"), tier("b", None, "bus")]}
     instance = toy(memory=memory, rules={"copies": "exclusive"})
     known = found(instance)
     assert known.onset == Onset("a", 1.0, None, None)
-    assert sentences(instance, known).endswith("It starts to at no batch and no number of tokens.")
+    assert sentences(instance, known).endswith("one may at no size that the memory holds.")
 
 
-def test_placement_that_matters_already() -> None:
+def test_no_tier_is_as_good() -> None:
     assert found(toy()).onset is None
-    assert found(heavy(copies="exclusive", capacity=0, slow=1e-6)).onset is None
+    assert found(heavy(capacity=0, slow=1e-6)).onset is None
+    assert placement_gains(None) == ""
+
+
+def test_no_more_sequences_than_the_memory_holds() -> None:
+    """Inclusive copies: the last tier has room for two sequences, though the first has for twenty."""
+    memory = two_tiers(4, 1e-6, 100)
+    memory["tiers"][1]["capacity"] = 10
+    instance = heavy("inclusive")
+    limited = toy(memory=memory, llm=llm(reads=4e9), trace=instance.trace, rules={"copies": "inclusive"})
+    assert found(limited).onset == Onset("ddr", 1.0, None, None)
+
+
+def test_a_forced_fill_allows_the_prompt_in_the_fastest_tier_only() -> None:
+    changes = {"copies": "exclusive", "initial": "prefill-first", "migration": "none"}
+    onset = found(heavy().with_rules(**changes)).onset
+    assert onset is not None
+    assert (onset.tier, onset.batch) == ("hbm", 3)  # without the rule ddr is as good up to a batch of 50
+    assert found(heavy(capacity=2).with_rules(**changes)).onset is None
+
+
+def test_a_tier_that_is_full_at_an_odd_number() -> None:
+    """Only just above four sequences, no longer at eight, is the latency of the second tier too much."""
+    memory = {"name": "m", "resources": {"bus": 4}, "tiers": [tier("a", 20, "bus"), tier("b", None, "bus")]}
+    memory["tiers"][1]["latency"] = 0.07  # type: ignore[index]
+    trace = {"prefill_tokens": 3, "reads": [[[0]], [[1]]]}
+    instance = toy(memory=memory, llm=llm(reads=14), trace=trace, rules={"copies": "exclusive"})
+    onset = found(instance).onset
+    assert onset is not None
+    assert onset.batch == 5
 
 
 @given(seeds)
 @settings(max_examples=40, deadline=None)
-def test_where_placement_cannot_matter_one_tier_is_within_a_hundredth_of_the_optimum(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng)
-    instance = dataclasses.replace(
-        instance, llm=dataclasses.replace(instance.llm, weight_read_bytes_per_layer=500.0)
-    )
+def test_one_tier_that_is_as_good_is_within_a_hundredth_of_the_optimum(seed: int) -> None:
+    instance = tiny_instance(np.random.default_rng(seed))
+    llm = dataclasses.replace(instance.llm, weight_read_bytes_per_layer=500.0)
+    instance = dataclasses.replace(instance, llm=llm)
     known, optimum = found(instance), solve_brute(instance).time_s
     assert optimum is not None
-    if known.onset is not None and instance.rules.initial == "free":
+    if known.onset is not None:
         assert known.onset.ratio <= 1.01
         assert known.time_s <= optimum * (1 + 1e-12)
         assert optimum <= known.time_s * known.onset.ratio * (1 + 1e-12)
@@ -149,9 +180,9 @@ def test_a_run_that_takes_no_time_is_said_to() -> None:
     instance = toy(memory=memory, trace={"prefill_tokens": 3, "reads": [[[]], [[]]]})
     known = found(instance)
     assert known.time_s == known.slowest_s == 0
-    expected = "no time: nothing is read, and writes cost nothing"
+    expected = "no time: nothing is read, and a birth costs nothing"
     assert sentences(instance, known) == f"If placement were no constraint, decoding would take {expected}."
-    assert summary(instance, known) == "none: nothing is read, and writes cost nothing"
+    assert summary(instance, known) == "none: nothing is read, and a birth costs nothing"
 
 
 def test_what_a_schedule_s_time_is_made_of() -> None:
@@ -172,3 +203,11 @@ def test_bits_and_events_have_the_same_parts(migration: str) -> None:
     assert events is not None
     bits = TwoTierSchedule.replayed(instance, events).residency
     assert schedule_parts(instance, bits) == schedule_parts(instance, events)
+
+
+def test_a_run_of_latencies_alone() -> None:
+    memory = two_tiers(4, 1, 2)
+    for each in memory["tiers"]:
+        each["writes"], each["latency"] = [], 0.5
+    instance = toy(memory=memory, trace={"prefill_tokens": 3, "reads": [[[]], [[]]]})
+    assert "1 s: latency 100.0 %; no resource binds." in sentences(instance, found(instance))

@@ -45,14 +45,21 @@ class Columns(NamedTuple):
         return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
-def fixed_traffic(instance: Instance) -> Floats:
+def fixed_traffic(instance: Instance, weights: Floats | None = None) -> Floats:
     """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
     It consists of the weights and, with inclusive copies, of the write-through of each new token.
+
+    Parameters
+    ----------
+    weights
+        Bytes of weights that slots of any shape read, in place of those of the instance's slots.
     """
-    traffic = np.zeros((instance.decode_steps, instance.layers, 3 * instance.tiers))
+    if weights is None:
+        weights = np.broadcast_to(instance.llm.weight_reads, (instance.decode_steps, instance.layers))
+    traffic = np.zeros((*weights.shape, 3 * instance.tiers))
     columns = Columns.of(traffic)
-    columns.extra_reads[..., 0] = instance.llm.weight_reads
+    columns.extra_reads[..., 0] = weights
     if instance.inclusive:
         columns.writes[..., -1] = instance.item_bytes
     return traffic

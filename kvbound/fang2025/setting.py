@@ -145,6 +145,10 @@ def _bandwidths(memory: Memory, name: str) -> tuple[float, float, float, float]:
             raise InputError(name, field, f"one resource {what} with fang2025 accounting, not {found}")
         return memory.resources[resources.pop()]
 
+    if not near.writes:
+        raise InputError(
+            name, f"memory.tiers.{near.name}.writes", "a resource with fang2025 accounting, not none"
+        )
     hbm = only(f"memory.tiers.{near.name}", "for reads and writes", set(near.reads) | set(near.writes))
     internal = only(at, "that stands in both reads and writes", reads & writes)
     read = only(f"{at}.reads", "besides the one shared with writes", reads - writes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kvbound.binding import Binding, Onset, schedule_parts
+from kvbound.binding import Binding, schedule_parts
 from kvbound.instance import Instance, Timing
+from kvbound.onset import Onset
 from kvbound.placement import PhysicalPlacement
 from kvbound.report import numbers
 from kvbound.result import Result, title
@@ -18,15 +19,14 @@ def sentences(instance: Instance, found: Binding) -> str:
     """Return sentences on the parts of the ideal time, its binding resources, and what placement can gain."""
     text = "If placement were no constraint, decoding would take"
     if not found.time_s:
-        return f"{text} no time: nothing is read, and writes cost nothing."
+        return f"{text} no time: nothing is read, and a birth costs nothing."
     text += f" {numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}."
-    if (onset := found.onset) is not None:
-        simple = f"with all KV in {onset.tier} it takes {numbers.ratio(onset.ratio)} as long"
-        return f"{text} Placement cannot matter here: {simple}. It starts to {_from(onset)}."
-    last = instance.memory.tiers[-1].name
-    return (
-        f"{text} With all KV in {last} it would take {numbers.ratio(found.slowest_s / found.time_s)} as long."
-    )
+    last, ratio = instance.memory.tiers[-1].name, numbers.ratio(found.slowest_s / found.time_s)
+    if (onset := found.onset) is None:
+        return f"{text} With all KV in {last} it would take {ratio} as long."
+    also = "" if onset.tier == last else f", and {ratio} with all in {last}"
+    simple = f"With all KV in {onset.tier} it takes {numbers.ratio(onset.ratio)} as long{also}."
+    return f"{text} {simple} No placement gains more than that here; one may {_from(onset)}."
 
 
 def made_of(instance: Instance, result: Result) -> list[str]:
@@ -42,27 +42,27 @@ def made_of(instance: Instance, result: Result) -> list[str]:
 def summary(instance: Instance, found: Binding) -> str:
     """Return the same in short form, for a table."""
     if not found.time_s:
-        return "none: nothing is read, and writes cost nothing"
+        return "none: nothing is read, and a birth costs nothing"
     parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}"
-    if (onset := found.onset) is not None:
-        return f"{parts}; {numbers.ratio(onset.ratio)} with all KV in {onset.tier}: placement cannot matter"
     last = instance.memory.tiers[-1].name
     return f"{parts}; {numbers.ratio(found.slowest_s / found.time_s)} with all KV in {last}"
 
 
-def placement_matters(onset: Onset | None) -> str:
-    """Return where placement begins to matter, for a table."""
-    return "" if onset is None else _from(onset)
+def placement_gains(onset: Onset | None) -> str:
+    """Return where placement gains nothing, and where it may, for a table."""
+    if onset is None:
+        return ""
+    return f"nothing over all KV in {onset.tier} ({numbers.ratio(onset.ratio)}); it may {_from(onset)}"
 
 
 def _from(onset: Onset) -> str:
-    """Return the batch and the number of tokens at which placement starts to matter."""
+    """Return from which batch and number of tokens on one tier will not do."""
     least = []
     if onset.batch is not None:
-        least.append(f"at a batch of {onset.batch:,}")
+        least.append(f"a batch of {onset.batch:,}")
     if onset.tokens is not None:
-        least.append(f"at {onset.tokens:,} tokens")
-    return " or ".join(least) or "at no batch and no number of tokens"
+        least.append(f"{onset.tokens:,} tokens")
+    return f"from {' or '.join(least)} on" if least else "at no size that the memory holds"
 
 
 def _shares(parts: Mapping[str, float]) -> str:
@@ -78,6 +78,8 @@ def _binds(instance: Instance, resources: Mapping[str, float]) -> str:
     known = sorted(((share, name) for name, share in resources.items()), reverse=True)
     binding = [(name, share) for share, name in known if share >= _NEGLIGIBLE]
     together = " work one after the other" if instance.rules.timing is Timing.SERIAL else " bind"
+    if not binding:
+        return "no resource binds"
     if len(binding) == 1:
         return f"{binding[0][0]} binds"
     *most, last = [f"{name} ({numbers.share(share)})" for name, share in binding]

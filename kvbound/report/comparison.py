@@ -90,8 +90,8 @@ def _percent(share: float | None) -> str:
 def reference(results: Sequence[Result]) -> tuple[str, float] | None:
     """Return name and time of the reference of ratios: the bound, the study's `best`, or the fastest."""
     bound = strongest(results)
-    if bound.time_s:
-        return "bound", bound.time_s
+    if bound.time_s is not None:
+        return ("bound", bound.time_s) if bound.time_s else None
     timed = [result for result in ranked(results) if result.time_s]
     for result in timed:
         if result.method == "best":
@@ -111,7 +111,9 @@ def verdict(results: Sequence[Result]) -> str:
     if not found:
         return "No method found a schedule."
     if against is None:
-        return "Decoding takes no time: nothing is read, and writes cost nothing."
+        best, worst = found[0], found[-1]
+        also = f"; {worst.method} takes {numbers.seconds(worst.time_s)}" if worst.time_s else ""
+        return f"{best.method} takes {numbers.seconds(best.time_s)}; the time lower bound is 0{also}."
     fastest, slowest = found[0], found[-1]
     first, last = (numbers.ratio(_ratio(result, against)) for result in (fastest, slowest))
     if against[0] == "bound":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kvbound import units
-from kvbound.binding import binding
+from kvbound.binding import Binding, binding
 from kvbound.report import numbers
-from kvbound.report.binding import placement_matters, summary
+from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
 from kvbound.trace import Trace
 
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from kvbound.instance import Instance
 
 
-def figures(instance: Instance) -> dict[str, Any]:
-    """Return sizes and capacities as JSON-ready values, without generating a synthetic trace."""
+def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
+    """Return sizes and capacities as JSON-ready values, without generating a synthetic trace.
+
+    Parameters
+    ----------
+    bound
+        What `kvbound.binding.binding` returns, if that is known.
+    """
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = instance.prefill_tokens + sum(range(instance.decode_steps)) / instance.decode_steps
@@ -50,13 +56,14 @@ def figures(instance: Instance) -> dict[str, Any]:
             for tier, free in zip(instance.memory.tiers, limits, strict=True)
         ],
         "rules": instance.rules.to_mapping(),
-        "ideal": None if (bound := binding(instance)) is None else bound.to_mapping(),
+        "ideal": None if (bound := bound or binding(instance)) is None else bound.to_mapping(),
     }
 
 
 def describe(instance: Instance) -> list[Table | str]:
     """Return the sizes as text and tables."""
-    known, bound = figures(instance), binding(instance)
+    bound = binding(instance)
+    known = figures(instance, bound)
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
     shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
@@ -73,7 +80,7 @@ def describe(instance: Instance) -> list[Table | str]:
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
         ("ideal time", "" if bound is None else summary(instance, bound)),
-        ("placement matters", "" if bound is None else placement_matters(bound.onset)),
+        ("placement gains", "" if bound is None else placement_gains(bound.onset)),
         ("sha256", known["sha256"] or ""),
     ]
     return [f"{instance.name}\n", pairs_table(pairs), "", _tiers(instance, known["tiers"])]
@@ -104,7 +111,7 @@ def _tiers(instance: Instance, capacities: list[dict[str, Any]]) -> Table:
             (
                 tier.name, numbers.capacity(tier.capacity), units.format_bytes(capacity["room_for_kv_bytes"]),
                 numbers.UNKNOWN if unlimited else numbers.share(capacity["room_for_kv_share"]),
-                ", ".join(tier.reads), ", ".join(tier.writes),
+                ", ".join(tier.reads), ", ".join(tier.writes) or numbers.UNKNOWN,
                 units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN,
             )
         )  # fmt: skip

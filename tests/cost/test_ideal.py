@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import kvbound as kv
 from kvbound.cost.evaluate import slot_times
-from kvbound.cost.ideal import ideal, ideal_slot_times, one_tier_bytes
+from kvbound.cost.ideal import Slots, ideal, ideal_bytes, ideal_latency, ideal_slot_times, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
@@ -55,6 +56,17 @@ def test_latencies_that_no_placement_avoids_are_added(copies: str, weights: int,
 def test_all_kv_in_one_tier(copies: str, fast: list[float]) -> None:
     instance = with_latencies(0, 0, rules={"copies": copies}, llm=llm(reads=3))
     for tier, seconds in enumerate((fast, [4.0, 3.0])):
-        times = SlotCost.of(instance).times(one_tier_bytes(instance, tier))
+        times = SlotCost.of(instance).times(one_tier_bytes(instance, Slots.of(instance), tier))
         assert np.array_equal(times, slot_times(instance, everything_in(tier)))
         assert times.ravel().tolist() == pytest.approx(seconds)
+
+
+def test_slots_of_a_kind_have_the_same_ideal() -> None:
+    instance = kv.read_instance("native-r15-c25-b64-n64")
+    kinds, counts = Slots.kinds(instance)
+    assert counts.sum() == instance.slots
+    assert len(counts) < instance.slots
+    transfer = SlotCost.of(instance).ideal_facets @ ideal_bytes(instance, kinds).T
+    times = transfer.max(axis=0) + ideal_latency(instance, kinds.weights)
+    assert times @ counts == pytest.approx(ideal(instance))
+    assert np.array_equal(np.unique(times), np.unique(ideal_slot_times(instance)))

@@ -70,6 +70,7 @@ def test_from_instance() -> None:
         (instance(granularity=2), "rules.granularity"),
         (instance((NEAR, Tier("mid", 1e6, ("bus",), ("bus",)), FAR)), "memory.tiers"),
         (instance((Tier("near", 18416, ("hbm",), ("bus",)), FAR)), "memory.tiers.near"),
+        (instance((Tier("near", 18416, ("hbm",), ()), FAR)), "memory.tiers.near.writes"),
         (instance((NEAR, Tier("far", None, ("down",), ("up",)))), "memory.tiers.far"),
         (instance((NEAR, Tier("far", None, ("bus",), ("up", "bus")))), "memory.tiers.far.reads"),
         (instance((NEAR, Tier("far", None, ("bus", "down"), ("bus",)))), "memory.tiers.far.writes"),

@@ -40,6 +40,12 @@ def test_expanded_instances() -> None:
     assert VALID(kv.read_instance("native-r15-c25-b64").expanded("y.trace"))
 
 
+def test_a_tier_that_costs_nothing_to_write() -> None:
+    free = kv.read_instance("tiny-three", overrides={"memory.tiers.0.writes": []}).expanded("x.trace")
+    assert free["memory"]["tiers"][0]["writes"] == []
+    assert VALID(free)
+
+
 def test_it_knows_every_kind_and_every_rule() -> None:
     kinds = SCHEMA["$defs"]["synthetic"]["properties"]["synthetic"]["properties"]["kind"]["enum"]
     assert set(kinds) == set(KINDS)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.cost import marginal
-from kvbound.cost.ideal import ideal_bytes
+from kvbound.cost.ideal import Slots, ideal_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
@@ -155,5 +155,6 @@ def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
 def ideal_theta(instance: Instance) -> Floats:
     """Resource weights that prove the ideal time of every slot, (R, steps, layers)."""
     cost = SlotCost.of(instance)
-    best = combine(cost.ideal_rows, np.moveaxis(ideal_bytes(instance), -1, 0)).argmax(axis=0)
+    traffic = ideal_bytes(instance, Slots.of(instance))
+    best = combine(cost.ideal_rows, np.moveaxis(traffic, -1, 0)).argmax(axis=0)
     return np.moveaxis(cost.ideal_weights[best], -1, 0)
