@@ -24,6 +24,7 @@ PUBLISHED = {  # parameters, as the checkpoints' own index files count them; K a
     "llama-3.1-70b": (70_553_706_496, 4096),
     "mixtral-8x7b": (46_702_792_704, 4096),
     "qwen2.5-7b": (7_615_616_512, 2048),
+    "qwen3-32b": (32_762_123_264, 4096),
     "smollm2-135m": (134_515_008, 768),
     "tinyllama-1.1b": (1_100_048_384, 1024),
     "gpt2": (124_439_808, 3072),
