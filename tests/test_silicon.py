@@ -34,7 +34,7 @@ def test_every_other_row_has_a_reason(compared: list[silicon.Compared]) -> None:
 
 
 def test_a_row_by_hand(compared: list[silicon.Compared]) -> None:
-    """Llama-3.1-70B in 8 bits on one H200, where 83 of 128 sequences fit: 4.8 TB/s, and 64 GB/s of the host."""
+    """Llama-3.1-70B in 8 bits on one H200, where 83 of 128 sequences fit: 4.8 TB/s and 64 GB/s."""
     name = "2026_04_06_llama_3_1_70b_h200_sxm_trtllm_fp8_agg_1024x8192_c128_tp1_ep1_417"
     [found] = [each for each in compared if each.row["id"] == name]
     read = 80 * 1_711_276_032 / 2 + 83 * 80 * 2048 * (1024 + 4095)
