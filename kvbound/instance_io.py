@@ -149,6 +149,8 @@ def read_hardware(
         Tokens whose KV a capacity given as a share refers to.
     """
     raw: dict[str, Any] = {"memory": _entry("memory", memory, None), "llm": _llm(llm, None, None)}
+    if isinstance(llm, Llm) and llm.windows:  # which an instance takes from its trace
+        raw["llm"]["windows"] = list(llm.windows)
     _change(raw, overrides, file)
     _refuse_fractions(raw["memory"], file)
     return _hardware(raw, tokens, file)

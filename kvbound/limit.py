@@ -3,8 +3,8 @@
 A decode step reads the weights that a token needs and the KV of the tokens that it attends to, each byte from
 a tier that held it when the step began, and no tier holds more than its capacity. Whatever moves when, and
 however layers overlap, the step therefore takes at least the optimum of a linear program over the bytes read
-from each tier. Latencies and arithmetic are left out: they can only add to it. Weights that no layer reads,
-such as embeddings, stay in the fastest tier, as in docs/model.md.
+from each tier. Latencies, arithmetic, and weights that no layer reads, such as embeddings, are left out: they
+can only add to it.
 """
 
 from __future__ import annotations
@@ -80,12 +80,18 @@ class Decoding:
     @property
     def kv_bytes(self) -> int:
         """Bytes that the KV of all sequences takes."""
-        return self.batch * self.llm.kv_bytes(self.context if self.allocated is None else self.allocated)
+        return self.batch * self._kv_bytes(self.context if self.allocated is None else self.allocated)
 
     @property
     def kv_reads(self) -> Fraction:
         """Bytes of KV that a step reads."""
-        return Fraction(self.share) * self.batch * self.llm.kv_bytes(self.context)
+        return Fraction(self.share) * self.batch * self._kv_bytes(self.context)
+
+    def _kv_bytes(self, tokens: int) -> int:
+        """Return the bytes of one sequence's KV; a layer keeps no more tokens than its sliding window."""
+        windows = self.llm.windows or (None,) * self.llm.layers
+        kept = sum(tokens if window is None else min(tokens, window) for window in windows)
+        return kept * int(self.llm.kv_bytes_per_token_layer)
 
     @property
     def weight_reads(self) -> Fraction:
@@ -101,11 +107,6 @@ class Decoding:
     def births(self) -> Fraction:
         """Bytes of the KV that a step adds."""
         return self.batch * Fraction(self.llm.kv_bytes(1))
-
-    @property
-    def resident(self) -> Fraction:
-        """Bytes of weights that no layer reads, such as embeddings: they stay in tier 0."""
-        return max(Fraction(self.llm.weight_bytes) - self.weight_reads, Fraction(0))
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,13 @@ def decode_limit(setting: Decoding) -> Limit:
 
 
 def sequential_s(setting: Decoding) -> float:
-    """Return the least seconds of a decode step that reads one tier after the other, births left out."""
-    left, seconds = setting.reads, 0.0
-    for tier in sorted(range(len(setting.memory.tiers)), key=lambda k: _seconds(setting, k, Fraction(1))):
+    """Return the least seconds of a decode step that reads one tier after the other, and then writes."""
+    tiers = range(len(setting.memory.tiers))
+    left, seconds = setting.reads, min(_written_s(setting, tier, setting.births) for tier in tiers)
+    for tier in sorted(tiers, key=lambda k: _read_s(setting, k, Fraction(1))):
         room = _room(setting, tier)
         part = left if room is None else min(left, room)
-        left, seconds = left - part, seconds + _seconds(setting, tier, part)
+        left, seconds = left - part, seconds + _read_s(setting, tier, part)
     return seconds
 
 
@@ -173,7 +175,7 @@ def _room(setting: Decoding, tier: int) -> Fraction | None:
     if size is None:
         return None
     again = max(setting.weight_reads - Fraction(setting.llm.weight_bytes), Fraction(0))
-    return max(Fraction(size) - (0 if tier else setting.resident), Fraction(0)) + again
+    return Fraction(size) + again
 
 
 def _proved(
@@ -222,31 +224,40 @@ class StaticPlacement:
 def layers_first(setting: Decoding) -> StaticPlacement | None:
     """Return the placement of llama.cpp's ``-ngl``: the last layers, as many as fit, are in tier 0.
 
-    The others are in tier 1; None if they do not fit there. A layer takes its weights and its part of the
-    room for KV; `RESERVE` stays free in tier 0.
+    The others are in tier 1; None if they do not fit there. A layer takes its part of all weights, by what is
+    read of it, and of the room for KV; `RESERVE` stays free in tier 0.
     """
-    kv, layers = (
-        Fraction(setting.kv_bytes, setting.llm.layers),
-        list(map(Fraction, setting.llm.weight_reads.tolist())),
-    )
+    layers, total = list(map(Fraction, setting.llm.weight_reads.tolist())), setting.weight_reads
+    stored = Fraction(setting.llm.weight_bytes) / total if total else Fraction(0)
+    kv, new = (Fraction(size, len(layers)) for size in (setting.kv_bytes, setting.births))
     size = setting.memory.tiers[0].capacity
-    room = math.inf if size is None else Fraction(size) - setting.resident - RESERVE
+    room = math.inf if size is None else Fraction(size) - RESERVE
     near: list[Fraction] = []
-    while layers and room >= layers[-1] + kv:
+    while layers and room >= layers[-1] * stored + kv:
         near.append(layers.pop())
-        room -= near[-1] + kv
-    if not _holds(setting, 1, sum(layers) + len(layers) * kv):
+        room -= near[-1] * stored + kv
+    if not _holds(setting, 1, sum(layers) * stored + len(layers) * kv):
         return None
-    read = [sum(part) + len(part) * setting.kv_reads / setting.llm.layers for part in (near, layers)]
-    return StaticPlacement(sum(_seconds(setting, k, each) for k, each in enumerate(read)), len(near))
+    seconds = 0.0
+    for tier, part in enumerate((near, layers)):
+        read = sum(part) + len(part) * setting.kv_reads / setting.llm.layers
+        seconds += _read_s(setting, tier, read) + _written_s(setting, tier, len(part) * new)
+    return StaticPlacement(seconds, len(near))
 
 
 def weights_first(setting: Decoding) -> StaticPlacement | None:
     """Return the placement of llama.cpp's ``-nkvo``: weights in tier 0, KV in tier 1; None if too large."""
     if not (_holds(setting, 0, setting.llm.weight_bytes) and _holds(setting, 1, setting.kv_bytes)):
         return None
-    time = _seconds(setting, 0, setting.weight_reads) + _seconds(setting, 1, setting.kv_reads)
-    return StaticPlacement(time)
+    weights, kv = _read_s(setting, 0, setting.weight_reads), _read_s(setting, 1, setting.kv_reads)
+    return StaticPlacement(weights + kv + _written_s(setting, 1, setting.births))
+
+
+def all_in_first(setting: Decoding) -> StaticPlacement | None:
+    """Return the placement of everything in tier 0; None if it is too large."""
+    if not _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes):
+        return None
+    return StaticPlacement(_read_s(setting, 0, setting.reads) + _written_s(setting, 0, setting.births))
 
 
 def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:
@@ -254,16 +265,16 @@ def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:
     return capacity is None or size <= capacity
 
 
-def all_in_first(setting: Decoding) -> StaticPlacement | None:
-    """Return the placement of everything in tier 0; None if it is too large."""
-    fits = _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes)
-    return StaticPlacement(_seconds(setting, 0, setting.reads)) if fits else None
-
-
-def _seconds(setting: Decoding, tier: int, size: Fraction) -> float:
+def _read_s(setting: Decoding, tier: int, size: Fraction) -> float:
     """Return the time of reading bytes from one tier, through resources that work side by side."""
     memory = setting.memory
     return float(size) / min(memory.resources[name] for name in memory.tiers[tier].reads)
+
+
+def _written_s(setting: Decoding, tier: int, size: Fraction) -> float:
+    """Return the time of writing bytes to one tier."""
+    memory = setting.memory
+    return float(size) / min((memory.resources[name] for name in memory.tiers[tier].writes), default=math.inf)
 
 
 def sequences_that_fit(setting: Decoding) -> int | None:

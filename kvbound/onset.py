@@ -19,6 +19,8 @@ from kvbound.trace.build import MAX_ITEMS, MAX_TOKENS
 AS_GOOD: Final = 1.01
 """Ratio to the ideal time up to which all KV in one tier is as good as any placement."""
 _MOST_BATCH: Final = 2**20
+_FOLLOWING: Final = 16
+"""Numbers above the start that are all tried."""
 _MOST_WORK: Final = 2**20
 """Kinds of slots, times facets, times ways to split reads: up to this number sizes are searched."""
 
@@ -35,7 +37,7 @@ class Onset:
         That time over the ideal: no placement saves more.
     batch
         The least number of such sequences, decoded together, for which no single tier is as good; None if
-        one is for all that the memory holds.
+        one is for all numbers tried, up to what the memory holds.
     tokens
         The least number of tokens of the one sequence, read in the same shares, for which none is.
     """
@@ -101,7 +103,7 @@ class _Sizes:
     def least(self, start: int, most: int, size: Callable[[int], tuple[int, int]]) -> int | None:
         """Return the least number above `start`, and at most `most`, at which no single tier is as good.
 
-        It is looked for at the numbers at which tiers become full, and at twice each number.
+        It is looked for at the next numbers, at those at which tiers become full, and at twice each number.
         """
 
         def fails(number: int) -> bool:
@@ -155,10 +157,11 @@ class _Sizes:
 
 
 def _points(start: int, most: int, full: Iterable[int]) -> list[int]:
-    """Return where to look: powers of two times the start, where tiers become full, and the end."""
+    """Return where to look: the next numbers, twice each number, where tiers become full, and the end."""
+    following = range(start + 1, start + _FOLLOWING)
     doubled = (start << k for k in range(1, most.bit_length()))
     beside = (number + more for number in full for more in (0, 1))
-    return sorted({number for number in (*doubled, *beside, most) if start < number <= most})
+    return sorted({number for number in (*following, *doubled, *beside, most) if start < number <= most})
 
 
 def _first(start: int, points: Iterable[int], fails: Callable[[int], bool]) -> int | None:

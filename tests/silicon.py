@@ -43,8 +43,9 @@ MODELS = {
     "deepseek-ai/DeepSeek-R1": "deepseek-v3",
     "deepseek-ai/DeepSeek-V3": "deepseek-v3",
     "nvidia/DeepSeek-R1-NVFP4": "deepseek-v3",
+    "nvidia/DeepSeek-V3.1-NVFP4": "deepseek-v3",
 }
-"""Names in the catalog; DeepSeek-R1 has the architecture of V3."""
+"""Names in the catalog; DeepSeek-R1 and V3.1 have the architecture of V3."""
 SYSTEMS = {"h100_sxm": "h100-pcie5", "h200_sxm": "h200-pcie5", "b200_sxm": "b200-pcie5", "gb200": "gb200"}
 BITS = {"fp8": 8, "fp8_block": 8, "nvfp4": 4, "fp4": 4, "int4_wo": 4, "int4": 4, "bf16": 16}
 KV_BITS, CATALOG_BITS = 8, 16

@@ -84,9 +84,9 @@ def test_one_tier_is_as_good_up_to_the_bytes_that_it_can_serve() -> None:
     # x bytes of KV a slot: x s in the slow tier, at best max(100, (400 + x) / 5) s: over 1.01 from 101.3 on
     known = found(heavy())
     assert known.onset == Onset("ddr", 1.0, 51, 502)  # x = 2 batch, or tokens / 5 + 1
-    end = "No placement gains more than that here; one may from a batch of 51 or 502 tokens on."
+    end = "No placement gains more than that here; one may gain from a batch of 51 or 502 tokens on."
     assert sentences(heavy(), known).endswith(f"With all KV in ddr it takes 1.000x as long. {end}")
-    gains = "nothing over all KV in ddr (1.000x); it may from a batch of 51 or 502 tokens on"
+    gains = "nothing over all KV in ddr (1.000x); it may gain from a batch of 51 or 502 tokens on"
     assert placement_gains(known.onset) == gains
 
 
@@ -103,7 +103,7 @@ def test_one_tier_is_as_good_at_any_size() -> None:
     instance = toy(memory=memory, rules={"copies": "exclusive"})
     known = found(instance)
     assert known.onset == Onset("a", 1.0, None, None)
-    assert sentences(instance, known).endswith("one may at no size that the memory holds.")
+    assert sentences(instance, known).endswith("one may gain at no larger size.")
 
 
 def test_no_tier_is_as_good() -> None:

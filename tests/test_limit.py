@@ -56,7 +56,9 @@ def test_layers_or_kv_first(context: int, on_host: float, layers: float) -> None
     assert 1 / kv.time_s == pytest.approx(on_host, abs=0.05)
     assert 1 / found.time_s == pytest.approx(layers, abs=0.005)
     assert found.layers == 19
-    assert decode_limit(setting).time_s <= sequential_s(setting) * (1 + 1e-12) <= min(kv.time_s, found.time_s)
+    best = sequential_s(setting)
+    assert decode_limit(setting).time_s <= best * (1 + 1e-12)
+    assert best <= min(kv.time_s, found.time_s) * (1 + 1e-9)
 
 
 def test_the_best_split_of_layers_and_kv() -> None:
@@ -69,12 +71,11 @@ def test_the_best_split_of_layers_and_kv() -> None:
 
 
 def test_a_70b_model_on_a_gh200() -> None:
-    """vLLM issue 6317: 59.0 GB of the weights are read over a link measured at 342 GB/s: 4.6 tokens/s."""
-    memory = catalog.memory("gh200-96-measured-memcpy")
-    near = dataclasses.replace(memory.tiers[0], capacity=141.1e9 - 59.0e9)
-    setting = Decoding(
-        dataclasses.replace(memory, tiers=(near, memory.tiers[1])), catalog.llm("llama-3.1-70b"), 1
-    )
+    """vLLM 6317: 59.0 GB of the weights are read over a link measured at 342 GB/s: 4.6 tokens/s."""
+    memory, llm = catalog.memory("gh200-96-measured-memcpy"), catalog.llm("llama-3.1-70b")
+    near = dataclasses.replace(memory.tiers[0], capacity=llm.weight_bytes - 59.0e9)
+    every = dataclasses.replace(llm, weight_read_bytes_per_layer=llm.weight_bytes / 80)
+    setting = Decoding(dataclasses.replace(memory, tiers=(near, memory.tiers[1])), every, 0)
     assert 1 / decode_limit(setting).time_s == pytest.approx(5.8, abs=0.05)
     assert 1 / sequential_s(setting) == pytest.approx(5.1, abs=0.05)
 
@@ -106,8 +107,7 @@ def test_the_bytes_read_at_the_limit_take_that_long_and_fit(seed: int) -> None:
     assert read.min() >= -1e-9
     assert read.sum() == pytest.approx(float(setting.reads))
     for k, tier in enumerate(memory.tiers):
-        room = np.inf if tier.capacity is None else tier.capacity - (0 if k else float(setting.resident))
-        assert read[k] <= max(room, 0) + 1e-6  # random models read each weight once
+        assert tier.capacity is None or read[k] <= tier.capacity + 1e-6  # these models read weights once
     busy = read @ memory.read_load / memory.bandwidths
     assert busy.max() <= found.time_s * (1 + 1e-9) + 1e-12
     # births, wherever they are written, add what is left
@@ -115,7 +115,8 @@ def test_the_bytes_read_at_the_limit_take_that_long_and_fit(seed: int) -> None:
         (busy + memory.write_load[k] * float(setting.births) / memory.bandwidths).max()
         for k in range(len(memory.tiers))
     ) * (1 + 1e-9)
-    assert sum(found.resources.values()) == pytest.approx(1 if found.time_s else 0, abs=1)
+    if found.time_s:
+        assert sum(found.resources.values()) == pytest.approx(1)
 
 
 @given(seeds)
@@ -139,9 +140,6 @@ def test_no_schedule_of_dense_reads_is_faster(seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_no_static_placement_beats_the_limit(seed: int) -> None:
     setting = random_setting(np.random.default_rng(seed))
-    # static times leave births out, which here cost nothing
-    tiers = tuple(dataclasses.replace(tier, writes=()) for tier in setting.memory.tiers)
-    setting = dataclasses.replace(setting, memory=dataclasses.replace(setting.memory, tiers=tiers))
     limit, found = (
         decode_limit(setting),
         (weights_first(setting), all_in_first(setting), layers_first(setting)),
@@ -156,11 +154,13 @@ def test_the_last_layers_that_fit_are_placed() -> None:
     memory = Memory("m", {"a": 2.0**30, "b": 2.0**29}, (near, Tier("b", None, ("b",), ("b",))))
     found = layers_first(Decoding(memory, llm, 0))
     assert found is not None
-    assert (found.layers, found.time_s) == (1, 2 + 2)  # 2 GiB of the last layer, 1 GiB stays free
+    assert found.layers == 1  # 2 GiB of the last layer, 1 GiB stays free
+    assert found.time_s == pytest.approx(2 + 2, rel=1e-5)
     whole = dataclasses.replace(near, capacity=3 * 2**30 + RESERVE)
     every = layers_first(Decoding(dataclasses.replace(memory, tiers=(whole, memory.tiers[1])), llm, 0))
     assert every is not None
-    assert (every.layers, every.time_s) == (2, 3)
+    assert every.layers == 2
+    assert every.time_s == pytest.approx(3, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,29 @@ def test_what_fits_nowhere_is_infeasible() -> None:
     Decoding(memory, QWQ, 10_000)
     with pytest.raises(InfeasibleError, match=r"14 GB of weights and 5\.243 GB of KV do not fit into card"):
         Decoding(memory, QWQ, 20_000)
+
+
+def test_experts_that_no_token_reads_need_not_be_in_the_first_tier() -> None:
+    """Mixtral on 40 GB: the experts of a token fit, so at best the link is not the limit."""
+    setting = Decoding(catalog.memory("a100-40-pcie4"), catalog.llm("mixtral-8x7b"), 1000)
+    read = float(setting.reads)
+    assert decode_limit(setting).time_s == pytest.approx(read / (1555e9 + 32e9), rel=1e-3)
+
+
+def test_layers_with_a_sliding_window_keep_and_read_no_more() -> None:
+    windows = (None, *(1024,) * 63)
+    setting = Decoding(CARD, dataclasses.replace(QWQ, windows=windows), 100_000, batch=2, share=0.5)
+    assert setting.kv_bytes == 2 * 4096 * (100_000 + 63 * 1024)
+    assert setting.kv_reads == 4096 * (100_000 + 63 * 1024)
+    assert dataclasses.replace(setting, context=10).kv_bytes == 2 * 4096 * 64 * 10
+
+
+def test_births_take_their_time_in_every_placement() -> None:
+    setting = Decoding(CARD, QWQ, 0, batch=1000)
+    new = 1000 * 64 * 4096
+    near, kv = all_in_first(setting), weights_first(setting)
+    assert near is not None
+    assert kv is not None
+    assert near.time_s == pytest.approx((14e9 + new) / 624e9)
+    assert kv.time_s == pytest.approx(14e9 / 624e9 + new / 60e9)
+    assert sequential_s(setting) == pytest.approx(near.time_s)

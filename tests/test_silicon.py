@@ -22,8 +22,11 @@ def test_no_measurement_beats_the_limit(compared: list[silicon.Compared]) -> Non
 
 
 def test_the_limit_is_near_what_some_systems_reach(compared: list[silicon.Compared]) -> None:
-    """Twice the bytes, or half the bandwidth, would be beaten."""
-    assert min(each.ratio for each in compared if not each.reason) < 1.2
+    """Where requests do not queue, half of the bandwidth would be beaten."""
+    waited_s = {each.row["id"]: float(each.row["silicon_ttft_ms"]) / 1e3 for each in compared}
+    found = [each.ratio for each in compared if not each.reason and waited_s[each.row["id"]] < 5]
+    assert len(found) > 2000
+    assert 1 <= min(found) < 1.5
 
 
 def test_every_other_row_has_a_reason(compared: list[silicon.Compared]) -> None:

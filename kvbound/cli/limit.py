@@ -25,13 +25,12 @@ def limit(
         str, typer.Option(metavar="SHARE", help="Share of the context that a step reads, such as 15%.")
     ] = "100%",
     allocated: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=0, help="Tokens for which each sequence keeps room; by default --context."
-        ),
+        str | None,
+        typer.Option(metavar="N", help="Tokens for which each sequence keeps room; by default --context."),
     ] = None,
     measured: Annotated[
-        float | None, typer.Option(metavar="X", help="Tokens/s measured, for all sequences together.")
+        float | None,
+        typer.Option(metavar="X", help="Tokens/s measured in the first row, for all sequences together."),
     ] = None,
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
@@ -41,9 +40,9 @@ def limit(
     """Say how fast a model can decode at best.
 
     Every step reads the weights once, and the KV of each sequence's context, wherever they are best placed.
-    Beside the limit stand everything in the fastest tier, with as many of the sequences as fit; the best
-    placement if tiers are read one after the other; whole layers in the fastest tier, as llama.cpp places
-    them with -ngl; and all KV in the second tier, as with -nkvo.
+    Next to the limit are the rates with everything in the fastest tier, for as many of the sequences as fit;
+    with the best placement if tiers are read one after the other; with whole layers in the fastest tier, as
+    llama.cpp places them with -ngl; and with all KV in the second tier, as with -nkvo.
     """
     from kvbound.limit import Decoding
     from kvbound.report.limit import describe, document
@@ -53,10 +52,13 @@ def limit(
     if measured is not None and not 0 < measured < float("inf"):
         raise UsageError(f"--measured: expected tokens/s above 0, not {measured}")
     contexts, batches = _counts("--context", context, 0), _counts("--batch", batch, 1)
-    parts = source.Parts(memory, llm, overrides=override, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
-    room, model = source.hardware(parts, contexts[0] if allocated is None else allocated)
+    [room] = [None] if allocated is None else _counts("--allocated", allocated, 0)[:1]
     read = options.share("--share", share)
-    settings = [Decoding(room, model, *row, read, allocated) for row in product(contexts, batches)]
+    parts = source.Parts(memory, llm, overrides=override, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
+    settings = []
+    for tokens, sequences in product(contexts, batches):
+        kept = sequences * (tokens if room is None else room)
+        settings.append(Decoding(*source.hardware(parts, kept), tokens, sequences, read, room))
     if as_json:
         console.show_json(document(settings, measured))
     else:
@@ -66,7 +68,9 @@ def limit(
 def _counts(option: str, text: str, least: int) -> list[int]:
     """Read a list of counts; raise a UsageError if one of them is none."""
     counts = [each.strip() for each in text.split(",")]
-    if not all(each.isdecimal() and len(each) < 12 and int(each) >= least for each in counts):
+    if not all(
+        each.isascii() and each.isdecimal() and len(each) < 12 and int(each) >= least for each in counts
+    ):
         raise UsageError(
             f"{option}: expected whole numbers from {least} on, separated by commas, not {text!r}"
         )

@@ -26,7 +26,7 @@ def sentences(instance: Instance, found: Binding) -> str:
         return f"{text} With all KV in {last} it would take {ratio} as long."
     also = "" if onset.tier == last else f", and {ratio} with all in {last}"
     simple = f"With all KV in {onset.tier} it takes {numbers.ratio(onset.ratio)} as long{also}."
-    return f"{text} {simple} No placement gains more than that here; one may {_from(onset)}."
+    return f"{text} {simple} No placement gains more than that here; one may gain {_from(onset)}."
 
 
 def made_of(instance: Instance, result: Result) -> list[str]:
@@ -52,7 +52,7 @@ def placement_gains(onset: Onset | None) -> str:
     """Return where placement gains nothing, and where it may, for a table."""
     if onset is None:
         return ""
-    return f"nothing over all KV in {onset.tier} ({numbers.ratio(onset.ratio)}); it may {_from(onset)}"
+    return f"nothing over all KV in {onset.tier} ({numbers.ratio(onset.ratio)}); it may gain {_from(onset)}"
 
 
 def _from(onset: Onset) -> str:
@@ -62,7 +62,7 @@ def _from(onset: Onset) -> str:
         least.append(f"a batch of {onset.batch:,}")
     if onset.tokens is not None:
         least.append(f"{onset.tokens:,} tokens")
-    return f"from {' or '.join(least)} on" if least else "at no size that the memory holds"
+    return f"from {' or '.join(least)} on" if least else "at no larger size"
 
 
 def _shares(parts: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "kvbound.limit/1"
 _NEGLIGIBLE = 0.005
+_PAYS = 1.05
+"""Ratio of rates from which KV in other tiers than the first is said to pay."""
 
 
 def document(settings: Sequence[Decoding], measured: float | None = None) -> dict[str, Any]:
@@ -51,8 +54,8 @@ def document(settings: Sequence[Decoding], measured: float | None = None) -> dic
 def _row(setting: Decoding) -> dict[str, Any]:
     limit, layers, weights = decode_limit(setting), layers_first(setting), weights_first(setting)
     fit = sequences_that_fit(setting)
-    capped = dataclasses.replace(setting, batch=max(1, min(setting.batch, fit or 1)), share=1.0)
-    dense = all_in_first(setting if fit is None else capped)
+    capped = setting if fit is None else dataclasses.replace(setting, batch=max(1, min(setting.batch, fit)))
+    near = all_in_first(capped)
 
     def rate(seconds: float | None, batch: int = setting.batch) -> float | None:
         return batch / seconds if seconds else None
@@ -67,7 +70,7 @@ def _row(setting: Decoding) -> dict[str, Any]:
         "tokens_per_s": rate(limit.time_s),
         "reads_bytes": dict(limit.reads),
         "resources": dict(limit.resources),
-        "all_in_first_tier_tokens_per_s": rate(dense.time_s if dense else None, capped.batch),
+        "all_in_first_tier_tokens_per_s": rate(near.time_s if near else None, capped.batch),
         "sequential_tokens_per_s": rate(sequential_s(setting)),
         "whole_layers_tokens_per_s": rate(layers.time_s if layers else None),
         "whole_layers": layers.layers if layers else None,
@@ -80,22 +83,22 @@ def describe(settings: Sequence[Decoding], measured: float | None = None) -> lis
     first, known = settings[0], document(settings, measured)
     near, far = (tier.name for tier in first.memory.tiers[:2])
     columns = (
-        ">context", ">batch", ">KV\nGB", ">limit\nms/step", ">tokens/s\nat most", "what binds",
-        f">all in\n{near}", ">tier after\ntier", ">whole\nlayers", f">KV in\n{far}",
+        ">context", ">batch", ">ms\n/step", ">tokens/s\nat most", "what\nbinds", f">all in\n{near}",
+        ">tier by\ntier", ">whole\nlayers", f">KV in\n{far}",
     )  # fmt: skip
     rows = table(columns, [_cells(row) for row in known["rows"]])
     return [*_heading(first, known), "", rows, "", *_verdict(first, known)]
 
 
 def _heading(first: Decoding, known: dict[str, Any]) -> list[str]:
-    read = "all tokens" if first.share == 1 else f"{numbers.share(first.share)} of the tokens"
-    near, fit = first.memory.tiers[0], known["rows"][0]["sequences_that_fit"]
-    holds = f"{near.name} holds {format_bytes(near.capacity)}"
+    read = "all tokens" if first.share == 1 else f"{_share(first)} of the tokens"
+    near, row = first.memory.tiers[0], known["rows"][0]
+    holds, fit = f"{near.name} holds {format_bytes(near.capacity)}", row["sequences_that_fit"]
     if near.capacity is not None and near.capacity < first.llm.weight_bytes:
         holds += ", less than the weights"
     elif fit is not None:
-        kept = first.context if first.allocated is None else first.allocated
-        holds += f": the weights and {fit:,} sequence{'s' * (fit != 1)} of {kept:,} tokens"
+        number = f"{fit:,} sequence{'s' * (fit != 1)}" if fit else "no sequence"
+        holds += f": the weights and {number} of {row['allocated']:,} tokens"
     weights, kv = format_bytes(first.llm.weight_bytes), format_bytes(first.llm.kv_bytes(1))
     return [
         f"{first.llm.name} on {first.memory.name}, {read} read in every step",
@@ -103,15 +106,26 @@ def _heading(first: Decoding, known: dict[str, Any]) -> list[str]:
     ]
 
 
+def _share(setting: Decoding) -> str:
+    return f"{100 * setting.share:.4g} %"
+
+
+def _at_most(rate: float) -> str:
+    """Format a rate to four significant digits, rounded up."""
+    unit = 10.0 ** (math.floor(math.log10(rate)) - 3)
+    up = math.ceil(rate / unit * (1 - 1e-12)) * unit
+    return numbers.rate(up)
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     rates = ("all_in_first_tier", "sequential", "whole_layers", "kv_in_second_tier")
     known = sorted(((share, name) for name, share in row["resources"].items()), reverse=True)
+    limit = row["tokens_per_s"]
     return (
         numbers.count(row["context"]),
         numbers.count(row["batch"]),
-        numbers.rate(row["kv_bytes"] / 1e9),
         numbers.rate(row["time_s"] * 1e3),
-        numbers.rate(row["tokens_per_s"]),
+        numbers.UNKNOWN if limit is None else _at_most(limit),
         ", ".join(name for share, name in known if share >= _NEGLIGIBLE),
         *(numbers.rate(row[f"{name}_tokens_per_s"]) for name in rates),
     )
@@ -119,34 +133,39 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _verdict(first: Decoding, known: dict[str, Any]) -> list[str]:
     row = known["rows"][0]
-    served = (f"{format_bytes(size)} from {tier}" for tier, size in row["reads_bytes"].items() if size >= 0.5)
+    served = [f"{format_bytes(size)} from {tier}" for tier, size in row["reads_bytes"].items() if size >= 0.5]
     batch = f"a batch of {first.batch:,}" if first.batch > 1 else "one sequence"
-    batch += f" at {first.context:,} tokens"
     limit, measured = row["tokens_per_s"], known["measured_tokens_per_s"]
     if limit is None:
         return ["A step reads and writes nothing: there is no limit."]
     lines = [
-        f"No placement decodes {batch} at more than {numbers.rate(limit)} tokens/s. "
-        f"At that rate a step reads {', '.join(served) or 'nothing'}."
+        f"No placement decodes {batch} with {first.context:,} tokens of context at more than "
+        f"{_at_most(limit)} tokens/s. A step then reads, for example, {', '.join(served) or 'nothing'}."
     ]
     if measured is not None:
-        after = row["sequential_tokens_per_s"]
-        also = (
-            "" if after is None else f", and {numbers.share(measured / after)} of what tier after tier makes"
-        )
-        lines.append(
-            f"{numbers.rate(measured)} tokens/s are {numbers.share(measured / limit)} of that{also}."
-        )
-    return lines + [_offload(first, known)] * (first.share < 1)
+        lines.append(_measured(measured, limit, row["sequential_tokens_per_s"]))
+    return lines + [_offload(first, known)] * (len(known["rows"]) > 1 and first.share < 1)
+
+
+def _measured(measured: float, limit: float, sequential: float | None) -> str:
+    """Return which share of the limit a measured rate is."""
+    rate = f"The measured {numbers.rate(measured)} tokens/s"
+    if measured > limit:
+        return f"{rate} exceed the limit: the number, or a setting, is not what was run."
+    also = (
+        "" if sequential is None else f", and {numbers.share(measured / sequential)} of the rate tier by tier"
+    )
+    return f"{rate} are {numbers.share(measured / limit)} of the limit{also}."
 
 
 def _offload(first: Decoding, known: dict[str, Any]) -> str:
-    """Return the first row in which a share read from all tiers can beat everything read from the first."""
-    near, share = first.memory.tiers[0].name, numbers.share(first.share)
+    """Return the first row in which KV in all tiers can beat as many sequences as fit into the first."""
+    near, share = first.memory.tiers[0].name, _share(first)
     for row in known["rows"]:
-        limit, dense = row["tokens_per_s"], row["all_in_first_tier_tokens_per_s"]
-        if limit is not None and (dense is None or limit > dense):
-            here = f"at a batch of {row['batch']:,} and {row['context']:,} tokens"
-            rates = f"at most {numbers.rate(limit)} tokens/s; all of them in {near}, {numbers.rate(dense)}"
-            return f"Reading {share} of the tokens can pay {here}: {rates}."
-    return f"Reading {share} of the tokens pays in no row of the table."
+        limit, alone = row["tokens_per_s"], row["all_in_first_tier_tokens_per_s"]
+        if limit is not None and limit > _PAYS * (alone or 0.0):
+            here = f"a batch of {row['batch']:,} with {row['context']:,} tokens"
+            other = "no sequence fits" if alone is None else f"those that fit make {numbers.rate(alone)}"
+            rates = f"{_at_most(limit)} tokens/s at most, where with all KV in {near} {other}"
+            return f"With {share} read, KV in other tiers can pay at {here}: {rates}."
+    return f"With {share} read, KV in other tiers pays in no row of the table."

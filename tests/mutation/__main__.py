@@ -60,6 +60,11 @@ AREAS = {
         ("tests/solvers/**/test_*.py", "tests/bitsets/test_*.py"),
         75,
     ),
+    "limits": Area(
+        ("kvbound/limit.py", "kvbound/onset.py", "kvbound/binding.py"),
+        ("tests/test_limit.py", "tests/test_binding.py", "tests/test_silicon.py"),
+        85,
+    ),
 }
 
 
