@@ -280,6 +280,5 @@ def _written_s(setting: Decoding, tier: int, size: Fraction) -> float:
 def sequences_that_fit(setting: Decoding) -> int | None:
     """Return how many such sequences fit into tier 0 beside the weights; None if any number does."""
     size, one = setting.memory.tiers[0].capacity, setting.kv_bytes // setting.batch
-    if size is None or not one:
-        return None
-    return max((int(size) - int(setting.llm.weight_bytes)) // one, 0)
+    assert size is not None  # only the last tier may be unlimited
+    return max((int(size) - int(setting.llm.weight_bytes)) // one, 0) if one else None

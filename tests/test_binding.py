@@ -129,6 +129,16 @@ def test_a_forced_fill_allows_the_prompt_in_the_fastest_tier_only() -> None:
     assert found(heavy(capacity=2).with_rules(**changes)).onset is None
 
 
+def test_whole_blocks_and_resident_weights_take_room() -> None:
+    """Six bytes of room for KV; two sequences of five tokens take 10, or in blocks of four 16."""
+    instance = heavy(slow=1e-6, capacity=400 + 17)
+    resident = dataclasses.replace(instance, llm=dataclasses.replace(instance.llm, weight_bytes=400))
+    for size, batch, tokens in ((1, 4, 18), (4, 3, 17)):
+        onset = found(resident.with_rules(granularity=size)).onset
+        assert onset is not None
+        assert (onset.tier, onset.batch, onset.tokens) == ("hbm", batch, tokens)
+
+
 def test_a_tier_that_is_full_at_an_odd_number() -> None:
     """Only just above four sequences, no longer at eight, is the latency of the second tier too much."""
     memory = {"name": "m", "resources": {"bus": 4}, "tiers": [tier("a", 20, "bus"), tier("b", None, "bus")]}

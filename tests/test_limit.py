@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from kvbound import catalog
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.limit import (
     RESERVE,
     Decoding,
+    StaticPlacement,
     all_in_first,
     decode_limit,
     layers_first,
@@ -117,6 +120,59 @@ def test_the_bytes_read_at_the_limit_take_that_long_and_fit(seed: int) -> None:
     ) * (1 + 1e-9)
     if found.time_s:
         assert sum(found.resources.values()) == pytest.approx(1)
+
+
+@given(seeds)
+@settings(max_examples=80, deadline=None)
+def test_the_limit_is_the_optimum_of_the_linear_program(seed: int) -> None:
+    setting = random_setting(np.random.default_rng(seed))
+    memory, count = setting.memory, len(setting.memory.tiers)
+    spread = np.kron(np.eye(2), np.ones(count))  # bytes read and written, by tier
+    rows = [
+        [(name in tier.reads) / rate for tier in memory.tiers]
+        + [(name in tier.writes) / rate for tier in memory.tiers]
+        for name, rate in memory.resources.items()
+    ]
+    found = linprog(
+        [0] * 2 * count + [1],
+        np.column_stack([rows, -np.ones(len(rows))]), np.zeros(len(rows)),
+        np.column_stack([spread, [0, 0]]), [float(setting.reads), float(setting.births)],
+        [(0, tier.capacity) for tier in memory.tiers] + [(0, None)] * (count + 1),
+        method="highs-ipm",
+    )  # fmt: skip
+    assert found.fun is not None
+    assert decode_limit(setting).time_s == pytest.approx(found.fun, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("rate", [3.0, 7e9, 0.1, 450e9])
+def test_the_limit_is_rounded_down(rate: float) -> None:
+    """One resource for everything: the least time is a fraction, here of no finite binary form."""
+    tiers = (Tier("a", 100, ("bus",), ("bus",)), Tier("b", None, ("bus",), ("bus",)))
+    setting = Decoding(Memory("m", {"bus": rate}, tiers), Llm("l", 1, 5, 17, 17.0), 3)
+    exact = Fraction(17 + 3 * 5 + 5) / Fraction(rate)
+    found = decode_limit(setting).time_s
+    assert Fraction(found) <= exact
+    assert found == pytest.approx(float(exact), rel=1e-15)
+
+
+def test_what_fits_to_the_byte_fits() -> None:
+    tiers = (Tier("a", 17 + 15, ("a",), ("a",)), Tier("b", 15, ("b",), ("b",)))
+    setting = Decoding(Memory("m", {"a": 2.0, "b": 1.0}, tiers), Llm("l", 1, 5, 17, 17.0), 3)
+    near, kv = all_in_first(setting), weights_first(setting)
+    assert near is not None
+    assert kv is not None
+    assert near.time_s == (17 + 15 + 5) / 2
+    assert kv.time_s == 17 / 2 + 15 + 5
+    assert sequences_that_fit(setting) == 1
+    assert all_in_first(dataclasses.replace(setting, context=4)) is None
+
+
+def test_layers_without_weights_are_placed_by_their_kv() -> None:
+    tiers = (Tier("a", 10 + RESERVE, ("a",), ("a",)), Tier("b", None, ("b",), ("b",)))
+    setting = Decoding(Memory("m", {"a": 2.0, "b": 1.0}, tiers), Llm("l", 4, 2, 0, 0.0), 2)
+    found = layers_first(setting)
+    assert found is not None
+    assert found == StaticPlacement((2 * 4 + 2 * 2) / 2 + 2 * 4 + 2 * 2, 2)
 
 
 @given(seeds)
