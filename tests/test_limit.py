@@ -144,6 +144,13 @@ def test_the_limit_is_the_optimum_of_the_linear_program(seed: int) -> None:
     assert decode_limit(setting).time_s == pytest.approx(found.fun, rel=1e-6, abs=1e-12)
 
 
+def test_a_tier_that_would_load_what_binds_twice_is_not_read() -> None:
+    tiers = (Tier("a", 100, ("a",), ()), Tier("b", 100, ("b",), ()), Tier("c", None, ("a", "b"), ()))
+    found = decode_limit(Decoding(Memory("m", {"a": 2.0, "b": 1.0}, tiers), Llm("l", 1, 1, 3, 3.0), 0))
+    assert found.time_s == pytest.approx(1)
+    assert list(found.reads.values()) == pytest.approx([2, 1, 0])
+
+
 @pytest.mark.parametrize("rate", [3.0, 7e9, 0.1, 450e9])
 def test_the_limit_is_rounded_down(rate: float) -> None:
     """One resource for everything: the least time is a fraction, here of no finite binary form."""

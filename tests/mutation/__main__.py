@@ -62,7 +62,7 @@ AREAS = {
     ),
     "limits": Area(
         ("kvbound/limit.py", "kvbound/onset.py", "kvbound/binding.py"),
-        ("tests/test_limit.py", "tests/test_binding.py", "tests/test_silicon.py"),
+        ("tests/test_limit.py", "tests/test_onset.py", "tests/test_binding.py", "tests/test_silicon.py"),
         85,
     ),
 }
