@@ -88,9 +88,9 @@ class Decoding:
         return Fraction(self.share) * self.batch * self._kv_bytes(self.context)
 
     def _kv_bytes(self, tokens: int) -> int:
-        """Return the bytes of one sequence's KV; a layer keeps no more tokens than its sliding window."""
+        """Return the bytes of one sequence's KV; a sliding window counts the token that the step makes."""
         windows = self.llm.windows or (None,) * self.llm.layers
-        kept = sum(tokens if window is None else min(tokens, window) for window in windows)
+        kept = sum(tokens if window is None else min(tokens, window - 1) for window in windows)
         return kept * int(self.llm.kv_bytes_per_token_layer)
 
     @property

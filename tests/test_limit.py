@@ -264,8 +264,8 @@ def test_experts_that_no_token_reads_need_not_be_in_the_first_tier() -> None:
 def test_layers_with_a_sliding_window_keep_and_read_no_more() -> None:
     windows = (None, *(1024,) * 63)
     setting = Decoding(CARD, dataclasses.replace(QWQ, windows=windows), 100_000, batch=2, share=0.5)
-    assert setting.kv_bytes == 2 * 4096 * (100_000 + 63 * 1024)
-    assert setting.kv_reads == 4096 * (100_000 + 63 * 1024)
+    assert setting.kv_bytes == 2 * 4096 * (100_000 + 63 * 1023)
+    assert setting.kv_reads == 4096 * (100_000 + 63 * 1023)
     assert dataclasses.replace(setting, context=10).kv_bytes == 2 * 4096 * 64 * 10
 
 
