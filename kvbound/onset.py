@@ -122,7 +122,7 @@ class _Sizes:
             last(lambda number, tier=tier: self.holds(tier, self.kv_bytes(*size(number))))  # type: ignore[misc]
             for tier in range(self.instance.tiers)
         ]
-        return _first(start, _points(start, most, full), fails)
+        return first_failure(start, candidates(start, most, full), fails)
 
     def kv_bytes(self, batch: int, tokens: int) -> int:
         """Return the bytes of all KV at the end, in whole blocks."""
@@ -156,7 +156,7 @@ class _Sizes:
         return scaled
 
 
-def _points(start: int, most: int, full: Iterable[int]) -> list[int]:
+def candidates(start: int, most: int, full: Iterable[int]) -> list[int]:
     """Return where to look: the next numbers, twice each number, where tiers become full, and the end."""
     following = range(start + 1, start + _FOLLOWING)
     doubled = (start << k for k in range(1, most.bit_length()))
@@ -164,7 +164,7 @@ def _points(start: int, most: int, full: Iterable[int]) -> list[int]:
     return sorted({number for number in (*following, *doubled, *beside, most) if start < number <= most})
 
 
-def _first(start: int, points: Iterable[int], fails: Callable[[int], bool]) -> int | None:
+def first_failure(start: int, points: Iterable[int], fails: Callable[[int], bool]) -> int | None:
     """Return the first number that fails, between the last point that does not and the first that does."""
     low = start
     for high in points:
