@@ -40,7 +40,7 @@ class Binding:
     slowest_s
         Time with all KV in the last tier, never moved: what the worst placement costs.
     onset
-        Where placement begins to matter; None if it already does.
+        Where all KV in one tier is as good as any placement, up to which size it is; else None.
     """
 
     time_s: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -249,14 +249,23 @@ class Instance:
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
             rooms.append(free // self.block_bytes)
-        total = self.layers * self.blocks
-        holds = rooms[-1:] if self.inclusive else rooms
-        if all(room is not None for room in holds) and sum(room or 0 for room in holds) < total:
+        total, most = self.layers * self.blocks, self._together(rooms)
+        if most is not None and most < total:
             where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
             raise InfeasibleError(
                 f"{self.name}: {total:,} blocks of {self.block_bytes:,} B do not fit into {where}"
             )
         return tuple(rooms)
+
+    @property
+    def most_blocks(self) -> int | None:
+        """Number of blocks that fit into all tiers together; as for `capacity_blocks`."""
+        return self._together(self.capacity_blocks)
+
+    def _together(self, rooms: Sequence[int | None]) -> int | None:
+        """Add up rooms; with inclusive copies the last tier holds every block."""
+        holding = [room for room in (rooms[-1:] if self.inclusive else rooms) if room is not None]
+        return None if rooms[-1] is None else sum(holding)
 
     def document(self, trace: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of an instance file, everything spelled out, given its entry for the trace."""

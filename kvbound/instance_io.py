@@ -120,7 +120,10 @@ def make_instance(
     UsageError
         There is no such catalog name, and the parts do not come from a file.
     """
-    raw: dict[str, Any] = {"memory": _entry("memory", memory, file), "llm": _llm(llm, file, folder)}
+    raw: dict[str, Any] = {
+        "memory": _entry("memory", memory, file),
+        "llm": _entry("llm", _from_json(llm, folder), file),
+    }
     file = file or name
     raw["rules"] = {} if rules is None else _copy(rules)
     if isinstance(trace, Mapping) and "synthetic" in trace:
@@ -148,9 +151,10 @@ def read_hardware(
     tokens
         Tokens whose KV a capacity given as a share refers to.
     """
-    raw: dict[str, Any] = {"memory": _entry("memory", memory, None), "llm": _llm(llm, None, None)}
-    if isinstance(llm, Llm) and llm.windows:  # which an instance takes from its trace
-        raw["llm"]["windows"] = list(llm.windows)
+    named = _from_json(llm, None)
+    raw: dict[str, Any] = {"memory": _entry("memory", memory, None), "llm": _entry("llm", named, None)}
+    if isinstance(named, Llm) and named.windows:  # an instance's trace already keeps to them
+        raw["llm"]["windows"] = list(named.windows)
     _change(raw, overrides, file)
     _refuse_fractions(raw["memory"], file)
     return _hardware(raw, tokens, file)
@@ -206,13 +210,13 @@ def _refuse_fractions(memory: object, file: object) -> None:
             raise InputError(file, field, f"a share such as 30% or a size such as 0.3GB, not {show(size)}")
 
 
-def _llm(value: object, file: object, folder: Path | None) -> Any:
-    """Return a language model's table; a JSON file may be one, or a model's config.json."""
-    if not isinstance(value, Path) and not (isinstance(value, str) and value.endswith(".json")):
-        return _entry("llm", value, file)
+def _from_json(llm: object, folder: Path | None) -> object:
+    """Return a language model read from a JSON file, or anything else as it is."""
+    if not isinstance(llm, Path) and not (isinstance(llm, str) and llm.endswith(".json")):
+        return llm
     from kvbound.llm.config import read_llm
 
-    return read_llm((folder or Path()) / value).to_mapping()
+    return read_llm((folder or Path()) / llm)
 
 
 def _pairs(overrides: object, file: object) -> Iterator[tuple[str, Any]]:

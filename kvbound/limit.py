@@ -13,17 +13,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kvbound.cost.slot import SlotCost
 from kvbound.errors import InfeasibleError, UsageError
+from kvbound.instance import Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.units import format_bytes
-
-Floats = NDArray[np.float64]
 
 RESERVE: Final = 2**30
 """Bytes that llama.cpp leaves free in the fast tier when it fits layers into it."""
@@ -76,6 +76,11 @@ class Decoding:
             raise InfeasibleError(
                 f"{weights} of weights and {kv} of KV do not fit into {self.memory.name}, which holds {room}"
             )
+
+    @cached_property
+    def cost(self) -> SlotCost:
+        """Seconds per byte of the memory."""
+        return SlotCost(self.memory, Rules())
 
     @property
     def kv_bytes(self) -> int:
@@ -132,14 +137,14 @@ def decode_limit(setting: Decoding) -> Limit:
     """Return the least time of a decode step."""
     from scipy.optimize import linprog
 
-    memory = setting.memory
+    memory, cost = setting.memory, setting.cost
     tiers, rates = len(memory.tiers), memory.bandwidths
     rooms = [_room(setting, k) for k in range(tiers)]
     # columns: bytes read from each tier, bytes written to each, time; in units of all bytes, and of their
     # time on the slowest resource
     size = float(setting.reads + setting.births) or 1.0
     unit = size / rates.min()
-    busy = np.hstack([memory.read_load.T, memory.write_load.T]) / rates[:, None] * size / unit
+    busy = np.vstack([cost.read_costs, cost.write_costs]).T * size / unit
     sums = np.zeros((2, 2 * tiers + 1))
     sums[0, :tiers] = sums[1, tiers:-1] = 1
     bounds = [(0, None if room is None else float(room) / size) for room in rooms] + [(0, None)] * (tiers + 1)
@@ -205,59 +210,60 @@ def _proved(
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, 0.0)
 
 
-@dataclass(frozen=True)
-class StaticPlacement:
-    """A placement that whole layers or all KV decide, with layers run one after the other where they are.
+def layers_that_fit(setting: Decoding) -> int:
+    """Return how many of the last layers fit into tier 0, as llama.cpp's ``-ngl`` places them.
 
-    Attributes
-    ----------
-    time_s
-        Seconds of a decode step.
-    layers
-        Layers whose weights and KV are in tier 0, for placement by layers; else None.
+    `RESERVE` stays free. A layer takes its part of all weights, by what is read of it, and of the room for
+    KV.
     """
-
-    time_s: float
-    layers: int | None = None
-
-
-def layers_first(setting: Decoding) -> StaticPlacement | None:
-    """Return the placement of llama.cpp's ``-ngl``: the last layers, as many as fit, are in tier 0.
-
-    The others are in tier 1; None if they do not fit there. A layer takes its part of all weights, by what is
-    read of it, and of the room for KV; `RESERVE` stays free in tier 0.
-    """
-    layers, total = list(map(Fraction, setting.llm.weight_reads.tolist())), setting.weight_reads
+    capacity, total = setting.memory.tiers[0].capacity, setting.weight_reads
+    assert capacity is not None  # only the last tier may be unlimited
     stored = Fraction(setting.llm.weight_bytes) / total if total else Fraction(0)
-    kv, new = (Fraction(size, len(layers)) for size in (setting.kv_bytes, setting.births))
-    size = setting.memory.tiers[0].capacity
-    room = math.inf if size is None else Fraction(size) - RESERVE
-    near: list[Fraction] = []
-    while layers and room >= layers[-1] * stored + kv:
-        near.append(layers.pop())
-        room -= near[-1] * stored + kv
-    if not _holds(setting, 1, sum(layers) * stored + len(layers) * kv):
+    room, count = Fraction(capacity) - RESERVE, 0
+    for weights in reversed(setting.llm.weight_reads.tolist()):
+        room -= Fraction(weights) * stored + Fraction(setting.kv_bytes, setting.llm.layers)
+        if room < 0:
+            break
+        count += 1
+    return count
+
+
+def layers_first_s(setting: Decoding) -> float | None:
+    """Return the seconds of a step with the layers that fit in tier 0 and the others in tier 1.
+
+    None if these do not fit there. Layers run one after the other where they are.
+    """
+    weights, count = list(map(Fraction, setting.llm.weight_reads.tolist())), layers_that_fit(setting)
+    first = len(weights) - count
+    far, near = (sum(part, Fraction(0)) for part in (weights[:first], weights[first:]))
+    kv = Fraction(count, len(weights))
+    stored = Fraction(setting.llm.weight_bytes) * far / (setting.weight_reads or 1)
+    if not _holds(setting, 1, stored + (1 - kv) * setting.kv_bytes):
         return None
-    seconds = 0.0
-    for tier, part in enumerate((near, layers)):
-        read = sum(part) + len(part) * setting.kv_reads / setting.llm.layers
-        seconds += _read_s(setting, tier, read) + _written_s(setting, tier, len(part) * new)
-    return StaticPlacement(seconds, len(near))
+    return _step_s(setting, 0, near, kv) + _step_s(setting, 1, far, 1 - kv)
 
 
-def weights_first(setting: Decoding) -> StaticPlacement | None:
-    """Return the placement of llama.cpp's ``-nkvo``: weights in tier 0, KV in tier 1; None if too large."""
+def weights_first_s(setting: Decoding) -> float | None:
+    """Return the seconds of a step with weights in tier 0 and KV in tier 1; None if they do not fit.
+
+    llama.cpp places them so with ``-nkvo``.
+    """
     if not (_holds(setting, 0, setting.llm.weight_bytes) and _holds(setting, 1, setting.kv_bytes)):
         return None
-    weights, kv = _read_s(setting, 0, setting.weight_reads), _read_s(setting, 1, setting.kv_reads)
-    return StaticPlacement(weights + kv + _written_s(setting, 1, setting.births))
+    none, every = Fraction(0), Fraction(1)
+    return _step_s(setting, 0, setting.weight_reads, none) + _step_s(setting, 1, none, every)
 
 
-def all_in_first(setting: Decoding) -> StaticPlacement | None:
-    """Return the placement of everything in tier 0; None if it is too large."""
-    if not _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes):
-        return None
-    return StaticPlacement(_read_s(setting, 0, setting.reads) + _written_s(setting, 0, setting.births))
+def all_in_first_s(setting: Decoding) -> float | None:
+    """Return the seconds of a step with everything in tier 0; None if it is too large."""
+    fits = _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes)
+    return _step_s(setting, 0, setting.weight_reads, Fraction(1)) if fits else None
+
+
+def _step_s(setting: Decoding, tier: int, weights: Fraction, kv: Fraction) -> float:
+    """Return the seconds of reading weights and a share of the KV from one tier, and of its births there."""
+    read = _read_s(setting, tier, weights + kv * setting.kv_reads)
+    return read + _written_s(setting, tier, kv * setting.births)
 
 
 def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:
@@ -267,14 +273,12 @@ def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:
 
 def _read_s(setting: Decoding, tier: int, size: Fraction) -> float:
     """Return the time of reading bytes from one tier, through resources that work side by side."""
-    memory = setting.memory
-    return float(size) / min(memory.resources[name] for name in memory.tiers[tier].reads)
+    return float(size) * float(setting.cost.read_costs[tier].max())
 
 
 def _written_s(setting: Decoding, tier: int, size: Fraction) -> float:
     """Return the time of writing bytes to one tier."""
-    memory = setting.memory
-    return float(size) / min((memory.resources[name] for name in memory.tiers[tier].writes), default=math.inf)
+    return float(size) * float(setting.cost.write_costs[tier].max())
 
 
 def sequences_that_fit(setting: Decoding) -> int | None:

@@ -94,7 +94,7 @@ class _Sizes:
         """
         seconds = [math.inf] * self.instance.tiers
         for tier, traffic in enumerate(self.by_tier):
-            if self.holds(tier, self.kv_bytes(batch, tokens)):
+            if self.holds(tier, self.blocks(batch, tokens)):
                 seconds[tier] = float(self.counts @ self.cost.times(self._scaled(traffic, batch, tokens)))
         transfer = (self.cost.ideal_facets @ self._scaled(self.ideal, batch, tokens).T).max(axis=0)
         best, ideal_s = min(seconds), float(self.counts @ (transfer + self.latency))
@@ -117,36 +117,30 @@ class _Sizes:
                 low, high = (middle, high) if fits(middle) else (low, middle)
             return low
 
-        most = last(lambda number: self.feasible(self.kv_bytes(*size(number))))
+        most = last(lambda number: self.feasible(self.blocks(*size(number))))
         full = [
-            last(lambda number, tier=tier: self.holds(tier, self.kv_bytes(*size(number))))  # type: ignore[misc]
+            last(lambda number, tier=tier: self.holds(tier, self.blocks(*size(number))))  # type: ignore[misc]
             for tier in range(self.instance.tiers)
         ]
         return first_failure(start, candidates(start, most, full), fails)
 
-    def kv_bytes(self, batch: int, tokens: int) -> int:
-        """Return the bytes of all KV at the end, in whole blocks."""
-        instance = self.instance
-        return batch * instance.layers * -(-tokens // instance.granularity) * instance.block_bytes
+    def blocks(self, batch: int, tokens: int) -> int:
+        """Return the blocks of all KV at the end."""
+        return batch * self.instance.layers * -(-tokens // self.instance.granularity)
 
-    def holds(self, tier: int, kv_bytes: int) -> bool:
-        """Return whether all KV may be in a tier: whether there is room, beside the weights in tier 0.
+    def holds(self, tier: int, blocks: int) -> bool:
+        """Return whether so many blocks may all be in a tier.
 
         The prompt is forced into the fastest tier with room where the rules say prefill-first.
         """
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST and tier > 0
-        return not forced and kv_bytes <= self._room(tier) and self.feasible(kv_bytes)
+        room = self.instance.capacity_blocks[tier]
+        return not forced and (room is None or blocks <= room) and self.feasible(blocks)
 
-    def feasible(self, kv_bytes: int) -> bool:
-        """Return whether the memory can hold so much KV."""
-        rooms = [self._room(tier) for tier in range(self.instance.tiers)]
-        return kv_bytes <= min(rooms[-1] if self.instance.inclusive else sum(rooms), MAX_BYTES)
-
-    def _room(self, tier: int) -> float:
-        capacity = self.instance.memory.tiers[tier].capacity
-        if capacity is None:
-            return math.inf
-        return int(capacity) - (0 if tier else int(self.instance.llm.weight_bytes))
+    def feasible(self, blocks: int) -> bool:
+        """Return whether the memory can hold so many blocks."""
+        most = self.instance.most_blocks
+        return (most is None or blocks <= most) and blocks * self.instance.block_bytes <= MAX_BYTES
 
     def _scaled(self, traffic: Floats, batch: int, tokens: int) -> Floats:
         scaled = traffic.copy()

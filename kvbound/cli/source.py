@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
     if not (parts.memory and parts.llm and parts.trace):
         missing = [f"--{part}" for part in ("memory", "llm", "trace") if not getattr(parts, part)]
         raise UsageError(f"give an instance, or --memory, --llm and --trace (missing: {', '.join(missing)})")
-    try:
+    with _options(name):
         return make_instance(
             name,
             memory=_memory(parts.memory),
@@ -110,11 +111,6 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
             overrides=_overrides(parts),
             capacity=_capacity(parts.capacity),
         )
-    except InputError as error:
-        if error.file == name:  # not an error in a file: the options do not match
-            field = error.field.replace("overrides.", "--override ", 1)
-            raise UsageError(f"{field}: expected {error.expected}") from None
-        raise
 
 
 def hardware(parts: Parts, tokens: int) -> tuple[Memory, Llm]:
@@ -122,8 +118,15 @@ def hardware(parts: Parts, tokens: int) -> tuple[Memory, Llm]:
     from kvbound.instance_io import read_hardware
 
     name, changes = "command line", _overrides(parts)
-    try:
+    with _options(name):
         return read_hardware(_memory(parts.memory or ""), _llm(parts), tokens, overrides=changes, file=name)
+
+
+@contextmanager
+def _options(name: str) -> Iterator[None]:
+    """Turn an InputError about `name` into a UsageError: no file is wrong, the options do not match."""
+    try:
+        yield
     except InputError as error:
         if error.file != name:
             raise

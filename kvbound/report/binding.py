@@ -65,18 +65,23 @@ def _from(onset: Onset) -> str:
     return f"from {' or '.join(least)} on" if least else "at no larger size"
 
 
+def largest(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return names and shares, the largest first, without negligible ones."""
+    known = sorted(((share, name) for name, share in shares.items()), reverse=True)
+    return [(name, share) for share, name in known if share >= _NEGLIGIBLE]
+
+
 def _shares(parts: Mapping[str, float]) -> str:
     return _listed({_NAMES[name]: share for name, share in parts.items()})
 
 
 def _listed(parts: Mapping[str, float], whole: float = 1.0) -> str:
-    known = sorted(((part / whole, name) for name, part in parts.items()), reverse=True)
-    return ", ".join(f"{name} {numbers.share(share)}" for share, name in known if share >= _NEGLIGIBLE)
+    shares = {name: part / whole for name, part in parts.items()}
+    return ", ".join(f"{name} {numbers.share(share)}" for name, share in largest(shares))
 
 
 def _binds(instance: Instance, resources: Mapping[str, float]) -> str:
-    known = sorted(((share, name) for name, share in resources.items()), reverse=True)
-    binding = [(name, share) for share, name in known if share >= _NEGLIGIBLE]
+    binding = largest(resources)
     together = " work one after the other" if instance.rules.timing is Timing.SERIAL else " bind"
     if not binding:
         return "no resource binds"

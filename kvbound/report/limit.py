@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvbound.limit import (
     Decoding,
-    all_in_first,
+    all_in_first_s,
     decode_limit,
-    layers_first,
+    layers_first_s,
+    layers_that_fit,
     sequences_that_fit,
     sequential_s,
-    weights_first,
+    weights_first_s,
 )
 from kvbound.report import numbers
+from kvbound.report.binding import largest
 from kvbound.report.tables import table
 from kvbound.units import format_bytes
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = "kvbound.limit/1"
-_NEGLIGIBLE = 0.005
 _PAYS = 1.05
 """Ratio of rates from which KV in other tiers than the first is said to pay."""
 
@@ -52,10 +52,9 @@ def document(settings: Sequence[Decoding], measured: float | None = None) -> dic
 
 
 def _row(setting: Decoding) -> dict[str, Any]:
-    limit, layers, weights = decode_limit(setting), layers_first(setting), weights_first(setting)
+    limit, layers = decode_limit(setting), layers_first_s(setting)
     fit = sequences_that_fit(setting)
     capped = setting if fit is None else dataclasses.replace(setting, batch=max(1, min(setting.batch, fit)))
-    near = all_in_first(capped)
 
     def rate(seconds: float | None, batch: int = setting.batch) -> float | None:
         return batch / seconds if seconds else None
@@ -70,11 +69,11 @@ def _row(setting: Decoding) -> dict[str, Any]:
         "tokens_per_s": rate(limit.time_s),
         "reads_bytes": dict(limit.reads),
         "resources": dict(limit.resources),
-        "all_in_first_tier_tokens_per_s": rate(near.time_s if near else None, capped.batch),
+        "all_in_first_tier_tokens_per_s": rate(all_in_first_s(capped), capped.batch),
         "sequential_tokens_per_s": rate(sequential_s(setting)),
-        "whole_layers_tokens_per_s": rate(layers.time_s if layers else None),
-        "whole_layers": layers.layers if layers else None,
-        "kv_in_second_tier_tokens_per_s": rate(weights.time_s if weights else None),
+        "whole_layers_tokens_per_s": rate(layers),
+        "whole_layers": None if layers is None else layers_that_fit(setting),
+        "kv_in_second_tier_tokens_per_s": rate(weights_first_s(setting)),
     }
 
 
@@ -91,7 +90,7 @@ def describe(settings: Sequence[Decoding], measured: float | None = None) -> lis
 
 
 def _heading(first: Decoding, known: dict[str, Any]) -> list[str]:
-    read = "all tokens" if first.share == 1 else f"{_share(first)} of the tokens"
+    read = "all tokens" if first.share == 1 else f"{numbers.exact_share(first.share)} of the tokens"
     near, row = first.memory.tiers[0], known["rows"][0]
     holds, fit = f"{near.name} holds {format_bytes(near.capacity)}", row["sequences_that_fit"]
     if near.capacity is not None and near.capacity < first.llm.weight_bytes:
@@ -106,27 +105,14 @@ def _heading(first: Decoding, known: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share(setting: Decoding) -> str:
-    return f"{100 * setting.share:.4g} %"
-
-
-def _at_most(rate: float) -> str:
-    """Format a rate to four significant digits, rounded up."""
-    unit = 10.0 ** (math.floor(math.log10(rate)) - 3)
-    up = math.ceil(rate / unit * (1 - 1e-12)) * unit
-    return numbers.rate(up)
-
-
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     rates = ("all_in_first_tier", "sequential", "whole_layers", "kv_in_second_tier")
-    known = sorted(((share, name) for name, share in row["resources"].items()), reverse=True)
-    limit = row["tokens_per_s"]
     return (
         numbers.count(row["context"]),
         numbers.count(row["batch"]),
         numbers.rate(row["time_s"] * 1e3),
-        numbers.UNKNOWN if limit is None else _at_most(limit),
-        ", ".join(name for share, name in known if share >= _NEGLIGIBLE),
+        numbers.at_most(row["tokens_per_s"]),
+        ", ".join(name for name, _ in largest(row["resources"])),
         *(numbers.rate(row[f"{name}_tokens_per_s"]) for name in rates),
     )
 
@@ -140,7 +126,8 @@ def _verdict(first: Decoding, known: dict[str, Any]) -> list[str]:
         return ["A step reads and writes nothing: there is no limit."]
     lines = [
         f"No placement decodes {batch} with {first.context:,} tokens of context at more than "
-        f"{_at_most(limit)} tokens/s. A step then reads, for example, {', '.join(served) or 'nothing'}."
+        f"{numbers.at_most(limit)} tokens/s. A step then reads, for example, "
+        f"{', '.join(served) or 'nothing'}."
     ]
     if measured is not None:
         lines.append(_measured(measured, limit, row["sequential_tokens_per_s"]))
@@ -160,12 +147,12 @@ def _measured(measured: float, limit: float, sequential: float | None) -> str:
 
 def _offload(first: Decoding, known: dict[str, Any]) -> str:
     """Return the first row in which KV in all tiers can beat as many sequences as fit into the first."""
-    near, share = first.memory.tiers[0].name, _share(first)
+    near, share = first.memory.tiers[0].name, numbers.exact_share(first.share)
     for row in known["rows"]:
         limit, alone = row["tokens_per_s"], row["all_in_first_tier_tokens_per_s"]
         if limit is not None and limit > _PAYS * (alone or 0.0):
             here = f"a batch of {row['batch']:,} with {row['context']:,} tokens"
             other = "no sequence fits" if alone is None else f"those that fit make {numbers.rate(alone)}"
-            rates = f"{_at_most(limit)} tokens/s at most, where with all KV in {near} {other}"
+            rates = f"{numbers.at_most(limit)} tokens/s at most, where with all KV in {near} {other}"
             return f"With {share} read, KV in other tiers can pay at {here}: {rates}."
     return f"With {share} read, KV in other tiers pays in no row of the table."

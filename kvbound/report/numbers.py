@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -51,6 +52,14 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}" if 999.95 <= value < 1e9 else f"{value:.4g}"
 
 
+def at_most(value: float | None) -> str:
+    """Format a rate as `rate` does, rounded up: no higher one is possible."""
+    if not value:
+        return rate(value)
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return rate(math.ceil(value / unit * (1 - 1e-12)) * unit)
+
+
 def ratio(value: float | None) -> str:
     """Format a ratio: ``1.613x``, ``14.19x``."""
     if value is None:
@@ -61,6 +70,11 @@ def ratio(value: float | None) -> str:
 def share(value: float | None) -> str:
     """Format a share: ``60.2 %``."""
     return UNKNOWN if value is None else f"{100 * value:.1f} %"
+
+
+def exact_share(value: float) -> str:
+    """Format a share that a user gave, to four significant digits: ``6.25 %``."""
+    return f"{100 * value:.4g} %"
 
 
 def gap(value: float | None) -> str:
