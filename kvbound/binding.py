@@ -80,7 +80,7 @@ def binding(instance: Instance) -> Binding | None:
         "weights": columns.extra_reads.sum(),
         "kv_reads": columns.reads.sum(),
         "kv_writes": columns.writes.sum(),
-        "latency": counts @ ideal_latency(instance, slots.weights),
+        "latency": counts @ ideal_latency(instance, slots),
     }
     time_s, transfer = float(sum(parts.values())), float(busy.sum())
     return Binding(

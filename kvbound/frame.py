@@ -69,7 +69,7 @@ def _row(result: Result, fast: str) -> dict[str, Any]:
         "bound_s": result.bound.time_s,
         "ratio": ratio(result),
         "share_of_bound": result.share_of_bound,
-        "tokens_per_s": None if not result.time_s else result.instance.decode_steps / result.time_s,
+        "tokens_per_s": None if not result.time_s else result.instance.outputs / result.time_s,
         "hit_rate": None if found is None else found.hit_rate.get(fast),
         "moved_up_bytes": None if found is None else found.moved_bytes["up"],
         "moved_down_bytes": None if found is None else found.moved_bytes["down"],

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound import workloads
+from kvbound.blocks import Blocks
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES, Fields, show
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace
+from kvbound.trace.timeline import Timeline
 from kvbound.workloads import Synthetic
 
 SCHEMA = "kvbound.instance/1"
@@ -140,10 +142,13 @@ class Instance:
             raise InputError(self.name, "trace.layers", expected)
         if (size := self.llm.kv_bytes(self.tokens)) > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
+        if not self.physical and self.timeline.to_mapping():
+            expected = f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
+            raise InputError(self.name, "trace", expected)
 
     def __repr__(self) -> str:
         """Return name and sizes, in a line."""
-        tokens = f"{self.prefill_tokens:,} + {self.decode_steps:,} tokens"
+        tokens = f"{self.prefill_tokens:,} + {self.tokens - self.prefill_tokens:,} tokens"
         return f"<Instance {self.name}: {self.layers} layers, {tokens}, {self.memory.name}, {self.llm.name}>"
 
     @property
@@ -161,10 +166,15 @@ class Instance:
         """Decode steps, N."""
         return self.workload.decode_steps
 
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Births and ends of the tokens."""
+        return self.workload.timeline
+
     @property
     def tokens(self) -> int:
-        """Tokens at the end, P + N."""
-        return self.prefill_tokens + self.decode_steps
+        """Prompt and born tokens; P + N where every step bears one."""
+        return self.workload.tokens
 
     @property
     def slots(self) -> int:
@@ -186,10 +196,15 @@ class Instance:
         """Bytes that a block occupies, g * s."""
         return self.granularity * self.item_bytes
 
+    @cached_property
+    def grouping(self) -> Blocks:
+        """Division of every layer's tokens into blocks."""
+        return Blocks.make(self.timeline, self.granularity)
+
     @property
     def blocks(self) -> int:
-        """Blocks per layer at the end."""
-        return -(-self.tokens // self.granularity)
+        """Blocks per layer, all that ever exist."""
+        return self.grouping.count
 
     @property
     def tiers(self) -> int:
@@ -249,7 +264,7 @@ class Instance:
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
             rooms.append(free // self.block_bytes)
-        total, most = self.layers * self.blocks, self._together(rooms)
+        total, most = self.layers * int(self.grouping.held.max()), self._together(rooms)
         if most is not None and most < total:
             where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
             raise InfeasibleError(
@@ -288,6 +303,8 @@ class Instance:
             "prefill_tokens": self.prefill_tokens,
             "decode_steps": self.decode_steps,
             "sha256": self.trace.row_hashes(),
+            # labels matter only to blocks
+            **self.timeline.to_mapping(sequence=self.granularity > 1),
         }
         if trace_path is not None:
             trace["path"] = trace_path

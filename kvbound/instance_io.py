@@ -21,6 +21,7 @@ from kvbound.memory import Memory
 from kvbound.overrides import apply
 from kvbound.reading import read_json
 from kvbound.trace import Trace, read_trace, write_trace
+from kvbound.trace.timeline import FIELDS as TIMELINE
 from kvbound.units import is_bare_fraction
 from kvbound.workloads import Synthetic
 
@@ -135,7 +136,7 @@ def make_instance(
             first["capacity"] = _copy(capacity)
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
-    room, model = _hardware(raw, workload.prefill_tokens + workload.decode_steps, file)
+    room, model = _hardware(raw, workload.timeline.most_live, file)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
     with located(file):
         return Instance(name, room, model, allowed, workload)
@@ -239,9 +240,10 @@ def _workload(trace: object, file: object, folder: Path | None) -> Trace | Synth
         return _from_path(fields, folder)
     reads = fields.items("reads")
     prefill = fields.integer("prefill_tokens", 0, 2**31)
+    given = {name: fields.raw(name, default=None) for name in TIMELINE}
     fields.done()
     with located(file, "trace"):
-        return Trace.from_lists(prefill, reads, file=file)
+        return Trace.from_lists(prefill, reads, **given, file=file)
 
 
 def _from_path(fields: Fields, folder: Path | None) -> Trace:
@@ -249,11 +251,15 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     path = fields.text("path")
     claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
     hashes = fields.raw("sha256", default=None)
+    given = {name: fields.raw(name) for name in TIMELINE if fields.has(name)}
     fields.done()
     trace = read_trace((folder or Path()) / path)
     for key, claimed in claims.items():
         if claimed != getattr(trace, key):
             raise fields.error(key, f"{getattr(trace, key)} as in {path}, not {show(claimed)}")
+    for name, claimed in given.items():
+        if claimed != trace.timeline.to_mapping().get(name):
+            raise fields.error(name, f"the {name} of {path}; it is another trace")
     if hashes is not None and hashes != trace.row_hashes():
         raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")
     return trace

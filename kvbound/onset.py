@@ -14,7 +14,8 @@ from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.fields import MAX_BYTES
 from kvbound.instance import Initial, Instance
-from kvbound.trace.build import MAX_ITEMS, MAX_TOKENS
+from kvbound.trace.build import MAX_ITEMS
+from kvbound.trace.timeline import MAX_TOKENS
 
 AS_GOOD: Final = 1.01
 """Ratio to the ideal time up to which all KV in one tier is as good as any placement."""
@@ -74,7 +75,7 @@ class _Sizes:
         slots, self.counts = Slots.kinds(instance)
         self.ideal = ideal_bytes(instance, slots)
         self.by_tier = [one_tier_bytes(instance, slots, tier) for tier in range(instance.tiers)]
-        self.latency = ideal_latency(instance, slots.weights)
+        self.latency = ideal_latency(instance, slots)
 
     @property
     def work(self) -> int:

@@ -16,6 +16,7 @@ from kvbound.reading import open_npz
 from kvbound.residency import SCHEMA as RESIDENCY
 from kvbound.residency import Residency
 from kvbound.schedule import WRONG_INSTANCE, Schedule, read_schedule
+from kvbound.trace.timeline import Timeline
 
 
 @runtime_checkable
@@ -25,7 +26,7 @@ class Placement(Protocol):
     `Schedule` keeps events, `Residency` packed bits, and `kvbound.fang2025.Run` the log of that study's pool.
     """
 
-    def arrays(self, *, instance_sha256: str, decode_steps: int) -> Mapping[str, Any]:
+    def arrays(self, *, instance_sha256: str, tokens: int) -> Mapping[str, Any]:
         """Return what its file holds by name, tied to its instance."""
 
 
@@ -40,7 +41,7 @@ class PhysicalPlacement(Placement, Protocol):
     def to_schedule(self) -> Schedule:
         """Return it as events."""
 
-    def tier0_rows(self, layer: int, decode_steps: int) -> NDArray[np.uint8]:
+    def tier0_rows(self, layer: int, timeline: Timeline) -> NDArray[np.uint8]:
         """Return which of a layer's tokens are in tier 0 after each slot, for blocks of one token.
 
         Packed as a trace's rows are: shape (steps, bytes), lowest bit first.
@@ -48,10 +49,10 @@ class PhysicalPlacement(Placement, Protocol):
 
 
 def write_placement(
-    placement: Placement, path: Path | str, *, instance_sha256: str, decode_steps: int
+    placement: Placement, path: Path | str, *, instance_sha256: str, tokens: int
 ) -> None:
     """Write schedule.npz."""
-    arrays = placement.arrays(instance_sha256=instance_sha256, decode_steps=decode_steps)
+    arrays = placement.arrays(instance_sha256=instance_sha256, tokens=tokens)
     with atomic_write(path) as temporary, temporary.open("wb") as out:
         np.savez_compressed(out, **arrays)
 
@@ -64,16 +65,16 @@ def read_placement(path: Path | str, instance: Instance) -> PhysicalPlacement:
     InputError
         The file holds no schedule, or one of another instance.
     """
-    layers, prefill, steps = instance.layers, instance.prefill_tokens, instance.decode_steps
+    layers, timeline = instance.layers, instance.timeline
     with open_npz(path, "a schedule file") as file:
         if file.text("schema") != RESIDENCY:
             return read_schedule(
-                path, instance_sha256=instance.sha256, layers=layers, prefill=prefill, steps=steps
+                path, instance_sha256=instance.sha256, layers=layers, timeline=timeline
             )
         if file.text("instance_sha256") != instance.sha256:
             raise InputError(path, "instance_sha256", WRONG_INSTANCE)
-        residency = Residency()
-        residency.initial = file.array("initial", np.uint8, layers, prefill)
+        residency = Residency(timeline)
+        residency.initial = file.array("initial", np.uint8, layers, timeline.prefill_tokens)
         for layer in range(layers):
             residency.put(layer, file.array(f"after_{layer}", np.uint8, *instance.trace.rows[layer].shape))
         return residency

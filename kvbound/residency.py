@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
+from kvbound.trace.timeline import Timeline
 
 SCHEMA = "kvbound.residency/1"
 EVENT_LIMIT = 1e9
@@ -30,15 +31,20 @@ def exceeds_event_limit(instance: Instance) -> bool:
 class Residency:
     """A placement of single tokens in two tiers, in temporary files that are removed with the process.
 
+    A token that ends in the step of its birth is never held, and counts as born into the last tier.
+
     Attributes
     ----------
+    timeline
+        Births and ends of the tokens.
     initial
         Tier of each prompt token's KV before the first slot, uint8, shape (layers, prefill).
     """
 
     initial: NDArray[np.uint8]
 
-    def __init__(self) -> None:
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
         self._files: dict[int, tuple[IO[bytes], tuple[int, ...]]] = {}
         opened = self._opened = ExitStack()
         weakref.finalize(self, opened.close)
@@ -61,17 +67,16 @@ class Residency:
         file, shape = self._files[layer]
         return np.memmap(file, np.uint8, "r", shape=shape)
 
-    def tier0_rows(self, layer: int, decode_steps: int) -> NDArray[np.uint8]:
+    def tier0_rows(self, layer: int, timeline: Timeline) -> NDArray[np.uint8]:
         """Return a layer's bits; see `kvbound.placement.PhysicalPlacement`."""
         return self.after(layer)
 
     def to_schedule(self) -> Schedule:
         """Return it as events."""
-        prefill = self.initial.shape[1]
-        events = [_events(self.after(n), first == 0, prefill) for n, first in enumerate(self.initial)]
+        events = [_events(self.after(n), first == 0, self.timeline) for n, first in enumerate(self.initial)]
         return Schedule(self.initial, tuple(events))
 
-    def arrays(self, *, instance_sha256: str, decode_steps: int) -> Mapping[str, Any]:
+    def arrays(self, *, instance_sha256: str, tokens: int) -> Mapping[str, Any]:
         """Return what its file holds; a layer is read when its array is looked up."""
         return _Arrays(self, instance_sha256)
 
@@ -98,15 +103,17 @@ class _Arrays(Mapping[str, Any]):
         return len(self._small) + len(self._layers)
 
 
-def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], prefill: int) -> LayerEvents:
-    """Return a layer's events: the changes from row to row, and last in each row the birth."""
+def _events(after: NDArray[np.uint8], inside: NDArray[np.bool_], timeline: Timeline) -> LayerEvents:
+    """Return a layer's events: the changes from row to row, and last in each row the births."""
     before = np.zeros(after.shape[1], np.uint8)
     start = np.packbits(inside, bitorder="little")
     before[: len(start)] = start
     steps, tokens, tiers = [], [], []
     for step, row in enumerate(after):
         token = np.flatnonzero(np.unpackbits(row ^ before, bitorder="little"))
-        token = np.append(token[token < prefill + step], prefill + step)
+        past, end = timeline.past[step : step + 2]
+        moved = token[token < past]
+        token = np.concatenate([moved[timeline.ends[moved] > step], np.arange(past, end)])
         steps.append(np.full(len(token), step))
         tokens.append(token)
         tiers.append(1 - (row[token >> 3] >> (token & 7) & 1))

@@ -121,7 +121,18 @@ class InstanceId:
     layers: int
     prefill_tokens: int
     decode_steps: int
+    tokens: int
+    outputs: int
     reads: int
+
+    def to_json(self) -> dict[str, str | int | None]:
+        """Return what JSON holds; what follows from one birth in every step is left out."""
+        values = dataclasses.asdict(self)
+        if self.tokens == self.prefill_tokens + self.decode_steps:
+            del values["tokens"]
+        if self.outputs == self.decode_steps:
+            del values["outputs"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -243,15 +254,15 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Return the document of the result schema, with every field."""
         measures = self.measures
-        steps, bound = self.instance.decode_steps, self.bound
+        outputs, bound = self.instance.outputs, self.bound
 
         def rate(time: float | None) -> float | None:
-            return None if not time else steps / time
+            return None if not time else outputs / time
 
         return {
             "schema": SCHEMA,
             "kvbound_version": __version__,
-            "instance": dataclasses.asdict(self.instance),
+            "instance": self.instance.to_json(),
             "method": self.method,
             "seed": self.seed,
             "options": dict(self.options),
@@ -316,6 +327,8 @@ def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
         layers=instance.layers,
         prefill_tokens=instance.prefill_tokens,
         decode_steps=instance.decode_steps,
+        tokens=instance.tokens,
+        outputs=int(instance.timeline.outputs.sum()),
         reads=int(instance.read_counts().sum()),
     )
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.blocks import Blocks
 from kvbound.errors import InputError
 from kvbound.reading import open_npz
 from kvbound.trace.bits import row_bytes
+from kvbound.trace.timeline import Timeline
 from kvbound.units import show
 
 if TYPE_CHECKING:
@@ -82,13 +84,16 @@ class Schedule:
         return self.initial.shape[1]
 
     def births(self, layer: int) -> NDArray[np.bool_]:
-        """Return which of a layer's events are births, shape (events,)."""
-        events = self.events[layer]
-        return events.token == events.step + self.prefill_tokens
+        """Return which of a layer's events are births, shape (events,).
 
-    def flat(self, decode_steps: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Return all events as (slot, item, tier), sorted by slot: the form of the file."""
-        tokens = self.prefill_tokens + decode_steps
+        The ids of born tokens ascend, so that a birth is the first event with an id beyond all before it.
+        """
+        token = self.events[layer].token
+        before = np.concatenate([[self.prefill_tokens - 1], token[:-1]])
+        return token > np.maximum.accumulate(before)
+
+    def flat(self, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """Return all events as (slot, item, tier), sorted by slot, of so many tokens: the form of the file."""
         slot = np.concatenate([e.step.astype(np.int64) * self.layers + n for n, e in enumerate(self.events)])
         item = np.concatenate([e.token.astype(np.int64) + n * tokens for n, e in enumerate(self.events)])
         tier = np.concatenate([e.tier for e in self.events])
@@ -99,22 +104,23 @@ class Schedule:
         """Return it as events, which it is."""
         return self
 
-    def tier0_rows(self, layer: int, decode_steps: int) -> NDArray[np.uint8]:
+    def tier0_rows(self, layer: int, timeline: Timeline) -> NDArray[np.uint8]:
         """Return which tokens are in tier 0 after each slot; see `kvbound.placement.PhysicalPlacement`."""
         events = self.events[layer]
-        ends = np.searchsorted(events.step, np.arange(decode_steps + 1))
-        rows = np.zeros((decode_steps, row_bytes(self.prefill_tokens + decode_steps)), np.uint8)
+        ends = np.searchsorted(events.step, np.arange(timeline.steps + 1))
+        rows = np.zeros((timeline.steps, row_bytes(timeline.tokens)), np.uint8)
         inside = np.zeros(8 * rows.shape[1], np.bool_)
         inside[: self.prefill_tokens] = self.initial[layer] == 0
         for step, row in enumerate(rows):
             now = slice(ends[step], ends[step + 1])
             inside[events.token[now]] = events.tier[now] == 0
+            inside[timeline.ending(step)] = False
             row[:] = np.packbits(inside, bitorder="little")
         return rows
 
-    def arrays(self, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
+    def arrays(self, *, instance_sha256: str, tokens: int) -> dict[str, Any]:
         """Return what schedule.npz holds."""
-        slot, item, tier = self.flat(decode_steps)
+        slot, item, tier = self.flat(tokens)
         return {
             "schema": np.array(SCHEMA),
             "instance_sha256": np.array(instance_sha256),
@@ -146,7 +152,7 @@ class Schedule:
             before = np.empty_like(tier)
             before[order[1:]] = tier[order[:-1]]
             kinds = np.array(["up", "stay", "down"], "U5")[np.sign(tier - before) + 1]
-            kinds[token == step + self.prefill_tokens] = "birth"
+            kinds[self.prefill_tokens :][self.births(layer)] = "birth"
             kinds[: self.prefill_tokens] = "start"
             columns = {"step": step, "layer": layer, "token": token, "tier": tier, "event": kinds}
             frames.append(pd.DataFrame(columns))
@@ -159,20 +165,20 @@ def from_flat(
     slot: NDArray[np.int64],
     item: NDArray[np.int64],
     tier: NDArray[np.uint8],
-    decode_steps: int,
+    tokens: int,
 ) -> Schedule:
     """Build a schedule from the file's flat events; the inverse of `Schedule.flat`."""
-    layers, prefill = initial.shape
+    layers = len(initial)
     layer = slot % layers
     parts = []
     for n in range(layers):
         at = np.flatnonzero(layer == n)
-        parts.append(LayerEvents.of(slot[at] // layers, item[at] - n * (prefill + decode_steps), tier[at]))
+        parts.append(LayerEvents.of(slot[at] // layers, item[at] - n * tokens, tier[at]))
     return Schedule(initial, tuple(parts))
 
 
 def from_tiers(
-    initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]], granularity: int = 1
+    initial: NDArray[np.uint8], tiers: Sequence[NDArray[np.uint8]], blocks: Blocks | None = None
 ) -> Schedule:
     """Build a schedule from the tiers of all blocks after every slot.
 
@@ -181,27 +187,32 @@ def from_tiers(
     initial
         Shape (layers, prefill).
     tiers
-        Per layer, shape (steps, blocks): the tier after each slot; entries of blocks that have not begun
-        are ignored.
+        Per layer, shape (steps, blocks): the tier after each slot, for a block that leaves in the step of its
+        birth the tier into which it is born; other entries of blocks that do not exist are ignored.
+    blocks
+        The blocks of the instance; by default single tokens, one of them born in every step.
     """
-    prefill = initial.shape[1]
+    if blocks is None:
+        blocks = Blocks.make(Timeline.of(initial.shape[1], len(tiers[0])), 1)
+    timeline = blocks.timeline
+    token = np.arange(timeline.prefill_tokens, timeline.tokens)
+    step, owner = timeline.born[token], blocks.of[token]
     parts = []
     for layer, after in enumerate(tiers):
-        steps, blocks = after.shape
-        prompt = initial[layer, ::granularity]
         before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
-        before[0, : len(prompt)] = prompt
-        step, first = np.arange(steps), granularity * np.arange(blocks)
-        moved, block = np.nonzero((first < prefill + step[:, None]) & (after != before))
-        born = after[step, (prefill + step) // granularity]
+        before[0, : blocks.prompt] = initial[layer, blocks.head[: blocks.prompt]]
+        # a token that joins its block in the last step of the block is born into the tier it has then
+        held = np.where(step < blocks.last[owner], step, np.maximum(blocks.last[owner] - 1, blocks.born[owner]))
+        born = np.where(held < 0, before[0, owner], after[held, owner])
+        moved, block = np.nonzero(blocks.movable & (after != before))
         order = np.argsort(np.concatenate([moved, step]), kind="stable")  # births come last
-        columns = ([moved, step], [first[block], prefill + step], [after[moved, block], born])
+        columns = ([moved, step], [blocks.head[block], token], [after[moved, block], born])
         parts.append(LayerEvents.of(*(np.concatenate(column)[order] for column in columns)))
     return Schedule(initial.astype(np.uint8), tuple(parts))
 
 
 def read_schedule(
-    path: Path | str, *, instance_sha256: str, layers: int, prefill: int, steps: int, tiers: int = 256
+    path: Path | str, *, instance_sha256: str, layers: int, timeline: Timeline, tiers: int = 256
 ) -> Schedule:
     """Read schedule.npz; the checker determines whether it obeys the rules.
 
@@ -210,24 +221,28 @@ def read_schedule(
     InputError
         The file holds no schedule, or one of another instance.
     """
+    prefill, tokens, slots = timeline.prefill_tokens, timeline.tokens, timeline.steps * layers
     with open_npz(path, "a schedule file") as file:
         if (schema := file.text("schema")) != SCHEMA:
             raise InputError(path, "schema", f"{SCHEMA!r}, found {show(schema)}")
         if file.text("instance_sha256") != instance_sha256:
             raise InputError(path, "instance_sha256", WRONG_INSTANCE)
         initial = file.array("initial", np.uint8, layers, prefill)
-        most = steps * layers * (prefill + steps)  # no item has two events in a slot
+        most = slots * tokens  # no item has two events in a slot
         slot, item = (file.array(name, np.int64, -1, most=most) for name in ("slot", "item"))
         tier = file.array("tier", np.uint8, -1, most=most)
     if not slot.size == item.size == tier.size:
         raise InputError(path, "slot", "one event per entry of slot, item and tier")
-    if slot.size and (slot.min() < 0 or slot.max() >= steps * layers or np.any(np.diff(slot) < 0)):
-        raise InputError(path, "slot", f"ascending slots from 0 to {steps * layers - 1}")
-    (step, layer), (owner, token) = np.divmod(slot, layers), np.divmod(item, prefill + steps)
-    if np.any(owner != layer) or np.any(token > prefill + step):
+    if slot.size and (slot.min() < 0 or slot.max() >= slots or np.any(np.diff(slot) < 0)):
+        raise InputError(path, "slot", f"ascending slots from 0 to {slots - 1}")
+    (step, layer), (owner, token) = np.divmod(slot, layers), np.divmod(item, max(tokens, 1))
+    if np.any(owner != layer) or np.any(token >= timeline.past[step + 1]):
         raise InputError(path, "item", "tokens of the slot's own layer, born by then")
-    if not np.array_equal(slot[token == prefill + step], np.arange(steps * layers)):
-        raise InputError(path, "item", "one birth in every slot")
+    birth = timeline.born[token] == step
+    expected = np.arange(prefill, tokens)
+    if not all(np.array_equal(token[birth & (layer == n)], expected) for n in range(layers)):
+        one = "one birth in every slot" if timeline.one_each else "the births of every slot, in order"
+        raise InputError(path, "item", one)
     if np.any(initial >= tiers) or np.any(tier >= tiers):
         raise InputError(path, "tier", f"tiers from 0 to {tiers - 1}")
-    return from_flat(initial, slot, item, tier, steps)
+    return from_flat(initial, slot, item, tier, tokens)

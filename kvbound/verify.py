@@ -102,7 +102,7 @@ def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
         case Certificate():
             return what.arrays()
         case Placement():
-            return what.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+            return what.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
         case Result():
             inside = what.placement or what.certificate
         case Bound():

@@ -28,7 +28,7 @@ FLOORS = (
     ("placement",),
     ("initial", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
-    ("catalog", "workloads", "recording"),
+    ("blocks", "catalog", "workloads", "recording"),
     ("llm", "memory", "trace", "overrides"),
     ("fields", "files", "reading", "kernels"),
     ("errors", "units", "arithmetic", "progress", "temporaries", "version", "checker"),

@@ -44,7 +44,7 @@ def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
 
 def checked(instance: Instance, schedule: Schedule, claimed_s: float | None = None) -> Report:
     """The checker's report on a schedule."""
-    slot, item, tier = schedule.flat(instance.decode_steps)
+    slot, item, tier = schedule.flat(instance.tokens)
     file = {
         "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array(instance.sha256),
         "initial": schedule.initial, "slot": slot, "item": item, "tier": tier,

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from kvbound.blocks import Blocks
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
+from kvbound.trace.timeline import FIELDS, Timeline
 
 MOST_BLOCKS = {2: 8, 3: 5, 4: 4}
 """Blocks of all layers together, by the number of tiers."""
@@ -24,7 +26,9 @@ def rule_combinations() -> list[dict[str, Any]]:
     return [dict(zip(names, combination, strict=True)) for combination in values]
 
 
-def tiny_instance(rng: np.random.Generator, *, tiers: int | None = None, **rules: Any) -> Instance:
+def tiny_instance(
+    rng: np.random.Generator, *, tiers: int | None = None, batch: bool = False, **rules: Any
+) -> Instance:
     """Return a feasible instance whose joint states brute force can enumerate.
 
     Parameters
@@ -33,6 +37,8 @@ def tiny_instance(rng: np.random.Generator, *, tiers: int | None = None, **rules
         Decides everything that is not given.
     tiers
         Number of tiers, 2 or 3 if not given.
+    batch
+        Whether other numbers of tokens than one may be born in a step, and tokens may end.
     **rules
         Fields of `Rules`; what is missing is drawn.
     """
@@ -50,11 +56,14 @@ def tiny_instance(rng: np.random.Generator, *, tiers: int | None = None, **rules
         int(rng.integers(2, MOST_BLOCKS[tiers] // layers + 1)) * made.granularity - int(rng.integers(2)), 2
     )
     steps = int(rng.integers(1, min(tokens, 5)))
-    trace = tiny_trace(rng, layers, tokens - steps, steps)
+    if batch:
+        trace = tiny_batch(rng, layers, tokens, steps)
+    else:
+        trace = tiny_trace(rng, layers, tokens - steps, steps)
     item = int(rng.integers(1, 6))
     weights = int(rng.integers(0, 4)) if rng.random() < 0.5 else 0
     llm = Llm("tiny", layers, item, weights, tuple(float(w) for w in rng.integers(0, 3 * item, layers)))
-    blocks = layers * -(-tokens // made.granularity)
+    blocks = layers * Blocks.make(trace.timeline, made.granularity).count
     memory = tiny_memory(rng, tiers, blocks, made.granularity * item, weights)
     return Instance("tiny", memory, llm, made, trace)
 
@@ -82,6 +91,36 @@ def tiny_trace(rng: np.random.Generator, layers: int, prefill: int, steps: int) 
         chosen[:, new] &= own
         reads.append([np.flatnonzero(row) for row in chosen])
     return Trace.from_lists(prefill, reads)
+
+
+def tiny_timeline(rng: np.random.Generator, tokens: int, steps: int) -> Timeline:
+    """Random births, among them steps with none or several, and often ends and several sequences."""
+    prefill = int(rng.integers(0, tokens))
+    births = np.bincount(rng.integers(0, steps, tokens - prefill), minlength=steps)
+    kept = Timeline.of(prefill, steps, births=births)
+    ends, sequence = None, None
+    if rng.random() < 0.8:
+        last = rng.integers(np.maximum(kept.born, 0), steps)
+        ends = np.where(rng.random(tokens) < rng.random(), last, steps)
+    if rng.random() < 0.5:
+        sequence = rng.integers(0, 3, tokens)
+        if ends is not None and rng.random() < 0.5:  # a sequence ends as a whole, after its last birth
+            leaves = [ends[sequence == n].max(initial=0) for n in range(3)]
+            ends = np.array(leaves)[sequence]
+    outputs = rng.integers(0, births + 1)
+    return Timeline.of(prefill, steps, births=births, ends=ends, sequence=sequence, outputs=outputs)
+
+
+def tiny_batch(rng: np.random.Generator, layers: int, tokens: int, steps: int) -> Trace:
+    """Random reads of tokens that come and go."""
+    timeline = tiny_timeline(rng, tokens, steps)
+    step = np.arange(steps)[:, None, None]
+    live = (timeline.born <= step) & (step <= timeline.ends)
+    read = live & (rng.random((steps, layers, tokens)) < rng.uniform(0.1, 1.0))
+    if rng.random() < 0.7:
+        read &= timeline.born < step  # no own reads
+    fields = {name: getattr(timeline, name) for name in FIELDS}
+    return Trace.from_mask(read, timeline.prefill_tokens, **fields)
 
 
 def tiny_memory(rng: np.random.Generator, tiers: int, blocks: int, block_bytes: int, weights: int) -> Memory:
@@ -128,9 +167,9 @@ def random_schedule(rng: np.random.Generator, instance: Instance, restless: floa
     restless
         Chance that a block tries to move in a slot of its layer.
     """
-    size, prefill, last = instance.granularity, instance.prefill_tokens, instance.tiers - 1
+    blocks, last = instance.grouping, instance.tiers - 1
     free = [np.inf if room is None else room for room in instance.capacity_blocks]
-    tier: list[list[int]] = [[] for _ in range(instance.layers)]
+    tier: list[dict[int, int]] = [{} for _ in range(instance.layers)]
 
     def enter(k: int) -> int:
         free[k] -= 1 if k < last else 0
@@ -142,25 +181,35 @@ def random_schedule(rng: np.random.Generator, instance: Instance, restless: floa
     def open_tiers() -> list[int]:
         return [k for k in range(last + 1) if k == last or free[k] > 0]
 
-    for _ in range(0, prefill, size):
+    for block in range(blocks.prompt):
         for now in tier:
             forced = instance.rules.initial is Initial.PREFILL_FIRST
-            now.append(enter(open_tiers()[0] if forced else int(rng.choice(open_tiers()))))
-    initial = np.array([np.repeat(now, size)[:prefill] for now in tier], np.uint8).reshape(-1, prefill)
+            now[block] = enter(open_tiers()[0] if forced else int(rng.choice(open_tiers())))
+    prompt = blocks.of[: instance.prefill_tokens]
+    initial = np.array([[now[b] for b in prompt.tolist()] for now in tier], np.uint8)
     events: list[list[tuple[int, int, int]]] = [[] for _ in tier]
     for step, layer in np.ndindex(instance.decode_steps, instance.layers):
-        now, new = tier[layer], prefill + step
+        now, past = tier[layer], instance.timeline.past
         reads = instance.trace.reads(step, layer)
-        for block in rng.permutation(len(now)):
-            members = (reads // size == block) & (reads < new)
+        read = set(blocks.of[reads[reads < past[step]]].tolist())
+        gone = {block: now.pop(block) for block in list(now) if blocks.last[block] == step}
+        for k in gone.values():
+            leave(k)
+        for block in rng.permutation(sorted(now)).tolist():
             target = int(rng.choice(open_tiers()))
-            up_allowed = instance.rules.migration is Migration.PREFETCH or bool(members.any())
+            up_allowed = instance.rules.migration is Migration.PREFETCH or block in read
             allowed = instance.rules.migration is not Migration.NONE and (target > now[block] or up_allowed)
             if target != now[block] and allowed and rng.random() < restless:
                 leave(now[block])
                 now[block] = enter(target)
-                events[layer].append((step, int(block) * size, target))
-        if new % size == 0:
-            now.append(enter(int(rng.choice(open_tiers()))))
-        events[layer].append((step, new, now[new // size]))
-    return Schedule(initial, tuple(LayerEvents.of(*zip(*found, strict=True)) for found in events))
+                events[layer].append((step, int(blocks.head[block]), target))
+        for token in range(past[step], past[step + 1]):
+            block = int(blocks.of[token])
+            if block not in now and block not in gone:
+                if blocks.last[block] == step:
+                    gone[block] = int(rng.integers(last + 1))
+                else:
+                    now[block] = enter(int(rng.choice(open_tiers())))
+            events[layer].append((step, token, (gone | now)[block]))
+    made = (LayerEvents.of(*np.array(found, np.int64).reshape(-1, 3).T) for found in events)
+    return Schedule(initial.reshape(instance.layers, -1), tuple(made))

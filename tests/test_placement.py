@@ -28,24 +28,24 @@ def residency(instance: Instance) -> Residency:
 
 
 def write(placement: Placement, path: Path, instance: Instance) -> None:
-    write_placement(placement, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(placement, path, instance_sha256=instance.sha256, tokens=instance.tokens)
 
 
 def test_events_and_bits_are_the_same_placement(instance: Instance, residency: Residency) -> None:
-    schedule, steps = residency.to_schedule(), instance.decode_steps
+    schedule, timeline = residency.to_schedule(), instance.timeline
     for placement in (schedule, residency):
         assert isinstance(placement, PhysicalPlacement)
         assert same(placement.to_schedule(), schedule)
         assert np.array_equal(placement.initial, residency.initial)
         for layer in range(instance.layers):
-            assert np.array_equal(placement.tier0_rows(layer, steps), residency.after(layer))
+            assert np.array_equal(placement.tier0_rows(layer, timeline), residency.after(layer))
 
 
 def test_rows_of_a_schedule_are_its_events_replayed() -> None:
     instance = kv.read_instance("native-r15-c25-b64-n64")
     schedule, steps = schedule_of(kv.simulate(instance, "lru")), instance.decode_steps
     for layer, events in enumerate(schedule.events):
-        rows = np.unpackbits(schedule.tier0_rows(layer, steps), axis=1, bitorder="little")
+        rows = np.unpackbits(schedule.tier0_rows(layer, instance.timeline), axis=1, bitorder="little")
         tier = np.full(rows.shape[1], 1)
         tier[: instance.prefill_tokens] = schedule.initial[layer]
         for step in range(steps):

@@ -18,6 +18,7 @@ from kvbound.instance import Instance
 from kvbound.placement import read_placement
 from kvbound.progress import silent
 from kvbound.residency import Residency
+from kvbound.trace.timeline import Timeline
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.warm_start import examine
 
@@ -30,7 +31,7 @@ def instance() -> Instance:
 @pytest.fixture
 def arrays(instance: Instance) -> dict[str, Any]:
     residency = next(balanced.schedules(instance, silent)).residency
-    return dict(residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps))
+    return dict(residency.arrays(instance_sha256=instance.sha256, tokens=instance.tokens))
 
 
 def _read(instance: Instance, arrays: dict[str, Any], folder: Path) -> Any:
@@ -47,7 +48,7 @@ def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -
 
 
 def test_its_files_are_closed_when_it_is_no_longer_used() -> None:
-    residency = Residency()
+    residency = Residency(Timeline.of(0, 3))
     residency.put(0, np.ones((3, 8), np.uint8))
     file, bits = residency._files[0][0], residency.after(0)
     del residency
@@ -60,7 +61,8 @@ def test_no_file_remains_when_the_process_is_killed(tmp_path: Path) -> None:
 import os, signal
 import numpy as np
 from kvbound.residency import Residency
-residency = Residency()
+from kvbound.trace.timeline import Timeline
+residency = Residency(Timeline.of(0, 3))
 residency.put(0, np.ones((3, 8), np.uint8))
 assert residency.after(0).sum() == 24
 os.kill(os.getpid(), signal.SIGKILL)

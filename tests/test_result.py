@@ -24,7 +24,7 @@ from kvbound.result import (
 )
 from tests.strategies import tiny_instance
 
-ABOUT = InstanceId("toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, reads=40)
+ABOUT = InstanceId("toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, tokens=11, outputs=8, reads=40)
 FIELDS = {
     "schema", "kvbound_version", "instance", "method", "seed", "options", "status", "termination", "time_s",
     "bound", "gap", "share_of_bound", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate",
@@ -139,7 +139,7 @@ def test_json_has_every_field_and_is_json(found: Result) -> None:
     assert set(document) == FIELDS
     assert document["schema"] == "kvbound.result/1"
     assert document["kvbound_version"] == kvbound.__version__
-    assert document["instance"] == dataclasses.asdict(found.instance)
+    assert document["instance"] == found.instance.to_json()
     assert (document["status"], document["time_s"]) == (str(found.status), found.time_s)
     assert document["bound"]["time_s"] == found.bound.time_s
     assert (document["gap"] is None) == (found.gap is None)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError
 from kvbound.placement import write_placement
 from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers, read_schedule
+from kvbound.trace.timeline import Timeline
 
 SHA256 = "5" * 64
 seeds = st.integers(0, 2**32 - 1)
@@ -63,12 +64,12 @@ def test_dense_placements_have_one_birth_per_step_and_it_comes_last(seed: int) -
 @given(seeds)
 def test_flat_events_are_sorted_by_slot_and_come_back(seed: int) -> None:
     initial, after = dense(np.random.default_rng(seed))
-    schedule, steps = from_tiers(initial, after), len(after[0])
-    slot, item, tier = schedule.flat(steps)
+    schedule, tokens = from_tiers(initial, after), after[0].shape[1]
+    slot, item, tier = schedule.flat(tokens)
     assert [str(part.dtype) for part in (slot, item, tier)] == ["int64", "int64", "uint8"]
     assert np.all(np.diff(slot) >= 0)
-    assert np.array_equal(slot % schedule.layers, item // (initial.shape[1] + steps))
-    again = from_flat(schedule.initial, slot, item, tier, steps)
+    assert np.array_equal(slot % schedule.layers, item // tokens)
+    again = from_flat(schedule.initial, slot, item, tier, tokens)
     for one, other in zip(schedule.events, again.events, strict=True):
         assert np.array_equal(one.step, other.step)
         assert np.array_equal(one.token, other.token)
@@ -82,17 +83,17 @@ def example() -> Schedule:
 
 
 def read(path: Path) -> Schedule:
-    return read_schedule(path, instance_sha256=SHA256, layers=2, prefill=3, steps=4, tiers=3)
+    return read_schedule(path, instance_sha256=SHA256, layers=2, timeline=Timeline.of(3, 4), tiers=3)
 
 
 def test_files_come_back_and_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     schedule = example()
     for name in ("one.npz", "two.npz"):
-        write_placement(schedule, tmp_path / name, instance_sha256=SHA256, decode_steps=4)
+        write_placement(schedule, tmp_path / name, instance_sha256=SHA256, tokens=7)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
     again = read(tmp_path / "one.npz")
     assert np.array_equal(again.initial, schedule.initial)
-    (slot, item, tier), (slot2, item2, tier2) = schedule.flat(4), again.flat(4)
+    (slot, item, tier), (slot2, item2, tier2) = schedule.flat(7), again.flat(7)
     assert np.array_equal(slot, slot2)
     assert np.array_equal(item, item2)
     assert np.array_equal(tier, tier2)
@@ -100,7 +101,7 @@ def test_files_come_back_and_are_the_same_bytes_every_time(tmp_path: Path) -> No
 
 
 def arrays() -> dict[str, Any]:
-    slot, item, tier = example().flat(4)
+    slot, item, tier = example().flat(7)
     schema, sha256 = np.array("kvbound.schedule/1"), np.array(SHA256)
     return {
         "schema": schema, "instance_sha256": sha256, "initial": example().initial,
@@ -178,7 +179,7 @@ def test_missing_files_and_other_kinds_of_file(tmp_path: Path) -> None:
 def test_damage_ends_in_one_sentence(tmp_path: Path) -> None:
     """Whatever the readers of a damaged archive raise, the user reads a sentence."""
     path = tmp_path / "damaged.npz"
-    write_placement(example(), path, instance_sha256=SHA256, decode_steps=4)
+    write_placement(example(), path, instance_sha256=SHA256, tokens=7)
     good = path.read_bytes()
     rng = np.random.default_rng(1)
     cut = [good[: rng.integers(len(good))] for _ in range(20)]

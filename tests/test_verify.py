@@ -41,7 +41,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
     result = kv.simulate(toy(), "lru")
     assert result.schedule is not None
     place = tmp_path / "s.npz"
-    write_placement(result.schedule, place, instance_sha256=toy().sha256, decode_steps=2)
+    write_placement(result.schedule, place, instance_sha256=toy().sha256, tokens=5)
     for what in (result, result.schedule, place):
         report = kv.check(toy(), what)
         assert report.ok
@@ -54,7 +54,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
 
 def test_residencies_are_replayed() -> None:
     instance = toy()
-    residency = Residency()
+    residency = Residency(instance.timeline)
     residency.initial = np.ones((1, 3), np.uint8)
     residency.put(0, np.zeros_like(instance.trace.rows[0]))
     assert kv.check(instance, residency).ok

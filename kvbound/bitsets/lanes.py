@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance
+from kvbound.trace import bits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -30,12 +31,17 @@ class Lanes:
     layers
         The layers that the blocks belong to.
     rows
-        Reads of the blocks' tokens, block after block, (steps, layers, words), bits as in a trace; the read
-        of a step's own token is left out.
+        Reads of the blocks' tokens, block after block, (steps, layers, words), bits as in a trace; reads of
+        tokens that their step bears are left out.
     blocks
         Number of the block in each lane, (layers, lanes).
     born
         Step in which each block begins, PROMPT or PADDING, (layers, lanes).
+    last
+        Last step in which each block exists, the number of steps for those that stay, (layers, lanes).
+    begin, end
+        Birth step and last step of the token of each bit, the number of steps for bits without a token and
+        for tokens that stay, (layers, bits).
     weight
         Number of blocks that a lane stands for.
     reads
@@ -46,6 +52,9 @@ class Lanes:
     rows: Words
     blocks: Ints
     born: NDArray[np.int32]
+    last: NDArray[np.int32]
+    begin: NDArray[np.int32]
+    end: NDArray[np.int32]
     weight: np.float64
     reads: Floats
 
@@ -75,30 +84,58 @@ class Lanes:
     @classmethod
     def _of(cls, instance: Instance, layers: slice, units: Ints, weight: np.float64) -> Lanes:
         """Take units of some layers, (layers, units), ascending; units beyond the last are padding."""
-        size, steps, prefill = instance.granularity, instance.decode_steps, instance.prefill_tokens
+        size, steps, timeline = instance.granularity, instance.decode_steps, instance.timeline
         chosen = range(instance.layers)[layers]
         span = _span(instance)
-        tokens = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
-        blocks = tokens[:, ::size] // size
-        born = np.maximum(blocks * size - prefill, PROMPT)
-        born = np.where(blocks < instance.blocks, born, PADDING).astype(np.int32)
-        words = tokens[:, ::64] // 64
-        rows = np.zeros((steps, *words.shape), "<u8")
+        places = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
+        blocks = places[:, ::size] // size
+        born, last = (
+            np.append(edge, PADDING)[np.minimum(blocks, instance.blocks)].astype(np.int32)
+            for edge in (instance.grouping.born, instance.grouping.last)
+        )
+        tokens = _tokens(instance, places)
+        begin, end = (
+            np.append(edge, steps)[tokens].astype(np.int32) for edge in (timeline.born, timeline.ends)
+        )
+        rows = np.zeros((steps, len(chosen), places.shape[1] // 64), "<u8")
         for n, layer in enumerate(chosen):
-            trace = instance.trace.words(layer)
-            present = np.searchsorted(words[n], trace.shape[1])
-            complete = present == trace.shape[1]
-            rows[:, n, :present] = trace[:, slice(present) if complete else words[n, :present]]
-            _clear_own_reads(rows[:, n], tokens[n], instance)
-        return cls(layers, rows, blocks, born, weight, count_bits(rows) * weight)
+            if instance.grouping.contiguous:
+                _take_words(instance.trace.words(layer), places[n, ::64] // 64, rows[:, n])
+            else:
+                _take_bits(instance.trace.rows[layer], tokens[n], rows[:, n])
+            _clear_own_reads(rows[:, n], begin[n])
+        return cls(layers, rows, blocks, born, last, begin, end, weight, count_bits(rows) * weight)
 
 
-def _clear_own_reads(rows: Words, tokens: Ints, instance: Instance) -> None:
-    """Clear the bits of each step's own token in rows (steps, words) of some tokens."""
-    lane = np.flatnonzero((tokens >= instance.prefill_tokens) & (tokens < instance.tokens))
-    rows[tokens[lane] - instance.prefill_tokens, lane >> 6] &= ~(
-        np.uint64(1) << (lane & 63).astype(np.uint64)
-    )
+def _tokens(instance: Instance, places: Ints) -> Ints:
+    """Return the tokens at places, numbered block after block; as many as there are where there is none."""
+    blocks = instance.grouping
+    if blocks.contiguous:
+        return np.minimum(places, instance.tokens)
+    members = np.where(blocks.members < 0, instance.tokens, blocks.members).ravel()
+    return np.append(members, instance.tokens)[np.minimum(places, members.size)]
+
+
+def _take_words(trace: Words, words: Ints, rows: Words) -> None:
+    """Copy words of a trace, (steps, words), ascending, as far as there are any."""
+    present = np.searchsorted(words, trace.shape[1])
+    complete = present == trace.shape[1]
+    rows[:, :present] = trace[:, slice(present) if complete else words[:present]]
+
+
+def _take_bits(trace: NDArray[np.uint8], tokens: Ints, rows: Words) -> None:
+    """Copy the bits of some tokens of a trace, zero beyond its tokens."""
+    for block in bits.blocks(len(trace)):
+        read = np.zeros((len(trace[block]), max(8 * trace.shape[1], int(tokens.max(initial=0)) + 1)), np.uint8)
+        read[:, : 8 * trace.shape[1]] = bits.unpack(trace[block])
+        rows[block] = bits.pack(read[:, tokens]).view("<u8")
+
+
+def _clear_own_reads(rows: Words, begin: NDArray[np.int32]) -> None:
+    """Clear the bits of the tokens that each step bears in rows (steps, words) of some tokens."""
+    lane = np.flatnonzero((begin >= 0) & (begin < len(rows)))
+    clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
+    np.bitwise_and.at(rows, (begin[lane], lane >> 6), clear)
 
 
 def count_bits(words: Words) -> Ints:
@@ -114,9 +151,15 @@ def count_bits(words: Words) -> Ints:
 
 def _span(instance: Instance) -> int:
     """Tokens of a unit: whole blocks and whole words, but no more than a row has."""
-    return min(math.lcm(instance.granularity, 64), 64 * -(-instance.tokens // 64))
+    return min(math.lcm(instance.granularity, 64), 64 * -(-_places(instance) // 64))
+
+
+def _places(instance: Instance) -> int:
+    """Number of places for tokens, block after block."""
+    blocks = instance.grouping
+    return instance.tokens if blocks.contiguous else blocks.count * blocks.size
 
 
 def count_units(instance: Instance) -> int:
     """Units of a layer, the last of which may not be full."""
-    return -(-instance.tokens // _span(instance))
+    return -(-_places(instance) // _span(instance))

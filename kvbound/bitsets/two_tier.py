@@ -60,7 +60,7 @@ class TwoTierSchedule:
         after
             Returns a layer's bits of the lanes in tier 0 after every slot, (steps, words).
         """
-        counts, residency = np.zeros((instance.decode_steps, instance.layers, 5), np.int64), Residency()
+        counts, residency = np.zeros((instance.decode_steps, instance.layers, 5), np.int64), Residency(instance.timeline)
         residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
 
         def put_layer(layer: int) -> None:
@@ -75,10 +75,10 @@ class TwoTierSchedule:
     @classmethod
     def replayed(cls, instance: Instance, placement: PhysicalPlacement) -> TwoTierSchedule:
         """Count a placement that is kept as events or as bits."""
-        steps = instance.decode_steps
+        timeline = instance.timeline
         inside = np.zeros((instance.layers, 64 * count_units(instance)), np.bool_)
         inside[:, : instance.prefill_tokens] = placement.initial == 0
-        return cls.of(instance, inside, lambda layer: placement.tier0_rows(layer, steps).view(np.uint64))
+        return cls.of(instance, inside, lambda layer: placement.tier0_rows(layer, timeline).view(np.uint64))
 
     def traffic(self, instance: Instance) -> ScheduleTraffic:
         """Return what every slot moves."""
@@ -92,10 +92,11 @@ class TwoTierSchedule:
         columns.extra_reads[..., 1] = counts[..., UNREAD] * size
         columns.writes[..., 0] = counts[..., UP] * size
         held = np.concatenate([self.start[None], counts[..., HELD]])
-        blocks = np.stack([np.diff(held, axis=0), np.ones_like(reads)], axis=-1)
+        live = np.broadcast_to(np.diff(instance.grouping.held)[:, None], reads.shape)
+        blocks = np.stack([np.diff(held, axis=0), live], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
-        birth_tier = (counts[..., BORN] == 0).astype(np.uint8)
-        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first, birth_tier)
+        births = np.stack([counts[..., BORN], instance.timeline.births[:, None] - counts[..., BORN]], axis=-1)
+        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first, births)
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

@@ -23,25 +23,33 @@ class Slots(NamedTuple):
     ----------
     reads
         Reads of past tokens.
+    births
+        Tokens born.
     weights
         Bytes of weights.
     """
 
     reads: Ints
+    births: Ints
     weights: Floats
 
     @classmethod
     def of(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
         reads = instance.read_counts()
-        return cls(reads, np.broadcast_to(instance.llm.weight_reads, reads.shape))
+        births = np.broadcast_to(instance.timeline.births[:, None], reads.shape)
+        return cls(reads, births, np.broadcast_to(instance.llm.weight_reads, reads.shape))
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
         """Return the different slots of an instance, and the number of each, shape (kinds,)."""
         weights, level = np.unique(instance.llm.weight_reads, return_inverse=True)
-        found, counts = np.unique(instance.read_counts() * len(weights) + level, return_counts=True)
-        return cls(found // len(weights), weights[found % len(weights)]), counts
+        births, of_step = np.unique(instance.timeline.births, return_inverse=True)
+        other = of_step[:, None] * len(weights) + level
+        kinds = len(births) * len(weights)
+        found, counts = np.unique(instance.read_counts() * kinds + other, return_counts=True)
+        other = found % kinds
+        return cls(found // kinds, births[other // len(weights)], weights[other % len(weights)]), counts
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
@@ -59,35 +67,36 @@ def ideal_slot_times(instance: Instance) -> Floats:
     require_physical(instance)
     slots = Slots.of(instance)
     transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(ideal_bytes(instance, slots), -1, 0))
-    return np.asarray(transfer.max(axis=0) + ideal_latency(instance, slots.weights[0]))
+    return np.asarray(transfer.max(axis=0) + ideal_latency(instance, slots))
 
 
 def ideal_bytes(instance: Instance, slots: Slots) -> Floats:
     """Bytes of slots as `SlotCost.ideal_rows` takes them, shape (..., 3K)."""
-    traffic = fixed_traffic(instance, slots.weights)
+    traffic = fixed_traffic(instance, slots.weights, slots.births)
     columns = Columns.of(traffic)
     columns.reads[..., 0] = slots.reads * float(instance.item_bytes)
     if not instance.inclusive:
-        columns.writes[..., 0] = instance.item_bytes
+        columns.writes[..., 0] = slots.births * float(instance.item_bytes)
     return traffic
 
 
 def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
     """Bytes of slots with all KV in one tier, never moved, shape (..., 3K)."""
-    traffic = fixed_traffic(instance, slots.weights)
+    traffic = fixed_traffic(instance, slots.weights, slots.births)
     columns = Columns.of(traffic)
     columns.reads[..., tier] = slots.reads * float(instance.item_bytes)
-    columns.writes[..., tier] = instance.item_bytes
+    columns.writes[..., tier] = slots.births * float(instance.item_bytes)
     return traffic
 
 
-def ideal_latency(instance: Instance, weights: Floats) -> Floats:
-    """Latency in seconds that slots have at least under any placement, by their weights, shape (slots,)."""
+def ideal_latency(instance: Instance, slots: Slots) -> Floats:
+    """Latency in seconds that slots have at least under any placement, in the shape of the slots."""
     latency = SlotCost.of(instance).latency
-    touched = np.zeros((len(weights), instance.tiers))
-    touched[:, 0], touched[:, -1] = weights > 0, instance.inclusive
-    # every slot touches some tier, as it writes a new token
-    return np.maximum(combine(latency[None], touched.T)[0], latency.min())
+    sure = np.where(slots.weights > 0, latency[0], 0.0)
+    if instance.inclusive:
+        sure = sure + np.where(slots.births > 0, latency[-1], 0.0)
+    # a slot that reads or writes anything touches some tier
+    return np.where(slots.reads + slots.births > 0, np.maximum(sure, latency.min()), sure)
 
 
 def ideal(instance: Instance) -> float:

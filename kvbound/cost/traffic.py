@@ -14,6 +14,7 @@ from kvbound.errors import KvboundError, UsageError
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.schedule import Schedule
+from kvbound.trace import bits
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,23 +46,28 @@ class Columns(NamedTuple):
         return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
-def fixed_traffic(instance: Instance, weights: Floats | None = None) -> Floats:
+def fixed_traffic(
+    instance: Instance, weights: Floats | None = None, births: Counts | None = None
+) -> Floats:
     """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
-    It consists of the weights and, with inclusive copies, of the write-through of each new token.
+    It consists of the weights and, with inclusive copies, of the write-through of new tokens.
 
     Parameters
     ----------
-    weights
-        Bytes of weights that slots of any shape read, in place of those of the instance's slots.
+    weights, births
+        Bytes of weights that slots of any shape read, and tokens that they bear, in place of those of the
+        instance's slots.
     """
-    if weights is None:
-        weights = np.broadcast_to(instance.llm.weight_reads, (instance.decode_steps, instance.layers))
+    shape = instance.decode_steps, instance.layers
+    if weights is None or births is None:
+        weights = np.broadcast_to(instance.llm.weight_reads, shape)
+        births = np.broadcast_to(instance.timeline.births[:, None], shape)
     traffic = np.zeros((*weights.shape, 3 * instance.tiers))
     columns = Columns.of(traffic)
     columns.extra_reads[..., 0] = weights
     if instance.inclusive:
-        columns.writes[..., -1] = instance.item_bytes
+        columns.writes[..., -1] = births * float(instance.item_bytes)
     return traffic
 
 
@@ -79,8 +85,8 @@ class ScheduleTraffic:
         Change of each tier's blocks after each slot, shape (steps, layers, K).
     start
         Blocks in each tier before the first slot, shape (K,).
-    birth_tier
-        Tier into which each slot's new token is born, shape (steps, layers).
+    births
+        Tokens born into each tier in each slot, shape (steps, layers, K).
     """
 
     traffic: Floats
@@ -88,7 +94,7 @@ class ScheduleTraffic:
     down: Counts
     blocks: Counts
     start: Counts
-    birth_tier: NDArray[np.uint8]
+    births: Counts
 
 
 def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress = silent) -> ScheduleTraffic:
@@ -98,7 +104,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     ------
     KvboundError
         The schedule does not belong to the instance: it names layers, steps, tokens or tiers that do not
-        exist, or births are missing.
+        exist, births are missing, or ended tokens move.
     UsageError
         The instance has another accounting.
     """
@@ -110,8 +116,8 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     transitions = Transitions.of(instance)
     up, down = np.zeros((2, steps, layers), np.int64)
     blocks = np.zeros((steps, layers, tiers), np.int64)
-    birth_tier = np.empty((steps, layers), np.uint8)
-    first = schedule.initial[:, :: instance.granularity]
+    births = np.zeros((steps, layers, tiers), np.int64)
+    first = schedule.initial[:, instance.grouping.head[: instance.grouping.prompt]]
     start = np.bincount(first.ravel(), minlength=tiers).astype(np.int64)
     for layer in range(layers):
         progress(layer, layers, "cost")
@@ -119,11 +125,11 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
         columns.reads[:, layer] += counts.hits() * float(instance.item_bytes)
         counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
-        birth_tier[:, layer] = counts.birth_tier
+        np.add.at(births, (counts.birth_step, layer, counts.birth_tier), 1)
     if instance.inclusive:
-        blocks[:, :, -1] = blocks.sum(axis=2)
+        blocks[:, :, -1] = np.diff(instance.grouping.held)[:, None]
         start[-1] = first.size
-    return ScheduleTraffic(traffic, up, down, blocks, start, birth_tier)
+    return ScheduleTraffic(traffic, up, down, blocks, start, births)
 
 
 def require_physical(instance: Instance) -> None:
@@ -140,7 +146,8 @@ def _check_names(instance: Instance, schedule: Schedule) -> None:
         raise KvboundError(f"a schedule of this instance starts with {shape} tokens in {tiers} tiers")
     for layer, events in enumerate(schedule.events):
         bad = (events.step < 0) | (events.step >= instance.decode_steps) | (events.tier >= tiers)
-        bad |= (events.token < 0) | (events.token > instance.prefill_tokens + events.step)
+        if not bad.any():
+            bad = (events.token < 0) | (events.token >= instance.timeline.past[events.step + 1])
         if bad.any():
             raise KvboundError(f"layer {layer}: the schedule names a step, token or tier that is not there")
 
@@ -150,23 +157,28 @@ class _Layer:
 
     def __init__(self, instance: Instance, schedule: Schedule, layer: int) -> None:
         self.instance, self.layer = instance, layer
-        events, birth = schedule.events[layer], schedule.births(layer)
-        if not np.array_equal(events.step[birth], np.arange(instance.decode_steps)):
-            raise KvboundError(f"layer {layer}: a schedule has exactly one birth per step")
-        self.birth_tier = events.tier[birth]
+        events, timeline = schedule.events[layer], instance.timeline
+        birth = timeline.born[events.token] == events.step
+        self.born = np.arange(timeline.prefill_tokens, timeline.tokens)
+        if not np.array_equal(events.token[birth], self.born):
+            raise KvboundError(f"layer {layer}: a schedule has one birth of every token, in order")
+        self.birth_step, self.birth_tier = events.step[birth], events.tier[birth]
         self.tier_at_birth = np.concatenate([schedule.initial[layer], self.birth_tier])
         self._set_moves(events.step[~birth], events.token[~birth], events.tier[~birth])
 
     def _set_moves(self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]) -> None:
         """Set the moves as moves of blocks and of single tokens, each with its source tier."""
-        size, prefill = self.instance.granularity, self.instance.prefill_tokens
+        blocks, timeline = self.instance.grouping, self.instance.timeline
+        block = self.block = blocks.of[token]
+        if not np.all((blocks.born[block] < step) & (step < blocks.last[block])):
+            raise KvboundError(f"layer {self.layer}: a token moves in a step in which it is born or ends")
         self.block_step, self.block_tier = step, tier
         self.block_from = self._previous(step, token, tier)
-        if size > 1:
-            count = np.minimum(size, prefill + step - token)  # tokens of the block born by then
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            self.step, self.token = np.repeat(step, count), np.repeat(token, count) + within
-            self.tier, self.source = np.repeat(tier, count), np.repeat(self.block_from, count)
+        if blocks.size > 1:
+            members = blocks.members[block]
+            move, at = np.nonzero((members >= 0) & (timeline.born[members] < step[:, None]))
+            self.step, self.token = step[move], members[move, at]
+            self.tier, self.source = tier[move], self.block_from[move]
         else:
             self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
 
@@ -185,18 +197,15 @@ class _Layer:
     def hits(self) -> Counts:
         """Reads of past tokens by the tier that holds them, shape (steps, K)."""
         instance = self.instance
-        words = instance.trace.words(self.layer)
-        own = instance.trace.own_reads()[:, self.layer]
-        hits = np.zeros((len(words), instance.tiers), np.int64)
+        past, hits = instance.timeline.past, np.zeros((instance.decode_steps, instance.tiers), np.int64)
+        rows = bits.words(bits.without(instance.trace.rows[self.layer], past[:-1], past[1:]))
         for start, stop, tier in self._residencies():
+            # the masks hold each token in its birth tier from the start: nothing else reads it earlier
             held = [np.packbits(tier == k, bitorder="little") for k in range(instance.tiers - 1)]
             for k, mask in enumerate(held):
-                packed = np.zeros(words.shape[1] * 8, np.uint8)
+                packed = np.zeros(rows.shape[1] * 8, np.uint8)
                 packed[: len(mask)] = mask
-                hits[start:stop, k] = np.bitwise_count(words[start:stop] & packed.view(np.uint64)).sum(axis=1)
-        # the masks hold each token in its birth tier from the start, since only its own step reads it
-        # earlier, and that read does not count
-        np.subtract.at(hits, (np.flatnonzero(own), self.birth_tier[own]), 1)
+                hits[start:stop, k] = np.bitwise_count(rows[start:stop] & packed.view(np.uint64)).sum(axis=1)
         hits[:, -1] = instance.trace.past_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 
@@ -215,10 +224,12 @@ class _Layer:
     def charge(self, transitions: Transitions, columns: Columns, up: Counts, down: Counts) -> None:
         """Add births and moves to the layer's traffic, columns (steps, K), and to up and down, (steps,)."""
         instance, size = self.instance, self.instance.item_bytes
-        columns.writes[:] = transitions.birth_writes[self.birth_tier] * size
+        columns.writes[:] = 0
+        np.add.at(columns.writes, self.birth_step, transitions.birth_writes[self.birth_tier] * size)
         words = instance.trace.words(self.layer)
         read = words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
-        moved = transitions.charged[self.source, self.tier]
+        carried = instance.timeline.ends[self.token] > self.step
+        moved = transitions.charged[self.source, self.tier] & carried
         unread = moved & ~read
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
@@ -229,9 +240,13 @@ class _Layer:
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""
-        instance = self.instance
-        born = np.arange(instance.prefill_tokens, instance.tokens)
-        first = born % instance.granularity == 0  # of its block
-        np.add.at(blocks, (np.flatnonzero(first), self.birth_tier[first]), 1)
+        grouping = self.instance.grouping
+        tier = self.tier_at_birth[grouping.head]
+        lasting = grouping.last > grouping.born
+        begin = lasting & (grouping.born >= 0)
+        np.add.at(blocks, (grouping.born[begin], tier[begin]), 1)
         np.add.at(blocks, (self.block_step, self.block_tier), 1)
         np.add.at(blocks, (self.block_step, self.block_from), -1)
+        tier[self.block] = self.block_tier  # the last move of each block stands
+        end = lasting & (grouping.last < self.instance.decode_steps)
+        np.add.at(blocks, (grouping.last[end], tier[end]), -1)

@@ -85,7 +85,7 @@ class Run:
         """Mean of alpha over the slots."""
         return float(self.alpha.mean())
 
-    def arrays(self, *, instance_sha256: str, decode_steps: int) -> dict[str, Any]:
+    def arrays(self, *, instance_sha256: str, tokens: int) -> dict[str, Any]:
         """Return what the npz file of a recorded run holds.
 
         Raises

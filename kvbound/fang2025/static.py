@@ -95,7 +95,8 @@ def _count(rows: NDArray[np.uint64], held: int, first: int) -> tuple[Ints, Ints]
         reads[block] = hits[block] + _sum(far)
     if rest:
         hits += np.bitwise_count(rows[:, whole] & np.uint64((1 << rest) - 1))
-    hits -= bits.diagonal(rows.view(np.uint8), first) & (first + np.arange(steps) < held)
+    own = first + np.arange(steps)
+    hits -= bits.count_within(rows.view(np.uint8), own, own + 1) * (own < held)
     return reads, hits
 
 

@@ -117,7 +117,7 @@ def verdict(results: Sequence[Result]) -> str:
     fastest, slowest = found[0], found[-1]
     first, last = (numbers.ratio(_ratio(result, against)) for result in (fastest, slowest))
     if against[0] == "bound":
-        rate = numbers.rate(fastest.instance.decode_steps / against[1])
+        rate = numbers.rate(fastest.instance.outputs / against[1])
         text = f"No schedule takes less than {bound_text(strongest(results))} or makes more than {rate} "
         text += f"tokens/s. {fastest.method} takes {first} that time lower bound{_busiest(fastest)}"
         end = f"; the largest gap is {slowest.method}'s, {last}"

@@ -40,9 +40,11 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
-def shape(layers: int, prefill_tokens: int, decode_steps: int) -> str:
-    """Format a trace's shape: ``5 layers, 128 + 384 tokens``."""
-    return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {decode_steps:,} tokens"
+def shape(layers: int, prefill_tokens: int, decode_steps: int, tokens: int | None = None) -> str:
+    """Format a trace's shape: ``5 layers, 128 + 384 tokens``, with the steps if these bear other numbers."""
+    born = decode_steps if tokens is None else tokens - prefill_tokens
+    steps = "" if born == decode_steps else f" in {decode_steps:,} steps"
+    return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {born:,} tokens{steps}"
 
 
 def rate(value: float | None) -> str:

@@ -55,7 +55,7 @@ def bound_text(bound: Bound) -> str:
 
 def tokens_per_s(result: Result) -> str:
     """Return the schedule's tokens per second."""
-    return numbers.rate(result.instance.decode_steps / result.time_s if result.time_s else None)
+    return numbers.rate(result.instance.outputs / result.time_s if result.time_s else None)
 
 
 def _spread(tpot: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ def examine(instance: Instance, start: Placement) -> PhysicalPlacement:
     InputError
         It violates the rules.
     """
-    arrays = start.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = start.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded(), instance.trace.rows, arrays)
     if not report.ok:
         raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")

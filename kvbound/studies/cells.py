@@ -104,7 +104,7 @@ def _proofs(
         if name in SOLVERS and result.schedule is not None:
             proofs[schedule_name(cell.name, name)] = partial(
                 write_placement, result.schedule,
-                instance_sha256=instance.sha256, decode_steps=instance.decode_steps,
+                instance_sha256=instance.sha256, tokens=instance.tokens,
             )  # fmt: skip
     return proofs
 

@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+Ints = NDArray[np.int64]
+
 BLOCK_ROWS: Final = 128
 """Rows processed at once: a block of full-size rows fits in the processor's cache."""
 
@@ -56,33 +58,41 @@ def count(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
     return counts
 
 
-def diagonal(rows: NDArray[np.uint8], first: int) -> NDArray[np.bool_]:
-    """Return whether each row j has bit ``first + j`` set, (steps,)."""
-    token = first + np.arange(len(rows))
-    own: NDArray[np.uint8] = rows[np.arange(len(rows)), token >> 3]
-    return (own >> (token & 7) & 1).astype(np.bool_)
+def count_within(rows: NDArray[np.uint8], begin: Ints, end: Ints) -> Ints:
+    """Count in each row j the bits from ``begin[j]`` to ``end[j] - 1``, (steps,)."""
+    counts = np.zeros(len(rows), np.int64)
+    for block in blocks(len(rows)):
+        columns, mask = _range_mask(begin[block], end[block])
+        part = words(rows[block])[:, columns]
+        counts[block] = np.bitwise_count(part & mask).sum(axis=1, dtype=np.int64)
+    return counts
 
 
-def without_diagonal(rows: NDArray[np.uint8], first: int) -> NDArray[np.uint8]:
-    """Return a copy of the rows in which no row j has bit ``first + j`` set."""
-    row = np.flatnonzero(diagonal(rows, first))
+def without(rows: NDArray[np.uint8], begin: Ints, end: Ints) -> NDArray[np.uint8]:
+    """Return a copy of the rows in which no row j has a bit from ``begin[j]`` to ``end[j] - 1``."""
     cleared = np.array(rows)
-    cleared[row, (first + row) >> 3] &= ~(np.uint8(1) << ((first + row) & 7).astype(np.uint8))
+    for block in blocks(len(rows)):
+        columns, mask = _range_mask(begin[block], end[block])
+        words(cleared[block])[:, columns] &= ~mask
     return cleared
 
 
-def first_beyond(rows: NDArray[np.uint8], first: int) -> int | None:
-    """Return the first row j with a bit set at ``first + j`` or later, or None."""
-    for block in blocks(len(rows)):
-        last = first + np.arange(block.start, block.stop)
-        begin = int(last[0]) // 64
-        tail = words(rows[block])[:, begin:]
-        word = np.arange(begin, begin + tail.shape[1])
-        # in the word that holds `last` the bits from it on; in later words all bits
-        edge = ~((np.uint64(1) << (last % 64).astype(np.uint64)) - np.uint64(1))
-        beyond = np.where(word[None, :] == (last // 64)[:, None], tail & edge[:, None], tail)
-        beyond[word[None, :] < (last // 64)[:, None]] = 0
-        bad = np.flatnonzero(beyond.any(axis=1))
-        if len(bad):
-            return int(block.start + bad[0])
-    return None
+def first_beyond(rows: NDArray[np.uint8], end: Ints) -> int | None:
+    """Return the first row j with a bit at ``end[j]`` or later, or None."""
+    past = np.full(len(rows), 8 * rows.shape[1])
+    beyond = np.flatnonzero(count_within(rows, end, past))
+    return int(beyond[0]) if len(beyond) else None
+
+
+def _range_mask(begin: Ints, end: Ints) -> tuple[slice, NDArray[np.uint64]]:
+    """Return words with the bits ``begin[j]`` to ``end[j] - 1`` set, and the columns of a row they are for."""
+    first, last = int(begin.min()) // 64, -(-int(end.max()) // 64)
+    start = 64 * np.arange(first, last)
+    low, high = (np.clip(edge[:, None] - start, 0, 64) for edge in (begin, end))
+    return slice(first, last), _below(high) & ~_below(low)
+
+
+def _below(count: Ints) -> NDArray[np.uint64]:
+    """Return words with the lowest `count` bits set, 0 to 64."""
+    some = (np.uint64(1) << np.minimum(count, 63).astype(np.uint64)) - np.uint64(1)
+    return np.where(count == 64, ~np.uint64(0), some)

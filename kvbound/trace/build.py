@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.trace import bits
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
 MAX_LAYERS: Final = 4096
-MAX_TOKENS: Final = 2**27
 MAX_SLOTS: Final = 2**24
 MAX_ITEMS: Final = 2**27
 _FREE: Final = 2**28
@@ -23,12 +23,12 @@ _PER_READ, _PER_ITEM = 256, 32
 """Bytes that packed rows may take in any case, and further ones per read; bytes that an item takes."""
 
 
-def too_large(layers: int, prefill_tokens: int, decode_steps: int) -> str | None:
+def too_large(layers: int, tokens: int, steps: int) -> str | None:
     """Return the violated limit, in words, of a shape too large for arrays over slots or items, else None."""
     for what, found, most in (
-        ("tokens in all", prefill_tokens + decode_steps, MAX_TOKENS),
-        ("steps times layers", decode_steps * layers, MAX_SLOTS),
-        ("tokens times layers", (prefill_tokens + decode_steps) * layers, MAX_ITEMS),
+        ("tokens in all", tokens, MAX_TOKENS),
+        ("steps times layers", steps * layers, MAX_SLOTS),
+        ("tokens times layers", tokens * layers, MAX_ITEMS),
     ):
         if found > most:
             return f"at most {most:,} {what}, not {found:,}"
@@ -56,8 +56,8 @@ class RowBuilder:
 
     Parameters
     ----------
-    prefill_tokens
-        Prompt tokens P; step j may read ids up to P + j.
+    timeline
+        Births and ends; a step may read tokens that exist, and those that it bears.
     counts
         Length of every list, (steps, layers).
     file
@@ -67,11 +67,11 @@ class RowBuilder:
     """
 
     def __init__(
-        self, prefill_tokens: int, counts: NDArray[np.int64], file: object, folder: Path | None = None
+        self, timeline: Timeline, counts: NDArray[np.int64], file: object, folder: Path | None = None
     ) -> None:
-        self.prefill_tokens, self.file, self._folder = prefill_tokens, file, folder
+        self.timeline, self.file, self._folder = timeline, file, folder
         steps, layers = counts.shape
-        width = bits.row_bytes(prefill_tokens + steps)
+        width = bits.row_bytes(timeline.tokens)
         self._refuse_large(layers, steps, width, int(counts.sum()))
         self._offsets = np.concatenate([np.zeros((1, layers), np.int64), np.cumsum(counts, axis=0)])
         self.rows = tuple(
@@ -83,8 +83,8 @@ class RowBuilder:
 
     def _refuse_large(self, layers: int, steps: int, width: int, reads: int) -> None:
         """Refuse a trace whose rows would fill memory or disk although its lists are almost empty."""
-        tokens = self.prefill_tokens + steps
-        if excess := too_large(layers, self.prefill_tokens, steps):
+        tokens = self.timeline.tokens
+        if excess := too_large(layers, tokens, steps):
             raise InputError(self.file, "", excess)
         needed, room = layers * steps * width, _FREE + _PER_READ * reads
         if self._folder is None:
@@ -106,12 +106,16 @@ class RowBuilder:
         Raises
         ------
         InputError
-            An id is repeated, negative or from the future; the message names `field`.
+            An id is repeated, negative, from the future or of a token that has ended; the message names
+            `field`.
         """
-        token = self.prefill_tokens + step
-        if len(ids) and (ids.min() < 0 or ids.max() > token):
+        end = int(self.timeline.past[step + 1])
+        if len(ids) and (ids.min() < 0 or ids.max() >= end):
             wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
-            raise InputError(self.file, field, f"token ids from 0 to {token}, not {wrong}")
+            raise InputError(self.file, field, f"token ids from 0 to {end - 1}, not {wrong}")
+        if len(ended := ids[self.timeline.ends[ids] < step]):
+            last = int(self.timeline.ends[ended[0]])
+            raise InputError(self.file, field, f"no read of token {ended[0]} after step {last}, its last")
         self._mask[ids] = 1
         row = bits.pack(self._mask)
         distinct = int(self._mask.sum(dtype=np.int64))

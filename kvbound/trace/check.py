@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError
 from kvbound.trace import bits
 from kvbound.trace.build import Order
+from kvbound.trace.timeline import Timeline
 
 _BLOCK_IDS = 1 << 22
 
@@ -17,7 +18,7 @@ _BLOCK_IDS = 1 << 22
 def check_layer(
     path: Path,
     layer: int,
-    prefill_tokens: int,
+    timeline: Timeline,
     rows: NDArray[np.uint8],
     order: Order | None,
     mass: NDArray[np.float16] | None,
@@ -27,19 +28,17 @@ def check_layer(
     Raises
     ------
     InputError
-        A row reads future tokens, or the lists or masses do not agree with the rows.
+        A row reads tokens of the future, or ended ones, or the lists or masses do not agree with the rows.
     """
     file = path / f"layer-{layer:03}.npy"
-    step = bits.first_beyond(rows, prefill_tokens + 1)
-    if step is not None:
-        raise InputError(
-            file, f"step {step}", f"no read beyond token {prefill_tokens + step}, the step's own"
-        )
+    if wrong := wrong_read(timeline, rows):
+        step, expected = wrong
+        raise InputError(file, f"step {step}", expected)
     if order is None and mass is None:
         return
     counts = bits.count(rows)
     if order is not None:
-        _check_order(path / f"order-{layer:03}.npy", prefill_tokens, rows, order, counts)
+        _check_order(path / f"order-{layer:03}.npy", rows, order, counts)
     if mass is not None:
         name = path / f"mass-{layer:03}.npy"
         if len(mass) != counts.sum():
@@ -49,8 +48,26 @@ def check_layer(
                 raise InputError(name, "", "finite values >= 0 and no NaN")
 
 
+def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] | None:
+    """Return the first step that reads a token which does not exist, and what was expected; None if none does."""
+    step = bits.first_beyond(rows, timeline.past[1:])
+    if step is not None:
+        return step, f"no read beyond token {timeline.past[step + 1] - 1}, the last that exists"
+    if timeline.all_stay:
+        return None
+    ended = np.zeros(8 * rows.shape[1], np.bool_)
+    packed = bits.pack(ended)
+    for step, row in enumerate(rows):
+        if len(wrong := bits.ids(row & packed)):
+            return step, f"no read of token {wrong[0]} after step {timeline.ends[wrong[0]]}, its last"
+        if len(now := timeline.ending(step)):
+            ended[now] = True
+            packed = bits.pack(ended)
+    return None
+
+
 def _check_order(
-    file: Path, prefill_tokens: int, rows: NDArray[np.uint8], order: Order, counts: NDArray[np.int64]
+    file: Path, rows: NDArray[np.uint8], order: Order, counts: NDArray[np.int64]
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum(counts)])
     if not np.array_equal(order.offsets, offsets) or len(order.ids) != offsets[-1]:
@@ -59,7 +76,7 @@ def _check_order(
     for step in range(len(rows)):
         ids = order.ids[offsets[step] : offsets[step + 1]]
         mask = np.zeros(width, np.uint8)
-        if len(ids) and ids.min() >= 0 and ids.max() <= prefill_tokens + step:
+        if len(ids) and ids.min() >= 0 and ids.max() < width:
             mask[ids] = 1
         if not np.array_equal(bits.pack(mask), rows[step]):
             raise InputError(file, f"step {step}", "the ids of the rows, each once")

@@ -14,20 +14,24 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, RowBuilder, as_ids, too_large
+from kvbound.trace.build import MAX_LAYERS, Order, RowBuilder, as_ids, too_large
+from kvbound.trace.check import wrong_read
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The reads of a decode run; step j produces the token with id ``prefill_tokens + j``.
+    """The reads of a decode run.
+
+    Unless its timeline says otherwise, step j produces the token with id ``prefill_tokens + j``.
 
     Parameters
     ----------
     prefill_tokens
         Prompt tokens P: the ids 0..P-1 exist before the first step.
     rows
-        Per layer packed bits, uint8 (steps, row_bytes(tokens)) with tokens = P + steps; bit i of
-        row j is set if step j reads token i <= P + j. Possibly memory maps.
+        Per layer packed bits, uint8 (steps, row_bytes(tokens)); bit i of row j is set if step j reads
+        token i, one that exists or that the step bears. Possibly memory maps.
     order
         Per layer None where every list is ascending, else the lists as recorded.
     mass
@@ -49,8 +53,12 @@ class Trace:
     licence: str = ""
     known_hashes: tuple[str, ...] | None = field(default=None, repr=False)
     """SHA-256 (hex) of each layer's rows, if already known."""
+    timeline: Timeline = None  # type: ignore[assignment]
+    """Births and ends; by default one token is born in every step, and none ends."""
 
     def __post_init__(self) -> None:
+        if self.timeline is None:
+            object.__setattr__(self, "timeline", _plain_timeline(self))
         for name in ("order", "mass"):
             object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * len(self.rows))
         _check_shapes(self)
@@ -61,7 +69,8 @@ class Trace:
 
     def __repr__(self) -> str:
         """Return the sizes in one line."""
-        return f"<Trace: {self.layers} layers, {self.prefill_tokens:,} + {self.decode_steps:,} tokens>"
+        born = self.tokens - self.prefill_tokens
+        return f"<Trace: {self.layers} layers, {self.prefill_tokens:,} + {born:,} tokens>"
 
     @property
     def layers(self) -> int:
@@ -75,15 +84,15 @@ class Trace:
 
     @property
     def tokens(self) -> int:
-        """Prompt and decoded tokens, P + N."""
-        return self.prefill_tokens + self.decode_steps
+        """Prompt and born tokens."""
+        return self.timeline.tokens
 
     def words(self, layer: int) -> NDArray[np.uint64]:
         """One layer's rows as 64-bit words, (steps, words)."""
         return bits.words(self.rows[layer])
 
     def reads(self, step: int, layer: int) -> NDArray[np.int64]:
-        """Ascending ids that one slot reads, including the step's own token if recorded."""
+        """Ascending ids that one slot reads, including those that its step bears, if recorded."""
         return bits.ids(self.rows[layer][step])
 
     def listed(self, step: int, layer: int) -> NDArray[np.int64]:
@@ -109,12 +118,13 @@ class Trace:
         return np.concatenate([[0], np.cumsum(self._counts[:, layer])]).astype(np.int64)
 
     def counts(self) -> NDArray[np.int64]:
-        """Reads of each slot, own token included, (steps, layers)."""
+        """Reads of each slot, own tokens included, (steps, layers)."""
         return self._counts.copy()
 
-    def own_reads(self) -> NDArray[np.bool_]:
-        """Whether each slot reads the token of its own step, (steps, layers)."""
-        return np.stack([bits.diagonal(rows, self.prefill_tokens) for rows in self.rows], axis=1)
+    def own_reads(self) -> NDArray[np.int64]:
+        """Reads of each slot among the tokens that its own step bears, (steps, layers)."""
+        past = self.timeline.past
+        return np.stack([bits.count_within(rows, past[:-1], past[1:]) for rows in self.rows], axis=1)
 
     def past_counts(self) -> NDArray[np.int64]:
         """Reads of each slot among past tokens, (steps, layers)."""
@@ -122,8 +132,8 @@ class Trace:
 
     def past_reads(self, layer: int) -> NDArray[np.bool_]:
         """Which past tokens each step reads in a layer, (steps, tokens)."""
-        past = bits.without_diagonal(self.rows[layer], self.prefill_tokens)
-        return bits.unpack(past, self.tokens).astype(np.bool_)
+        past = self.timeline.past
+        return bits.unpack(bits.without(self.rows[layer], past[:-1], past[1:]), self.tokens).astype(np.bool_)
 
     def row_hashes(self) -> list[str]:
         """SHA-256 (hex) of each layer's packed rows."""
@@ -131,7 +141,8 @@ class Trace:
 
     def head(self, steps: int) -> Trace:
         """Return the trace of the first `steps` steps, with the whole prompt, in memory."""
-        width = bits.row_bytes(self.prefill_tokens + steps)
+        timeline = self.timeline.head(steps)
+        width = bits.row_bytes(timeline.tokens)
         order: list[Order | None] = []
         mass: list[NDArray[np.float16] | None] = []
         for layer, (listed, weighed) in enumerate(zip(self.order, self.mass, strict=True)):
@@ -139,7 +150,9 @@ class Trace:
             order.append(None if listed is None else Order(listed.ids[: offsets[-1]], offsets))
             mass.append(None if weighed is None else weighed[: offsets[-1]])
         rows = tuple(np.ascontiguousarray(rows[:steps, :width]) for rows in self.rows)
-        return Trace(self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence)
+        return Trace(
+            self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence, timeline=timeline
+        )
 
     @classmethod
     def from_lists(
@@ -147,6 +160,10 @@ class Trace:
         prefill_tokens: int,
         reads: Sequence[Sequence[Any]],
         *,
+        births: object = None,
+        ends: object = None,
+        sequence: object = None,
+        outputs: object = None,
         mass: Sequence[Sequence[Any]] | None = None,
         source: str = "",
         licence: str = "",
@@ -158,6 +175,8 @@ class Trace:
         ----------
         reads
             Lists (or arrays) of token ids; their order is kept.
+        births, ends, sequence, outputs
+            See `kvbound.trace.timeline.Timeline.of`.
         mass
             Attention mass of every read, aligned with `reads`.
         file
@@ -166,36 +185,56 @@ class Trace:
         Raises
         ------
         InputError
-            An id is from the future, negative, repeated or not an integer, or a list is missing.
+            An id is from the future, ended, negative, repeated or not an integer, or a list is missing.
         """
         lists = _ids(prefill_tokens, reads, file)
-        builder = RowBuilder(prefill_tokens, np.array([[len(ids) for ids in row] for row in lists]), file)
+        timeline = Timeline.of(
+            int(prefill_tokens), len(lists),
+            births=births, ends=ends, sequence=sequence, outputs=outputs, file=file,
+        )  # fmt: skip
+        builder = RowBuilder(timeline, np.array([[len(ids) for ids in row] for row in lists]), file)
         for step, row in enumerate(lists):
             for layer, ids in enumerate(row):
                 builder.add(step, layer, ids, f"reads[{step}][{layer}]")
         masses: list[NDArray[np.float16] | None] = [None] * builder.layers
         if mass is not None:
             masses = [_layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
-        return cls(prefill_tokens, builder.rows, tuple(builder.order), tuple(masses), source, licence)
+        return cls(
+            int(prefill_tokens), builder.rows, tuple(builder.order), tuple(masses), source, licence,
+            timeline=timeline,
+        )  # fmt: skip
 
     @classmethod
     def from_mask(
-        cls, mask: object, prefill_tokens: int, *, source: str = "", licence: str = "", file: object = "trace"
+        cls,
+        mask: object,
+        prefill_tokens: int,
+        *,
+        births: object = None,
+        ends: object = None,
+        sequence: object = None,
+        outputs: object = None,
+        source: str = "",
+        licence: str = "",
+        file: object = "trace",
     ) -> Trace:
         """Make a trace from a boolean mask of the reads.
 
         Parameters
         ----------
         mask
-            Booleans (steps, layers, tokens): whether a slot reads a token. There are P + steps tokens, those
-            of the prompt and those decoded; step j reads ids up to P + j, its own token included.
+            Booleans (steps, layers, tokens): whether a slot reads a token. There are P + steps tokens, unless
+            births say otherwise: those of the prompt and those decoded; step j reads ids up to P + j, its own
+            token included.
+        births, ends, sequence, outputs
+            See `kvbound.trace.timeline.Timeline.of`.
         file
             The mask's origin, for messages.
 
         Raises
         ------
         InputError
-            The mask has another type or shape, or reads future tokens.
+            The mask has another type or shape, or reads tokens of the future, or ended ones.
         """
         expected = "booleans of shape (steps, layers, tokens)"
         try:
@@ -206,21 +245,23 @@ class Trace:
         if read.dtype != np.bool_ or read.ndim != 3:
             raise InputError(file, "mask", f"{expected}, not {read.dtype} of shape {read.shape}")
         steps, layers, tokens = read.shape
-        if not (steps and layers and tokens == prefill + steps):
-            expected = f"prefill_tokens + steps = {prefill + steps:,} tokens, not {tokens:,}"
+        timeline = Timeline.of(
+            prefill, steps, births=births, ends=ends, sequence=sequence, outputs=outputs, file=file
+        )
+        if not (steps and layers and tokens == timeline.tokens):
+            of = "steps" if births is None else "births"
+            expected = f"prefill_tokens + {of} = {timeline.tokens:,} tokens, not {tokens:,}"
             raise InputError(file, "mask", f"at least one step and layer, and {expected}")
-        if prefill + steps > MAX_TOKENS or layers > MAX_LAYERS:
-            raise InputError(file, "mask", f"at most {MAX_TOKENS:,} tokens and {MAX_LAYERS:,} layers")
+        if layers > MAX_LAYERS:
+            raise InputError(file, "mask", f"at most {MAX_LAYERS:,} layers, not {layers:,}")
         rows = []
         for layer in range(layers):
             packed = np.zeros((steps, bits.row_bytes(tokens)), np.uint8)
             packed[:, : -(-tokens // 8)] = np.packbits(read[:, layer], axis=1, bitorder="little")
-            step = bits.first_beyond(packed, prefill + 1)
-            if step is not None:
-                future = f"no token after {prefill + step}, which step {step} produces"
-                raise InputError(file, f"mask[{step}][{layer}]", future)
+            if wrong := wrong_read(timeline, packed):
+                raise InputError(file, f"mask[{wrong[0]}][{layer}]", wrong[1])
             rows.append(packed)
-        return cls(prefill, tuple(rows), source=source, licence=licence)
+        return cls(prefill, tuple(rows), source=source, licence=licence, timeline=timeline)
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -247,11 +288,9 @@ def _check_shapes(trace: Trace) -> None:
 
     if not 1 <= len(trace.rows) <= MAX_LAYERS:
         raise fail("layers", f"1 to {MAX_LAYERS:,} layers, not {len(trace.rows)}")
-    if trace.prefill_tokens < 0 or trace.tokens > MAX_TOKENS:
-        raise fail("prefill_tokens", f"0 to {MAX_TOKENS:,} tokens, not {trace.prefill_tokens:,}")
-    if trace.decode_steps < 1:
-        raise fail("decode_steps", "at least 1 step")
-    if excess := too_large(trace.layers, trace.prefill_tokens, trace.decode_steps):
+    if trace.timeline.prefill_tokens != trace.prefill_tokens or trace.timeline.steps != trace.decode_steps:
+        raise fail("timeline", f"{trace.prefill_tokens:,} prompt tokens and {trace.decode_steps:,} steps")
+    if excess := too_large(trace.layers, trace.tokens, trace.decode_steps):
         raise fail("layers", excess)
     shape = (trace.decode_steps, bits.row_bytes(trace.tokens))
     if len(trace.order) != trace.layers or len(trace.mass) != trace.layers:
@@ -268,6 +307,20 @@ def _check_shapes(trace: Trace) -> None:
         mass = trace.mass[layer]
         if mass is not None and (mass.dtype != np.float16 or mass.ndim != 1):
             raise fail(f"mass[{layer}]", f"a flat float16 array, not {mass.dtype} {mass.shape}")
+
+
+def _plain_timeline(trace: Trace) -> Timeline:
+    """Return the timeline of one birth in every step, for shapes that are not too large."""
+    steps = len(trace.rows[0]) if trace.rows else 0
+    if not 0 <= trace.prefill_tokens <= MAX_TOKENS:
+        raise InputError(
+            "trace", "prefill_tokens", f"0 to {MAX_TOKENS:,} tokens, not {trace.prefill_tokens:,}"
+        )
+    if trace.rows and steps < 1:
+        raise InputError("trace", "decode_steps", "at least 1 step")
+    if excess := too_large(len(trace.rows), trace.prefill_tokens + steps, steps):
+        raise InputError("trace", "layers", excess)
+    return Timeline.of(trace.prefill_tokens, steps)
 
 
 def _prefill(tokens: object, file: object) -> int:

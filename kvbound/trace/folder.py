@@ -1,7 +1,8 @@
 """Trace folders: ``header.json`` and one .npy file of packed rows per layer, opened as memory maps.
 
 ``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they are not
-ascending, ``mass-000.npy`` the recorded attention mass. The header has the SHA-256 of every file.
+ascending, ``mass-000.npy`` the recorded attention mass; ``births.npy``, ``ends.npy``, ``sequence.npy`` and
+``outputs.npy`` what differs from one birth in every step. The header has the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from kvbound.fields import Fields
 from kvbound.files import atomic_dir, check_writable
 from kvbound.reading import open_file, read_json
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, Order, too_large
+from kvbound.trace.build import MAX_LAYERS, Order, too_large
 from kvbound.trace.check import check_layer
 from kvbound.trace.data import Trace
+from kvbound.trace.timeline import FIELDS, MAX_TOKENS, Timeline
 
 SCHEMA: Final = "kvbound.trace/1"
 HEADER: Final = "header.json"
@@ -49,24 +51,28 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     layers, prefill, steps = (header.integer(k, low, high) for k, low, high in _SIZES)
     hashes = header.child("sha256")
     files = {name: hashes.text(name) for name in hashes}
-    if excess := too_large(layers, prefill, steps):
+    if excess := too_large(layers, prefill + steps * ("births.npy" not in files), steps):
         raise header.error("decode_steps", excess)
-    shape = (steps, bits.row_bytes(prefill + steps))
+    timeline = _open_timeline(path, prefill, steps, files)
+    if excess := too_large(layers, timeline.tokens, steps):
+        raise header.error("decode_steps", excess)
+    shape = (steps, bits.row_bytes(timeline.tokens))
     rows, order, mass = [], [], []
     for layer in range(layers):
         rows.append(_open(path, f"layer-{layer:03}.npy", files, np.uint8, shape))
         order.append(_open_order(path, layer, files, steps))
         name = f"mass-{layer:03}.npy"
         mass.append(_open(path, name, files, np.float16, (None,)) if name in files else None)
-    if len(files) != sum(1 for _ in _names(order, mass)):
+    named = [*_names(order, mass), *(name for name in _TIMELINE if name in files)]
+    if len(files) != len(named):
         raise header.error("sha256", f"the files of {layers} layers and no others")
     if verify:
         _check_hashes(path, files)
         for layer in range(layers):
-            check_layer(path, layer, prefill, rows[layer], order[layer], mass[layer])
+            check_layer(path, layer, timeline, rows[layer], order[layer], mass[layer])
     source, licence = header.text("source", default=""), header.text("licence", default="")
     header.done()
-    return Trace(prefill, tuple(rows), tuple(order), tuple(mass), source, licence)
+    return Trace(prefill, tuple(rows), tuple(order), tuple(mass), source, licence, timeline=timeline)
 
 
 def write_trace(trace: Trace, path: Path | str) -> None:
@@ -86,9 +92,7 @@ def write_trace(trace: Trace, path: Path | str) -> None:
                 _save(folder / f"offsets-{layer:03}.npy", order.offsets)
             if mass is not None:
                 _save(folder / f"mass-{layer:03}.npy", mass)
-        write_header(
-            folder, trace.layers, trace.prefill_tokens, trace.decode_steps, trace.source, trace.licence
-        )
+        write_header(folder, trace.layers, trace.timeline, trace.source, trace.licence)
 
 
 def check_target(path: Path) -> None:
@@ -119,13 +123,15 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_header(
-    folder: Path, layers: int, prefill_tokens: int, decode_steps: int, source: str = "", licence: str = ""
+    folder: Path, layers: int, timeline: Timeline, source: str = "", licence: str = ""
 ) -> None:
-    """Hash the .npy files in `folder` and write the header that makes it a trace."""
+    """Write the timeline, hash the .npy files in `folder`, and write the header that makes it a trace."""
+    for name in timeline.to_mapping():
+        np.save(folder / f"{name}.npy", getattr(timeline, name), allow_pickle=False)
     names = sorted(file.name for file in folder.glob("*.npy"))
     header = {
-        "schema": SCHEMA, "layers": layers, "prefill_tokens": prefill_tokens, "decode_steps": decode_steps,
-        "source": source, "licence": licence, "sha256": file_hashes(folder, names),
+        "schema": SCHEMA, "layers": layers, "prefill_tokens": timeline.prefill_tokens,
+        "decode_steps": timeline.steps, "source": source, "licence": licence, "sha256": file_hashes(folder, names),
     }  # fmt: skip
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
@@ -146,6 +152,9 @@ _SIZES: Final = (
     ("prefill_tokens", 0, MAX_TOKENS),
     ("decode_steps", 1, MAX_TOKENS),
 )
+
+
+_TIMELINE: Final = tuple(f"{field}.npy" for field in FIELDS)
 
 
 def _read_header(path: Path) -> Fields:
@@ -181,6 +190,15 @@ def _open(
         found = f"{array.dtype} {array.shape}"
         raise InputError(path / name, "", f"{np.dtype(dtype)} of shape {shape} in C order, not {found}")
     return array
+
+
+def _open_timeline(path: Path, prefill: int, steps: int, files: Mapping[str, str]) -> Timeline:
+    fields = {
+        field: _open(path, name, files, np.int64, (None,))
+        for field, name in zip(FIELDS, _TIMELINE, strict=True)
+        if name in files
+    }
+    return Timeline.of(prefill, steps, **fields, file=path)
 
 
 def _open_order(path: Path, layer: int, files: Mapping[str, str], steps: int) -> Order | None:

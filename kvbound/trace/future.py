@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.trace import Trace
+from kvbound.trace import Trace, bits
 
 _ROWS = 64
 
@@ -38,7 +38,7 @@ class Future:
     def next_use(self, step: int | None = None) -> NDArray[np.int32]:
         """Step that next reads each token after `step` (by default now), or the number of steps if none does.
 
-        Shape (prefill + steps,). A step of -1 means before the first one.
+        Shape (tokens,). A step of -1 means before the first one.
         """
         row = (self.now if step is None else step) + 1
         if row >= self._steps:
@@ -74,7 +74,5 @@ class Future:
     def _unpack(self, block: int) -> NDArray[np.bool_]:
         """The block's reads of past tokens, shape (rows, tokens)."""
         packed = self._rows[block * _ROWS : (block + 1) * _ROWS]
-        read = np.unpackbits(packed, axis=1, count=self._tokens, bitorder="little").astype(bool)
-        rows = np.arange(len(read))
-        read[rows, rows + block * _ROWS + self._trace.prefill_tokens] = False
-        return read
+        past = self._trace.timeline.past[block * _ROWS :][: len(packed) + 1]
+        return bits.unpack(bits.without(packed, past[:-1], past[1:]), self._tokens).view(np.bool_)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kvbound.progress import Progress, silent
 from kvbound.trace import Trace, bits
+from kvbound.trace.timeline import Timeline
 
 AGE_LIMITS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 """Upper ends of the age classes; one more class is unbounded."""
@@ -23,7 +24,7 @@ _THREADS: Final = 2
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Statistics of one layer, or of all layers together; reads of a step's own token do not count.
+    """Statistics of one layer, or of all layers together; reads of tokens that their own step bears do not count.
 
     Parameters
     ----------
@@ -38,7 +39,7 @@ class LayerInfo:
         gap that at least this share of the gaps do not exceed), and ``share_1``, the share of gaps of one
         step. None if no token is read twice.
     age
-        Share of the reads by age n - id: ``1``, ``2-4``, ``5-16``, ...
+        Share of the reads by age, the tokens of its sequence born since then, itself included: ``1``, ``2-4``, ``5-16``, ...
     working_set
         Distinct tokens read in a layer within windows of 1, 8 and 64 consecutive steps (mean over the
         complete windows, left out if there are none), and in ``all`` steps.
@@ -79,7 +80,7 @@ def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
     report = progress or silent
     tallies: list[_Tally] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        for tally in pool.map(lambda rows: _tally(rows, trace.prefill_tokens), trace.rows):
+        for tally in pool.map(lambda rows: _tally(rows, trace.timeline), trace.rows):
             tallies.append(tally)
             report(len(tallies), trace.layers, "layers measured")
     return TraceInfo(
@@ -110,7 +111,7 @@ class _Tally:
     distinct: dict[str, list[int]]  # distinct tokens of every window
 
 
-def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
+def _tally(rows: NDArray[np.uint8], timeline: Timeline) -> _Tally:
     steps = len(rows)
     counts, common = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
     gaps, ages = np.zeros(steps, np.int64), np.zeros(len(AGE_LIMITS) + 1, np.int64)
@@ -120,14 +121,14 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
     before = np.zeros((1, rows.shape[1] // 8), np.uint64)
     union, own = before[0].copy(), 0
     for block in bits.blocks(steps):
-        token = prefill_tokens + block.start
-        past = bits.words(bits.without_diagonal(rows[block], token))
-        own += int(bits.diagonal(rows[block], token).sum())
+        first, end = timeline.past[:-1][block], timeline.past[1:][block]
+        past = bits.words(bits.without(rows[block], first, end))
+        own += int(bits.count_within(rows[block], first, end).sum())
         shifted = np.concatenate([before, past[:-1]])
         counts[block] = np.bitwise_count(past).sum(axis=1, dtype=np.int64)
         common[block] = np.bitwise_count(past & shifted).sum(axis=1, dtype=np.int64)
         _count_gaps(past & ~shifted, shifted & ~past, block.start, last, gaps)
-        ages += _count_ages(past, prefill_tokens + np.arange(block.start, block.stop))
+        ages += _count_ages(past, timeline, block)
         for window in WINDOWS:
             complete = past[: len(past) // window * window].reshape(-1, window, past.shape[1])
             distinct[str(window)] += (
@@ -137,7 +138,7 @@ def _tally(rows: NDArray[np.uint8], prefill_tokens: int) -> _Tally:
         before = past[-1:]
     gaps[1:2] += common.sum()
     distinct["all"] = [int(np.bitwise_count(union).sum())]
-    past_tokens = np.maximum(prefill_tokens + np.arange(steps), 1)
+    past_tokens = np.maximum(timeline.live[:-1], 1)
     held = counts[:-1] > 0
     return _Tally(
         counts, own, counts / past_tokens, common[1:][held] / counts[:-1][held], gaps, ages, distinct
@@ -163,8 +164,11 @@ def _count_gaps(
         gaps += np.bincount(step - since[since >= 0], minlength=len(gaps))
 
 
-def _count_ages(past: NDArray[np.uint64], token: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the reads in each age class; row j is the step that produces token ``token[j]``."""
+def _count_ages(past: NDArray[np.uint64], timeline: Timeline, steps: slice) -> NDArray[np.int64]:
+    """Return the reads of some steps in each age class: by the tokens of its sequence born since then."""
+    if not timeline.one_each or timeline.sequence.any():
+        return _count_ages_in_batch(past, timeline, steps)
+    token = timeline.past[:-1][steps]
     before = np.zeros((len(past), past.shape[1] + 1), np.int32)  # reads in the words before each word
     np.cumsum(np.bitwise_count(past), axis=1, dtype=np.int32, out=before[:, 1:])
     row = np.arange(len(past))
@@ -176,6 +180,17 @@ def _count_ages(past: NDArray[np.uint64], token: NDArray[np.int64]) -> NDArray[n
         mask = (np.uint64(1) << (edge & 63).astype(np.uint64)) - np.uint64(1)
         below.append(int((before[row, word] + np.bitwise_count(past[row, word] & mask)).sum(dtype=np.int64)))
     return -np.diff([*below, 0])
+
+
+def _count_ages_in_batch(past: NDArray[np.uint64], timeline: Timeline, steps: slice) -> NDArray[np.int64]:
+    ages = np.zeros(len(AGE_LIMITS) + 1, np.int64)
+    sequence, position = timeline.sequence, timeline.position
+    for step, row in zip(range(steps.start, steps.stop), past, strict=True):
+        born = np.bincount(sequence[: timeline.past[step]], minlength=1)
+        ids = bits.ids(row.view(np.uint8))
+        age = born[sequence[ids]] - position[ids]
+        ages += np.bincount(np.searchsorted(AGE_LIMITS, age), minlength=len(ages))
+    return ages
 
 
 def _figures(tallies: Iterable[_Tally]) -> LayerInfo:

@@ -17,13 +17,14 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.errors import InputError
+from kvbound.errors import InputError, UsageError
 from kvbound.files import atomic_write
 from kvbound.progress import Progress, silent
 from kvbound.reading import open_file
-from kvbound.trace.build import MAX_LAYERS, MAX_SLOTS, MAX_TOKENS, RowBuilder, as_ids
+from kvbound.trace.build import MAX_LAYERS, MAX_SLOTS, RowBuilder, as_ids, too_large
 from kvbound.trace.data import Trace
 from kvbound.trace.folder import new_folder, read_folder, write_header
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
 COLUMNS: Final = "n,l,read_kv"
 _REPORT_ROWS: Final = 1024
@@ -35,7 +36,10 @@ def read_table(path: Path, *, folder: Path | None = None, progress: Progress | N
     """Read a CSV file into packed rows, in memory or in `folder`, in two passes: the shape, then the ids."""
     report = progress or silent
     counts, prefill = _shape(path)
-    builder = RowBuilder(prefill, counts, path, folder)
+    steps, layers = counts.shape
+    if excess := too_large(layers, prefill + steps, steps):
+        raise InputError(path, "", excess)
+    builder = RowBuilder(Timeline.of(prefill, steps), counts, path, folder)
     for row, (place, line) in enumerate(_lines(path)):
         n, layer, text = _split(path, place, line)
         builder.add(n - prefill, layer, _parse_ids(path, place, text), place)
@@ -57,7 +61,7 @@ def read_csv(
         The file is not such a CSV file, or a row is invalid, missing or repeated.
     """
     builder = read_table(Path(path), progress=progress)
-    return Trace(builder.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence)
+    return Trace(builder.timeline.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence)
 
 
 def import_csv(
@@ -79,13 +83,20 @@ def import_csv(
     """
     with new_folder(Path(target)) as folder:
         builder = read_table(Path(path), folder=folder, progress=progress)
-        steps = len(builder.rows[0])
-        write_header(folder, builder.layers, builder.prefill_tokens, steps, source, licence)
+        write_header(folder, builder.layers, builder.timeline, source, licence)
     return read_folder(Path(target), verify=False)
 
 
 def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = None) -> None:
-    """Write a trace as CSV, lists in their recorded order, compressed if the name ends in .gz."""
+    """Write a trace as CSV, lists in their recorded order, compressed if the name ends in .gz.
+
+    Raises
+    ------
+    UsageError
+        Its births or ends cannot be written in that format.
+    """
+    if trace.timeline.to_mapping():
+        raise UsageError("a CSV file holds one sequence, with one birth in every step; write a trace folder")
     report = progress or silent
     digits = np.array([str(token) for token in range(trace.tokens)], object)
     with atomic_write(path) as temporary, _create(temporary, compress=str(path).endswith(".gz")) as file:

@@ -62,7 +62,7 @@ def write_folder(
             file.write(block.data)
 
     _run(spec, append, progress, workers or os.cpu_count() or 1)
-    write_header(folder, spec.layers, spec.prefill_tokens, spec.decode_steps, spec.source())
+    write_header(folder, spec.layers, spec.timeline, spec.source())
 
 
 def _run(spec: Synthetic, sink: Sink, progress: Progress | None, workers: int) -> None:

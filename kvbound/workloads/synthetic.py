@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from kvbound.fields import Fields, located
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, MAX_TOKENS, too_large
+from kvbound.trace.build import MAX_LAYERS, too_large
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
 
 class CountRule(StrEnum):
@@ -85,8 +86,8 @@ class Synthetic(ABC):
             "sparsity": fields.share("sparsity"),
             "seed": fields.integer("seed"),
         }
-        shape = (int(values[name]) for name in ("layers", "prefill_tokens", "decode_steps"))
-        if excess := too_large(*shape):
+        layers, prefill, steps = (int(values[name]) for name in ("layers", "prefill_tokens", "decode_steps"))
+        if excess := too_large(layers, prefill + steps, steps):
             raise fields.error("decode_steps", excess)
         return values
 
@@ -116,6 +117,11 @@ class Synthetic(ABC):
     def tokens(self) -> int:
         """Prompt and decoded tokens."""
         return self.prefill_tokens + self.decode_steps
+
+    @property
+    def timeline(self) -> Timeline:
+        """Births and ends: one birth in every step, and nothing ends."""
+        return Timeline.of(self.prefill_tokens, self.decode_steps)
 
     @property
     def share(self) -> float:

@@ -91,7 +91,7 @@ def run(case: Instance) -> list[float]:
         answer = best_responses(case, tuned.multipliers, kernel=kernel).schedule()
     sweep = (time.perf_counter() - begin) / (1 + SWEEPS)
     assert isinstance(answer, TwoTierSchedule)
-    schedule = answer.residency.arrays(instance_sha256=case.sha256, decode_steps=case.decode_steps)
+    schedule = answer.residency.arrays(instance_sha256=case.sha256, tokens=case.tokens)
     return [
         seconds(lambda: evaluate_certificate(case, tuned.certificate, kernel)),
         seconds(lambda: check(expanded, rows, tuned.certificate.arrays())),

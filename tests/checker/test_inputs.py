@@ -33,7 +33,7 @@ def case() -> tuple[Instance, Schedule]:
 
 def write(case: tuple[Instance, Schedule], path: Path) -> Path:
     instance, schedule = case
-    write_placement(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(schedule, path, instance_sha256=instance.sha256, tokens=instance.tokens)
     return path
 
 

@@ -23,7 +23,7 @@ Arrays = dict[str, Any]
 
 
 def as_file(instance: Instance, schedule: Schedule) -> Arrays:
-    slot, item, tier = schedule.flat(instance.decode_steps)
+    slot, item, tier = schedule.flat(instance.tokens)
     return {
         "schema": np.array("kvbound.schedule/1"),
         "instance_sha256": np.array(instance.sha256),
@@ -235,7 +235,7 @@ def test_any_other_number_gives_a_report_and_never_a_traceback(name: str, where:
     report = check(instance.expanded(), instance.trace.rows, arrays)
     if report.ok:  # the change may give another legal schedule
         initial, slot, item, tier = (arrays[part] for part in ("initial", "slot", "item", "tier"))
-        other = from_flat(initial, slot, item, tier, instance.decode_steps)
+        other = from_flat(initial, slot, item, tier, instance.tokens)
         expected = evaluate(instance, other).time_s
         assert report.time_s == pytest.approx(expected, rel=1e-12)
 
@@ -322,7 +322,7 @@ def test_a_trace_that_reads_the_future_is_refused() -> None:
 def test_the_file_form_reads_back(tmp_path: Any) -> None:
     instance, schedule = base()
     path = tmp_path / "schedule.npz"
-    write_placement(schedule, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(schedule, path, instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded("somewhere.trace"), instance.trace.rows, path)
     assert report.ok
     assert report.instance_sha256 == instance.sha256

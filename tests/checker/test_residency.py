@@ -32,7 +32,7 @@ def case() -> Instance:
 def arrays(case: Instance, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found = large(case, monkeypatch).placement
     assert isinstance(found, Residency)
-    arrays = found.arrays(instance_sha256=case.sha256, decode_steps=case.decode_steps)
+    arrays = found.arrays(instance_sha256=case.sha256, tokens=case.tokens)
     return {name: np.array(value) for name, value in arrays.items()}
 
 
@@ -49,7 +49,7 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
     assert result.time_s is not None
     path = tmp_path / "schedule.npz"
     write_placement(
-        result.placement, path, instance_sha256=instance.sha256, decode_steps=instance.decode_steps
+        result.placement, path, instance_sha256=instance.sha256, tokens=instance.tokens
     )
     report = check(instance.expanded(), instance.trace.rows, path, claimed_s=result.time_s)
     assert report.problems == ()

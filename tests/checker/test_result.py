@@ -45,7 +45,7 @@ WRONG: tuple[Any, ...] = (
 def reports(instance: Instance, result: Result) -> dict[str, Report | None]:
     rows, found = instance.trace.rows, dict[str, Report | None]()
     if result.schedule is not None:
-        how = {"instance_sha256": instance.sha256, "decode_steps": instance.decode_steps}
+        how = {"instance_sha256": instance.sha256, "tokens": instance.tokens}
         found["schedule"] = check(instance.expanded(), rows, result.schedule.arrays(**how))  # type: ignore[arg-type]
     if result.certificate is not None:
         found["certificate"] = check(instance.expanded(), rows, result.certificate.arrays())
@@ -79,9 +79,9 @@ def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any)
         result = solve(instance, method, record=True)
         beside: dict[str, Report | None] = {}
         if result.placement is not None:
-            sha256, steps = instance.sha256, instance.decode_steps
+            sha256, tokens = instance.sha256, instance.tokens
             write_placement(
-                result.placement, tmp_path / "log.npz", instance_sha256=sha256, decode_steps=steps
+                result.placement, tmp_path / "log.npz", instance_sha256=sha256, tokens=tokens
             )
             beside["schedule"] = check(instance.expanded(), instance.trace.rows, tmp_path / "log.npz")
         document = result.to_json()

@@ -14,6 +14,7 @@ import pytest
 from kvbound.placement import write_placement
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.trace import Trace, write_header, write_trace
+from kvbound.trace.timeline import Timeline
 from tests.cli.conftest import READS, Run, contents, document
 
 TIERS = document()["memory"]["tiers"]
@@ -177,7 +178,7 @@ def edit_header(folder: Path, **changes: Any) -> None:
 
 def replace_rows(folder: Path, rows: np.ndarray) -> None:
     np.save(folder / "layer-000.npy", rows)
-    write_header(folder, 2, 4, 4)
+    write_header(folder, 2, Timeline.of(4, 4))
 
 
 def flip_a_bit(folder: Path) -> None:
@@ -187,7 +188,7 @@ def flip_a_bit(folder: Path) -> None:
 
 def put_a_pickle(folder: Path) -> None:
     (folder / "layer-000.npy").write_bytes(pickle.dumps([0]))
-    write_header(folder, 2, 4, 4)
+    write_header(folder, 2, Timeline.of(4, 4))
 
 
 def cut(folder: Path) -> None:
@@ -237,14 +238,14 @@ def test_schedules(run: Run, small: Path, tmp_path: Path) -> None:
         refuse(run, tmp_path, 3, *command)
         path.write_text("nothing like it")
         refuse(run, tmp_path, 3, *command)
-        write_placement(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
+        write_placement(schedule(), path, instance_sha256="0" * 64, tokens=8)
         path.write_bytes(path.read_bytes()[:-30])
         refuse(run, tmp_path, 3, *command)
 
 
 def test_a_start_of_another_instance(run: Run, small: Path, tmp_path: Path) -> None:
     path = tmp_path / "schedule.npz"
-    write_placement(schedule(), path, instance_sha256="0" * 64, decode_steps=4)
+    write_placement(schedule(), path, instance_sha256="0" * 64, tokens=8)
     assert "another" in refuse(run, tmp_path, 3, "solve", small, "--method", "exact", "--start", path)
 
 

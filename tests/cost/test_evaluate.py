@@ -216,7 +216,7 @@ def test_the_valid_schedule_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        *((what, "exactly one birth per step") for what in ("births", "no events", "twice")),
+        *((what, "one birth of every token") for what in ("births", "no events", "twice")),
         *((what, "a step, token or tier that is not") for what in ("future", "negative", "tier")),
         *((what, "a step, token or tier that is not") for what in ("step", "negative step")),
         *((what, "starts with") for what in ("initial", "shape", "layers")),

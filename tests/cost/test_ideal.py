@@ -67,6 +67,6 @@ def test_slots_of_a_kind_have_the_same_ideal() -> None:
     assert counts.sum() == instance.slots
     assert len(counts) < instance.slots
     transfer = SlotCost.of(instance).ideal_facets @ ideal_bytes(instance, kinds).T
-    times = transfer.max(axis=0) + ideal_latency(instance, kinds.weights)
+    times = transfer.max(axis=0) + ideal_latency(instance, kinds)
     assert times @ counts == pytest.approx(ideal(instance))
     assert np.array_equal(np.unique(times), np.unique(ideal_slot_times(instance)))

@@ -185,7 +185,7 @@ def test_ideal_of_the_paper_is_reads_over_both_bandwidths() -> None:
 def test_identity(copies: Copies) -> None:
     instance = toy(rules={"copies": copies})
     about = identify(instance)
-    assert json.loads(json.dumps(dataclasses.asdict(about))) == {
+    assert json.loads(json.dumps(about.to_json())) == {
         "name": "toy", "sha256": instance.sha256, "layers": 1, "prefill_tokens": 3, "decode_steps": 2,
         "reads": 5,
     }  # fmt: skip

@@ -51,7 +51,7 @@ def test_the_checker_accepts_a_log(case: Case, policy: str, tmp_path: Path) -> N
         run = simulate(case.setting, case.trace, policy, window=case.window, topk=case.topk, record=True)
     except InfeasibleError:
         assume(False)
-    write_placement(run, file, instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    write_placement(run, file, instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check_fang2025(instance.expanded(), case.trace.rows, file, claimed_s=run.total_s)
     assert report.problems == ()
     assert report.mean_alpha == pytest.approx(run.mean_alpha, rel=1e-12)
@@ -64,6 +64,6 @@ def test_a_run_without_a_log_is_not_written(tmp_path: Path) -> None:
     case = Case(setting, 2, [[[0, 1]], [[1]]])
     with pytest.raises(ValueError, match="not recorded"):
         write_placement(
-            simulate(setting, case.trace, "page"), tmp_path / "log.npz", instance_sha256="", decode_steps=1
+            simulate(setting, case.trace, "page"), tmp_path / "log.npz", instance_sha256="", tokens=1
         )
     assert not list(tmp_path.iterdir())

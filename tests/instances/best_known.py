@@ -87,8 +87,7 @@ def _without_prefetch(name: str) -> Schedule | None:
         LIBRARY / "real" / f"{plain}.schedule.npz",
         instance_sha256=instance.sha256,
         layers=instance.layers,
-        prefill=instance.prefill_tokens,
-        steps=instance.decode_steps,
+        timeline=instance.timeline,
     )
 
 

@@ -53,7 +53,7 @@ def extreme_instance(rng: np.random.Generator, span: float) -> Instance:
 def accepted(instance: Instance, result: Result) -> bool:
     """Return whether the checker accepts a result's schedule at its time."""
     assert result.schedule is not None
-    slot, item, tier = result.schedule.flat(instance.decode_steps)
+    slot, item, tier = result.schedule.flat(instance.tokens)
     arrays = {
         "schema": np.array("kvbound.schedule/1"),
         "instance_sha256": np.array(instance.sha256),

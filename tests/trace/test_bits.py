@@ -1,6 +1,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from kvbound.trace import bits
 
@@ -35,26 +36,31 @@ def test_bit_i_of_a_row_is_bit_i_of_its_words(mask: np.ndarray) -> None:
 
 
 @given(masks, st.data())
-def test_diagonal_and_future(mask: np.ndarray, data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, max(mask.shape[1] - len(mask), 0)))
+def test_ranges_of_bits(mask: np.ndarray, data: st.DataObject) -> None:
     rows = bits.pack(padded(mask))
     width = 8 * rows.shape[1]
-    own = [first + j < mask.shape[1] and bool(mask[j, first + j]) for j in range(len(mask))]
-    if first + len(mask) <= width:
-        assert bits.diagonal(rows, first).tolist() == own
-        beyond = [j for j in range(len(mask)) if mask[j, first + j :].any()]
-        assert bits.first_beyond(rows, first) == (beyond[0] if beyond else None)
+    begin = np.sort(data.draw(arrays(np.int64, len(mask), elements=st.integers(0, width))))
+    end = np.minimum(begin + data.draw(arrays(np.int64, len(mask), elements=st.integers(0, 70))), width)
+    within = padded(mask)
+    for row, low, high in zip(within, begin, end, strict=True):
+        row[:low] = row[high:] = False
+    assert bits.count_within(rows, begin, end).tolist() == within.sum(axis=1).tolist()
+    left = bits.unpack(bits.without(rows, begin, end)).astype(bool)
+    assert np.array_equal(left, padded(mask) & ~within)
+    beyond = [j for j in range(len(mask)) if mask[j, begin[j] :].any()]
+    assert bits.first_beyond(rows, begin) == (beyond[0] if beyond else None)
 
 
 def test_future_reads_are_found_in_any_block_and_word() -> None:
     first, steps = 130, 300
     rows = np.zeros((steps, bits.row_bytes(first + steps)), np.uint8)
-    assert bits.first_beyond(rows, first) is None
+    end = first + np.arange(steps)
+    assert bits.first_beyond(rows, end) is None
     for step in (0, 127, 128, 299):
         for token in (first + step, first + steps - 1, 8 * rows.shape[1] - 1):
             bad = rows.copy()
             bad[step, token // 8] |= 1 << token % 8
-            assert bits.first_beyond(bad, first) == step
+            assert bits.first_beyond(bad, end) == step
         fine = rows.copy()
         fine[step, (first + step - 1) // 8] |= 1 << (first + step - 1) % 8
-        assert bits.first_beyond(fine, first) is None
+        assert bits.first_beyond(fine, end) is None

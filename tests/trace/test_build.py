@@ -5,6 +5,7 @@ import pytest
 
 from kvbound.errors import InputError
 from kvbound.trace import RowBuilder
+from kvbound.trace.timeline import Timeline
 
 LISTS = [[[0, 1], [2, 0]], [[1, 3], []], [[4, 0, 2], [3]]]  # steps x layers, first ids up to 2
 
@@ -15,7 +16,7 @@ def test_rows_do_not_depend_on_the_order_of_slots(tmp_path: Path, on_disk: bool)
     for seed in range(6):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        builder = RowBuilder(2, np.array([[2, 2], [2, 0], [3, 1]]), "x", folder if on_disk else None)
+        builder = RowBuilder(Timeline.of(2, 3), np.array([[2, 2], [2, 0], [3, 1]]), "x", folder if on_disk else None)
         for at in np.random.default_rng(seed).permutation(6):
             step, layer = slots[at]
             builder.add(step, layer, np.array(LISTS[step][layer], np.int64), "x")
@@ -31,7 +32,7 @@ def test_rows_do_not_depend_on_the_order_of_slots(tmp_path: Path, on_disk: bool)
 
 
 def test_a_refused_list_leaves_no_bits_set() -> None:
-    builder = RowBuilder(2, np.array([[2]]), "x")
+    builder = RowBuilder(Timeline.of(2, 1), np.array([[2]]), "x")
     with pytest.raises(InputError):
         builder.add(0, 0, np.array([1, 1]), "x")
     builder.add(0, 0, np.array([0, 2]), "x")

@@ -155,7 +155,7 @@ def test_a_mask_gives_the_same_trace_as_lists(given_lists: tuple[int, Lists]) ->
         (np.zeros((2, 1, 4), bool), 3, "prefill_tokens . steps = 5 tokens, not 4"),
         (np.zeros((0, 1, 3), bool), 3, "at least one step"),
         (np.zeros((2, 0, 5), bool), 3, "at least one step and layer"),
-        (np.ones((2, 1, 5), bool), 3, r"mask\[0\]\[0\]: expected no token after 3, which step 0 produces"),
+        (np.ones((2, 1, 5), bool), 3, r"mask\[0\]\[0\]: expected no read beyond token 3, the last that exists"),
         (np.zeros((2, 1, 5), bool), 3.0, "prefill_tokens: expected an integer"),
         (None, 3, "booleans"),
     ],

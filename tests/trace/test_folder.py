@@ -9,6 +9,7 @@ import pytest
 from kvbound.errors import InputError, UsageError
 from kvbound.trace import Trace, read_trace, write_header, write_trace
 from kvbound.trace.folder import read_folder
+from kvbound.trace.timeline import Timeline
 
 LISTS = [[[3, 0], [1]], [[], [0, 5]], [[6, 2], [1, 4]]]
 MASS = [[[0.5, 0.1], [0.2]], [[], [0.3, 0.4]], [[0.6, 0.1], [0.3, 0.1]]]
@@ -30,7 +31,7 @@ def edit_header(folder: Path, **changes: Any) -> None:
 def replace(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """Change a data file and update its hash in the header."""
     np.save(folder / name, change(np.load(folder / name)))
-    write_header(folder, 2, 4, 3)
+    write_header(folder, 2, Timeline.of(4, 3))
 
 
 def test_a_trace_round_trips(folder: Path) -> None:
@@ -138,7 +139,7 @@ def test_every_damage_is_found(folder: Path, name: str) -> None:
 
 def test_pickles_are_never_opened(folder: Path) -> None:
     np.save(folder / "layer-000.npy", np.array([{"a": print}], object), allow_pickle=True)
-    write_header(folder, 2, 4, 3)
+    write_header(folder, 2, Timeline.of(4, 3))
     with pytest.raises(InputError, match=r"layer-000\.npy"):
         read_trace(folder)
 
@@ -192,7 +193,7 @@ def test_invalid_contents_are_refused(
 
 def test_files_of_other_layers_are_refused(folder: Path) -> None:
     np.save(folder / "mass-007.npy", np.zeros(1, np.float16))
-    write_header(folder, 2, 4, 3)
+    write_header(folder, 2, Timeline.of(4, 3))
     with pytest.raises(InputError, match="sha256"):
         read_trace(folder)
     edit_header(folder, sha256={"../secret": "x"})

@@ -138,7 +138,7 @@ def _simulate(
             evict = not forced or step > 0
             kernels.simulate_slot(state, layer, rows[layer][step], step, prefill, spare, evict)
         progress(step + 1, steps, "balanced schedule")
-    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency()
+    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency(instance.timeline)
 
     def finish(layer: int) -> Bools:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]

@@ -145,7 +145,7 @@ class TierResponses:
                 replay.slot(before[layer], wanted, plan[step : step + _LOOKAHEAD, layer], step, layer)
             before = slots
         initial = first[:, np.arange(instance.prefill_tokens) // instance.granularity]
-        return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), instance.granularity)
+        return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), instance.grouping)
 
 
 def _repair_start(first: Bytes, room: Ints) -> None:

@@ -38,11 +38,31 @@ class Optimum:
 
 
 @dataclass(frozen=True)
+class _Block:
+    """A block of tokens: those of one sequence that move together."""
+
+    tokens: list[int]
+    born: list[int]  # step of each token's birth, -1 in the prompt
+    ends: list[int]  # last step in which each token exists
+
+    def exists(self, step: int) -> bool:
+        """Whether the block exists after a step, or at the start for -1."""
+        return self.born[0] <= step < max(self.ends)
+
+
+@dataclass(frozen=True)
 class _Slot:
-    """The changes of state in one slot: by the state of its layer before (rows) and after it (columns)."""
+    """The changes of state in one slot.
+
+    A state of a layer is the tier of each block, the first in the lowest digit. Rows are the states of the
+    blocks before the slot; columns those of the blocks after it, followed by the blocks that end in the step
+    of their birth.
+    """
 
     step: int
     layer: int
+    after: list[int]  # blocks that exist after the slot
+    passing: list[int]  # blocks that end in the step of their birth
     code: Ints  # token counts and layer of the slot as one number, -1 where the rules forbid the change
 
 
@@ -93,41 +113,81 @@ def find_optimum(instance: Instance) -> Optimum:
     InfeasibleError
         No schedule fits into the tiers.
     """
-    _refuse_large(instance)
+    blocks = _blocks(instance)
+    _refuse_large(instance, blocks)
     slots = [
-        _slot(instance, step, layer) for step, layer in np.ndindex(instance.decode_steps, instance.layers)
+        _slot(instance, blocks, step, layer)
+        for step, layer in np.ndindex(instance.decode_steps, instance.layers)
     ]
     costs = _seconds(instance, slots)
-    blocks = [-(-instance.prefill_tokens // instance.granularity)] * instance.layers
-    value = np.where(_fits(instance, blocks), 0.0, np.inf)
+    held = [_existing(blocks, -1)] * instance.layers
+    value = np.where(_fits(instance, held), 0.0, np.inf)
     if instance.rules.initial is Initial.PREFILL_FIRST:
         forced = np.full_like(value, np.inf)
-        forced[_prefill_first(instance)] = 0.0
+        forced[_prefill_first(instance, len(held[0]))] = 0.0
         value += forced
-    came_from = []
+    came_from, passed = [], []
     for slot, cost in zip(slots, costs, strict=True):
-        blocks[slot.layer] += (instance.prefill_tokens + slot.step) % instance.granularity == 0
+        held[slot.layer] = slot.after
         through = np.moveaxis(value, slot.layer, -1)[..., None] + cost
-        came_from.append(np.moveaxis(through.argmin(axis=-2), -1, slot.layer))
-        value = np.moveaxis(through.min(axis=-2), -1, slot.layer)
-        value[~_fits(instance, blocks)] = np.inf
+        best, source = through.min(axis=-2), through.argmin(axis=-2)
+        split = (*best.shape[:-1], instance.tiers ** len(slot.passing), instance.tiers ** len(slot.after))
+        passing = best.reshape(split).argmin(axis=-2)
+        source = np.take_along_axis(source.reshape(split), passing[..., None, :], -2)[..., 0, :]
+        came_from.append(np.moveaxis(source, -1, slot.layer))
+        passed.append(np.moveaxis(passing, -1, slot.layer))
+        value = np.moveaxis(best.reshape(split).min(axis=-2), -1, slot.layer)
+        value[~_fits(instance, held)] = np.inf
     if not np.isfinite(value.min()):
         raise InfeasibleError(f"{instance.name}: no schedule fits into the tiers")
     state = [int(index) for index in np.unravel_index(value.argmin(), value.shape)]
     after = []
-    for slot, source in zip(reversed(slots), reversed(came_from), strict=True):
-        after.append(state[slot.layer])
+    for slot, source, passing in zip(reversed(slots), reversed(came_from), reversed(passed), strict=True):
+        after.append((state[slot.layer], int(passing[tuple(state)])))
         state[slot.layer] = int(source[tuple(state)])
-    return Optimum(float(value.min()), _schedule(instance, state, after[::-1]))
+    return Optimum(float(value.min()), _schedule(instance, blocks, slots, state, after[::-1]))
 
 
-def _refuse_large(instance: Instance) -> None:
+def _blocks(instance: Instance) -> list[_Block]:
+    """Return the blocks of a layer, in the order of their first tokens."""
+    timeline, steps = instance.timeline, instance.decode_steps
+    born = [-1] * instance.prefill_tokens
+    for step, count in enumerate(timeline.births.tolist()):
+        born += [step] * count
+    blocks: list[_Block] = []
+    open_blocks: dict[int, _Block] = {}
+    for token, (sequence, end) in enumerate(
+        zip(timeline.sequence.tolist(), timeline.ends.tolist(), strict=True)
+    ):
+        block = open_blocks.get(sequence)
+        if block is None or len(block.tokens) == instance.granularity:
+            block = open_blocks[sequence] = _Block([], [], [])
+            blocks.append(block)
+        block.tokens.append(token)
+        block.born.append(born[token])
+        block.ends.append(min(end, steps))
+    return blocks
+
+
+def _existing(blocks: list[_Block], step: int) -> list[int]:
+    return [number for number, block in enumerate(blocks) if block.exists(step)]
+
+
+def _refuse_large(instance: Instance, blocks: list[_Block]) -> None:
     if not instance.physical:
         raise UsageError("brute force needs accounting 'physical'")
-    size = instance.tiers ** (instance.blocks * (instance.layers + 1))
-    if size > MAX_TRANSITIONS or instance.layers * _base(instance) ** (3 * instance.tiers) > 2**62:
-        total = f"{instance.layers * instance.blocks} blocks in {instance.tiers} tiers"
+    steps, tiers = range(instance.decode_steps), instance.tiers
+    held = max(len(_existing(blocks, step)) for step in (-1, *steps))
+    changed = max(held, *(len(_existing(blocks, step - 1)) + _count_births(blocks, step) for step in steps))
+    size = tiers ** (held * (instance.layers - 1) + held + changed)
+    if size > MAX_TRANSITIONS or instance.layers * _base(instance) ** (3 * tiers) > 2**62:
+        total = f"{instance.layers * held} blocks in {tiers} tiers"
         raise UsageError(f"{instance.name}: {total} are too many for brute force")
+
+
+def _count_births(blocks: list[_Block], step: int) -> int:
+    """Count the blocks that begin in a step."""
+    return sum(block.born[0] == step for block in blocks)
 
 
 def _base(instance: Instance) -> int:
@@ -135,74 +195,83 @@ def _base(instance: Instance) -> int:
 
 
 def _tiers(instance: Instance, blocks: int) -> Ints:
-    """Tier of each block in each state of a layer, ``(states, blocks)``; the newest block is the last."""
+    """Tier of each block in each state of a layer, ``(states, blocks)``."""
     states = np.arange(instance.tiers**blocks)
     return states[:, None] // instance.tiers ** np.arange(blocks) % instance.tiers
 
 
-def _fits(instance: Instance, blocks: list[int]) -> NDArray[np.bool_]:
-    """Which joint states respect every capacity; one axis per layer."""
-    shape = [instance.tiers**count for count in blocks]
+def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
+    """Which joint states of the blocks held in each layer respect every capacity; one axis per layer."""
+    shape = [instance.tiers ** len(blocks) for blocks in held]
     fits = np.ones(shape, dtype=bool)
     for k, capacity in enumerate(instance.capacity_blocks):
-        held = np.zeros(shape, dtype=np.int64)
-        for layer, count in enumerate(blocks):
+        count = np.zeros(shape, dtype=np.int64)
+        for layer, blocks in enumerate(held):
             copies_all = instance.inclusive and k == instance.tiers - 1
-            blocks_in_k = np.array([count]) if copies_all else (_tiers(instance, count) == k).sum(axis=1)
-            held += blocks_in_k.reshape([-1 if axis == layer else 1 for axis in range(len(blocks))])
+            in_k = (
+                np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
+            )
+            count += in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
         if capacity is not None:
-            fits &= held <= capacity
+            fits &= count <= capacity
     return fits
 
 
-def _prefill_first(instance: Instance) -> tuple[int, ...]:
-    """State of the prompt filled token by token, layer by layer, into the fastest tier that is not full."""
+def _prefill_first(instance: Instance, blocks: int) -> tuple[int, ...]:
+    """State of the prompt filled block by block, layer by layer, into the fastest tier that is not full."""
     free = [math.inf if capacity is None else capacity for capacity in instance.capacity_blocks]
     if instance.inclusive:
         free[-1] = math.inf  # it has copies of all blocks, which `_fits` counts
     state = [0] * instance.layers
-    for token in range(0, instance.prefill_tokens, instance.granularity):
+    for block in range(blocks):
         for layer in range(instance.layers):
             open_tiers = [k for k, left in enumerate(free) if left >= 1]
             if not open_tiers:
                 raise InfeasibleError(f"{instance.name}: the prompt does not fit into the tiers")
             free[open_tiers[0]] -= 1
-            state[layer] += open_tiers[0] * instance.tiers ** (token // instance.granularity)
+            state[layer] += open_tiers[0] * instance.tiers**block
     return tuple(state)
 
 
-def _slot(instance: Instance, step: int, layer: int) -> _Slot:
+def _slot(instance: Instance, blocks: list[_Block], step: int, layer: int) -> _Slot:
     """Count the reads and writes of every change of a layer's state in a slot."""
-    tiers, size, new = instance.tiers, instance.granularity, instance.prefill_tokens + step
+    tiers = instance.tiers
+    before, after = _existing(blocks, step - 1), _existing(blocks, step)
+    passing = [n for n, block in enumerate(blocks) if block.born[0] == step and n not in after]
+    columns = [*after, *passing]
     digit = _base(instance) ** np.arange(3 * tiers)
     reads_at, extra_at, writes_at = digit[:tiers], digit[tiers : 2 * tiers], digit[2 * tiers :]
-    tier = _tiers(instance, -(-new // size))
-    states = len(tier)
-    code, legal = np.zeros((states, states), np.int64), np.ones((states, states), bool)
-    reads = set(instance.trace.reads(step, layer).tolist())
-    for block in range(tier.shape[1]):
-        tokens = range(block * size, min((block + 1) * size, new))
-        read = len(reads.intersection(tokens))
-        traffic, allowed = np.zeros((tiers, tiers), np.int64), np.zeros((tiers, tiers), bool)
-        for source, target in np.ndindex(tiers, tiers):
-            traffic[source, target] = read * reads_at[source]
-            if source != target and not (instance.inclusive and target == tiers - 1):
-                traffic[source, target] += (len(tokens) - read) * extra_at[source] + len(tokens) * writes_at[
-                    target
-                ]
-            allowed[source, target] = source == target or _may_move(instance, target < source, read)
-        before, after = tier[:, block, None], tier[None, :, block]
-        code += traffic[before, after]
-        legal &= allowed[before, after]
     birth = writes_at.copy()
     if instance.inclusive:
         birth[:-1] += writes_at[-1]
-    if new % size:  # the token belongs to a block that is there already
-        code += birth[tier[:, -1]]
-    else:  # the tier of the new block is the top digit of the state
-        code = np.concatenate([code + writes for writes in birth], axis=1)
-        legal = np.tile(legal, tiers)
-    return _Slot(step, layer, np.where(legal, code * instance.layers + layer, -1))
+    old, new = _tiers(instance, len(before)), _tiers(instance, len(columns))
+    code, legal = np.zeros((len(old), len(new)), np.int64), np.ones((len(old), len(new)), bool)
+    reads = set(instance.trace.reads(step, layer).tolist())
+    for number in {*before, *columns}:
+        block = blocks[number]
+        lives = list(zip(block.tokens, block.born, block.ends, strict=True))
+        past = [token for token, born, _ in lives if born < step]
+        carried = [token for token, born, end in lives if born < step < end]
+        births = sum(born == step for _, born, _ in lives)
+        read, unread = len(reads.intersection(past)), len(set(carried) - reads)
+        if number not in columns:  # it ends
+            source = old[:, before.index(number), None]
+            code += read * reads_at[source] + births * birth[source]
+            continue
+        target = new[None, :, columns.index(number)]
+        code += births * birth[target]
+        if number not in before:  # it begins
+            continue
+        traffic, allowed = np.zeros((tiers, tiers), np.int64), np.zeros((tiers, tiers), bool)
+        for a, b in np.ndindex(tiers, tiers):
+            traffic[a, b] = read * reads_at[a]
+            if a != b and not (instance.inclusive and b == tiers - 1):
+                traffic[a, b] += unread * extra_at[a] + len(carried) * writes_at[b]
+            allowed[a, b] = a == b or _may_move(instance, b < a, read)
+        source = old[:, before.index(number), None]
+        code += traffic[source, target]
+        legal &= allowed[source, target]
+    return _Slot(step, layer, after, passing, np.where(legal, code * instance.layers + layer, -1))
 
 
 def _may_move(instance: Instance, up: bool, read: int) -> bool:
@@ -228,23 +297,48 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
         yield part.reshape(slot.code.shape)
 
 
-def _schedule(instance: Instance, start: list[int], after: list[int]) -> Schedule:
-    """Return the schedule of a path of states; `after` holds the new state of each slot's layer."""
-    size, prefill = instance.granularity, instance.prefill_tokens
-    initial = np.zeros((instance.layers, prefill), dtype=np.uint8)
-    events = []
-    for layer, state in enumerate(start):
-        now = _digits(instance, state, -(-prefill // size))
-        initial[layer] = np.repeat(now, size)[:prefill]
-        found: list[tuple[int, int, int]] = []
-        for step, index in enumerate(after[layer :: instance.layers]):
-            new = prefill + step
-            then = _digits(instance, index, new // size + 1)
-            found += [(step, b * size, then[b]) for b in range(len(now)) if then[b] != now[b]]
-            found.append((step, new, then[new // size]))
-            now = then
-        events.append(LayerEvents.of(*zip(*found, strict=True)))
-    return Schedule(initial, tuple(events))
+def _schedule(
+    instance: Instance,
+    blocks: list[_Block],
+    slots: list[_Slot],
+    start: list[int],
+    after: list[tuple[int, int]],
+) -> Schedule:
+    """Return the schedule of a path of states.
+
+    Parameters
+    ----------
+    start
+        State of each layer at the start.
+    after
+        New state of each slot's layer, and that of the blocks that end in the step of their birth.
+    """
+    initial = np.zeros((instance.layers, instance.prefill_tokens), dtype=np.uint8)
+    prompt = _existing(blocks, -1)
+    now = [dict(zip(prompt, _digits(instance, state, len(prompt)), strict=True)) for state in start]
+    for row, tiers in zip(initial, now, strict=True):
+        for number, tier in tiers.items():
+            row[[token for token in blocks[number].tokens if token < row.size]] = tier
+    events: list[list[tuple[int, int, int]]] = [[] for _ in now]
+    for slot, (state, passing) in zip(slots, after, strict=True):
+        then = dict(zip(slot.after, _digits(instance, state, len(slot.after)), strict=True))
+        then |= zip(slot.passing, _digits(instance, passing, len(slot.passing)), strict=True)
+        before, found = now[slot.layer], events[slot.layer]
+        found += [
+            (slot.step, blocks[number].tokens[0], tier)
+            for number, tier in then.items()
+            if before.get(number, tier) != tier
+        ]
+        tiers = before | then
+        births = [
+            (token, number)
+            for number, block in enumerate(blocks)
+            for token, born in zip(block.tokens, block.born, strict=True)
+            if born == slot.step
+        ]
+        found += [(slot.step, token, tiers[number]) for token, number in sorted(births)]
+        now[slot.layer] = then
+    return Schedule(initial, tuple(LayerEvents.of(*np.array(f, np.int64).reshape(-1, 3).T) for f in events))
 
 
 def _digits(instance: Instance, state: int, blocks: int) -> list[int]:

@@ -40,7 +40,7 @@ def assert_consistent(instance: Instance, chains: Chains) -> None:
         schedule = schedule_of(data, chains.tier[n])
         time_s = evaluate(instance, schedule).time_s
         assert chains.totals[n] * data.tick_s == pytest.approx(time_s, rel=1e-7)
-        arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        arrays = schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
         report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
         assert report.ok, report.problems
         computed = Chains.of(instance, data, [schedule])

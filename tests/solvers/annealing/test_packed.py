@@ -64,7 +64,7 @@ def test_counts_match_the_schedule(instance: Instance, seed: int) -> None:
     assert np.array_equal(marginal_ticks(data, counts, layer, ticks), chain.marginal)
     time_s = incumbent.evaluate_placement(instance, schedule)[0].time_s
     assert annealer.time_s == pytest.approx(time_s, rel=1e-6)
-    arrays = schedule.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = schedule.residency.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s)
     assert report.ok, report.problems
 

@@ -38,8 +38,8 @@ def time_of(result: Result) -> float:
 
 def assert_checked(instance: Instance, result: Result) -> None:
     assert result.schedule is not None
-    sha256, steps = instance.sha256, instance.decode_steps
-    arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
+    sha256, tokens = instance.sha256, instance.tokens
+    arrays = result.schedule.arrays(instance_sha256=sha256, tokens=tokens)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
     assert report.ok, report.problems
 

@@ -58,10 +58,10 @@ def checked_times(instance: Instance) -> list[float]:
     times = []
     for found in balanced.schedules(instance, silent):
         schedule = found.residency.to_schedule()
-        arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        arrays = schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
         report = check(instance.expanded(), instance.trace.rows, arrays)
         assert report.ok, report.problems
-        bits = found.residency.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+        bits = found.residency.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
         packed = check(instance.expanded(), instance.trace.rows, bits, claimed_s=report.time_s)
         assert packed.problems == ()
         assert packed.time_s == report.time_s

@@ -25,8 +25,8 @@ def test_the_checker_accepts_the_schedules() -> None:
         instance = tiny_instance(rng)
         result = kv.solve(instance, "exact")
         assert result.schedule is not None
-        sha256, steps = instance.sha256, instance.decode_steps
-        arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
+        sha256, tokens = instance.sha256, instance.tokens
+        arrays = result.schedule.arrays(instance_sha256=sha256, tokens=tokens)
         report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
         assert report.ok, report.problems
 

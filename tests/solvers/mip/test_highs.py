@@ -118,8 +118,8 @@ def faulty(fault: Fault, times: int) -> type:
 def assert_valid(instance: Instance, result: Result, optimum: float) -> None:
     """The checker accepts the schedule, and time and bound are consistent with the optimum."""
     assert result.schedule is not None
-    sha256, steps = instance.sha256, instance.decode_steps
-    arrays = result.schedule.arrays(instance_sha256=sha256, decode_steps=steps)
+    sha256, tokens = instance.sha256, instance.tokens
+    arrays = result.schedule.arrays(instance_sha256=sha256, tokens=tokens)
     report = check(instance.expanded(), instance.trace.rows, arrays, claimed_s=result.time_s)
     assert report.ok, report.problems
     assert result.time_s is not None

@@ -43,7 +43,7 @@ def untuned(instance: Instance, rng: np.random.Generator, *, dear: bool) -> Mult
 
 
 def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
-    arrays = schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     time_s = evaluate(instance, schedule).time_s
     return check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s).problems
 
@@ -119,7 +119,7 @@ def test_same_schedule_for_any_threads_and_kernel(
     for chosen in ({}, options):
         found = best_response.best_responses(instance, multipliers, **chosen).schedule()
         assert isinstance(found, Schedule)
-        files.append(found.arrays(instance_sha256="", decode_steps=instance.decode_steps))
+        files.append(found.arrays(instance_sha256="", tokens=instance.tokens))
     for one, other in zip(files[0].values(), files[1].values(), strict=True):
         assert np.array_equal(one, other)
 

@@ -52,7 +52,7 @@ def test_between_bound_and_policies_under_any_rules(instance: Instance) -> None:
     assert belady is not None
     assert result.time_s <= belady
     assert result.schedule is not None
-    arrays = result.schedule.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    arrays = result.schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     assert check(instance.expanded(), instance.trace.rows, arrays).ok
 
 
@@ -109,7 +109,7 @@ def test_a_schedule_too_large_for_events_is_made_from_prices(monkeypatch: pytest
     assert isinstance(result.placement, Residency)
     assert result.gap is not None
     assert result.gap < 0.02
-    bits = result.placement.arrays(instance_sha256=instance.sha256, decode_steps=instance.decode_steps)
+    bits = result.placement.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     assert check(instance.expanded(), instance.trace.rows, bits, claimed_s=result.time_s).ok
 
 

@@ -24,7 +24,7 @@ from tests.strategies import random_schedule, rule_combinations, tiny_instance
 
 
 def verify(instance: Instance, optimum: Optimum) -> None:
-    slot, item, tier = optimum.schedule.flat(instance.decode_steps)
+    slot, item, tier = optimum.schedule.flat(instance.tokens)
     arrays = {
         "schema": np.array("kvbound.schedule/1"), "instance_sha256": np.array(instance.sha256),
         "initial": optimum.schedule.initial, "slot": slot, "item": item, "tier": tier,

@@ -1,0 +1,139 @@
+"""Blocks: the consecutive tokens of one sequence that move together, and when each block exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.trace.timeline import Timeline
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """The blocks of a layer, numbered in the order of their first tokens; they are the same in every layer.
+
+    Attributes
+    ----------
+    timeline
+        Births and ends of the tokens.
+    size
+        Tokens per block, g.
+    of
+        Block of each token, shape (tokens,).
+    head
+        First token of each block, shape (blocks,).
+    """
+
+    timeline: Timeline
+    size: int
+    of: Ints
+    head: Ints
+
+    @classmethod
+    def make(cls, timeline: Timeline, size: int) -> Blocks:
+        """Divide the tokens of every sequence into blocks."""
+        tokens = np.arange(timeline.tokens)
+        if size == 1:
+            return cls(timeline, 1, tokens, tokens)
+        if not timeline.sequence.any():
+            return cls(timeline, size, tokens // size, tokens[::size])
+        head = np.flatnonzero(timeline.position % size == 0)
+        at = np.lexsort((timeline.position[head], timeline.sequence[head]))
+        begin = np.searchsorted(timeline.sequence[head][at], timeline.sequence)
+        return cls(timeline, size, at[begin + timeline.position // size], head)
+
+    @property
+    def count(self) -> int:
+        """Number of blocks in a layer, in the end."""
+        return len(self.head)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether block b consists of the tokens from b * size on."""
+        return self.size == 1 or not self.timeline.sequence.any()
+
+    @cached_property
+    def members(self) -> Ints:
+        """Tokens of each block in ascending order, shape (blocks, size); -1 where there are fewer."""
+        table = np.full((self.count, self.size), -1, np.int64)
+        table[self.of, self.timeline.position % self.size if self.size > 1 else 0] = np.arange(len(self.of))
+        return table
+
+    @cached_property
+    def born(self) -> Ints:
+        """Step in which each block begins, -1 for those of the prompt, shape (blocks,)."""
+        return self.timeline.born[self.head]
+
+    @cached_property
+    def last(self) -> Ints:
+        """Last step in which each block exists, the number of steps for those that stay, shape (blocks,).
+
+        It is that of its last token. In the slots of this step the block may be read, but it does not move,
+        and it leaves before their capacity is checked.
+        """
+        last = np.full(self.count, -1, np.int64)
+        np.maximum.at(last, self.of, self.timeline.ends)
+        return last
+
+    @property
+    def prompt(self) -> int:
+        """Number of blocks that begin in the prompt: they come first."""
+        return int(np.count_nonzero(self.born < 0))
+
+    def begun(self, step: int) -> int:
+        """Number of blocks that begin before a step: they come first."""
+        return int(np.searchsorted(self.born, step))
+
+    @cached_property
+    def carried(self) -> Ints:
+        """Tokens that a move of each block in each step carries, shape (steps, blocks).
+
+        They are those born before the step that do not end in it or earlier.
+        """
+        return self._counts(self.timeline.born + 1, self.timeline.ends)
+
+    @cached_property
+    def grown(self) -> Ints:
+        """Tokens born into each block in each step, shape (steps, blocks)."""
+        grown = np.zeros((self.timeline.steps, self.count), np.int64)
+        later = self.timeline.born >= 0
+        np.add.at(grown, (self.timeline.born[later], self.of[later]), 1)
+        return grown
+
+    @cached_property
+    def movable(self) -> NDArray[np.bool_]:
+        """Whether each block may move in each step: it exists before and after it, shape (steps, blocks)."""
+        step = np.arange(self.timeline.steps)[:, None]
+        return (self.born < step) & (step < self.last)
+
+    @cached_property
+    def held(self) -> Ints:
+        """Blocks of a layer that exist at the start and after each step, shape (steps + 1,)."""
+        steps = self.timeline.steps
+        lasting = self.last > self.born
+        begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
+        end = np.bincount(self.last[lasting] + 1, minlength=steps + 2)[: steps + 1]
+        return np.cumsum(begin - end)
+
+    def sums(self, bits: NDArray[np.bool_]) -> Ints:
+        """Count the tokens of each block in masks of tokens, (..., blocks) from (..., tokens)."""
+        if self.size == 1:
+            return bits.astype(np.int64)
+        if self.contiguous:
+            return np.add.reduceat(bits, self.head, axis=-1, dtype=np.int64)
+        order = np.argsort(self.of, kind="stable")
+        begin = np.searchsorted(self.of[order], np.arange(self.count))
+        return np.add.reduceat(bits[..., order], begin, axis=-1, dtype=np.int64)
+
+    def _counts(self, begin: Ints, end: Ints) -> Ints:
+        """Count in each step the tokens of each block for which begin <= step < end, (steps, blocks)."""
+        steps = self.timeline.steps
+        change = np.zeros((steps + 1, self.count), np.int64)
+        np.add.at(change, (np.minimum(begin, steps), self.of), 1)
+        np.add.at(change, (np.maximum(end, begin), self.of), -1)
+        return np.cumsum(change, axis=0)[:-1]

@@ -1,0 +1,237 @@
+"""Births and ends: in which step each token is produced, and in which one it exists for the last time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InputError
+
+Ints = NDArray[np.int64]
+
+MAX_TOKENS: Final = 2**27
+PROMPT: Final = -1
+"""Birth step of the prompt's tokens."""
+FIELDS: Final = "births", "ends", "sequence", "outputs"
+"""The optional fields of a trace."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """The births and ends of the tokens of a decode run; their ids ascend in the order of their births.
+
+    Attributes
+    ----------
+    prefill_tokens
+        Prompt tokens P, which exist before the first step.
+    births
+        Tokens born in each step, shape (steps,).
+    ends
+        Last step in which each token exists, the number of steps for those that stay, shape (tokens,).
+    sequence
+        Sequence to which each token belongs, numbered in the order of their first tokens, shape (tokens,).
+    outputs
+        Decoded tokens of each step: without the prompts that arrive in it, shape (steps,).
+    """
+
+    prefill_tokens: int
+    births: Ints
+    ends: Ints
+    sequence: Ints
+    outputs: Ints
+
+    def __post_init__(self) -> None:
+        for name in FIELDS:
+            values = np.asarray(getattr(self, name), np.int64).view()
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def of(
+        cls,
+        prefill_tokens: int,
+        steps: int,
+        *,
+        births: object = None,
+        ends: object = None,
+        sequence: object = None,
+        outputs: object = None,
+        file: object = "trace",
+        field: str = "",
+    ) -> Timeline:
+        """Return a timeline from the optional fields of a trace.
+
+        Parameters
+        ----------
+        births
+            A number for all steps, or one per step; None is 1.
+        ends
+            Last step of each token, None for those that stay; None if all do.
+        sequence
+            Label of each token, an integer; None is one sequence.
+        outputs
+            As `births`; None is as many as births.
+        file, field
+            Their origin, for messages.
+
+        Raises
+        ------
+        InputError
+            A field is not as expected; the message names it.
+        """
+
+        def fail(name: str, expected: str) -> InputError:
+            return InputError(file, f"{field}.{name}" if field else name, expected)
+
+        def per_step(name: str, given: object) -> Ints:
+            single = isinstance(given, int | np.integer) and not isinstance(given, bool)
+            counts = _integers([given] * steps if single else given, steps)
+            if counts is None or bool(np.any((counts < 0) | (counts > MAX_TOKENS))):
+                raise fail(name, f"a number of tokens from 0 to {MAX_TOKENS:,}, or one per step")
+            return counts
+
+        born = np.ones(steps, np.int64) if births is None else per_step("births", births)
+        if (tokens := prefill_tokens + int(born.sum())) > MAX_TOKENS:
+            raise fail("births", f"at most {MAX_TOKENS:,} tokens in all, not {tokens:,}")
+        decoded = born if outputs is None else per_step("outputs", outputs)
+        if bool(np.any(decoded > born)):
+            raise fail("outputs", "at most as many decoded tokens as births in every step")
+        last = np.broadcast_to(np.int64(steps), tokens)
+        if ends is not None:
+            listed = isinstance(ends, Sequence | np.ndarray) and not isinstance(ends, str)
+            values = [steps if end is None else end for end in ends] if listed else ends  # type: ignore[union-attr]
+            given_ends = _integers(values, tokens)
+            first = np.maximum(_birth_steps(prefill_tokens, born), 0)
+            if given_ends is None or bool(np.any((given_ends < first) | (given_ends > steps))):
+                expected = f"a step from the token's birth to {steps - 1}, or null, for each of {tokens:,} tokens"
+                raise fail("ends", expected)
+            last = given_ends
+        labels = np.broadcast_to(np.int64(0), tokens)
+        if sequence is not None:
+            given_labels = _integers(sequence, tokens)
+            if given_labels is None:
+                raise fail("sequence", f"an integer for each of {tokens:,} tokens")
+            labels = _by_first_occurrence(given_labels)
+        return cls(prefill_tokens, born, last, labels, decoded)
+
+    def __repr__(self) -> str:
+        """Return the numbers, in a line."""
+        return f"<Timeline: {self.prefill_tokens:,} + {int(self.births.sum()):,} tokens, {self.steps:,} steps>"
+
+    @property
+    def steps(self) -> int:
+        """Decode steps, N."""
+        return len(self.births)
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and born tokens."""
+        return self.prefill_tokens + int(self.births.sum())
+
+    @cached_property
+    def past(self) -> Ints:
+        """Tokens born before each step, and in the end, shape (steps + 1,).
+
+        Step j bears those with ids from ``past[j]`` to ``past[j + 1] - 1``.
+        """
+        return self.prefill_tokens + np.concatenate([[0], np.cumsum(self.births)])
+
+    @cached_property
+    def born(self) -> Ints:
+        """Step in which each token is born, `PROMPT` for the prompt, shape (tokens,)."""
+        return _birth_steps(self.prefill_tokens, self.births)
+
+    @cached_property
+    def position(self) -> Ints:
+        """Position of each token in its sequence, shape (tokens,)."""
+        order = np.argsort(self.sequence, kind="stable")
+        begin = np.searchsorted(self.sequence[order], self.sequence)
+        position = np.empty(self.tokens, np.int64)
+        position[order] = np.arange(self.tokens)
+        return position - begin
+
+    @cached_property
+    def _by_end(self) -> tuple[Ints, Ints]:
+        """Tokens in the order of their ends, and how many of them end before each step, (steps + 1,)."""
+        order = np.argsort(self.ends, kind="stable") if not self.all_stay else np.arange(self.tokens)
+        return order, np.searchsorted(self.ends[order], np.arange(self.steps + 1))
+
+    def ending(self, step: int) -> Ints:
+        """Return the tokens that end in a step."""
+        order, before = self._by_end
+        return order[before[step] : before[step + 1]]
+
+    @property
+    def one_each(self) -> bool:
+        """Whether every step bears one token."""
+        return bool((self.births == 1).all())
+
+    @property
+    def all_stay(self) -> bool:
+        """Whether no token ends."""
+        return bool((self.ends == self.steps).all())
+
+    @cached_property
+    def live(self) -> Ints:
+        """Past tokens that exist when each step begins, and in the end, shape (steps + 1,)."""
+        return self.past - self._by_end[1]
+
+    @property
+    def most_live(self) -> int:
+        """The largest number of tokens that exist at the start or after a step."""
+        return int(self.live.max())
+
+    def head(self, steps: int) -> Timeline:
+        """Return the timeline of the first `steps` steps; what ends later stays."""
+        tokens = int(self.past[steps])
+        ends, sequence = np.minimum(self.ends[:tokens], steps), self.sequence[:tokens]
+        return Timeline(self.prefill_tokens, self.births[:steps], ends, sequence, self.outputs[:steps])
+
+    def to_mapping(self, *, sequence: bool = True) -> dict[str, Any]:
+        """Return the fields of a trace that are not at their defaults; without `sequence` never the labels."""
+        fields: dict[str, Any] = {}
+        if not self.one_each:
+            fields["births"] = self.births.tolist()
+        if not self.all_stay:
+            fields["ends"] = [None if end == self.steps else end for end in self.ends.tolist()]
+        if sequence and self.sequence.any():
+            fields["sequence"] = self.sequence.tolist()
+        if not np.array_equal(self.outputs, self.births):
+            fields["outputs"] = self.outputs.tolist()
+        return fields
+
+
+def _birth_steps(prefill_tokens: int, births: Ints) -> Ints:
+    steps = np.repeat(np.arange(len(births)), births)
+    return np.concatenate([np.full(prefill_tokens, PROMPT), steps])
+
+
+def _integers(values: object, count: int) -> Ints | None:
+    """Return a list of `count` integers as an array, or None if it is something else."""
+    if isinstance(values, np.ndarray):
+        array = values
+    elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, values))):
+            return None
+        try:
+            array = np.array(values, np.int64)
+        except OverflowError:
+            return None
+    else:
+        return None
+    if array.shape != (count,) or (count and array.dtype.kind not in "iu"):
+        return None
+    return array.astype(np.int64)
+
+
+def _by_first_occurrence(labels: Ints) -> Ints:
+    """Number labels in the order in which they first occur."""
+    _, first, number = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number] if len(labels) else labels
