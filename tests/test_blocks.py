@@ -10,7 +10,9 @@ from tests.strategies import tiny_timeline
 
 def test_blocks_of_two_sequences_by_hand() -> None:
     # the sequences take turns; blocks are numbered by their first tokens
-    timeline = Timeline.of(3, 3, births=[2, 1, 1], sequence=[0, 1, 0, 0, 1, 1, 0], ends=[1, None, 2, 2, 0, None, 2])
+    timeline = Timeline.of(
+        3, 3, births=[2, 1, 1], sequence=[0, 1, 0, 0, 1, 1, 0], ends=[1, None, 2, 2, 0, None, 2]
+    )
     blocks = Blocks.make(timeline, 2)
     assert blocks.of.tolist() == [0, 1, 0, 2, 1, 3, 2]
     assert blocks.head.tolist() == [0, 1, 3, 5]
@@ -37,9 +39,13 @@ def test_blocks_are_what_their_tokens_say(seed: int) -> None:
     assert all(np.array_equal(row[row >= 0], own) for row, own in zip(blocks.members, tokens, strict=True))
     for own in tokens:
         assert len(set(timeline.sequence[own])) == 1
-        assert timeline.position[own].tolist() == list(range(timeline.position[own[0]], timeline.position[own[-1]] + 1))
+        assert timeline.position[own].tolist() == list(
+            range(timeline.position[own[0]], timeline.position[own[-1]] + 1)
+        )
         assert timeline.position[own[0]] % size == 0
-        assert len(own) == size or own[-1] == np.flatnonzero(timeline.sequence == timeline.sequence[own[0]])[-1]
+        assert (
+            len(own) == size or own[-1] == np.flatnonzero(timeline.sequence == timeline.sequence[own[0]])[-1]
+        )
     exists = [
         sum(timeline.born[own[0]] <= step < timeline.ends[own].max() for own in tokens)
         for step in range(-1, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ from kvbound.trace.data import Trace
 from kvbound.trace.timeline import Timeline
 
 Ints = NDArray[np.int64]
+Reader = Callable[[int], NDArray[np.uint8]]
+"""Returns the next so many rows of a sequence's reads, unpacked, (rows, tokens)."""
 
 
-def batch(
-    traces: Sequence[Trace], starts: Sequence[int] | None = None, progress: Progress = silent
-) -> Trace:
+def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress: Progress = silent) -> Trace:
     """Decode several sequences together.
 
     In each step every sequence that has begun and not finished decodes one token. The prompt of a sequence
@@ -41,14 +41,15 @@ def batch(
     first = _starts(traces, starts)
     if len(traces) == 1:
         return traces[0]
-    timeline, ids = _timeline(traces, first)
-    layers = traces[0].layers
+    timeline, ids = timeline_of([(trace.prefill_tokens, trace.decode_steps) for trace in traces], first)
+    lengths, layers = [trace.decode_steps for trace in traces], traces[0].layers
     if excess := too_large(layers, timeline.tokens, timeline.steps):
         raise UsageError(f"the batch may have {excess}")
     rows, order, mass = [], [], []
     for layer in range(layers):
         progress(layer, layers, "layers combined")
-        rows.append(_rows(traces, layer, first, timeline, ids))
+        readers = [_reader(trace, layer) for trace in traces]
+        rows.append(np.concatenate(list(combined_rows(readers, lengths, first, timeline, ids))))
         listed, weighed = _lists(traces, layer, first, timeline, ids)
         order.append(listed)
         mass.append(weighed)
@@ -76,45 +77,69 @@ def _starts(traces: Sequence[Trace], starts: Sequence[int] | None) -> list[int]:
     return first
 
 
-def _timeline(traces: Sequence[Trace], first: Sequence[int]) -> tuple[Timeline, list[Ints]]:
-    """Return the timeline of the batch, and the ids in it of every sequence's tokens."""
-    steps = max(start + trace.decode_steps for start, trace in zip(first, traces, strict=True))
+def timeline_of(shapes: Sequence[tuple[int, int]], starts: Sequence[int]) -> tuple[Timeline, list[Ints]]:
+    """Return the timeline of a batch, and the ids in it of every sequence's tokens.
+
+    Parameters
+    ----------
+    shapes
+        Prompt tokens and decode steps of each sequence.
+    starts
+        First step of each sequence.
+    """
+    ends = [start + steps for start, (_, steps) in zip(starts, shapes, strict=True)]
+    steps = max(ends)
     born, sequence, decoded = [], [], np.zeros(steps, np.int64)
-    for number, (start, trace) in enumerate(zip(first, traces, strict=True)):
-        own = trace.timeline.born + start
-        own[: trace.prefill_tokens] = start - 1
-        born.append(own)
-        sequence.append(np.full(trace.tokens, number))
-        decoded[start : start + trace.decode_steps] += 1
+    for number, (start, end, (prompt, _)) in enumerate(zip(starts, ends, shapes, strict=True)):
+        born += [np.full(prompt, start - 1), np.arange(start, end)]
+        sequence.append(np.full(prompt + end - start, number))
+        decoded[start:end] += 1
     birth, owner = np.concatenate(born), np.concatenate(sequence)
     order = np.argsort(birth, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    last = np.array([start + trace.decode_steps - 1 for start, trace in zip(first, traces, strict=True)])
-    last[last == steps - 1] = steps  # it stays: nothing comes after it
+    last = np.where(np.array(ends) < steps, np.array(ends) - 1, steps)  # nothing comes after the last step
     timeline = Timeline.of(
         int(np.count_nonzero(birth < 0)), steps,
         births=np.bincount(birth[birth >= 0], minlength=steps),
         ends=last[owner[order]], sequence=owner[order], outputs=decoded,
     )  # fmt: skip
-    edges = np.cumsum([trace.tokens for trace in traces])[:-1]
-    return timeline, np.split(place, edges)
+    return timeline, np.split(place, np.cumsum([len(own) for own in sequence])[:-1])
 
 
-def _rows(
-    traces: Sequence[Trace], layer: int, first: Sequence[int], timeline: Timeline, ids: list[Ints]
-) -> NDArray[np.uint8]:
-    """Return the packed reads of a layer."""
-    rows = np.zeros((timeline.steps, bits.row_bytes(timeline.tokens)), np.uint8)
+def combined_rows(
+    readers: Sequence[Reader],
+    lengths: Sequence[int],
+    starts: Sequence[int],
+    timeline: Timeline,
+    ids: Sequence[Ints],
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the packed reads of a layer of a batch in blocks, (rows, bytes).
+
+    Parameters
+    ----------
+    readers, lengths
+        Of each sequence: a function that returns its next rows, unpacked, and their number.
+    """
     for block in bits.blocks(timeline.steps):
-        read = np.zeros((block.stop - block.start, 8 * rows.shape[1]), np.uint8)
-        for start, trace, own in zip(first, traces, ids, strict=True):
-            low, high = max(block.start, start), min(block.stop, start + trace.decode_steps)
+        read = np.zeros((block.stop - block.start, 8 * bits.row_bytes(timeline.tokens)), np.uint8)
+        for reader, length, start, own in zip(readers, lengths, starts, ids, strict=True):
+            low, high = max(block.start, start), min(block.stop, start + length)
             if low < high:
-                part = bits.unpack(trace.rows[layer][low - start : high - start], trace.tokens)
-                read[low - block.start : high - block.start, own] = part
-        rows[block] = bits.pack(read)
-    return rows
+                read[low - block.start : high - block.start, own] = reader(high - low)
+        yield bits.pack(read)
+
+
+def _reader(trace: Trace, layer: int) -> Reader:
+    """Return a function that returns the next so many rows of a trace's layer, unpacked."""
+    done = 0
+
+    def read(count: int) -> NDArray[np.uint8]:
+        nonlocal done
+        done += count
+        return bits.unpack(trace.rows[layer][done - count : done], trace.tokens)
+
+    return read
 
 
 def _lists(

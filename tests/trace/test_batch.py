@@ -48,7 +48,8 @@ def test_every_sequence_reads_what_it_did_alone(seed: int) -> None:
     count = int(rng.integers(2, 5))
     kinds = {"mass": bool(rng.random() < 0.5), "ordered": bool(rng.random() < 0.5)}
     alone = [
-        sequence(100 * seed + n, int(rng.integers(0, 80)), int(rng.integers(1, 9)), **kinds) for n in range(count)
+        sequence(100 * seed + n, int(rng.integers(0, 80)), int(rng.integers(1, 9)), **kinds)
+        for n in range(count)
     ]
     starts = [0, *rng.integers(0, 10, count - 1).tolist()]
     whole = batch(alone, starts)
@@ -62,7 +63,9 @@ def test_every_sequence_reads_what_it_did_alone(seed: int) -> None:
             expected, weights = [], []
             for number, (start, trace) in enumerate(zip(starts, alone, strict=True)):
                 if start <= step < start + trace.decode_steps:
-                    ids = np.array([owners.index((number, i)) for i in trace.listed(step - start, layer).tolist()])
+                    ids = np.array(
+                        [owners.index((number, i)) for i in trace.listed(step - start, layer).tolist()]
+                    )
                     expected += ids.tolist()
                     mass = trace.listed_mass(step - start, layer)
                     weights += [] if mass is None else mass.tolist()

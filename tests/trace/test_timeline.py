@@ -24,7 +24,9 @@ def test_by_default_one_token_is_born_in_every_step_and_all_stay() -> None:
 
 def test_births_and_ends_by_hand() -> None:
     ends = [0, 3, None, 1, 1, None]
-    found = Timeline.of(2, 4, births=[1, 2, 0, 1], ends=ends, sequence=[7, 7, 5, 7, 5, 5], outputs=[1, 0, 0, 1])
+    found = Timeline.of(
+        2, 4, births=[1, 2, 0, 1], ends=ends, sequence=[7, 7, 5, 7, 5, 5], outputs=[1, 0, 0, 1]
+    )
     assert found.past.tolist() == [2, 3, 5, 5, 6]
     assert found.born.tolist() == [PROMPT, PROMPT, 0, 1, 1, 3]
     assert found.ends.tolist() == [0, 3, 4, 1, 1, 4]
@@ -75,7 +77,10 @@ def test_the_head_of_a_timeline_is_what_happens_up_to_there(seed: int) -> None:
         ({"births": [1, 2**40]}, "births"),
         ({"births": [2**27, 1]}, "at most 134,217,728 tokens in all"),
         ({"outputs": [1, 2]}, "outputs: expected at most as many decoded tokens as births"),
-        ({"ends": [0, 0, 0]}, "ends: expected a step from the token's birth to 1, or null, for each of 4 tokens"),
+        (
+            {"ends": [0, 0, 0]},
+            "ends: expected a step from the token's birth to 1, or null, for each of 4 tokens",
+        ),
         ({"ends": [0, 0, 0, 0]}, "ends"),  # token 3 is born in step 1
         ({"ends": [-1, 0, 0, 1]}, "ends"),
         ({"ends": [3, 0, 0, 1]}, "ends"),
