@@ -37,7 +37,7 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
 
 def forced_fill(instance: Instance) -> Tiers:
     """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks)."""
-    blocks = np.arange(-(-instance.prefill_tokens // instance.granularity))
+    blocks = np.arange(instance.grouping.prompt)
     return forced_tiers(instance, blocks, np.arange(instance.layers)[:, None]).astype(np.uint8)
 
 
