@@ -50,7 +50,7 @@ class PackedAnnealer:
         def transpose_layer(layer: int) -> None:
             rows = schedule.residency.after(layer).view(np.uint64)
             # a token born in a step is in the row of that step
-            transpose(rows, instance.prefill_tokens + 1, after[layer])
+            transpose(rows, instance.timeline.past[1:], after[layer])
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(transpose_layer, range(instance.layers)))
