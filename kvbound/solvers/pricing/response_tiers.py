@@ -41,7 +41,7 @@ class TierResponses:
         For the paths.
     first, plan
         Tiers of blocks at the start, (layers, blocks), and after every slot, (steps, layers, blocks), K for
-        those that have not begun; padded to whole groups.
+        those that do not exist; see `MultiTierPaths.paths`; padded to whole groups.
     counts, after
         Counts of the blocks with a path, see `count_traffic`.
     start
@@ -141,8 +141,7 @@ class TierResponses:
         replay = _Replay(instance, legal, bool((legal[0] != legal[1]).any()), room)
         for step, slots in enumerate(plan):
             progress(step, len(plan), PROGRESS_NOTE)
-            for layer, wanted in enumerate(slots):
-                replay.slot(before[layer], wanted, plan[step : step + _LOOKAHEAD, layer], step, layer)
+            replay.step(before, plan[step : step + _LOOKAHEAD], step)
             before = slots
         initial = first[:, blocks.of[: instance.prefill_tokens]]
         return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), blocks)
@@ -151,6 +150,8 @@ class TierResponses:
 def _spread(wanted: Bytes, room: Ints) -> None:
     """Move blocks beyond a tier's room (K,) one tier down, or up from the last; changes `wanted`."""
     tiers, flat = len(room), wanted.ravel()
+    if (np.bincount(flat, minlength=tiers) <= room).all():
+        return
     for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
         for tier in order:
             flat[np.flatnonzero(flat == tier)[room[tier] :]] = tier + way
@@ -176,37 +177,50 @@ class _Replay:
     by_read: bool
     room: Ints
 
-    def slot(self, before: Bytes, wanted: Bytes, ahead: Bytes, step: int, layer: int) -> None:
-        """Move a layer's blocks to their planned tiers, where the rules allow it and there is room.
+    def step(self, before: Bytes, ahead: Bytes, step: int) -> None:
+        """Move the blocks to their planned tiers, where the rules allow it and there is room.
 
         Parameters
         ----------
-        before, wanted
-            Tiers before the slot, and planned after it, (blocks,); the latter become those in fact.
+        before
+            Tiers before the step, (layers, blocks).
         ahead
-            The plan from this slot on, (steps, blocks).
+            The plan from this step on, (steps, layers, blocks); the first tiers become those in fact.
         """
         blocks = self.instance.grouping
         begun, end = blocks.begun(step), blocks.begun(step + 1)
-        now, goal, last = before[:begun].copy(), wanted[:begun].copy(), blocks.last[:begun]
-        self._leave(now, last == step)
-        moving = np.flatnonzero((goal != now) & (last > step))
+        ending = np.flatnonzero(blocks.last[:begun] == step)
+        stays = blocks.last[:end] > step
+        for layer, wanted in enumerate(ahead[0]):
+            now = before[layer, :begun].copy()
+            if len(ending):
+                self.room[:] += np.bincount(now[ending], minlength=self.instance.tiers)
+                now[ending] = self.instance.tiers
+            self._move_all(now, ahead[:, layer, :begun], stays[:begun], step, layer)
+            wanted[:begun] = now
+            if end > begun:
+                born, held = wanted[begun:end], stays[begun:]
+                born[held] = self._placed(born[held])
+
+    def _move_all(self, now: Bytes, ahead: Bytes, stays: Bools, step: int, layer: int) -> None:
+        """Move those of a layer's blocks that stay; changes their tiers.
+
+        Parameters
+        ----------
+        now, stays
+            Tier of each block, and whether it exists beyond the slot, (blocks,).
+        ahead
+            The plan from this slot on, (steps, blocks).
+        """
+        goal = ahead[0]
+        moving = np.flatnonzero((goal != now) & stays)
         if len(moving):
-            read = self._read(step, layer, begun)[moving] if self.by_read else 0
+            read = self._read(step, layer, len(now))[moving] if self.by_read else 0
             moving = moving[self.legal[read, now[moving], goal[moving]]]
         for down in (True, False):
             some = moving[(goal[moving] > now[moving]) == down]
             for tier in np.unique(goal[some]):
                 self._move(some[goal[some] == tier], tier, now, ahead)
-        wanted[:begun] = now
-        if end > begun:
-            self._place_births(wanted[begun:end], blocks.last[begun:end] > step)
-
-    def _leave(self, now: Bytes, ending: Bools) -> None:
-        """Let blocks leave their tiers for good."""
-        tiers = self.instance.tiers
-        self.room[:] += np.bincount(now[ending], minlength=tiers)
-        now[ending] = tiers
 
     def _read(self, step: int, layer: int, begun: int) -> Ints:
         """Return 1 for the blocks whose past tokens a slot reads, else 0, (blocks begun before,)."""
@@ -225,9 +239,8 @@ class _Replay:
         room[tier] -= len(coming)
         now[coming] = tier
 
-    def _place_births(self, wanted: Bytes, lasting: Bools) -> None:
-        """Put new blocks into their tiers, as far as there is room; those that do not last need none."""
-        tiers = wanted[lasting]
-        _spread(tiers, self.room)
-        wanted[lasting] = tiers
-        self.room[:] -= np.bincount(tiers, minlength=len(self.room))
+    def _placed(self, wanted: Bytes) -> Bytes:
+        """Return the tiers of new blocks: those that they want, as far as there is room; changes `wanted`."""
+        _spread(wanted, self.room)
+        self.room[:] -= np.bincount(wanted, minlength=len(self.room))
+        return wanted
