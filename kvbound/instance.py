@@ -143,7 +143,9 @@ class Instance:
         if (size := self.llm.kv_bytes(self.tokens)) > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
         if not self.physical and self.timeline.to_mapping():
-            expected = f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
+            expected = (
+                f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
+            )
             raise InputError(self.name, "trace", expected)
 
     def __repr__(self) -> str:

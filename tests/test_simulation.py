@@ -150,9 +150,7 @@ def test_runs_write_the_same_bytes(policy: str, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         instance = tiny_instance(np.random.default_rng(7))
         schedule = schedule_of(simulate(instance, policy))
-        write_placement(
-            schedule, tmp_path / name, instance_sha256=instance.sha256, tokens=instance.tokens
-        )
+        write_placement(schedule, tmp_path / name, instance_sha256=instance.sha256, tokens=instance.tokens)
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
 

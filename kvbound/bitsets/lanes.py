@@ -126,7 +126,9 @@ def _take_words(trace: Words, words: Ints, rows: Words) -> None:
 def _take_bits(trace: NDArray[np.uint8], tokens: Ints, rows: Words) -> None:
     """Copy the bits of some tokens of a trace, zero beyond its tokens."""
     for block in bits.blocks(len(trace)):
-        read = np.zeros((len(trace[block]), max(8 * trace.shape[1], int(tokens.max(initial=0)) + 1)), np.uint8)
+        read = np.zeros(
+            (len(trace[block]), max(8 * trace.shape[1], int(tokens.max(initial=0)) + 1)), np.uint8
+        )
         read[:, : 8 * trace.shape[1]] = bits.unpack(trace[block])
         rows[block] = bits.pack(read[:, tokens]).view("<u8")
 

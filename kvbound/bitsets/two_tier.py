@@ -60,7 +60,10 @@ class TwoTierSchedule:
         after
             Returns a layer's bits of the lanes in tier 0 after every slot, (steps, words).
         """
-        counts, residency = np.zeros((instance.decode_steps, instance.layers, 5), np.int64), Residency(instance.timeline)
+        counts, residency = (
+            np.zeros((instance.decode_steps, instance.layers, 5), np.int64),
+            Residency(instance.timeline),
+        )
         residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
 
         def put_layer(layer: int) -> None:

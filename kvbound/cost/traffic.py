@@ -46,9 +46,7 @@ class Columns(NamedTuple):
         return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
-def fixed_traffic(
-    instance: Instance, weights: Floats | None = None, births: Counts | None = None
-) -> Floats:
+def fixed_traffic(instance: Instance, weights: Floats | None = None, births: Counts | None = None) -> Floats:
     """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
     It consists of the weights and, with inclusive copies, of the write-through of new tokens.
@@ -180,7 +178,12 @@ class _Layer:
             self.step, self.token = step[move], members[move, at]
             self.tier, self.source = tier[move], self.block_from[move]
         else:
-            self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
+            self.step, self.token, self.tier, self.source = (
+                step,
+                token.astype(np.int64),
+                tier,
+                self.block_from,
+            )
 
     def _previous(
         self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]

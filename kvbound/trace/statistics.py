@@ -24,7 +24,7 @@ _THREADS: Final = 2
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Statistics of one layer, or of all layers together; reads of tokens that their own step bears do not count.
+    """Statistics of one layer, or of all layers together; reads of tokens born in the step do not count.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ class LayerInfo:
         gap that at least this share of the gaps do not exceed), and ``share_1``, the share of gaps of one
         step. None if no token is read twice.
     age
-        Share of the reads by age, the tokens of its sequence born since then, itself included: ``1``, ``2-4``, ``5-16``, ...
+        Share of the reads by age, which is the number of tokens of its sequence from this one on:
+        ``1``, ``2-4``, ``5-16``, ...
     working_set
         Distinct tokens read in a layer within windows of 1, 8 and 64 consecutive steps (mean over the
         complete windows, left out if there are none), and in ``all`` steps.

@@ -48,9 +48,7 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
     assert isinstance(result.placement, Residency)
     assert result.time_s is not None
     path = tmp_path / "schedule.npz"
-    write_placement(
-        result.placement, path, instance_sha256=instance.sha256, tokens=instance.tokens
-    )
+    write_placement(result.placement, path, instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded(), instance.trace.rows, path, claimed_s=result.time_s)
     assert report.problems == ()
     assert report.bound_s is None

@@ -80,9 +80,7 @@ def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any)
         beside: dict[str, Report | None] = {}
         if result.placement is not None:
             sha256, tokens = instance.sha256, instance.tokens
-            write_placement(
-                result.placement, tmp_path / "log.npz", instance_sha256=sha256, tokens=tokens
-            )
+            write_placement(result.placement, tmp_path / "log.npz", instance_sha256=sha256, tokens=tokens)
             beside["schedule"] = check(instance.expanded(), instance.trace.rows, tmp_path / "log.npz")
         document = result.to_json()
         assert problems(instance, document, beside) == ()

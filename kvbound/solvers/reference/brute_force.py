@@ -208,9 +208,7 @@ def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
         count = np.zeros(shape, dtype=np.int64)
         for layer, blocks in enumerate(held):
             copies_all = instance.inclusive and k == instance.tiers - 1
-            in_k = (
-                np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
-            )
+            in_k = np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
             count += in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
         if capacity is not None:
             fits &= count <= capacity
