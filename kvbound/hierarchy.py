@@ -79,13 +79,14 @@ class Hierarchy:
     def begin(self, step: int) -> None:
         """Determine the blocks that leave, stay and begin in a step, before its first slot."""
         begun, end = self._blocks.begun(step), self._blocks.begun(step + 1)
-        past, new = np.split(self._blocks.last[:end], [begun])
+        past, new = self._blocks.last[:begun], self._blocks.last[begun:end]
         self._leaving, self._staying = np.flatnonzero(past == step), past > step
         self._new, self._passing = (begun + np.flatnonzero(chosen) for chosen in (new > step, new == step))
 
     def release(self, layer: int) -> None:
         """Free the room of the blocks that leave in the step's slot of a layer."""
-        np.add.at(self.room, self.tier[layer, self._leaving], 1)
+        if len(self._leaving):
+            np.add.at(self.room, self.tier[layer, self._leaving], 1)
 
     def carry_out(self, answer: Scores | MoveRequest, slot: Slot) -> Ids:
         """Make the moves of a slot that the rules allow, place new blocks; return the blocks that moved.
@@ -116,7 +117,9 @@ class Hierarchy:
         """
         begun = len(self._staying)
         state = self.tier[slot.layer, :begun]
-        read = np.unique(self._blocks.of[slot.reads])
+        read = self._blocks.of[slot.reads]
+        if self._blocks.size > 1:
+            read = np.unique(read)
         candidates = read[(state[read] > tier) & self._staying[read]]
         if tier == 0:
             candidates = np.append(candidates, self._new)
@@ -125,8 +128,8 @@ class Hierarchy:
         residents = np.flatnonzero((state == tier) & self._staying)
         residents = lowest_scored(residents, scores, max(0, len(candidates) - room))
         better = scores[candidates[room : room + len(residents)]] > scores[residents]
-        chosen, others = np.split(candidates, [room + int(np.argmin(np.append(better, False)))])
-        head = self._blocks.head
+        count = room + int(np.argmin(np.append(better, False)))
+        chosen, others, head = candidates[:count], candidates[count:], self._blocks.head
         request = MoveRequest(head[chosen[chosen < begun]], head[residents])
         return Choice(request, chosen[chosen >= begun], others[others >= begun])
 
@@ -164,13 +167,15 @@ class Hierarchy:
 
     def admit(self, birth: Birth, blocks: Ids, evictable: Ids, slot: Slot) -> Ids:
         """Place new blocks in order, in place of evictable ones if need be; return what is left of these."""
+        if not len(blocks):
+            return evictable
         evicted = 0
         if birth is Birth.MAKE_ROOM:
             needed = max(0, len(blocks) - int(self.room[0]))
             evicted = self.demote(evictable[:needed], slot.layer)
         order = np.arange(self.instance.tiers)
         if birth is Birth.SLOW:
-            order = np.roll(order, -1)
+            order = np.append(order[1:], 0)
         tiers = np.repeat(order, np.minimum(self.room[order], len(blocks)))[: len(blocks)]
         self.tier[slot.layer, blocks] = tiers
         self.room -= np.bincount(tiers, minlength=self.instance.tiers)
@@ -178,6 +183,8 @@ class Hierarchy:
 
     def _pass_through(self, layer: int) -> None:
         """Choose the tier of the blocks that end in the step of their birth: they are never held."""
+        if not len(self._passing):
+            return
         free = np.flatnonzero(self.room > 0)
         into_last = self.instance.inclusive or not len(free)  # which then gets a copy in any case
         self.tier[layer, self._passing] = self.instance.tiers - 1 if into_last else free[0]
@@ -195,7 +202,7 @@ class Hierarchy:
         """Return the score of each block, that of the best token that exists after the slot."""
         if self._blocks.size > 1:
             gone = self.instance.timeline.ends[: len(scores)] <= slot.step
-            scores = np.where(gone, -np.inf, scores)
+            scores = np.where(gone, -np.inf, scores) if gone.any() else scores
         return best_scores(self._blocks, scores)
 
     def _promotable(self, tokens: Ids, slot: Slot, tier: int) -> Ids:

@@ -40,12 +40,13 @@ def best_scores(blocks: Blocks, scores: NDArray[np.float64]) -> NDArray[np.float
     """
     if blocks.size == 1:
         return scores
-    of = blocks.of[: scores.shape[-1]]
+    tokens = scores.shape[-1]
+    begin = blocks.head[: np.searchsorted(blocks.head, tokens)]
     if not blocks.contiguous:
-        order = np.argsort(of, kind="stable")
-        of, scores = of[order], scores[..., order]
-    begin = np.flatnonzero(np.diff(of, prepend=-1))
-    return np.maximum.reduceat(scores, begin, axis=-1) if len(begin) else scores
+        order = np.argsort(blocks.of[:tokens], kind="stable")
+        begin = np.searchsorted(blocks.of[order], np.arange(len(begin)))
+        scores = scores[..., order]
+    return np.maximum.reduceat(scores, begin, axis=-1) if tokens else scores
 
 
 def forced_fill(instance: Instance) -> Tiers:

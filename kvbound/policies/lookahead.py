@@ -18,8 +18,9 @@ def balanced_share(memory: Memory) -> float:
 
 def place_births(slot: Slot, soon: Ids) -> list[Birth]:
     """Return the published admission of new tokens: into tier 0 only those that the next step reads."""
-    new = np.arange(slot.tokens, slot.tokens + slot.births)
-    return [Birth.MAKE_ROOM if read else Birth.SLOW for read in np.isin(new, soon).tolist()]
+    read = {*soon[np.searchsorted(soon, slot.tokens) :].tolist()}
+    new = range(slot.tokens, slot.tokens + slot.births)
+    return [Birth.MAKE_ROOM if token in read else Birth.SLOW for token in new]
 
 
 class LookaheadOne:

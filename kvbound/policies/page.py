@@ -39,7 +39,7 @@ class Page:
     def step(self, slot: Slot) -> MoveRequest:
         """Promote what is missing of the next step's pages, oldest pages leaving first."""
         soon = slot.future.reads()
-        page, new = np.split(self.pages.of[: slot.tokens + slot.births], [slot.tokens])
+        page, new = self.pages.of[: slot.tokens], self.pages.of[slot.tokens : slot.tokens + slot.births]
         chosen = mask(page[soon[soon < slot.tokens]], self.pages.count)[page]
         promote = np.flatnonzero(chosen & slot.staying & ~slot.resident)
         evict = np.flatnonzero(slot.resident & slot.staying)
