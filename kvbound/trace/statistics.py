@@ -61,7 +61,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class TraceInfo:
-    """Shape and origin of a trace, and its statistics by layer and overall; `batch` as `batch_figures` has it."""
+    """Shape and origin of a trace, what `batch_figures` has, and statistics by layer and overall."""
 
     layers: int
     prefill_tokens: int
