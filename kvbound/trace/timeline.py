@@ -149,11 +149,7 @@ class Timeline:
     @cached_property
     def position(self) -> Ints:
         """Position of each token in its sequence, shape (tokens,)."""
-        order = np.argsort(self.sequence, kind="stable")
-        begin = np.searchsorted(self.sequence[order], self.sequence)
-        position = np.empty(self.tokens, np.int64)
-        position[order] = np.arange(self.tokens)
-        return position - begin
+        return positions(self.sequence)
 
     @cached_property
     def _by_end(self) -> tuple[Ints, Ints]:
@@ -204,6 +200,16 @@ class Timeline:
         if not np.array_equal(self.outputs, self.births):
             fields["outputs"] = self.outputs.tolist()
         return fields
+
+
+def positions(sequence: Ints) -> Ints:
+    """Return the position of each token in its sequence, shape (tokens,), from the labels of sequences."""
+    position = np.arange(len(sequence))
+    if not sequence.any():
+        return position
+    order = np.argsort(sequence, kind="stable")
+    position[order] = np.arange(len(sequence)) - np.searchsorted(sequence[order], sequence[order])
+    return position
 
 
 def _birth_steps(prefill_tokens: int, births: Ints) -> Ints:
