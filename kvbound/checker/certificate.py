@@ -306,16 +306,11 @@ def _carried(case: Case) -> Iterator[Ints]:
 
 def _read(case: Case, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
     """Return the past tokens of each block that a step reads, and the carried ones that it does not read."""
-    life = case.life
-    bits = np.unpackbits(row, count=life.past[step], bitorder="little")
-    if life.size == 1:
+    if case.life.size == 1:
+        bits = np.unpackbits(row, count=case.life.past[step], bitorder="little")
         return (read := bits.astype(np.int64)), carried - read
-    tokens = np.flatnonzero(bits)
-    read, kept = (
-        np.bincount(life.block[part], minlength=carried.size)
-        for part in (tokens, tokens[life.end[tokens] > step])
-    )
-    return read, carried - kept
+    read, lasting = (count[: carried.size] for count in case.life.read_blocks(row, step))
+    return read, carried - lasting
 
 
 def _moved(

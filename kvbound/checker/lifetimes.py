@@ -87,8 +87,7 @@ class Lifetimes:
     @cached_property
     def live(self) -> Ints:
         """Past tokens that exist when each step begins, ``(steps,)``."""
-        ended = np.searchsorted(np.sort(self.end), np.arange(len(self.outputs)))
-        return self.past[:-1] - ended
+        return self.past[:-1] - self._by_end[1][:-1]
 
     @cached_property
     def begin(self) -> Ints:
@@ -122,18 +121,37 @@ class Lifetimes:
 
     @cached_property
     def runs(self) -> tuple[Ints, Ints, Ints]:
-        """Runs of consecutive tokens that make up the blocks.
+        """Runs of consecutive tokens of one block, in the order of the tokens.
 
         Returns
         -------
-        First token and end of each run, ``(runs,)``, block after block and ascending within a block, and
-        where each block's runs begin, ``(blocks + 1,)``.
+        First token, end and block of each run, ``(runs,)``.
         """
-        order = np.argsort(self.block, kind="stable")
-        opens = np.ones(len(order), np.bool_)
-        opens[1:] = (np.diff(self.block[order]) != 0) | (np.diff(order) != 1)
-        first, final = order[opens], order[np.roll(opens, -1)]
-        return first, final + 1, np.searchsorted(self.block[first], np.arange(len(self.head) + 1))
+        opens = np.diff(self.block, prepend=-1) != 0
+        first = np.flatnonzero(opens)
+        return first, np.append(first, len(self.block))[1:], self.block[first]
+
+    @cached_property
+    def _by_end(self) -> tuple[Ints, Ints]:
+        """Tokens in the order of their ends, and how many of them end before each step, ``(steps + 1,)``."""
+        order = np.argsort(self.end, kind="stable")
+        return order, np.searchsorted(self.end[order], np.arange(len(self.past)))
+
+    def ending(self, step: int) -> Ints:
+        """Return the tokens that end in a step."""
+        order, before = self._by_end
+        return order[before[step] : before[step + 1]]
+
+    def read_blocks(self, row: NDArray[np.uint8], step: int) -> tuple[Ints, Ints]:
+        """Count by blocks the past tokens that a slot reads, and those among them that outlast its step."""
+        bits = np.unpackbits(row, count=self.past[step], bitorder="little")
+        first, _, block = self.runs
+        runs, read = np.searchsorted(first, bits.size), np.zeros(len(self.head), np.int64)
+        np.add.at(read, block[:runs], np.add.reduceat(bits, first[:runs], dtype=np.int64))
+        lasting, ending = read.copy(), self.ending(step)
+        ending = ending[ending < bits.size]
+        np.subtract.at(lasting, self.block[ending], bits[ending])
+        return read, lasting
 
     def carried(self, block: Ints, step: Ints) -> Ints:
         """Return how many tokens each move of a block carries: those born before its step that outlast it."""

@@ -253,16 +253,10 @@ def _loads(
     count[which] = unread[which] = life.carried(block, step)
     starts = np.flatnonzero(np.diff(step, prepend=-1))
     for part in map(slice, starts, [*starts[1:], step.size]):
-        now, moved = step[part.start], block[part]
-        tokens = np.flatnonzero(np.unpackbits(rows[now], count=life.past[now], bitorder="little"))
-        read[which[part]] = _by_block(case, tokens)[moved]
-        unread[which[part]] -= _by_block(case, tokens[life.end[tokens] > now])[moved]
+        found, lasting = life.read_blocks(rows[step[part.start]], int(step[part.start]))
+        read[which[part]] = found[block[part]]
+        unread[which[part]] -= lasting[block[part]]
     return count, unread, read
-
-
-def _by_block(case: Case, tokens: Ints) -> Ints:
-    """Count tokens by their blocks, ``(blocks,)``."""
-    return np.bincount(case.life.block[tokens], minlength=len(case.life.head))
 
 
 @dataclass(frozen=True)
@@ -302,11 +296,13 @@ def _flips(
     A move takes along the tokens that have ended: nothing may read these.
     """
     life, ended, nowhere = case.life, len(case.names), len(case.names) + 1
-    first, end, start = life.runs
+    first, end, owner = life.runs
+    by_block = np.argsort(owner, kind="stable")
+    start = np.searchsorted(owner[by_block], np.arange(len(life.head) + 1))
     block = life.block[events.token[move]]
     runs = start[block + 1] - start[block]
     which = np.repeat(np.flatnonzero(move), runs)
-    run = np.arange(which.size) + np.repeat(start[block] - np.cumsum(runs) + runs, runs)
+    run = by_block[np.arange(which.size) + np.repeat(start[block] - np.cumsum(runs) + runs, runs)]
     moving = events.step[which], first[run], np.minimum(end[run], life.past[events.step[which]])
     present = np.flatnonzero(moving[2] > moving[1])
     leaving = np.flatnonzero(life.end < case.steps)
