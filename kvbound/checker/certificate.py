@@ -237,11 +237,10 @@ def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDA
     `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
     copy.
     """
-    inclusive, weights = case.rules["copies"] == "inclusive", bool(case.weight_reads[layer] > 0)
     exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
     touched = np.zeros((len(exact), case.steps), np.bool_)
-    touched[0] = weights
-    if inclusive:
+    touched[0] = case.weight_reads[layer] > 0
+    if case.rules["copies"] == "inclusive":
         touched[-1] = case.life.births > 0
     else:
         touched[given.tier] |= slow
@@ -252,8 +251,7 @@ def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDA
 def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
     """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
 
-    Blocks that end later than a step come before it with what they cost from then on; those that ended are
-    reset in their last step, so that what earlier iterations added to them is void.
+    A block that ends costs nothing after its last step, whose iteration discards what those before it added.
     """
     tiers, life, slots = len(case.names), case.life, case.steps * case.layers
     running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)

@@ -79,7 +79,7 @@ class Lifetimes:
                 raise ValueError("expected outputs from 0 to the births of their step")
         return cls(size, past, born, end, outputs, *_divide(sequence, size))
 
-    @property
+    @cached_property
     def births(self) -> Ints:
         """Tokens born in each step, ``(steps,)``."""
         return np.diff(self.past)
@@ -101,12 +101,12 @@ class Lifetimes:
         np.maximum.at(last, self.block, self.end)
         return last
 
-    @property
+    @cached_property
     def held(self) -> NDArray[np.bool_]:
         """Whether a block occupies a tier at all: it does not end in the step in which it begins."""
         return self.last > self.begin
 
-    @property
+    @cached_property
     def held_blocks(self) -> Ints:
         """Blocks of a layer that occupy a tier at the start and after each step, ``(steps + 1,)``."""
         steps = len(self.outputs)
