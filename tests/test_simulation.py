@@ -28,7 +28,8 @@ policies = st.sampled_from(sorted(POLICIES))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_rule_combination(policy: str) -> None:
     for n, words in enumerate(product(Copies, Migration, Timing, Initial, (1, 2, 3))):
-        rules = dict(zip(("copies", "migration", "timing", "initial", "granularity"), words, strict=True))
+        names = ("copies", "migration", "timing", "initial", "granularity")
+        rules: dict[str, Any] = dict(zip(names, words, strict=True))
         instance = tiny_instance(np.random.default_rng([n, len(policy)]), tiers=2 + n % 3, **rules)
         assert_sound(instance, simulate(instance, policy))
 

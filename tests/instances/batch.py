@@ -105,7 +105,7 @@ def documents(traces: dict[str, Trace]) -> Iterator[dict[str, Any]]:
 
 
 def shaped_llm(name: str, layers: int) -> dict[str, Any]:
-    """A model of few layers, each with a catalog model's KV, and its weights in proportion to the contexts."""
+    """A few layers with the KV of a catalog model, and its weights in proportion to the contexts."""
     entry = catalog.entry(catalog.Kind.LLM, name)
     read = entry["weight_read_bytes_per_layer"] * TOKENS // CONTEXT
     return {

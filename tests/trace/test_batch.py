@@ -60,7 +60,8 @@ def test_every_sequence_reads_what_it_did_alone(seed: int) -> None:
     owners = _owners(alone, starts)
     for step in range(whole.decode_steps):
         for layer in range(2):
-            expected, weights = [], []
+            expected: list[int] = []
+            weights: list[float] = []
             for number, (start, trace) in enumerate(zip(starts, alone, strict=True)):
                 if start <= step < start + trace.decode_steps:
                     ids = np.array(
