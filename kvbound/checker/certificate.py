@@ -293,7 +293,7 @@ def _carried(case: Case) -> Iterator[Ints]:
         yield from repeat(np.ones(1, np.int64), case.steps)  # it broadcasts
         return
     carried, steps = np.zeros(len(life.head), np.int64), np.arange(case.steps + 2)
-    moving = np.flatnonzero(life.end > life.born + 1)  # carried from the step after the birth on
+    moving = np.flatnonzero(life.end > life.born)
     by_end = moving[np.argsort(life.end[moving], kind="stable")]
     ends, births = np.searchsorted(life.end[by_end], steps), np.searchsorted(life.born[moving], steps)
     for step in reversed(range(case.steps)):

@@ -53,12 +53,18 @@ def test_optima_and_random_schedules_are_accepted(seed: int) -> None:
 
 
 def one_layer(
-    prefill: int, reads: list[list[int]], capacity: float = 100, size: int = 2, **more: Any
+    prefill: int,
+    reads: list[list[int]],
+    capacity: float = 100,
+    size: int = 2,
+    latency: tuple[float, float] = (0, 0),
+    **more: Any,
 ) -> Instance:
     """One layer of one-byte items, on two tiers."""
     rules = Rules(granularity=size, **(SERIAL | more.pop("rules", {})))
     trace = Trace.from_lists(prefill, [[step] for step in reads], **more)
-    return Instance("some", two_tiers(capacity=capacity), Llm("one", 1, 1, 0, 0), rules, trace)
+    memory = two_tiers(capacity=capacity, latency=latency)
+    return Instance("some", memory, Llm("one", 1, 1, 0, 0), rules, trace)
 
 
 def base() -> tuple[Instance, Schedule]:
@@ -296,17 +302,28 @@ def test_any_multipliers_prove_no_more_than_the_optimum(seed: int) -> None:
         assert report.bound_s <= optimum * (1 + 1e-12)
 
 
-def multipliers(instance: Instance, scale: int, prices: Any, theta: Any) -> Arrays:
-    """Prices (3K, steps, layers) in seconds, and weights (R, steps, layers) of the memory's resources."""
+def multipliers(instance: Instance, scale: int, prices: Any, theta: Any = None, capacity: Any = 0) -> Arrays:
+    """Multipliers of one range of slots.
+
+    Parameters
+    ----------
+    prices, capacity
+        (3K, steps, layers) and, of tier 0, (1 + slots,), in seconds.
+    theta
+        Weights of the memory's resources, (R, steps, layers); by default 0, so that slots cost nothing.
+    """
     slots, names = (instance.decode_steps, instance.layers), list(instance.memory.resources)
-    whole = np.floor(theta[np.argsort(names)] * FULL * (1 - 1e-13)).astype(np.int64)
+    weights = np.zeros((len(names), *slots)) if theta is None else theta[np.argsort(names)]
+    whole = np.floor(weights * FULL * (1 - 1e-13)).astype(np.int64)
+    held = np.zeros((instance.tiers, 1 + instance.slots), np.int64)
+    held[0] = np.floor(np.multiply(capacity, 2.0**scale))
     return {
         "schema": np.array("kvbound.certificate/1"),
         "instance_sha256": np.array(instance.sha256),
         "bound_s": np.float64(0),
         "scale": np.int64(scale),
         "tier": np.int64(instance.tiers - 1),
-        "capacity": np.zeros((instance.tiers, 1 + instance.slots), np.int64),
+        "capacity": held,
         "prices": np.floor(prices * 2.0**scale).astype(np.int64),
         "whole": np.full(slots, -1),
         "theta": np.stack([whole, whole]),
@@ -337,22 +354,60 @@ def test_what_every_byte_costs_proves_the_optimum_where_that_is_all_that_counts(
     assert certified(instance, arrays).bound_s == pytest.approx(optimum, rel=1e-9, abs=1e-9)
 
 
+def gain(instance: Instance, prices: Any, capacity: float = 0) -> int:
+    """What prices in units add to the bound, at which slots cost nothing but latencies, in units."""
+    one, bounds = 2.0**-30, []
+    for factor in (0, 1):
+        arrays = multipliers(instance, 30, factor * one * prices, capacity=factor * one * capacity)
+        bounds.append(certified(instance, arrays).bound_s)
+    assert bounds[0] is not None
+    assert bounds[1] is not None
+    return round((bounds[1] - bounds[0]) / one)
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_counts_that_only_slots_are_paid_for_take_their_largest_values(seed: int) -> None:
-    """At no cost but a price of one unit, which no item has to pay."""
+def test_slots_are_paid_for_the_largest_counts(seed: int) -> None:
+    """At prices of one unit, which no item has to pay."""
     _, instance = any_batch(seed, initial="free")
-    shape, timeline = (instance.decode_steps, instance.layers), instance.timeline
-    live, births = timeline.live[:-1, None], timeline.births[:, None]
-    for column, count in (
-        (instance.tiers, live - instance.trace.past_counts()),
-        (2 * instance.tiers - 1, live - instance.trace.past_counts()),
-        (2 * instance.tiers, live + births + np.zeros(shape)),
-    ):
-        prices = np.zeros((3 * instance.tiers, *shape))
-        prices[column] = 2.0**-40
-        arrays = multipliers(instance, 40, prices, np.zeros((len(instance.memory.resources), *shape)))
-        free = multipliers(instance, 40, 0 * prices, np.zeros((len(instance.memory.resources), *shape)))
-        paid, unpaid = certified(instance, arrays).bound_s, certified(instance, free).bound_s
-        assert paid is not None
-        assert unpaid is not None
-        assert unpaid - paid == pytest.approx(count.sum() * 2.0**-40, abs=2.0**-46)
+    tiers, timeline = instance.tiers, instance.timeline
+    live, births = timeline.live[:-1, None], timeline.births[:, None] + 0 * instance.trace.past_counts()
+    for column in (tiers, 2 * tiers - 1, 2 * tiers):
+        prices = np.zeros((3 * tiers, *births.shape))
+        prices[column] = 1
+        unread = live - instance.trace.past_counts()
+        assert gain(instance, prices) == -np.sum(live + births if column == 2 * tiers else unread)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_blocks_are_paid_for_moves_of_the_tokens_that_exist_before_and_after(seed: int) -> None:
+    rules: dict[str, Any] = {"copies": "exclusive", "migration": "prefetch", "granularity": 1 + seed % 2}
+    instance = tiny_instance(np.random.default_rng(seed), batch=True, **rules)
+    timeline, slots = instance.timeline, (instance.decode_steps, instance.layers)
+    prices = np.zeros((3 * instance.tiers, *slots))
+    prices[instance.tiers : 2 * instance.tiers] = -1
+    unread = 0
+    for step, layer in np.ndindex(slots):
+        carried = np.flatnonzero((timeline.born < step) & (step < timeline.ends))
+        unread += np.setdiff1d(carried, instance.trace.reads(step, layer)).size
+    assert gain(instance, prices) == -unread
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_blocks_pay_for_room_until_they_leave(seed: int) -> None:
+    _, instance = any_batch(seed, initial="prefill-first", migration="none")
+    first, *others = instance.memory.tiers
+    roomy = dataclasses.replace(instance.memory, tiers=(dataclasses.replace(first, capacity=10**4), *others))
+    instance = dataclasses.replace(instance, memory=roomy)
+    times, blocks = 1 + instance.slots, instance.grouping
+    leave = 1 + blocks.last[: blocks.prompt, None] * instance.layers + np.arange(instance.layers)
+    room = instance.capacity_blocks[0]
+    assert room is not None
+    prices = np.zeros((3 * instance.tiers, instance.decode_steps, instance.layers))
+    assert gain(instance, prices, 1) == np.minimum(leave, times).sum() - times * room
+
+
+def test_a_slot_without_reads_and_births_has_no_latency() -> None:
+    for births, reads, expected in ((0, [], 0), (0, [0], 3), (1, [], 3), (1, [0], 3)):
+        instance = one_layer(1, [reads], latency=(3, 4), births=[births])
+        arrays = multipliers(instance, 40, np.zeros((6, 1, 1)))
+        assert certified(instance, arrays).bound_s == expected
