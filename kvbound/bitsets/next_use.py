@@ -20,10 +20,10 @@ Ints = NDArray[np.int64]
 def transposed_reads(instance: Instance) -> Words:
     """Return the reads by token, (layers, ceil(steps / 64), tokens); see `transpose`."""
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
-    by_token = np.zeros(shape, np.uint64)
+    by_token, past = np.zeros(shape, np.uint64), instance.timeline.past[:-1]
 
     def transpose_layer(layer: int) -> None:
-        transpose(instance.trace.words(layer), instance.prefill_tokens, by_token[layer])
+        transpose(instance.trace.words(layer), past, by_token[layer])
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(transpose_layer, range(instance.layers)))
@@ -31,20 +31,21 @@ def transposed_reads(instance: Instance) -> Words:
 
 
 @compiled()
-def transpose(rows: Words, prefill: int, by_token: Words) -> None:
+def transpose(rows: Words, past: Ints, by_token: Words) -> None:
     """Transpose rows (steps, words) into bits of the steps that read each token.
 
     Parameters
     ----------
-    prefill
-        Step j reads tokens below prefill + j; the bits of others, such as a step's own token, are left out.
+    past
+        Tokens born before each step, (steps,): the bits of others, such as those that the step bears, are
+        left out.
     by_token
         (ceil(steps / 64), tokens), zeros; filled in.
     """
     tokens = np.empty(by_token.shape[1], np.int64)
     for step in range(len(rows)):
         bit = np.uint64(1) << np.uint64(step & 63)
-        for n in range(list_tokens(rows[step], prefill + step, tokens)):
+        for n in range(list_tokens(rows[step], past[step], tokens)):
             by_token[step >> 6, tokens[n]] |= bit
 
 

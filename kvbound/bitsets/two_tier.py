@@ -35,6 +35,10 @@ def supports_two_tier_bits(instance: Instance) -> bool:
 class TwoTierSchedule:
     """A schedule between two inclusive tiers, with its counts.
 
+    In the bits, tokens are in tier 0 in no row from their last step on: they leave at no charge, before the
+    slot's capacity is checked. A token that ends in the step of its birth is therefore never in tier 0, and
+    counts as born into tier 1, whatever its birth event says: nothing else can be cheaper.
+
     Attributes
     ----------
     counts
@@ -56,14 +60,14 @@ class TwoTierSchedule:
         Parameters
         ----------
         inside
-            Whether each lane is in tier 0 at the start, (layers, lanes).
+            Whether each lane is in tier 0 at the start, (layers, lanes); False where the prompt has no token.
         after
-            Returns a layer's bits of the lanes in tier 0 after every slot, (steps, words).
+            Returns a layer's bits of the lanes in tier 0 after every slot, (steps, words). They are kept as
+            they are: the caller sees to it that a token's bits are 0 before its birth and from its last step
+            on.
         """
-        counts, residency = (
-            np.zeros((instance.decode_steps, instance.layers, 5), np.int64),
-            Residency(instance.timeline),
-        )
+        counts = np.zeros((instance.decode_steps, instance.layers, 5), np.int64)
+        residency = Residency(instance.timeline)
         residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
 
         def put_layer(layer: int) -> None:
@@ -77,7 +81,7 @@ class TwoTierSchedule:
 
     @classmethod
     def replayed(cls, instance: Instance, placement: PhysicalPlacement) -> TwoTierSchedule:
-        """Count a placement that is kept as events or as bits."""
+        """Count a placement that is kept as events or as bits, whose rows are as `of` expects them."""
         timeline = instance.timeline
         inside = np.zeros((instance.layers, 64 * count_units(instance)), np.bool_)
         inside[:, : instance.prefill_tokens] = placement.initial == 0
@@ -104,6 +108,8 @@ class TwoTierSchedule:
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:
     """Add what lanes do, given by their bits, to counts (steps, layers, 5), or with sign -1 subtract it.
+
+    The bits are as `TwoTierSchedule.of` expects them.
 
     Parameters
     ----------

@@ -260,13 +260,20 @@ class SlotCost:
         return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
 
     def _latencies(self, q: Array) -> Array:
-        """Return the latencies of the tiers that bytes are read from or written to, in seconds."""
+        """Return the latencies of the tiers that bytes are, or may be, read from or written to: seconds."""
         touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
+        if self.inclusive:
+            touched[..., -1] |= q[..., : self.tiers - 1].any(axis=-1)
         return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
 
     def _diversions(self, q: Array) -> Iterator[Array]:
-        """Yield q for each set of tiers whose reads the last tier serves instead."""
+        """Yield q for each set of tiers whose reads the last tier serves instead, and without its help."""
         last = self.tiers - 1
+        if self.inclusive and self.latency[last] and not q[..., last :: self.tiers].any(axis=-1).all():
+            direct = q.copy()
+            direct[..., self.tiers : 2 * self.tiers] += q[..., : self.tiers]
+            direct[..., : self.tiers] = 0
+            yield direct
         # without a latency to save, the facets already contain the best split
         optional = np.flatnonzero(self.latency[:last]) if self.inclusive else ()
         for size in range(len(optional) + 1):

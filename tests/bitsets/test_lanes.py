@@ -29,6 +29,27 @@ def test_all_lanes_have_all_reads_of_past_tokens(instance: Instance) -> None:
         assert np.all(lanes.born[layer, ~real] == PADDING)
 
 
+@given(tiny_instances(batch=True))
+def test_lanes_know_births_and_ends(instance: Instance) -> None:
+    lanes, blocks, timeline = Lanes.all_of(instance, slice(None)), instance.grouping, instance.timeline
+    assert np.array_equal(lanes.reads, instance.trace.past_counts())
+    for layer in range(instance.layers):
+        read, past = unpacked(lanes)[:, layer], instance.trace.past_reads(layer)
+        for block, (born, last) in enumerate(zip(blocks.born, blocks.last, strict=True)):
+            assert (lanes.blocks[layer, block], lanes.born[layer, block]) == (block, born)
+            assert lanes.last[layer, block] == last
+            for n, token in enumerate(blocks.members[block]):
+                bit = block * blocks.size + n
+                if token < 0:
+                    if bit < read.shape[1]:
+                        assert lanes.begin[layer, bit] == lanes.end[layer, bit] == timeline.steps
+                    continue
+                assert np.array_equal(read[:, bit], past[:, token])
+                assert lanes.begin[layer, bit] == timeline.born[token]
+                assert lanes.end[layer, bit] == timeline.ends[token]
+        assert np.all(lanes.last[layer, blocks.count :] == PADDING)
+
+
 @given(st.integers(1, 20), st.sampled_from([1, 3, 16]), st.integers(0, 99))
 def test_units_with_a_stride_are_every_strideth_of_all(stride: int, granularity: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -23,15 +23,14 @@ def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None
 
 
 @pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
-@given(instance=tiny_instances(migration=Migration.ON_READ))
+@given(instance=tiny_instances(migration=Migration.ON_READ) | tiny_instances(batch=True))
 @settings(max_examples=20, deadline=None)
 def test_transposed_reads(module: ModuleType, instance: Instance) -> None:
-    """The bits of a token are the steps whose rows have it, except for the read of a step's own token."""
-    by_token = module.transposed_reads(instance)
-    steps, prefill = instance.decode_steps, instance.prefill_tokens
+    """The bits of a token are the steps whose rows have it, except for the step that bears it."""
+    by_token, steps = module.transposed_reads(instance), instance.decode_steps
     for layer in range(instance.layers):
         rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]
-        past = rows * (np.arange(instance.tokens) < prefill + np.arange(steps)[:, None])
+        past = rows * (instance.timeline.born < np.arange(steps)[:, None])
         columns = np.ascontiguousarray(by_token[layer].T).view(np.uint8)
         found = np.unpackbits(columns, axis=1, bitorder="little")[:, :steps]
         assert np.array_equal(found, past.T)

@@ -1,5 +1,7 @@
 """Two-tier schedules: counts and bits agree with the events and with the cost model's traffic."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +9,12 @@ from hypothesis import strategies as st
 
 from kvbound.bitsets.lanes import Lanes
 from kvbound.bitsets.two_tier import TwoTierSchedule, add_counts, supports_two_tier_bits
-from kvbound.cost.traffic import schedule_traffic
+from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Copies, Instance
 from tests.strategies import random_schedule, tiny_instance, tiny_instances
+
+BITS: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
+INSTANCES = tiny_instances(**BITS) | tiny_instances(**BITS, batch=True)
 
 
 @pytest.mark.parametrize(
@@ -26,17 +31,40 @@ def test_which_instances_have_bits(rules: dict[str, object], supported: bool) ->
     assert supports_two_tier_bits(instance) == supported
 
 
-@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@given(INSTANCES, st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
 def test_traffic_is_that_of_the_cost_model(instance: Instance, seed: int) -> None:
     schedule = random_schedule(np.random.default_rng(seed), instance)
-    counted, expected = TwoTierSchedule.replayed(instance, schedule), schedule_traffic(instance, schedule)
-    found = counted.traffic(instance)
-    for name in ("traffic", "up", "down", "blocks", "start"):
+    counted = TwoTierSchedule.replayed(instance, schedule)
+    found, expected = counted.traffic(instance), schedule_traffic(instance, counted.residency.to_schedule())
+    for name in ("traffic", "up", "down", "blocks", "start", "births"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
-@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@given(INSTANCES, st.integers(0, 2**32 - 1))
+@settings(max_examples=40)
+def test_only_births_of_tokens_that_are_never_held_differ_from_the_events(
+    instance: Instance, seed: int
+) -> None:
+    schedule = random_schedule(np.random.default_rng(seed), instance)
+    found, events = (
+        schedule_traffic(instance, each)
+        for each in (TwoTierSchedule.replayed(instance, schedule).residency.to_schedule(), schedule)
+    )
+    size, blocks = float(instance.item_bytes), instance.grouping
+    spared = np.zeros_like(events.births)
+    for layer, each in enumerate(schedule.events):
+        passing = (blocks.born[each.token] == each.step) & (blocks.last[each.token] == each.step)
+        np.add.at(spared, (each.step[passing & (each.tier == 0)], layer, 0), 1)
+    spared[..., 1] = -spared[..., 0]
+    assert np.array_equal(found.births, events.births - spared)
+    written = Columns.of(events.traffic).writes
+    written[..., 0] -= size * spared[..., 0]
+    for name in ("traffic", "up", "down", "blocks", "start"):
+        assert np.array_equal(getattr(found, name), getattr(events, name)), name
+
+
+@given(INSTANCES, st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_a_residency_has_the_counts_of_its_events(instance: Instance, seed: int) -> None:
     schedule = random_schedule(np.random.default_rng(seed), instance)
@@ -46,7 +74,7 @@ def test_a_residency_has_the_counts_of_its_events(instance: Instance, seed: int)
     assert np.array_equal(again.start, once.start)
 
 
-@given(tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1), st.integers(0, 2**32 - 1))
+@given(INSTANCES, st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
 def test_subtracted_counts_leave_nothing(instance: Instance, seed: int) -> None:
     schedule = random_schedule(np.random.default_rng(seed), instance)

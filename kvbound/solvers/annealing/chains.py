@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,15 @@ from numpy.typing import NDArray
 from kvbound.cost.traffic import Columns, ScheduleTraffic, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
-from kvbound.solvers.annealing.layout import UNBORN, UNLIMITED, Ints, SearchData, Tiers, tiers_of
+from kvbound.solvers.annealing.layout import (
+    ABSENT,
+    UNLIMITED,
+    Ints,
+    SearchData,
+    Tiers,
+    schedule_of,
+    tiers_of,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -46,12 +55,15 @@ class Chains:
     @classmethod
     def of(cls, instance: Instance, data: SearchData, schedules: Sequence[Schedule]) -> Chains:
         """Start one chain from each schedule."""
-        parts = [token_counts(instance, data, schedule_traffic(instance, each)) for each in schedules]
+        tier = np.stack([tiers_of(instance, schedule) for schedule in schedules])
+        # births of blocks that are never held may be in other tiers than in the given schedules
+        made = [schedule_traffic(instance, schedule_of(instance, each)) for each in tier]
+        parts = [token_counts(instance, data, traffic) for traffic in made]
         counts = np.stack([part[0] for part in parts])
         layer = np.arange(data.slots) % data.layers
         ticks = slot_ticks(data, counts, layer)
         return cls(
-            np.stack([tiers_of(data, schedule) for schedule in schedules]),
+            tier,
             counts,
             np.stack([part[1] for part in parts]),
             ticks,
@@ -142,9 +154,28 @@ def marginal_ticks(data: SearchData, count: Ints, layer: Ints, now: Ints) -> Int
     return marginal
 
 
+class Share(NamedTuple):
+    """The tokens of blocks that count in slots, each of shape (n,).
+
+    Attributes
+    ----------
+    read
+        Past tokens that the slot reads.
+    carried, unread
+        Tokens that a move carries, and those among them that the slot does not read.
+    grown
+        Tokens born into the block.
+    """
+
+    read: Ints
+    carried: Ints
+    unread: Ints
+    grown: Ints
+
+
 def charge(
-    data: SearchData, counts: Ints, chain: Ints, slot: Ints, read: Ints, past: Ints, newborn: Mask,
-    before: Tiers, after: Tiers, sign: int,
+    data: SearchData, counts: Ints, chain: Ints, slot: Ints, share: Share, before: Tiers, after: Tiers,
+    sign: int,
 ) -> None:  # fmt: skip
     """Add the traffic of blocks in slots to the counts, or subtract it; each slot of a chain at most once.
 
@@ -154,19 +185,18 @@ def charge(
         Shape (chains, slots, 3K).
     chain, slot
         Chain and slot of each block, shape (n,).
-    read, past
-        Tokens of the block that the slot reads, and those born before it, shape (n,).
-    newborn
-        Whether a token of the block is born in the slot, shape (n,).
     before, after
         Tiers of the block before and after the slot, shape (n,).
     sign
         1 to add, -1 to subtract.
     """
     tiers = data.tiers
-    there = before != UNBORN
-    counts[chain[there], slot[there], before[there]] += sign * read[there]
-    moved = there & data.charged[np.where(there, before, 0), after]
-    counts[chain[moved], slot[moved], tiers + before[moved]] += sign * (past - read)[moved]
-    counts[chain[moved], slot[moved], 2 * tiers + after[moved]] += sign * past[moved]
-    counts[chain[newborn], slot[newborn], 2 * tiers :] += sign * data.birth_writes[after[newborn]]
+    there, stays = before != ABSENT, after != ABSENT
+    counts[chain[there], slot[there], before[there]] += sign * share.read[there]
+    moved = there & stays & data.charged[np.where(there, before, 0), np.where(stays, after, 0)]
+    counts[chain[moved], slot[moved], tiers + before[moved]] += sign * share.unread[moved]
+    counts[chain[moved], slot[moved], 2 * tiers + after[moved]] += sign * share.carried[moved]
+    born = share.grown > 0
+    into = np.where(stays, after, before)[born]  # where the block leaves, the tier that it had
+    writes = share.grown[born, None] * data.birth_writes[into]
+    counts[chain[born], slot[born], 2 * tiers :] += sign * writes

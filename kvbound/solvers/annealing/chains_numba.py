@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
 from kvbound.kernels import compiled
-from kvbound.solvers.annealing.layout import UNBORN, Ints, SearchData
+from kvbound.solvers.annealing.layout import ABSENT, Ints, SearchData
+
+Share: TypeAlias = tuple[int, int, int, int]
+"""Tokens of a block that the slot reads, that a move carries, those of them unread, and those born."""
 
 
 @compiled(forceinline=True)
@@ -52,17 +57,18 @@ def update_marginal(data: SearchData, counts: Ints, slot: int, now: int, margina
 
 @compiled(forceinline=True)
 def charge(
-    data: SearchData, counts: Ints, slot: int, read: int, past: int, newborn: bool, before: int, after: int,
-    sign: int,
-) -> None:  # fmt: skip
+    data: SearchData, counts: Ints, slot: int, share: Share, before: int, after: int, sign: int
+) -> None:
     """Add the traffic of a block in a slot to the counts, or subtract it."""
+    read, carried, unread, grown = share
     tiers = len(data.capacity)
-    if before != UNBORN:
+    if before != ABSENT:
         if read > 0:
             counts[slot, before] += sign * read
-        if before != after and data.charged[before, after]:
-            counts[slot, 2 * tiers + after] += sign * past
-            counts[slot, tiers + before] += sign * (past - read)
-    if newborn:
+        if before != after and after != ABSENT and data.charged[before, after]:
+            counts[slot, 2 * tiers + after] += sign * carried
+            counts[slot, tiers + before] += sign * unread
+    if grown > 0:
+        into = after if after != ABSENT else before
         for k in range(tiers):
-            counts[slot, 2 * tiers + k] += sign * data.birth_writes[after, k]
+            counts[slot, 2 * tiers + k] += sign * grown * data.birth_writes[into, k]

@@ -1,34 +1,45 @@
 """What annealing searches on: the constants of an instance, and schedules as arrays of tiers.
 
-The *states* of a block are numbered from 0, the start, to the number of steps; state i holds after the
-layer's slot of step i - 1. An *interval* is the run of states from one event of a block (the start, its
-birth, a read) to its next read. Moving a block back and forth within an interval gains nothing, so that most
-moves of the search change the tier of a whole interval.
+The *states* of a block are numbered by steps: state 0 is the start, and state i holds after the layer's slot
+of step i - 1. A block has states from its birth to its end, where that is in step j the last is state j. An
+*interval* is the run of states from one event of a block (the start, its birth, a read) to its next read or
+its end. Moving a block back and forth within an interval gains nothing, so that most moves of the search
+change the tier of a whole interval.
+
+A block that ends in the step of its birth is never held, but its birth is written to some tier. With
+exclusive copies, where any tier may be best, it gets one state, after its birth, which takes no room; with
+inclusive copies its tier is the last one, to which the birth is written in any case.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.blocks import Blocks
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.errors import UsageError
 from kvbound.instance import Initial, Instance, Migration
-from kvbound.schedule import LayerEvents, Schedule
+from kvbound.schedule import Schedule, from_tiers
+from kvbound.trace import bits
 
-UNBORN = 255
-"""Tier of a block before the birth of its first token."""
+ABSENT = 255
+"""Tier of a block in states that it does not have: before its birth and after its end."""
 MAX_BYTES = 2**31
 """Memory that the intervals and one chain may take together."""
 PARTIAL_SHARE = 0.15
 """Probability of each of the three kinds of move that change a part of an interval, where that is of use."""
 BLOCK, LOW, HIGH, DUE = range(4)
 """Columns of `SearchData.intervals`."""
+CARRIED, GROWN = range(2)
+"""Columns of `SearchData.tokens`."""
+LAST, FINAL = range(2)
+"""Columns of `SearchData.ends`."""
 UNLIMITED = 2**60
 """Capacity, in blocks, of a tier without a limit."""
 TICKS_PER_SLOT = 2.0**28
@@ -59,9 +70,12 @@ PACKED_CANDIDATES = 16
 """Intervals of a token among which a targeted packed move looks for one worth moving."""
 PACKED_PROBES = 64
 """Neighbouring tokens among which a packed move chooses a victim."""
+PACKED_TRIES = 64
+"""Tokens among which a packed move looks for one that exists."""
 
 Ints = NDArray[np.int64]
 Tiers = NDArray[np.uint8]
+Counts = NDArray[np.unsignedinteger[Any]]
 
 
 class SearchData(NamedTuple):
@@ -72,8 +86,10 @@ class SearchData(NamedTuple):
 
     Attributes
     ----------
-    steps, layers, prefill, block_size, blocks
-        Decode steps, layers, prompt tokens, tokens per block, blocks per layer.
+    steps, layers, blocks
+        Decode steps, layers, blocks per layer.
+    single
+        Whether blocks are single tokens.
     legal, charged, birth_writes
         As in `kvbound.cost.transitions.Transitions`.
     movable
@@ -82,15 +98,22 @@ class SearchData(NamedTuple):
         Probability of each kind of move that changes a part of an interval; 0 where that is of no use.
     capacity
         Blocks that each tier holds, shape (K,).
-    reads
-        Tokens of each block read in each step, shape (layers * blocks, steps).
+    reads, shared
+        Past tokens of each block read in each step, and those among them that a move would carry, shape
+        (layers * blocks, steps). They differ, and are two arrays, only where tokens end before their block.
+    tokens
+        Tokens that a move of each block in each step carries, and those born into it, shape
+        (blocks, steps, 2).
     layer
         Layer of each block, shape (layers * blocks,).
+    ends
+        Last state in which each block takes room, and its last interval, shape (layers * blocks, 2).
     intervals
         Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
         none does; shape (intervals, 4).
     interval_of
-        Interval of each state, -1 where nothing may change, shape (layers * blocks, steps + 1).
+        Interval of each state, -1 where nothing may change or no room is taken, shape
+        (layers * blocks, steps + 1).
     facets, weight_ticks
         Ticks per token of the facets of the slot cost, and of the weights of each layer, by the set of tiers
         whose reads the last tier serves instead (one set where no tier has a latency), shapes (sets, V, 3K)
@@ -107,17 +130,19 @@ class SearchData(NamedTuple):
 
     steps: int
     layers: int
-    prefill: int
-    block_size: int
     blocks: int
+    single: bool
     legal: NDArray[np.bool_]
     charged: NDArray[np.bool_]
     birth_writes: Ints
     movable: bool
     partial_share: float
     capacity: Ints
-    reads: NDArray[np.uint16]
+    reads: Counts
+    shared: Counts
+    tokens: Counts
     layer: NDArray[np.int32]
+    ends: NDArray[np.int32]
     intervals: NDArray[np.int32]
     interval_of: NDArray[np.int32]
     facets: NDArray[np.float64]
@@ -149,20 +174,25 @@ def search_data(instance: Instance) -> SearchData:
     InfeasibleError
         Weights or blocks do not fit.
     """
-    steps = instance.decode_steps
     if too_large(instance):
         raise UsageError(
             f"{instance.name}: annealing keeps the tier of every block in every step and would need "
             f"{_needed_bytes(instance) / 2**30:,.0f} GiB (not for single tokens between two tiers with "
             "inclusive copies, with numba); shorten the trace or coarsen the granularity"
         )
-    reads = _block_reads(instance)
-    interval_of, block, low, high = _intervals(instance, reads)
-    layer = np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks)
-    due = np.where(high < steps, high * np.int32(instance.layers) + layer[block], np.int32(-1))
-    intervals = np.stack([block, low, high, due], axis=1)
+    reads, shared = _block_reads(instance)
+    interval_of, intervals = _intervals(instance, reads)
+    blocks = instance.layers * instance.blocks
+    final = np.searchsorted(intervals[:, BLOCK], np.arange(blocks), side="right") - 1
+    last = np.tile(instance.grouping.last, instance.layers)
     return data_without_blocks(instance)._replace(
-        reads=reads, layer=layer, intervals=intervals, interval_of=interval_of
+        reads=reads,
+        shared=shared,
+        tokens=_block_tokens(instance.grouping, reads.dtype),
+        layer=np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks),
+        ends=np.stack([last, final], axis=1).astype(np.int32),
+        intervals=intervals,
+        interval_of=interval_of,
     )
 
 
@@ -172,7 +202,13 @@ def too_large(instance: Instance) -> bool:
 
 
 def _needed_bytes(instance: Instance) -> int:
-    return 8 * instance.layers * instance.blocks * (instance.decode_steps + 1)
+    bytes_each = 10 if _ends_differ(instance.grouping) else 8
+    return bytes_each * instance.layers * instance.blocks * (instance.decode_steps + 1)
+
+
+def _ends_differ(blocks: Blocks) -> bool:
+    """Whether some tokens end before their block."""
+    return blocks.size > 1 and bool((blocks.timeline.ends < blocks.last[blocks.of]).any())
 
 
 def data_without_blocks(instance: Instance) -> SearchData:
@@ -191,9 +227,8 @@ def data_without_blocks(instance: Instance) -> SearchData:
     return SearchData(
         steps=instance.decode_steps,
         layers=instance.layers,
-        prefill=instance.prefill_tokens,
-        block_size=instance.granularity,
         blocks=instance.blocks,
+        single=instance.granularity == 1,
         legal=transitions.legal,
         charged=transitions.charged,
         birth_writes=transitions.birth_writes,
@@ -201,7 +236,10 @@ def data_without_blocks(instance: Instance) -> SearchData:
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
         reads=np.zeros((0, 0), np.uint16),
+        shared=np.zeros((0, 0), np.uint16),
+        tokens=np.zeros((0, 0, 2), np.uint16),
         layer=np.zeros(0, np.int32),
+        ends=np.zeros((0, 2), np.int32),
         intervals=np.zeros((0, 4), np.int32),
         interval_of=np.zeros((0, 0), np.int32),
         facets=facets,
@@ -220,7 +258,8 @@ def _tick_s(instance: Instance) -> float:
     unit = size * float(cost.read_costs.max(axis=1).min())
     # the slowest schedule moves every item of every layer in every slot
     item = size * float(cost.read_costs.max() + cost.write_costs.max())
-    slot = instance.tokens * 2 * item + float(instance.llm.weight_reads.max() * cost.read_costs[0].max())
+    items = int((instance.timeline.live[:-1] + instance.timeline.births).max())
+    slot = items * 2 * item + float(instance.llm.weight_reads.max() * cost.read_costs[0].max())
     worst = instance.slots * (slot + float(cost.latency.sum()))
     return max(max(ideal(instance) / instance.slots, unit) / TICKS_PER_SLOT, worst / MAX_TICKS)
 
@@ -241,62 +280,90 @@ def _tick_facets(
     return facets * instance.item_bytes, weight_ticks, diverted, cost.latency / tick_s
 
 
-def _block_reads(instance: Instance) -> NDArray[np.uint16]:
-    starts = np.arange(0, instance.tokens, instance.granularity)
-    layers = [instance.trace.past_reads(layer) for layer in range(instance.layers)]
-    counts = [np.add.reduceat(bits, starts, axis=1, dtype=np.uint16).T for bits in layers]
-    return np.ascontiguousarray(np.concatenate(counts))
+def _block_reads(instance: Instance) -> tuple[Counts, Counts]:
+    """Reads of each block in each step, and those of tokens that a move carries; see `SearchData`."""
+    blocks, ends, steps = instance.grouping, instance.timeline.ends, instance.decode_steps
+    shape = instance.layers, blocks.count, steps
+    reads = np.empty(shape, np.uint16 if blocks.size < 2**16 else np.uint32)
+    shared = np.empty_like(reads) if _ends_differ(blocks) else reads
+    for layer in range(instance.layers):
+        past = instance.trace.past_reads(layer)
+        for rows in bits.blocks(steps):
+            reads[layer, :, rows] = blocks.sums(past[rows]).T
+            if shared is not reads:
+                staying = ends > np.arange(steps)[rows, None]
+                shared[layer, :, rows] = blocks.sums(past[rows] & staying).T
+    flat = instance.layers * blocks.count, steps
+    reads_of_blocks = reads.reshape(flat)
+    return reads_of_blocks, reads_of_blocks if shared is reads else shared.reshape(flat)
 
 
-def _intervals(instance: Instance, reads: NDArray[np.uint16]) -> tuple[NDArray[np.int32], ...]:
-    """Number the intervals, block by block: of every state; and block, first and last state of each."""
-    steps = instance.decode_steps
-    begin = np.arange(instance.blocks) * instance.granularity - instance.prefill_tokens
-    born = np.tile(np.maximum(begin + 1, 0), instance.layers).astype(np.int32)
-    fixed = (born == 0) & (instance.rules.initial is Initial.PREFILL_FIRST)
-    first = np.where(fixed, 1, born)
+def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
+    """Tokens that moves of each block carry, and those born into it, (blocks, steps, 2), in little memory."""
+    timeline, steps = blocks.timeline, blocks.timeline.steps
+    tokens = np.zeros((blocks.count, steps, 2), dtype)
+    later = timeline.born >= 0
+    np.add.at(tokens, (blocks.of[later], timeline.born[later], GROWN), 1)
+    change = np.zeros((blocks.count, steps + 1), np.int32)
+    begin = timeline.born + 1
+    np.add.at(change, (blocks.of, begin), 1)
+    np.add.at(change, (blocks.of, np.maximum(timeline.ends, begin)), -1)
+    tokens[:, :, CARRIED] = np.cumsum(change, axis=1, out=change)[:, :-1]
+    return tokens
+
+
+def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Number the intervals, block by block: that of every state, and all of them; see `SearchData`."""
+    steps, layers = instance.decode_steps, instance.layers
+    born, last = (
+        np.tile(edge, layers).astype(np.int32) for edge in (instance.grouping.born, instance.grouping.last)
+    )
+    fixed = (born < 0) & (instance.rules.initial is Initial.PREFILL_FIRST)
+    moves = instance.rules.migration is not Migration.NONE
+    passing = born == last
+    first = np.where(fixed, 1, born + 1)
+    until = last + (passing & (not instance.inclusive))
     state = np.arange(steps + 1)
-    exists = state >= first[:, None]
+    exists = (first[:, None] <= state) & (state <= until[:, None])
     opens = state == first[:, None]
-    if instance.rules.migration is Migration.NONE:
-        exists &= ~fixed[:, None]
-    else:
+    if moves:
         opens[:, 1:] |= reads > 0
+    else:
+        exists &= ~fixed[:, None]
     opens &= exists
     number = np.cumsum(opens.ravel(), dtype=np.int32).reshape(exists.shape) - 1
-    number[~exists] = -1
+    number[~exists | passing[:, None]] = -1
     block, low = (each.astype(np.int32) for each in np.nonzero(opens))
-    high = np.full(len(low), steps, np.int32)
+    high = until[block]
     same_block = block[1:] == block[:-1]
     high[:-1][same_block] = low[1:][same_block] - 1
-    return number, block, low, high
+    read = moves & (high < steps)
+    read &= reads[block, np.minimum(high, steps - 1)] > 0
+    due = np.where(read, high * layers + block // instance.blocks, -1)
+    return number, np.stack([block, low, high, due.astype(np.int32)], axis=1)
 
 
-def tiers_of(data: SearchData, schedule: Schedule) -> Tiers:
+def tiers_of(instance: Instance, schedule: Schedule) -> Tiers:
     """Return the tier of every block in every state, shape (layers * blocks, steps + 1)."""
-    tier = np.full((data.layers * data.blocks, data.steps + 1), UNBORN, np.uint8)
+    blocks, steps = instance.grouping, instance.decode_steps
+    tier = np.full((instance.layers, blocks.count, steps + 1), ABSENT, np.uint8)
+    passing = blocks.last == blocks.born
+    gone = np.arange(steps + 1) > (blocks.last + passing)[:, None]
     for layer, events in enumerate(schedule.events):
-        of_layer = tier[layer * data.blocks : (layer + 1) * data.blocks]
-        prompt = schedule.initial[layer, :: data.block_size]
-        of_layer[: len(prompt)] = prompt[:, None]
-        block = events.token // data.block_size
+        of_layer = tier[layer]
+        of_layer[: blocks.prompt] = schedule.initial[layer, blocks.head[: blocks.prompt], None]
+        block = blocks.of[events.token]
         for step, b, to in zip(events.step.tolist(), block.tolist(), events.tier.tolist(), strict=True):
             of_layer[b, step + 1 :] = to
-    return tier
+        of_layer[gone] = ABSENT
+        if instance.inclusive:
+            of_layer[passing, blocks.born[passing] + 1] = instance.tiers - 1
+    return tier.reshape(-1, steps + 1)
 
 
-def schedule_of(data: SearchData, tier: Tiers) -> Schedule:
+def schedule_of(instance: Instance, tier: Tiers) -> Schedule:
     """Return the schedule of an array of tiers; the inverse of `tiers_of`."""
-    parts, initial = [], []
-    tokens, step = np.arange(data.prefill + data.steps), np.arange(data.steps)
-    for layer in range(data.layers):
-        of_layer = tier[layer * data.blocks : (layer + 1) * data.blocks]
-        initial.append(of_layer[tokens[: data.prefill] // data.block_size, 0])
-        at, block = np.nonzero(((of_layer[:, 1:] != of_layer[:, :-1]) & (of_layer[:, :-1] != UNBORN)).T)
-        born = of_layer[(data.prefill + step) // data.block_size, step + 1]
-        when = np.concatenate([at, step])
-        order = np.argsort(when, kind="stable")  # moves before births
-        token = np.concatenate([block * data.block_size, data.prefill + step])
-        to = np.concatenate([of_layer[block, at + 1], born])
-        parts.append(LayerEvents.of(when[order], token[order], to[order]))
-    return Schedule(np.array(initial, np.uint8).reshape(data.layers, data.prefill), tuple(parts))
+    blocks = instance.grouping
+    of_layers = tier.reshape(instance.layers, blocks.count, -1)
+    initial = of_layers[:, blocks.of[: instance.prefill_tokens], 0]
+    return from_tiers(initial, [of_layer[:, 1:].T for of_layer in of_layers], blocks)

@@ -18,11 +18,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.solvers.annealing.chains import Chains, Mask, charge, marginal_ticks, slot_ticks
+from kvbound.solvers.annealing.chains import Chains, Mask, Share, charge, marginal_ticks, slot_ticks
 from kvbound.solvers.annealing.layout import (
+    ABSENT,
     BLOCK,
     CANDIDATES,
+    CARRIED,
+    DUE,
+    FINAL,
+    GROWN,
     HIGH,
+    LAST,
     LOW,
     MAX_RUN,
     MAX_VICTIMS,
@@ -30,7 +36,6 @@ from kvbound.solvers.annealing.layout import (
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
-    UNBORN,
     UNLIMITED,
     Ints,
     SearchData,
@@ -131,9 +136,7 @@ class _Moves:
         chain = np.arange(len(u))
         s = self._choose_intervals()
         block, low, high = (data.intervals[s, column].astype(np.int64) for column in (BLOCK, LOW, HIGH))
-        further = np.minimum(
-            s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.interval_of[block, data.steps]
-        )
+        further = np.minimum(s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.ends[block, FINAL])
         part = (u[:, 3] * (high - low + 1)).astype(np.int64)
         kind = np.searchsorted(RUN_SHARE + data.partial_share * np.arange(4), u[:, 0], side="right")
         high = np.select(
@@ -150,10 +153,9 @@ class _Moves:
         s = (u[:, 1] * intervals).astype(np.int64)
         chain = np.flatnonzero(u[:, 4] < TARGETED_SHARE)
         near = (s[chain, None] + np.arange(CANDIDATES)) % intervals
-        block, high = data.intervals[near, BLOCK], data.intervals[near, HIGH]
-        slot = np.minimum(high, data.steps - 1).astype(np.int64) * data.layers + block // data.blocks
-        gains = self.chains.marginal[chain[:, None], slot, 1] > 0
-        gains &= (self.chains.tier[chain[:, None], block, high] != 0) & (high < data.steps)
+        block, high, due = (data.intervals[near, column] for column in (BLOCK, HIGH, DUE))
+        gains = (due >= 0) & (self.chains.marginal[chain[:, None], np.maximum(due, 0), 1] > 0)
+        gains &= self.chains.tier[chain[:, None], block, high] != 0
         ahead = np.where(gains.any(axis=1), gains.argmax(axis=1), CANDIDATES)
         s[chain] = (s[chain] + ahead) % intervals
         return s
@@ -171,9 +173,8 @@ class _Moves:
         interval = data.interval_of[block, state]
         there = self.chains.tier[chain[:, None], block, state] == full[:, None]
         there &= (interval >= 0) & (block != first[:, None])
-        end = data.intervals[interval, HIGH].astype(np.int64)
-        slot = np.minimum(end, data.steps - 1) * layers + layer
-        cost = np.where(end < data.steps, self.chains.marginal[chain[:, None], slot, 0], 0)
+        due = data.intervals[interval, DUE]
+        cost = np.where(due >= 0, self.chains.marginal[chain[:, None], np.maximum(due, 0), 0], 0)
         cost = np.where(self.u[chain, 4, None] < TARGETED_SHARE, np.maximum(cost, 0), 0)
         best = np.where(there, cost, _NEVER).argmin(axis=1)
         rows = np.arange(len(chain))
@@ -197,22 +198,27 @@ class _Moves:
         before, after = (self.chains.tier[chain, block, step + n] for n in (0, 1))
         read = (self.data.reads[block, step] > 0).astype(np.int64)
         moves = self.data.legal[read, np.minimum(before, self.last), np.minimum(after, self.last)]
-        return ~inside | (before == UNBORN) | (before == after) | moves
+        return ~inside | (before == ABSENT) | (after == ABSENT) | (before == after) | moves
 
     def _overfull(self, chain: Ints, block: Ints, low: Ints, high: Ints, tier: Tiers) -> Ints:
         """First moment of these states at which a tier exceeds its capacity, -1 if none."""
         if not len(chain):
             return chain
-        start, stop = self._moments(block // self.data.blocks, low, high)
-        row, at = _concatenated(start, stop)
+        start, stop = self._moments(block, low, high)
+        row, at = _concatenated(start, np.maximum(start, stop))
         over = self.chains.occupancy[chain[row], tier[row], at] > self.data.capacity[tier[row]]
+        over &= at <= stop[row]
         t = np.minimum.reduceat(np.where(over, at, _NEVER), _range_starts(start, stop))
         return np.where(t == _NEVER, -1, t)
 
-    def _moments(self, layer: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
-        """First and last of the moments (0 the start, s + 1 after slot s) in which states hold."""
-        layers = self.data.layers
+    def _moments(self, block: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
+        """First and last of the moments (0 the start, s + 1 after slot s) in which states take room.
+
+        Where they take none, the last is the one before the first.
+        """
+        layers, layer = self.data.layers, block // self.data.blocks
         start = np.where(low > 0, (low - 1) * layers + layer + 1, 0)
+        high = np.minimum(high, self.data.ends[block, LAST])
         return start, np.minimum(high * layers + layer, self.data.slots)
 
     def _reassign(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> _Reassignment:
@@ -220,13 +226,12 @@ class _Moves:
         if not len(chain):
             return _Reassignment(chain, block, low, high, chain, new, chain)
         data, tier = self.data, self.chains.tier
-        layer = block // data.blocks
         slots = self._update_counts(chain, block, low, high, new)
         row, state = _concatenated(low, high)
         old = tier[chain[row], block[row], state]
         changed = old != new
         where = row[changed]
-        moments, at = _concatenated(*self._moments(layer[where], state[changed], state[changed]))
+        moments, at = _concatenated(*self._moments(block[where], state[changed], state[changed]))
         occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):
             of = states[changed][moments]
@@ -244,15 +249,14 @@ class _Moves:
         before, after = (self.chains.tier[chains, blocks, step + n] for n in (0, 1))
         new_before = np.where(step >= low[row], new[np.maximum(at, 0)], before)
         new_after = np.where(step < high[row], new[np.minimum(at + 1, len(new) - 1)], after)
-        layer = blocks // data.blocks
-        token = data.prefill + step
-        past = np.minimum(token - (blocks - layer * data.blocks) * data.block_size, data.block_size)
-        newborn = token // data.block_size == blocks - layer * data.blocks
-        read = data.reads[blocks, step].astype(np.int64)
-        busy = (read > 0) | newborn | (before != after) | (new_before != new_after)
+        layer, within = np.divmod(blocks, data.blocks)
+        read, shared = (table[blocks, step].astype(np.int64) for table in (data.reads, data.shared))
+        tokens = data.tokens[within, step].astype(np.int64)
+        share = Share(read, tokens[:, CARRIED], tokens[:, CARRIED] - shared, tokens[:, GROWN])
+        busy = (read > 0) | (share.grown > 0) | (before != after) | (new_before != new_after)
         busy &= (before != new_before) | (after != new_after)
         chains, slot = chains[busy], (step * data.layers + layer)[busy]
-        given = data, self.chains.counts, chains, slot, read[busy], past[busy], newborn[busy]
+        given = data, self.chains.counts, chains, slot, Share(*(each[busy] for each in share))
         charge(*given, before[busy], after[busy], -1)
         charge(*given, new_before[busy], new_after[busy], 1)
         return chains * data.slots + slot

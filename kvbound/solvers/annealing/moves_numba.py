@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from kvbound.kernels import compiled
 from kvbound.solvers.annealing.chains_numba import charge, slot_ticks, update_marginal
 from kvbound.solvers.annealing.layout import (
+    ABSENT,
     BLOCK,
     CANDIDATES,
+    CARRIED,
     DUE,
+    FINAL,
+    GROWN,
     HIGH,
+    LAST,
     LOW,
     MAX_RUN,
     MAX_VICTIMS,
@@ -21,7 +26,6 @@ from kvbound.solvers.annealing.layout import (
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
-    UNBORN,
     UNLIMITED,
     Ints,
     SearchData,
@@ -49,10 +53,10 @@ def _update_counts(
         Slots, and their counts before the move.
     """
     block, low, high, new = change
-    steps, layers, size, tiers = data.steps, data.layers, data.block_size, len(data.capacity)
+    steps, layers, tiers = data.steps, data.layers, len(data.capacity)
     layer = np.int64(data.layer[block])
-    begin = (block - layer * data.blocks) * size  # first token of the block
-    quiet = size == 1 and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
+    within = block - layer * data.blocks
+    quiet = data.single and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
         before, after = tier[block, step], tier[block, step + 1]
         if quiet and before == after and low <= step < high:
@@ -60,8 +64,8 @@ def _update_counts(
         new_before = new if step >= low else before
         new_after = new if step < high else after
         read = np.int64(data.reads[block, step])
-        newborn = begin <= data.prefill + step < begin + size
-        if read == 0 and not newborn and before == after and new_before == new_after:
+        grown = np.int64(data.tokens[within, step, GROWN])
+        if read == 0 and grown == 0 and before == after and new_before == new_after:
             continue
         if before == new_before and after == new_after:
             continue
@@ -74,9 +78,10 @@ def _update_counts(
             for c in range(3 * tiers):
                 saved[number, c] = counts[slot, c]
             number += 1
-        past = min(data.prefill + step - begin, size)
-        charge(data, counts, slot, read, past, newborn, before, after, -1)
-        charge(data, counts, slot, read, past, newborn, new_before, new_after, 1)
+        carried = np.int64(data.tokens[within, step, CARRIED])
+        share = read, carried, carried - np.int64(data.shared[block, step]), grown
+        charge(data, counts, slot, share, before, after, -1)
+        charge(data, counts, slot, share, new_before, new_after, 1)
     return number
 
 
@@ -88,6 +93,7 @@ def _reassign(
     """Make reassignment n of a move and keep the old tiers, or restore them."""
     block, low, high, new = change
     layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity
+    last = np.int64(data.ends[block, LAST])
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state
@@ -100,7 +106,7 @@ def _reassign(
             state += 1
         if old != new:
             start = (run - 1) * layers + layer + 1 if run > 0 else 0
-            stop = min((state - 1) * layers + layer + 1, occupancy.shape[1])
+            stop = min(min(state - 1, last) * layers + layer + 1, occupancy.shape[1])
             if capacity[old] < UNLIMITED:
                 for t in range(start, stop):
                     occupancy[old, t] -= 1
@@ -117,7 +123,9 @@ def _legal(data: SearchData, tier: Tiers, block: int, step: int) -> bool:
     before, after = tier[block, step], tier[block, step + 1]
     if before == after:
         return True
-    return before == UNBORN or data.legal[int(data.reads[block, step] > 0), before, after]
+    if before == ABSENT or after == ABSENT:
+        return True
+    return data.legal[int(data.reads[block, step] > 0), before, after]
 
 
 @compiled(forceinline=True)
@@ -126,7 +134,7 @@ def _overfull(data: SearchData, occupancy: Occupancy, full: int, block: int, low
     layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity[full]
     if capacity < UNLIMITED:
         start = (low - 1) * layers + layer + 1 if low > 0 else 0
-        stop = min(high * layers + layer + 1, occupancy.shape[1])
+        stop = min(min(high, np.int64(data.ends[block, LAST])) * layers + layer + 1, occupancy.shape[1])
         for t in range(start, stop):
             if occupancy[full, t] > capacity:
                 return t
@@ -136,7 +144,7 @@ def _overfull(data: SearchData, occupancy: Occupancy, full: int, block: int, low
 @compiled(forceinline=True)
 def _propose(data: SearchData, tier: Tiers, marginal: Ints, draws: Floats, m: int) -> Reassignment:
     """Block, first and last state and new tier of a move."""
-    intervals, steps = len(data.intervals), data.steps
+    intervals = len(data.intervals)
     s = int(draws[m, 1] * intervals)
     if draws[m, 4] < TARGETED_SHARE:
         for _ in range(CANDIDATES):
@@ -150,7 +158,7 @@ def _propose(data: SearchData, tier: Tiers, marginal: Ints, draws: Floats, m: in
     shift = 1 + int(draws[m, 2] * (len(data.capacity) - 1))
     part = int(draws[m, 3] * (high - low + 1))
     if draws[m, 0] < RUN_SHARE:
-        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), data.interval_of[block, steps])
+        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), np.int64(data.ends[block, FINAL]))
         high = np.int64(data.intervals[further, HIGH])
     elif draws[m, 0] < RUN_SHARE + data.partial_share:
         low += part

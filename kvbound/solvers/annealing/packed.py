@@ -14,7 +14,8 @@ from kvbound.bitsets.next_use import transpose, transposed_reads
 from kvbound.bitsets.two_tier import TwoTierSchedule, Words
 from kvbound.instance import Initial, Instance
 from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
-from kvbound.solvers.annealing.layout import PACKED_DRAWS, SearchData, data_without_blocks
+from kvbound.solvers.annealing.layout import PACKED_DRAWS, Ints, SearchData, data_without_blocks
+from kvbound.trace.timeline import Timeline
 
 if TYPE_CHECKING:
     from kvbound.solvers.annealing.packed_numba import PackedChain
@@ -45,12 +46,12 @@ class PackedAnnealer:
         from kvbound.solvers.annealing.packed_numba import PackedChain
 
         data, reads = data_without_blocks(instance), transposed_reads(instance)
-        after = np.zeros_like(reads)
+        after, timeline = np.zeros_like(reads), instance.timeline
 
         def transpose_layer(layer: int) -> None:
             rows = schedule.residency.after(layer).view(np.uint64)
             # a token born in a step is in the row of that step
-            transpose(rows, instance.prefill_tokens + 1, after[layer])
+            transpose(rows, instance.timeline.past[1:], after[layer])
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(transpose_layer, range(instance.layers)))
@@ -62,6 +63,8 @@ class PackedAnnealer:
             after=after,
             start=schedule.residency.initial == 0,
             fixed_start=instance.rules.initial is Initial.PREFILL_FIRST,
+            life=np.stack([timeline.born, timeline.ends], axis=1).astype(np.int32),
+            ids=np.stack([np.minimum(_oldest(timeline), timeline.past), timeline.past], axis=1),
             counts=counts,
             occupancy=occupancy[0].copy(),
             ticks=ticks,
@@ -105,3 +108,9 @@ class PackedAnnealer:
             return after
 
         return TwoTierSchedule.of(instance, start, rows)
+
+
+def _oldest(timeline: Timeline) -> Ints:
+    """Return the first id of a token that exists in each state or later, or in the one before, (steps + 1,)."""
+    before = np.maximum(np.arange(timeline.steps + 1) - 1, 0)
+    return np.searchsorted(np.maximum.accumulate(timeline.ends), before)

@@ -16,11 +16,12 @@ from kvbound.bitsets.next_use import last_read, next_read
 from kvbound.kernels import compiled
 from kvbound.solvers.annealing.chains_numba import charge, slot_ticks, update_marginal
 from kvbound.solvers.annealing.layout import (
+    ABSENT,
     MAX_VICTIMS,
     PACKED_CANDIDATES,
     PACKED_PROBES,
+    PACKED_TRIES,
     TARGETED_SHARE,
-    UNBORN,
     Ints,
     SearchData,
 )
@@ -34,6 +35,8 @@ Run: TypeAlias = tuple[int, int, int, int]
 _NEVER, _FREE = np.int64(np.iinfo(np.int64).max), np.int64(0)
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
+_GOLDEN = 0.6180339887498949
+"""Its multiples, modulo 1, spread evenly from any number on."""
 
 
 class PackedChain(NamedTuple):
@@ -48,6 +51,11 @@ class PackedChain(NamedTuple):
         Whether items are in tier 0 before the first slot, shape (layers, prompt tokens).
     fixed_start
         Whether the rules fix that.
+    life
+        Birth step and last step of each token, shape (tokens, 2).
+    ids
+        Tokens that may exist in each state or in the one before: the first id, and one more than the last,
+        shape (steps + 1, 2).
     counts, ticks, marginal
         As in `kvbound.solvers.annealing.chains.Chains`, of one chain.
     occupancy
@@ -58,6 +66,8 @@ class PackedChain(NamedTuple):
     after: Words
     start: Bools
     fixed_start: bool
+    life: NDArray[np.int32]
+    ids: Ints
     counts: Ints
     occupancy: NDArray[np.int32]
     ticks: Ints
@@ -77,8 +87,8 @@ def _in_fast(chain: PackedChain, layer: int, token: int, state: int) -> bool:
 def _run_around(data: SearchData, chain: PackedChain, layer: int, token: int, state: int) -> Run:
     """The run of an item around a state."""
     inside = _in_fast(chain, layer, token, state)
-    low = max(last_read(chain.reads[layer], token, state), token - data.prefill, -1) + 1
-    high = next_read(chain.reads[layer], token, state, data.steps)
+    low = max(last_read(chain.reads[layer], token, state), np.int64(chain.life[token, 0])) + 1
+    high = min(next_read(chain.reads[layer], token, state, data.steps), np.int64(chain.life[token, 1]))
     first = last = state
     while first > low and _in_fast(chain, layer, token, first - 1) == inside:
         first -= 1
@@ -140,9 +150,11 @@ def _move(
             run_inside = inside == (sign == 1)  # where the run is: before the move, then after it
             before = _in_fast(chain, layer, token, step) if step < first else run_inside
             after = _in_fast(chain, layer, token, step + 1) if step + 1 > last else run_inside
-            newborn = token - data.prefill == step
-            old = UNBORN if newborn else np.uint8(not before)
-            charge(data, chain.counts, slot, read, 1, newborn, old, np.uint8(not after), sign)
+            # a token that ends seems to move to the last tier, which costs nothing either
+            newborn = chain.life[token, 0] == step
+            old = ABSENT if newborn else np.uint8(not before)
+            share = read, 1, 1 - read, int(newborn)
+            charge(data, chain.counts, slot, share, old, np.uint8(not after), sign)
     _put(data, chain, run, inside)
     return number
 
@@ -159,10 +171,27 @@ def _overfull(data: SearchData, chain: PackedChain, run: Run) -> int:
 
 
 @compiled(forceinline=True)
+def _existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
+    """A token that exists in a state or in the one before, by a uniform number, and the later of these states
+    that it has; token -1 if none was found.
+    """
+    first, count = chain.ids[state, 0], chain.ids[state, 1] - chain.ids[state, 0]
+    for _ in range(PACKED_TRIES if count > 0 else 0):
+        token = first + int(u * count)
+        latest = min(state, np.int64(chain.life[token, 1]))
+        if latest >= state - 1 and latest > chain.life[token, 0]:
+            return token, latest
+        u = u + _GOLDEN if u + _GOLDEN < 1 else u + _GOLDEN - 1
+    return -1, 0
+
+
+@compiled(forceinline=True)
 def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tuple[bool, bool, Run]:
     """Whether there is a move, whether it goes to tier 0, and the run that moves."""
     layer, state = int(draws[m, 0] * data.layers), 1 + int(draws[m, 1] * data.steps)
-    token = int(draws[m, 2] * (data.prefill + state))
+    token, state = _existing(chain, draws[m, 2], state)
+    if token < 0:
+        return False, True, (layer, token, state, state)
     inside = False
     if draws[m, 3] < TARGETED_SHARE:
         for _ in range(PACKED_CANDIDATES):
@@ -185,7 +214,7 @@ def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tup
     if valid and not inside and not promotes_unread and first > 0:
         # enters tier 0 on a read or at birth, or is there already
         step = first - 1
-        valid = token - data.prefill == step or _in_fast(chain, layer, token, step)
+        valid = chain.life[token, 0] == step or _in_fast(chain, layer, token, step)
         valid |= _is_read(chain, layer, token, step)
     return valid, not inside, (layer, token, first, last)
 
@@ -199,10 +228,10 @@ def _victim(
     state = 0
     if t > 0:
         state = (t - 1) // data.layers + ((t - 1) % data.layers >= layer)
-    tokens = data.prefill + state
-    token = int(draws[m, 6 + 2 * number] * tokens)
+    begin, end = chain.ids[state, 0], chain.ids[state, 1]
+    token, _ = _existing(chain, draws[m, 6 + 2 * number], state)
     found, least, latest = -1, _NEVER, -1
-    for _ in range(min(PACKED_PROBES, tokens)):
+    for _ in range(min(PACKED_PROBES, end - begin) if token >= 0 else 0):
         if (layer != run[0] or token != run[1]) and _in_fast(chain, layer, token, state):
             due = next_read(chain.reads[layer], token, state, data.steps)
             cost = _FREE
@@ -211,8 +240,8 @@ def _victim(
             if cost < least or (cost == least and due > latest):
                 found, least, latest = token, cost, due
         token += 1
-        if token == tokens:
-            token = 0
+        if token == end:
+            token = begin
     if found < 0:
         return layer, -1, 0, 0
     return _run_around(data, chain, layer, found, state)

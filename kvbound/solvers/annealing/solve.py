@@ -245,7 +245,7 @@ def _best_of_policies(instance: Instance) -> tuple[Schedule, bool]:
 
 def _evaluate_best(instance: Instance, search: CycleSearch) -> CostedPlacement:
     """Cost the best schedule of a search by the cost model, which must agree with its ticks."""
-    best = schedule_of(search.data, search.annealer.best)
+    best = schedule_of(instance, search.annealer.best)
     measures = evaluate(instance, best)
     rounding = instance.slots * search.data.tick_s
     if not math.isclose(measures.time_s, search.time_s, rel_tol=TOLERANCE, abs_tol=rounding):

@@ -69,7 +69,7 @@ class SlotMinorants:
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
-            beta[:, -1] = 0  # the one write-through of every slot is part of alpha
+            beta[:, -1] = 0  # the write-through of births is part of alpha
         needed = _undominated(alpha, beta)
         alpha, beta = alpha[needed], beta[needed]
         tier = tiers - 1
@@ -135,21 +135,23 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
 
 
 def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
-    """Seconds of latency that a slot of each layer has under any placement, (layers,).
+    """Seconds of latency that every slot has under any placement, (steps, layers).
 
     Parameters
     ----------
     reads_at
         A tier whose items the slot is known to read.
     """
+    slots = Slots.of(instance)
     latency = np.array([tier.latency for tier in instance.memory.tiers])
-    touched = np.zeros((instance.layers, instance.tiers), bool)
-    touched[:, 0] = instance.llm.weight_reads > 0
+    touched = np.zeros((instance.tiers, *slots.reads.shape), bool)
+    touched[0] = slots.weights > 0
     if instance.inclusive:
-        touched[:, -1] = True
+        touched[-1] |= slots.births > 0
     elif reads_at is not None:
-        touched[:, reads_at] = True
-    return np.where(touched.any(axis=1), combine(latency[None], touched.T)[0], latency.min())
+        touched[reads_at] = True
+    least = np.where(slots.reads + slots.births > 0, latency.min(), 0.0)
+    return np.where(touched.any(axis=0), combine(latency[None], touched)[0], least)
 
 
 def ideal_theta(instance: Instance) -> Floats:

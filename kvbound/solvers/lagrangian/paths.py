@@ -40,12 +40,12 @@ class _Step:
 
     read: Ints
     """Tokens read of each block, (layers, blocks)."""
-    older: Ints
-    """Tokens of each block that exist before the step, (layers, blocks)."""
-    opens: NDArray[np.bool_]
-    """Whether a block begins with this step's token, (layers, blocks)."""
-    grows: NDArray[np.bool_]
-    """Whether this step's token is added to a block that exists, (layers, blocks)."""
+    carried: Ints
+    """Tokens that a move of each block carries: those before the step that stay beyond it."""
+    unread: Ints
+    """Those of the carried tokens that are not read."""
+    grown: Ints
+    """Tokens born into each block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +106,13 @@ class MultiTierPaths:
         return cost, Demand(used, occupancy(self.instance, initial, held, self.lanes.layers))
 
     def paths(self, prices: Floats, capacity: Floats) -> tuple[Bytes, Bytes]:
-        """Return the cheapest paths themselves: the tiers of blocks, or K before they begin.
+        """Return the cheapest paths themselves: the tiers of blocks, or K where there is no block.
 
         Returns
         -------
-        At the start, (layers, blocks), and after every slot, (steps, layers, blocks).
+        At the start, (layers, blocks), and after every slot, (steps, layers, blocks). A block has no tier
+        before it begins and after the slot in which it leaves; one that leaves in the step of its birth has
+        the tier into which it is born in that step alone.
         """
         backward, first, _ = self._solve(prices, capacity, True)
         return first, self._follow(backward, first)
@@ -134,16 +136,21 @@ class MultiTierPaths:
         return backward, np.where(self.lanes.born == PROMPT, first, tiers).astype(np.uint8), at_start
 
     def _backward_numpy(self, prices: _Prices, transitions: Transitions, backward: _BackwardPass) -> None:
-        value = np.zeros((self.instance.tiers, *self.lanes.blocks.shape))
+        lanes = self.lanes
+        value = np.zeros((self.instance.tiers, *lanes.blocks.shape))
         for step in range(self.instance.decode_steps - 1, -1, -1):
-            now = _step(self.instance, self.lanes, step)
+            now = _step(self.instance, lanes, step)
             value += prices.hold[:, step, :, None]
-            entry = value + prices.birth[:, step, :, None]
-            np.copyto(backward.total, entry.min(axis=0), where=now.opens)
-            np.copyto(backward.births, entry.argmin(axis=0).astype(np.uint8), where=now.opens)
-            np.copyto(value, entry, where=now.grows)
+            leaves, grows, opens = lanes.last == step, now.grown > 0, lanes.born == step
+            value[:, leaves] = 0
+            birth = np.broadcast_to(prices.birth[:, step, :, None], value.shape)
+            value[:, grows] += now.grown[grows] * birth[:, grows]
+            backward.total[opens] = value[:, opens].min(axis=0)
+            backward.births[opens] = value[:, opens].argmin(axis=0)
+            unmoved = value[:, leaves]
             extra_read, write = prices.extra_read[:, step, :, None], prices.write[:, step, :, None]
             choice = _move(transitions, value, extra_read, write, now)
+            value[:, leaves] = unmoved
             value += now.read * prices.read[:, step, :, None]
             if backward.choices.size:
                 backward.choices[step] = choice
@@ -158,8 +165,8 @@ class MultiTierPaths:
 
         def run(first: int, last: int) -> None:
             paths_numba.backward(
-                lanes.rows, lanes.blocks, lanes.born, *by_slot, instance.granularity,
-                instance.prefill_tokens, transitions.legal, transitions.charged,
+                lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, *by_slot, instance.granularity,
+                transitions.legal, transitions.charged,
                 backward.value, backward.total, backward.births, backward.choices, first, last,
             )  # fmt: skip
 
@@ -180,10 +187,10 @@ class MultiTierPaths:
             return plan
         from kvbound.solvers.lagrangian import paths_numba
 
-        tiers, born = first.copy(), self.lanes.born
+        tiers, born, last = first.copy(), self.lanes.born, self.lanes.last
 
         def run(begin: int, end: int) -> None:
-            paths_numba.follow(born, backward.births, backward.choices, tiers, plan, begin, end)
+            paths_numba.follow(born, last, backward.births, backward.choices, tiers, plan, begin, end)
 
         map_ranges(run, _chunks(self.lanes), self.threads)
         return plan
@@ -207,7 +214,7 @@ def _move(
     for source, target in transitions.moves(read=True):
         price = after[target]
         if transitions.charged[source, target]:
-            price = price + now.older * write[target] + (now.older - now.read) * extra_read[source]
+            price = price + now.carried * write[target] + now.unread * extra_read[source]
         better = price < value[source]
         if not transitions.legal[0, source, target]:
             better &= now.read > 0
@@ -221,8 +228,8 @@ def _follow_numpy(lanes: Lanes, backward: _BackwardPass, first: Bytes, plan: Byt
     tier, tiers = first, backward.choices.shape[1]
     for step, choices in enumerate(backward.choices):
         chosen = np.take_along_axis(choices, np.minimum(tier, tiers - 1)[None], 0)[0]
-        tier = np.where(tier < tiers, chosen, tier)
-        tier = np.where(lanes.born == step, backward.births, tier)
+        tier = np.where((tier < tiers) & (lanes.last > step), chosen, tiers).astype(np.uint8)
+        np.copyto(tier, backward.births, where=lanes.born == step)
         plan[step] = tier
 
 
@@ -234,7 +241,7 @@ def count_traffic(
     Parameters
     ----------
     first, plan
-        Tiers of blocks, K before they begin; see `MultiTierPaths.paths`.
+        Tiers of blocks, K where there is no block; see `MultiTierPaths.paths`.
 
     Returns
     -------
@@ -251,7 +258,7 @@ def count_traffic(
             from kvbound.solvers.lagrangian import paths_numba
 
             paths_numba.count_traffic(
-                lanes.rows, lanes.blocks, instance.granularity, instance.prefill_tokens, transitions.charged,
+                lanes.rows, lanes.last, lanes.begin, lanes.end, instance.granularity, transitions.charged,
                 transitions.birth_writes, first, plan, used, held, begin, end,
             )  # fmt: skip
         return used, held
@@ -273,7 +280,7 @@ def _count_numpy(
     held: Ints,
 ) -> None:
     tiers, layers, before = instance.tiers, len(first), first
-    charged = np.zeros((tiers + 1, tiers + 1), np.bool_)  # nothing moves before it begins
+    charged = np.zeros((tiers + 1, tiers + 1), np.bool_)  # what begins or leaves does not move
     charged[:tiers, :tiers] = transitions.charged
 
     def count(tier: Bytes, amount: NDArray[Any]) -> Ints:
@@ -286,20 +293,19 @@ def _count_numpy(
         reads, extra_reads, writes = np.moveaxis(used[step].reshape(layers, 3, tiers), 1, 0)
         moved = charged[before, after]
         reads += count(before, now.read)
-        extra_reads += count(before, np.where(moved, now.older - now.read, 0))
-        writes += count(after, np.where(moved, now.older, 0))
-        writes += count(after, now.opens | now.grows) @ transitions.birth_writes
-        held[step] = count(after, np.ones_like(after))
+        extra_reads += count(before, np.where(moved, now.unread, 0))
+        writes += count(after, np.where(moved, now.carried, 0))
+        writes += count(np.where(after < tiers, after, before), now.grown) @ transitions.birth_writes
+        held[step] = count(after, lanes.last > step)
         before = after
 
 
 def _step(instance: Instance, lanes: Lanes, step: int) -> _Step:
-    size, token = instance.granularity, instance.prefill_tokens + step
-    bits = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little")
-    read = np.add.reduceat(bits, np.arange(0, bits.shape[1], size), axis=1, dtype=np.int64)
-    first = lanes.blocks * size
-    older = np.clip(token - first, 0, size)
-    return _Step(read, older, lanes.born == step, (first < token) & (token < first + size))
+    read = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little").view(np.bool_)
+    carried = (lanes.begin < step) & (step < lanes.end)
+    starts = np.arange(0, read.shape[1], instance.granularity)
+    masks = read, carried, carried & ~read, lanes.begin == step
+    return _Step(*(np.add.reduceat(mask, starts, axis=1, dtype=np.int64) for mask in masks))
 
 
 def _chunks(lanes: Lanes) -> int:

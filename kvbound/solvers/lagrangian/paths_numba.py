@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import PADDING
 from kvbound.bitsets.popcount import popcount_range
 from kvbound.kernels import compiled
 from kvbound.solvers.lagrangian.subproblem import BLOCKS_AT_ONCE
@@ -15,25 +14,64 @@ Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
+Steps = NDArray[np.int32]
+
+
+@compiled()
+def _complete(begin: Steps, end: Steps, size: int, lane: int, steps: int) -> tuple[int, int, int]:
+    """Return the number of a block's tokens, and the steps, exclusive, between which all of them exist.
+
+    Parameters
+    ----------
+    begin, end
+        Birth step and last step of each token of a layer; see `kvbound.bitsets.lanes.Lanes`.
+    """
+    tokens, grown, shrinks = 0, -1, steps
+    for bit in range(lane * size, min(lane * size + size, len(begin))):
+        if begin[bit] < steps:
+            tokens += 1
+            grown, shrinks = max(grown, begin[bit]), min(shrinks, end[bit])
+    return tokens, grown, shrinks
+
+
+@compiled()
+def _carried(row: Words, begin: Steps, end: Steps, size: int, lane: int, step: int) -> tuple[int, int]:
+    """Count the tokens of a block that its move in a step carries, and those of them that are not read."""
+    carried = unread = 0
+    for bit in range(lane * size, min(lane * size + size, len(begin))):
+        if begin[bit] < step < end[bit]:
+            carried += 1
+            unread += int((row[bit >> 6] >> np.uint64(bit & 63)) & np.uint64(1) == 0)
+    return carried, unread
+
+
+@compiled()
+def _born(begin: Steps, size: int, lane: int, step: int) -> int:
+    """Count the tokens of a block that a step bears."""
+    count = 0
+    for bit in range(lane * size, min(lane * size + size, len(begin))):
+        count += int(begin[bit] == step)
+    return count
 
 
 @compiled()
 def backward(
     rows: Words,
-    blocks: Ints,
-    born: NDArray[np.int32],
+    born: Steps,
+    last_step: Steps,
+    begin: Steps,
+    end: Steps,
     read_price: Floats,
     extra_price: Floats,
     write_price: Floats,
     birth_price: Floats,
     hold_price: Floats,
     size: int,
-    prefill: int,
     legal: Bools,
     charged: Bools,
     value: Floats,
     total: Floats,
-    births: Bytes,
+    birth_tier: Bytes,
     choices: Bytes,
     first: int,
     last: int,
@@ -50,24 +88,40 @@ def backward(
     steps, _, tiers = hold_price.shape
     chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
     after = np.empty(tiers)
+    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
     for chunk in range(first, last):
-        layer, begin = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
+        layer, start = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
+        stop = min(start + BLOCKS_AT_ONCE, born.shape[1])
+        begins, ends, bits = begin[layer], end[layer], begin.shape[1]
+        for lane in range(start, stop):
+            n = lane - start
+            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
         for step in range(steps - 1, -1, -1):
-            row, token, hold = rows[step, layer], prefill + step, hold_price[step, layer]
+            row, hold = rows[step, layer], hold_price[step, layer]
             extra, write = extra_price[step, layer], write_price[step, layer]
-            for lane in range(begin, min(begin + BLOCKS_AT_ONCE, born.shape[1])):
-                if born[layer, lane] == PADDING or born[layer, lane] > step:
+            for lane in range(start, stop):
+                if born[layer, lane] > step or last_step[layer, lane] < step:
                     continue
-                older = min(token - blocks[layer, lane] * size, size)
+                n, leaves = lane - start, last_step[layer, lane] == step
                 for k in range(tiers):
-                    after[k] = value[layer, lane, k] + hold[k]
-                    if older < size:
-                        after[k] += birth_price[step, layer, k]
-                if older == 0:
-                    births[layer, lane] = np.argmin(after)
-                    total[layer, lane] = after.min()
+                    after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k]
+                if step <= grown[n]:
+                    births = _born(begins, size, lane, step)
+                    for k in range(tiers):
+                        after[k] += births * birth_price[step, layer, k]
+                    if born[layer, lane] == step:
+                        birth_tier[layer, lane] = np.argmin(after)
+                        total[layer, lane] = after.min()
+                        continue
+                read = popcount_range(row, lane * size, min(size, bits - lane * size))
+                if leaves:
+                    for k in range(tiers):
+                        value[layer, lane, k] = after[k] + read * read_price[step, layer, k]
                     continue
-                read = popcount_range(row, lane * size, older)
+                if grown[n] < step < shrinks[n]:
+                    carried, unread = tokens[n], tokens[n] - read
+                else:
+                    carried, unread = _carried(row, begins, ends, size, lane, step)
                 allowed = legal[1 if read > 0 else 0]
                 for source in range(tiers):
                     best, chosen = after[source], source
@@ -76,7 +130,7 @@ def backward(
                             continue
                         price = after[target]
                         if charged[source, target]:
-                            price = price + older * write[target] + (older - read) * extra[source]
+                            price = price + carried * write[target] + unread * extra[source]
                         if price < best:
                             best, chosen = price, target
                     value[layer, lane, source] = best + read * read_price[step, layer, source]
@@ -86,8 +140,9 @@ def backward(
 
 @compiled()
 def follow(
-    born: NDArray[np.int32],
-    births: Bytes,
+    born: Steps,
+    last_step: Steps,
+    birth_tier: Bytes,
     choices: Bytes,
     tier: Bytes,
     plan: Bytes,
@@ -99,7 +154,7 @@ def follow(
     Parameters
     ----------
     tier
-        Tier of each block at the start, K before it begins, (layers, blocks); changed.
+        Tier of each block at the start, K where there is no block, (layers, blocks); changed.
     plan
         Tiers after every slot, (steps, layers, blocks); filled in.
     """
@@ -111,18 +166,19 @@ def follow(
             for lane in range(begin, min(begin + BLOCKS_AT_ONCE, born.shape[1])):
                 now = tier[layer, lane]
                 if now < tiers:
-                    now = choices[step, now, layer, lane]
+                    now = choices[step, now, layer, lane] if step < last_step[layer, lane] else tiers
                 elif born[layer, lane] == step:
-                    now = births[layer, lane]
+                    now = birth_tier[layer, lane]
                 tier[layer, lane] = plan[step, layer, lane] = now
 
 
 @compiled()
 def count_traffic(
     rows: Words,
-    blocks: Ints,
+    last_step: Steps,
+    begin: Steps,
+    end: Steps,
     size: int,
-    prefill: int,
     charged: Bools,
     birth_writes: Ints,
     start: Bytes,
@@ -135,22 +191,34 @@ def count_traffic(
     """Add up the traffic of the chunks first..last-1 under a plan; see `paths.count_traffic`."""
     steps, tiers = len(plan), held.shape[2]
     chunks = -(-start.shape[1] // BLOCKS_AT_ONCE)
+    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
     for chunk in range(first, last):
-        layer, begin = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
+        layer, low = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
+        high = min(low + BLOCKS_AT_ONCE, start.shape[1])
+        begins, ends, bits = begin[layer], end[layer], begin.shape[1]
+        for lane in range(low, high):
+            n = lane - low
+            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
         for step in range(steps):
-            row, token, counts = rows[step, layer], prefill + step, used[step, layer]
+            row, counts, holds = rows[step, layer], used[step, layer], held[step, layer]
             before = plan[step - 1, layer] if step > 0 else start[layer]
-            for lane in range(begin, min(begin + BLOCKS_AT_ONCE, start.shape[1])):
-                old, new = np.int64(before[lane]), np.int64(plan[step, layer, lane])
-                older = min(token - blocks[layer, lane] * size, size)
+            for lane in range(low, high):
+                old, new, n = np.int64(before[lane]), np.int64(plan[step, layer, lane]), lane - low
                 if old < tiers:
-                    read = popcount_range(row, lane * size, older)
+                    read = popcount_range(row, lane * size, min(size, bits - lane * size))
                     counts[old] += read
-                    if charged[old, new]:
-                        counts[tiers + old] += older - read
-                        counts[2 * tiers + new] += older
+                    if new < tiers and charged[old, new]:
+                        if grown[n] < step < shrinks[n]:
+                            carried, unread = tokens[n], tokens[n] - read
+                        else:
+                            carried, unread = _carried(row, begins, ends, size, lane, step)
+                        counts[tiers + old] += unread
+                        counts[2 * tiers + new] += carried
                 if new < tiers:
-                    held[step, layer, new] += 1
-                    if older < size:
-                        for k in range(tiers):
-                            counts[2 * tiers + k] += birth_writes[new, k]
+                    holds[new] += 1
+                if step <= grown[n] and min(old, new) < tiers:
+                    births, tier = _born(begins, size, lane, step), new if new < tiers else old
+                    for k in range(tiers):
+                        counts[2 * tiers + k] += births * birth_writes[tier, k]
+                    if new < tiers and last_step[layer, lane] == step:
+                        holds[new] -= 1  # it leaves in the step of its birth

@@ -2,13 +2,15 @@
 
 The dynamic program of an item needs one number, its cost from tier 0 minus its cost from tier 1, carried from
 the last step to the first. Items are lanes, 64 to a word of the packed reads; a forward pass over whole words
-then counts the traffic of the cheapest paths.
+then counts the traffic of the cheapest paths. No price is negative: then an item that ends in the step of its
+birth is born into tier 1, and one whose two costs are equal does not move.
 
 Equations: "Shortest paths" in docs/methods.md.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,7 @@ Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Lane = NDArray[np.intp]
 
 HOLD, MISS, PROMOTE, PREFETCH, DEMOTE, BIRTH = range(6)
 """Rows of a price table (6, steps, layers): holding in tier 0 after the slot; a read served by tier 1 instead
@@ -79,7 +82,8 @@ class TwoTierPaths:
         backward, at_start, inside = self._solve(prices, capacity, demand)
         price = columns(prices)
         gain = backward.gain.sum(axis=1) + np.where(inside, at_start, 0.0).sum(axis=1)
-        never_inside = (price.reads[1] * lanes.reads + price.writes[1]).sum()
+        births = instance.timeline.births[:, None]
+        never_inside = (price.reads[1] * lanes.reads + price.writes[1] * births).sum()
         value = float((lanes.weight * gain).sum() + never_inside)
         if not demand:
             return value, None
@@ -88,7 +92,7 @@ class TwoTierPaths:
         used = columns(traffic)
         np.subtract(lanes.reads, counts[..., MISSES], out=used.reads[0])
         used.reads[1], used.extra_reads[1] = counts[..., MISSES], counts[..., UNREAD]
-        used.writes[0], used.writes[1] = counts[..., WRITES], 1
+        used.writes[0], used.writes[1] = counts[..., WRITES], births
         first = inside.sum(axis=1) * lanes.weight
         held = occupancy(instance, first[None], counts[None, ..., HELD], lanes.layers)
         return value, Demand(traffic, np.concatenate([held, np.zeros_like(held)]))
@@ -146,7 +150,7 @@ class TwoTierPaths:
 
         def run(first: int, last: int) -> None:
             outcome = backward.value, backward.gain, backward.enters, backward.stays
-            paths_two_tier_numba.backward(lanes.rows, lanes.born, table, *outcome, first, last)
+            paths_two_tier_numba.backward(lanes.rows, lanes.born, lanes.last, table, *outcome, first, last)
 
         map_ranges(run, layers * width, self.threads, WORDS_AT_ONCE)
         return backward
@@ -192,15 +196,13 @@ class TwoTierPaths:
 
 def _backward_numpy(lanes: Lanes, table: Floats, backward: _BackwardPass) -> None:
     value, gain, steps = backward.value, backward.gain, len(lanes.rows)
-    layer, lane = np.nonzero(lanes.born >= 0)
-    order = np.argsort(lanes.born[layer, lane], kind="stable")
-    layer, lane = layer[order], lane[order]
-    ends = np.searchsorted(lanes.born[layer, lane], np.arange(steps + 1))
+    births, ends = _by_step(lanes.born, steps), _by_step(lanes.last, steps)
     x, floor = np.empty_like(value), np.empty_like(value)
     for step in range(steps - 1, -1, -1):
         hold, miss, promote, prefetch, demote, birth = table[:, step, :, None]
         np.add(value, hold, out=x)
-        born = layer[ends[step] : ends[step + 1]], lane[ends[step] : ends[step + 1]]
+        x[ends[step]] = 0  # it has left: both tiers cost the same
+        born = births[step]
         entry = x[born] + birth[born[0], 0]
         gain[born] += np.minimum(entry, 0)
         x[born] = 0
@@ -208,16 +210,26 @@ def _backward_numpy(lanes: Lanes, table: Floats, backward: _BackwardPass) -> Non
         for floors, low, bits in zip(np.hstack([-prefetch, -promote]), floor, read, strict=True):
             floors.take(bits, out=low, mode="clip")  # many times faster than where
         if backward.enters.size:
-            enters = x < floor
+            enters, stays = x < floor, x < demote
             enters[born] = entry < 0
+            stays[ends[step]] = False
             backward.enters[step] = np.packbits(enters, axis=1, bitorder="little").view(np.uint64)
-            backward.stays[step] = np.packbits(x < demote, axis=1, bitorder="little").view(np.uint64)
+            backward.stays[step] = np.packbits(stays, axis=1, bitorder="little").view(np.uint64)
         np.maximum(x, floor, out=floor)
         np.minimum(floor, demote, out=value)
         np.subtract(x, floor, out=x)
         np.add(gain, x, out=gain)
         np.multiply(read, miss, out=x)
         np.subtract(value, x, out=value)
+
+
+def _by_step(steps_of_lanes: NDArray[np.int32], steps: int) -> list[tuple[Lane, Lane]]:
+    """Return the layers and lanes that have each step, given one step per lane, (layers, lanes)."""
+    layer, lane = np.nonzero((steps_of_lanes >= 0) & (steps_of_lanes < steps))
+    order = np.argsort(steps_of_lanes[layer, lane], kind="stable")
+    layer, lane = layer[order], lane[order]
+    edges = np.searchsorted(steps_of_lanes[layer, lane], np.arange(steps + 1)).tolist()
+    return [(layer[a:b], lane[a:b]) for a, b in itertools.pairwise(edges)]
 
 
 def _forward_numpy(lanes: Lanes, backward: _BackwardPass, state: Words, counts: Counts, after: Words) -> None:

@@ -32,6 +32,27 @@ def _place_new_tokens(
 
 
 @compiled()
+def _end_before(step: int, last: NDArray[np.int32]) -> int:
+    """Return the last step before a given one in which any of 64 lanes ends, or -1."""
+    found = -1
+    for lane in range(64):
+        if found < last[lane] < step:
+            found = last[lane]
+    return found
+
+
+@compiled()
+def _take_ends(step: int, last: NDArray[np.int32], hold: float, value: Floats) -> np.uint64:
+    """Let both tiers cost the same after the step for the lanes that end in it; return these lanes."""
+    ended = _EMPTY
+    for lane in range(64):
+        if last[lane] == step:
+            value[lane] = -hold
+            ended |= _ONE << np.uint64(lane)
+    return ended
+
+
+@compiled()
 def _step_back(
     bits: np.uint64,
     hold: float,
@@ -59,6 +80,7 @@ def _step_back(
 def backward(
     rows: Words,
     born: NDArray[np.int32],
+    last_step: NDArray[np.int32],
     table: Floats,
     value: Floats,
     gain: Floats,
@@ -76,28 +98,35 @@ def backward(
     """
     steps, _, width = rows.shape
     masks = enters.size > 0
-    earliest, latest = np.empty(WORDS_AT_ONCE, np.int64), np.empty(WORDS_AT_ONCE, np.int64)
+    # of each word the step of its first and last birth, that of its last end, and the end that comes next
+    earliest, latest, final, end = np.empty((4, WORDS_AT_ONCE), np.int64)
     for start in range(first, last, WORDS_AT_ONCE):
         stop = min(start + WORDS_AT_ONCE, last)
         for word in range(start, stop):
-            births = born[word // width, word % width * 64 : word % width * 64 + 64]
-            earliest[word - start], latest[word - start] = births.min(), births.max()
+            layer, lanes = word // width, slice(word % width * 64, word % width * 64 + 64)
+            n, births, ends = word - start, born[layer, lanes], last_step[layer, lanes]
+            earliest[n], latest[n], final[n] = births.min(), births.max(), ends.max()
+            end[n] = _end_before(steps, ends)
         for step in range(steps - 1, -1, -1):
             for word in range(start, stop):
-                if step < earliest[word - start]:
-                    continue  # no lane is born yet
+                n = word - start
+                if step < earliest[n] or step > final[n]:
+                    continue  # no lane is born yet, or all have ended
                 layer, w = word // width, word % width
                 lanes = slice(64 * w, 64 * w + 64)
                 hold, miss, promote, prefetch, demote, birth = table[:, step, layer]
-                v, g, inside = value[layer, lanes], gain[layer, lanes], _EMPTY
-                if step <= latest[word - start]:
+                v, g, inside, ended = value[layer, lanes], gain[layer, lanes], _EMPTY, _EMPTY
+                if step == end[n]:
+                    ended = _take_ends(step, last_step[layer, lanes], hold, v)
+                    end[n] = _end_before(step, last_step[layer, lanes])
+                if step <= latest[n]:
                     inside = _place_new_tokens(step, born[layer, lanes], hold, birth, v, g)
                 entering, staying = _step_back(
                     rows[step, layer, w], hold, miss, -promote, -prefetch, demote, v, g
                 )
                 if masks:
                     enters[step, layer, w] = entering | inside
-                    stays[step, layer, w] = staying
+                    stays[step, layer, w] = staying & ~ended
 
 
 @compiled()

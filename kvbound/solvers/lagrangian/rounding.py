@@ -149,16 +149,15 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     The bounds, and the sums of their terms' magnitudes, which limit the rounding errors where terms cancel.
     """
     reads = instance.trace.past_counts().astype(np.float64)
-    past = instance.prefill_tokens + np.arange(instance.decode_steps, dtype=np.float64)[:, None]
     least, magnitude = np.full(reads.shape, np.inf), np.zeros(reads.shape)
     for above in (False, True):
-        value, terms = _side_bound(instance, certificate, above, reads, past)
+        value, terms = _side_bound(instance, certificate, above, reads)
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
 
 def _side_bound(
-    instance: Instance, certificate: Certificate, above: bool, reads: Floats, past: Floats
+    instance: Instance, certificate: Certificate, above: bool, reads: Floats
 ) -> tuple[Floats, Floats]:
     """Bound slots on one side of the chord, infinity where that side is empty; see `slot_bounds`.
 
@@ -166,9 +165,11 @@ def _side_bound(
     ----------
     above
         Whether more items than the breakpoint are read at the certificate's tier.
-    reads, past
-        Items read by each slot, (steps, layers), and items that exist before each step, (steps, 1).
+    reads
+        Items read by each slot, (steps, layers).
     """
+    live = instance.timeline.live[:-1, None].astype(np.float64)
+    born = instance.timeline.births[:, None].astype(np.float64)
     memory, tiers, size = instance.memory, instance.tiers, instance.item_bytes
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
@@ -179,20 +180,20 @@ def _side_bound(
     extra, write = size * held - paid[1], size * wrote - paid[2]
     other = np.delete(read, slow, axis=0).min(axis=0)
     fixed = held[0] * instance.llm.weight_reads + reads * other
-    fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (past - reads)
+    fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)
     births = write[-1] if instance.inclusive else np.maximum(write.min(axis=0), 0)
     optional = write[: tiers - instance.inclusive]
-    fixed += births + np.minimum(optional, 0).sum(axis=0) * (past + 1)
+    fixed += born * births + np.minimum(optional, 0).sum(axis=0) * (live + born)
     here = read[slow] - other
     slope = np.minimum(here, extra[slow])
-    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (past - reads)
+    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
     low = np.maximum(certificate.whole + 1.0, 0) if above else np.zeros_like(reads)
-    high = past + 0 * reads if above else np.minimum(certificate.whole, past)
+    high = live + 0 * reads if above else np.minimum(certificate.whole, live)
     latency = np.where(low > 0, sure_latency(instance, slow), sure_latency(instance))
     value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
     terms = np.abs(paid) + size * np.stack([held, held, wrote])
-    magnitude = 3 * reads * terms[0].max(axis=0) + (past - reads) * terms[1].sum(axis=0)
-    magnitude += (past + 2) * terms[2].sum(axis=0)
+    magnitude = 3 * reads * terms[0].max(axis=0) + (live - reads) * terms[1].sum(axis=0)
+    magnitude += (live + 2 * born) * terms[2].sum(axis=0)
     return np.where(high < low, np.inf, value), magnitude + held[0] * instance.llm.weight_reads
 
 

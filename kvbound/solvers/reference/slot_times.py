@@ -27,9 +27,13 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
             read[:, last] += read[:, diverted].sum(axis=1)
             read[:, diverted] = 0
             touched = read + loads[:, 1] + loads[:, 2] > 0
+            idle, split = ~touched[:, last], read[:, list(divertible)].any(axis=1)
             load = (read + loads[:, 1]) @ memory.read_load + loads[:, 2] @ memory.write_load
             slope = (memory.read_load[last] - memory.read_load[list(divertible)]) / memory.bandwidths
             load /= memory.bandwidths
+            alone = load.sum(axis=1) if instance.rules.timing is Timing.SERIAL else load.max(axis=1)
+            best = np.where(idle, np.minimum(best, alone + touched @ latency), best)
+            touched[:, last] |= split
             if instance.rules.timing is Timing.SERIAL:
                 saving = np.minimum(slope.sum(axis=1), 0)
                 busy = load.sum(axis=1) + read[:, list(divertible)] @ saving
