@@ -106,7 +106,7 @@ class Hierarchy:
                 self.move(self.choose(scores, slot, tier).request, slot, tier)
             admissions = [(Birth.MAKE_ROOM, choice.outranking), (Birth.IF_ROOM, choice.others)]
         for birth, blocks in admissions:
-            evictable = self.admit(birth, blocks, evictable, slot)
+            self.admit(birth, blocks, evictable, slot)
         self._pass_through(slot.layer)
         return np.flatnonzero(state != before)
 
@@ -165,21 +165,19 @@ class Hierarchy:
         self.room[tier] += gone
         return gone
 
-    def admit(self, birth: Birth, blocks: Ids, evictable: Ids, slot: Slot) -> Ids:
-        """Place new blocks in order, in place of evictable ones if need be; return what is left of these."""
+    def admit(self, birth: Birth, blocks: Ids, evictable: Ids, slot: Slot) -> None:
+        """Place new blocks in order, in place of as many evictable ones as need be if room is to be made."""
         if not len(blocks):
-            return evictable
-        evicted = 0
+            return
         if birth is Birth.MAKE_ROOM:
             needed = max(0, len(blocks) - int(self.room[0]))
-            evicted = self.demote(evictable[:needed], slot.layer)
+            self.demote(evictable[:needed], slot.layer)
         order = np.arange(self.instance.tiers)
         if birth is Birth.SLOW:
             order = np.append(order[1:], 0)
         tiers = np.repeat(order, np.minimum(self.room[order], len(blocks)))[: len(blocks)]
         self.tier[slot.layer, blocks] = tiers
         self.room -= np.bincount(tiers, minlength=self.instance.tiers)
-        return evictable[evicted:]
 
     def _pass_through(self, layer: int) -> None:
         """Choose the tier of the blocks that end in the step of their birth: they are never held."""
