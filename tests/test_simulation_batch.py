@@ -19,7 +19,7 @@ from kvbound.policies.view import InstanceView
 from kvbound.schedule import Schedule
 from kvbound.simulation import run, simulate
 from kvbound.solvers.reference.brute_force import find_optimum
-from tests.cost_cases import toy
+from tests.cost_cases import assert_sound, schedule_of, toy
 from tests.instance_documents import two_tiers
 from tests.policies.cases import medium_instance
 from tests.replay import problems
@@ -74,7 +74,9 @@ def test_every_rule_combination_against_brute_force() -> None:
 @settings(max_examples=20, deadline=None)
 def test_larger_instances(policy: str, seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed), batch=True)
-    time_of(instance, run(instance, made(policy), np.random.default_rng(seed)))
+    result = simulate(instance, made(policy), seed=seed)
+    assert_sound(instance, result)
+    assert time_of(instance, schedule_of(result)) == result.time_s
 
 
 @pytest.mark.parametrize("policy", [*POLICIES])
