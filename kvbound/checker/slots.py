@@ -4,7 +4,8 @@ With inclusive copies a read may be served by the item's tier or by the last one
 bytes diverted from each tier to the last, so that either all or none of them are diverted. Parallel time is
 the optimum of a small linear program, solved in exact fractions because bandwidths may differ by many orders
 of magnitude. The optimal basis is then reused for all slots for which it is optimal too: those where its
-primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken.
+primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken,
+and over whether the last tier serves any where nothing else touches it.
 """
 
 from __future__ import annotations
@@ -47,11 +48,17 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
     loads, back = np.unique(np.hstack([read, extra, written]), axis=0, return_inverse=True)
     read, extra, written = loads[:, :tiers], loads[:, tiers : 2 * tiers], loads[:, 2 * tiers :]
     parallel = case.rules["timing"] == "parallel"
+    divided = parallel and case.rules["copies"] == "inclusive"
     best = np.full(len(loads), np.inf)
+    if divided:  # the linear program may use the last tier, which costs its latency: or nothing is diverted
+        load, touched = (read + extra) @ case.reads + written @ case.writes, (read + extra + written) > 0
+        whole = (load / case.bandwidth).max(axis=1) + touched @ case.latency
+        best[~touched[:, -1]] = whole[~touched[:, -1]]
     for served in _served(case, read):
         load = (served + extra) @ case.reads + written @ case.writes
         busy = _balanced(case, load, served) if parallel else (load / case.bandwidth).sum(axis=1)
         touched = (served + extra + written) > 0
+        touched[:, -1] |= divided
         best = np.minimum(best, busy + touched @ case.latency)
     return np.asarray(best[back.ravel()])
 

@@ -1,6 +1,7 @@
 """The checker's slot times are the optima of the split's linear program."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -106,3 +107,47 @@ def test_resources_are_as_busy_as_the_package_says(seed: int, latencies: bool) -
     if busy is not None:
         expected = cost.busy(loads.reshape(len(loads), -1)).sum(axis=0)
         np.testing.assert_allclose(busy, expected, rtol=1e-9, atol=1e-9)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=25)
+def test_latencies_count_for_the_tiers_that_any_split_touches(seed: int) -> None:
+    """Also in slots that write nothing, where the last tier's latency may be saved as well."""
+    rng = np.random.default_rng(seed)
+    case, _ = random_case(rng, latencies=True, most=3)
+    tiers = len(case.names)
+    loads = (rng.integers(0, 30, (4, 3, tiers)) * (rng.random((4, 3, tiers)) < 0.4)).astype(float)
+    slope = (case.reads[-1] - case.reads[:-1]) / case.bandwidth
+    splits = range(2 if case.rules["copies"] == "inclusive" else 1)
+    for found, (read, extra, written) in zip(slot_times(case, *np.moveaxis(loads, 1, 0)), loads, strict=True):
+        load = ((read + extra) @ case.reads + written @ case.writes) / case.bandwidth
+        best = np.inf
+        for helps in splits:
+            for unused in itertools.product(range(1 + helps), repeat=tiers - 1):
+                empty = np.array(unused, bool)
+                bounds = [(amount * none, amount * helps) for amount, none in zip(read, empty, strict=False)]
+                touched = np.append(read[:-1] * ~empty, read[-1] + helps) + extra + written > 0
+                if case.rules["timing"] == "serial":
+                    time = linprog(slope.sum(axis=1), bounds=bounds).fun + load.sum()
+                else:
+                    matrix = np.column_stack([slope.T, -np.ones(len(load))])
+                    goal = [0] * len(slope) + [1]
+                    time = linprog(goal, matrix, -load, bounds=[*bounds, (0, None)]).fun
+                best = min(best, time + float(touched @ case.latency))
+        assert found == pytest.approx(best, rel=1e-6, abs=1e-9)
+
+
+def test_a_latency_of_the_last_tier_is_worth_it_or_not() -> None:
+    """35 B at 1 B/s: reading 7 of them from the copy at 1/4 B/s saves 7 s, unless its latency is longer."""
+    case, _ = random_case(np.random.default_rng(0), latencies=False)
+    reads = np.array([[1, 0], [0, 1]])
+    rules = {**case.rules, "copies": "inclusive", "timing": "parallel"}
+    read, none = np.array([[35.0, 0.0]]), np.zeros((1, 2))
+    for latency, expected in ((0.0, 28.0), (6.0, 34.0), (8.0, 35.0)):
+        two = dataclasses.replace(
+            case, names=("near", "far"), resources=("a", "b"), bandwidth=np.array([1, 0.25]),
+            reads=reads, writes=reads, latency=np.array([0, latency]), capacity=(None, None), rules=rules,
+        )  # fmt: skip
+        assert slot_times(two, read, none, none).tolist() == [pytest.approx(expected)]
+        birth = np.array([[0.0, 0.25]])  # which touches it anyway
+        assert slot_times(two, read, none, birth).tolist() == [pytest.approx(28.2 + latency)]
