@@ -187,33 +187,25 @@ class _Replay:
         ahead
             The plan from this step on, (steps, layers, blocks); the first tiers become those in fact.
         """
-        blocks = self.instance.grouping
+        blocks, tiers = self.instance.grouping, self.instance.tiers
         begun, end = blocks.begun(step), blocks.begun(step + 1)
         ending = np.flatnonzero(blocks.last[:begun] == step)
-        stays = blocks.last[:end] > step
+        gone, held = np.flatnonzero(blocks.last[:begun] <= step), blocks.last[begun:end] > step
         for layer, wanted in enumerate(ahead[0]):
             now = before[layer, :begun].copy()
-            if len(ending):
-                self.room[:] += np.bincount(now[ending], minlength=self.instance.tiers)
-                now[ending] = self.instance.tiers
-            self._move_all(now, ahead[:, layer, :begun], stays[:begun], step, layer)
+            if len(gone):
+                self.room[:] += np.bincount(now[ending], minlength=tiers)
+                now[gone] = tiers
+            self._move_all(now, ahead[:, layer, :begun], step, layer)
             wanted[:begun] = now
             if end > begun:
-                born, held = wanted[begun:end], stays[begun:]
+                born = wanted[begun:end]
                 born[held] = self._placed(born[held])
 
-    def _move_all(self, now: Bytes, ahead: Bytes, stays: Bools, step: int, layer: int) -> None:
-        """Move those of a layer's blocks that stay; changes their tiers.
-
-        Parameters
-        ----------
-        now, stays
-            Tier of each block, and whether it exists beyond the slot, (blocks,).
-        ahead
-            The plan from this slot on, (steps, blocks).
-        """
+    def _move_all(self, now: Bytes, ahead: Bytes, step: int, layer: int) -> None:
+        """Move a layer's blocks; changes their tiers `now`, (blocks,), given the plan, (steps, blocks)."""
         goal = ahead[0]
-        moving = np.flatnonzero((goal != now) & stays)
+        moving = np.flatnonzero(goal != now)
         if len(moving):
             read = self._read(step, layer, len(now))[moving] if self.by_read else 0
             moving = moving[self.legal[read, now[moving], goal[moving]]]
