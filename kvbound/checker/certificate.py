@@ -211,16 +211,18 @@ def _linear(
     their cost take their largest value, all others their smallest. The floor is the least that all items read
     at `slow` can add.
     """
-    tiers, size, inclusive = len(case.names), case.item_bytes, case.rules["copies"] == "inclusive"
+    tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
 
     def priced(table: NDArray[np.float64]) -> list[Exact]:
-        return [sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for row in table]
+        """Return the cost of an item at each tier."""
+        rows = zip(case.item_sizes, table, strict=True)
+        return [size * sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for size, row in rows]
 
     held, wrote = priced(case.reads), priced(case.writes)
-    read = [size * (np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
-    extra = [size * h - paid[tiers + k] for k, h in enumerate(held)]
-    write = [size * w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
-    weight = Fraction(case.weight_reads[layer])
+    read = [(np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
+    extra = [h - paid[tiers + k] for k, h in enumerate(held)]
+    write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
+    weight = Fraction(case.weight_reads[layer]) / case.item_sizes[0]
     other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
     fixed = weight.numerator * held[0] // weight.denominator + reads * other
     fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in enumerate(extra) if k != slow)

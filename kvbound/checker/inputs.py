@@ -53,7 +53,7 @@ class Case:
     layers: int
     prefill: int
     steps: int
-    item_bytes: int
+    item_sizes: tuple[int, ...]  # bytes of one token's KV in one layer, by tier
     weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
@@ -76,10 +76,10 @@ class Case:
     @property
     def capacity_blocks(self) -> tuple[int | None, ...]:
         """Blocks that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
-        block, blocks = self.granularity * self.item_bytes, []
-        for tier, capacity in enumerate(self.capacity):
+        blocks = []
+        for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
-            blocks.append(None if capacity is None else (capacity - weights) // block)
+            blocks.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
         return tuple(blocks)
 
 
@@ -101,9 +101,18 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
     hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
-    names, sizes = tuple(memory["resources"]), (llm["kv_bytes_per_token_layer"], rules["granularity"])
-    positive = all(type(size) is int and 0 < size <= _MOST for size in sizes)
-    _require({"whole positive bytes per item and granularity": positive})
+    names, formats, granularity = (
+        tuple(memory["resources"]),
+        expanded.get("formats", {}),
+        rules["granularity"],
+    )
+    usual = {"bytes": llm["kv_bytes_per_token_layer"]}
+    sizes = tuple(formats.get(tier["name"], usual)["bytes"] for tier in tiers)
+    positive = all(type(size) is int and 0 < size <= _MOST for size in (*sizes, granularity))
+    _require({
+        "whole positive bytes per item and granularity": positive,
+        "formats of the memory's own tiers": set(formats) <= {tier["name"] for tier in tiers},
+    })  # fmt: skip
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -112,16 +121,16 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         return matrix
 
     case = Case(
-        layers, prefill, steps, sizes[0],
+        layers, prefill, steps, sizes,
         math.ceil(_size(llm["weight_bytes"])), np.array(llm["weight_read_bytes_per_layer"], float),
         tuple(tier["name"] for tier in tiers), names,
         np.array([memory["resources"][name] for name in names], float),
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
-        sizes[1], Lifetimes.read(trace, sizes[1]), {key: rules[key] for key in CHOICES},
+        granularity, Lifetimes.read(trace, granularity), {key: rules[key] for key in CHOICES},
         instance_sha256(expanded, hashes),
     )  # fmt: skip
-    plain = case.rules["accounting"] != "fang2025" or not any(field in trace for field in FIELDS)
+    study = case.rules["accounting"] == "fang2025"
     _require({
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
@@ -130,7 +139,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         "finite latencies >= 0": bool(np.all((case.latency >= 0) & (case.latency < math.inf))),
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
-        "one birth per step and no ends under accounting fang2025": plain,
+        "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
+        "one size of items under accounting fang2025": not study or len(set(sizes)) == 1,
     })  # fmt: skip
     return case
 

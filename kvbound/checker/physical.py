@@ -73,7 +73,7 @@ class Layer:
     extra: Ints
     written: Ints
     held: Ints  # change of the number of blocks in each tier
-    moved: tuple[int, int]  # up, down
+    moved: tuple[int, int]  # bytes written up, down
 
 
 def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[_Events]]:
@@ -212,7 +212,8 @@ def _replay(
 
     flips = _flips(case, events, before, birth, move)
     served = _serve(case, layer, rows, initial, flips, problems)
-    moved = int(count[charged & up].sum()), int(count[charged & ~up].sum())
+    written_bytes = np.array(case.item_sizes)[events.tier] * count
+    moved = int(written_bytes[charged & up].sum()), int(written_bytes[charged & ~up].sum())
     return Layer(served, extra, written, held, moved)
 
 
@@ -366,7 +367,7 @@ def conclude(
     """Check capacities and the claimed time, and return the report on all layers."""
     peaks = _check_capacity(case, initial, np.stack([layer.held for layer in layers], axis=1), problems)
     read, extra, written = (
-        np.stack([getattr(layer, kind) for layer in layers], axis=1) * float(case.item_bytes)
+        np.stack([getattr(layer, kind) for layer in layers], axis=1) * np.array(case.item_sizes, float)
         for kind in ("read", "extra", "written")
     )  # (steps, layers, tiers) each
     extra[:, :, 0] += case.weight_reads
@@ -376,7 +377,7 @@ def conclude(
     steps = times.reshape(case.steps, case.layers).sum(axis=1)
     time_s = float(steps.sum())
     compare(problems, claimed_s, time_s)
-    up, down = case.item_bytes * np.sum([layer.moved for layer in layers], axis=0, dtype=float)
+    up, down = np.sum([layer.moved for layer in layers], axis=0, dtype=float)
     moved = {"up": float(up), "down": float(down)}
     return Report(
         schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=0), peaks, moved,
@@ -388,7 +389,7 @@ def _check_capacity(
     case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]
 ) -> tuple[int, ...]:
     """Verify every tier's capacity at the start and after every slot; return the peaks in bytes."""
-    tiers, size = len(case.names), case.granularity * case.item_bytes
+    tiers, sizes = len(case.names), [case.granularity * size for size in case.item_sizes]
     start = np.bincount(initial[:, case.life.head[: case.life.prompt]].ravel(), minlength=tiers)
     if case.rules["copies"] == "inclusive":
         start[-1] = start.sum()
@@ -401,9 +402,9 @@ def _check_capacity(
 
         def describe(k: int, tier: int = tier, name: str = name, limit: int = limit) -> str:
             when = f"after {_slot(case, k - 1)}" if k else "at the start"
-            filled = int(blocks[k, tier]) * size + weights[tier]
+            filled = int(blocks[k, tier]) * sizes[tier] + weights[tier]
             return f"{when}: tier {name} holds {filled} bytes, {filled - limit} over its capacity"
 
         note(problems, blocks[:, tier] > most, describe)
     peaks = blocks.max(axis=0).tolist()
-    return tuple(size * peak + fixed for peak, fixed in zip(peaks, weights, strict=True))
+    return tuple(size * peak + fixed for size, peak, fixed in zip(sizes, peaks, weights, strict=True))

@@ -93,7 +93,7 @@ def _replay(
     held[:, 1] = np.diff(life.held_blocks)
     for what, where in bad.items():
         note(problems, where, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
-    return Layer(read, extra, written, held, (ups, 0))
+    return Layer(read, extra, written, held, (ups * case.item_sizes[0], 0))
 
 
 def _begun(past: Ints, words: int) -> _Words:

@@ -81,8 +81,8 @@ def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: 
         imprecise = case.bandwidth.max() > _MOST_RATIO * case.bandwidth.min()
         if len(case.names) > 2 or case.latency.any() or imprecise:
             return None
-        near, last = (case.reads / case.bandwidth).sum(axis=1)
-        slope, full = case.reads[1] - case.reads[0], read[:, 0]
+        near, last = (case.reads / case.bandwidth).sum(axis=1) * case.item_sizes
+        slope, full = _slopes(case)[0], read[:, 0]
         part = full if last < near else np.zeros_like(full)
         if case.rules["timing"] == "parallel":
             limits = slope > 0 if last < near else slope < 0
@@ -101,14 +101,25 @@ def _served(case: Case, read: Floats) -> Iterator[Floats]:
         optional |= (case.latency[:-1] > 0) | (case.rules["timing"] == "serial")
     for unused in product(*((0.0, 1.0) if free else (0.0,) for free in optional)):
         diverted = read[:, :-1] * unused
-        yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + diverted.sum(axis=1)])
+        instead = diverted * _ratios(case)
+        yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + instead.sum(axis=1)])
+
+
+def _ratios(case: Case) -> Floats:
+    """Return the bytes read at the last tier instead of one byte at each other, ``(tiers - 1,)``."""
+    return case.item_sizes[-1] / np.array(case.item_sizes[:-1], float)
+
+
+def _slopes(case: Case) -> Floats:
+    """Return what one diverted byte of each tier but the last adds to each resource."""
+    return np.asarray(case.reads[-1] * _ratios(case)[:, None] - case.reads[:-1])
 
 
 def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
     """Return the time of the busiest resource with reads split best between both copies, ``(slots,)``."""
     if case.rules["copies"] == "exclusive":
         return np.asarray((load / case.bandwidth).max(axis=1))
-    slope = case.reads[-1] - case.reads[:-1]  # what one diverted byte adds to each resource
+    slope = _slopes(case)
     given = np.hstack([load, read[:, :-1]])
     best, left = np.empty(len(load)), np.arange(len(load))
     while left.size:

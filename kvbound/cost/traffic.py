@@ -25,6 +25,8 @@ _ROWS = 128
 class Columns(NamedTuple):
     """The parts of a traffic array, each a view of shape (..., K).
 
+    Every item counts with its bytes in tier 0, whatever the format of the tier; see `kvbound.cost.slot`.
+
     Attributes
     ----------
     reads
@@ -78,7 +80,7 @@ class ScheduleTraffic:
     traffic
         Bytes, see `Columns`, weights included; shape (steps, layers, 3K).
     up, down
-        Tokens moved to faster and slower tiers, shape (steps, layers).
+        Bytes that moves write to faster and slower tiers, shape (steps, layers).
     blocks
         Change of each tier's blocks after each slot, shape (steps, layers, K).
     start
@@ -236,10 +238,9 @@ class _Layer:
         unread = moved & ~read
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
-        promoted = moved & (self.tier < self.source)
-        np.add.at(up, self.step[promoted], 1)
-        demoted = moved & (self.tier > self.source)
-        np.add.at(down, self.step[demoted], 1)
+        written = np.array(instance.item_sizes)[self.tier]
+        for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
+            np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""

@@ -69,7 +69,8 @@ class Coefficients:
         rules = instance.rules
         if cost.latency.any():
             # the program itself splits the reads, by its columns `diverted`
-            cost = SlotCost(instance.memory, Rules(copies=Copies.EXCLUSIVE, timing=rules.timing))
+            rules_without_split = Rules(copies=Copies.EXCLUSIVE, timing=rules.timing)
+            cost = SlotCost(instance.memory, rules_without_split, instance.item_sizes)
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
             instance=instance,

@@ -16,7 +16,9 @@ from kvbound.memory import Memory, Tier
 from tests.strategies import tiny_instance
 
 
-def random_case(rng: np.random.Generator, latencies: bool, most: int = 4) -> tuple[Case, SlotCost]:
+def random_case(
+    rng: np.random.Generator, latencies: bool, most: int = 4, formats: bool = False
+) -> tuple[Case, SlotCost]:
     """Any tiers over any resources, two to four of them or more."""
     tiers, resources = int(rng.integers(2, most + 1)), [f"r{n}" for n in range(int(rng.integers(1, 6)))]
 
@@ -29,7 +31,8 @@ def random_case(rng: np.random.Generator, latencies: bool, most: int = 4) -> tup
         latency = float(rng.choice([0, 0.1, 3])) if latencies else 0.0
         made.append(Tier(f"t{k}", None if k == tiers - 1 else 1e9, some(), some(), latency))
     instance = tiny_instance(rng, tiers=min(tiers, 4))
-    instance = dataclasses.replace(instance, memory=Memory("any", rates, tuple(made)))
+    sizes = {tier.name: int(rng.integers(1, 70)) for tier in made} if formats else {}
+    instance = dataclasses.replace(instance, memory=Memory("any", rates, tuple(made)), formats=sizes)
     return read_case(instance.expanded(), instance.trace.rows), SlotCost.of(instance)
 
 
@@ -42,14 +45,15 @@ def random_loads(
     return loads.astype(float)
 
 
-@given(seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
-def test_the_least_time_is_the_linear_programs(seed: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), formats=st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_the_least_time_is_the_linear_programs(seed: int, formats: bool) -> None:
     rng = np.random.default_rng(seed)
-    case, _ = random_case(rng, latencies=False)
+    case, _ = random_case(rng, latencies=False, formats=formats)
     loads = random_loads(rng, len(case.names))
     times = slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2])
-    slope = (case.reads[-1] - case.reads[:-1]) / case.bandwidth
+    instead = case.item_sizes[-1] / np.array(case.item_sizes[:-1])[:, None]
+    slope = (case.reads[-1] * instead - case.reads[:-1]) / case.bandwidth
     for found, (read, extra, written) in zip(times, loads, strict=True):
         load = ((read + extra) @ case.reads + written @ case.writes) / case.bandwidth
         splits = case.rules["copies"] == "inclusive"
@@ -86,6 +90,22 @@ def test_they_agree_whatever_the_bandwidths(seed: int, latencies: bool) -> None:
     loads = random_loads(rng, len(case.names)) * 10.0 ** rng.integers(0, 12)
     expected = SlotCost(memory, cost.rules).times(loads.reshape(len(loads), -1))
     assert slot_times(case, loads[:, 0], loads[:, 1], loads[:, 2]) == pytest.approx(expected, rel=1e-11)
+
+
+@given(seed=st.integers(0, 2**32 - 1), latencies=st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_they_agree_where_tiers_hold_other_formats(seed: int, latencies: bool) -> None:
+    """The checker counts the bytes that each tier transfers, the package those of tier 0's format."""
+    rng = np.random.default_rng(seed)
+    case, cost = random_case(rng, latencies, formats=True)
+    items = random_loads(rng, len(case.names))
+    expected = cost.times(items.reshape(len(items), -1) * case.item_sizes[0])
+    transferred = np.moveaxis(items * case.item_sizes, 1, 0)
+    assert slot_times(case, *transferred) == pytest.approx(expected, rel=1e-11)
+    busy = busy_times(case, *transferred, slot_times(case, *transferred))
+    if busy is not None:
+        expected = cost.busy(items.reshape(len(items), -1) * case.item_sizes[0]).sum(axis=0)
+        np.testing.assert_allclose(busy, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_nothing_to_do_takes_no_time() -> None:
@@ -147,6 +167,7 @@ def test_a_latency_of_the_last_tier_is_worth_it_or_not() -> None:
         two = dataclasses.replace(
             case, names=("near", "far"), resources=("a", "b"), bandwidth=np.array([1, 0.25]),
             reads=reads, writes=reads, latency=np.array([0, latency]), capacity=(None, None), rules=rules,
+            item_sizes=(1, 1),
         )  # fmt: skip
         assert slot_times(two, read, none, none).tolist() == [pytest.approx(expected)]
         birth = np.array([[0.0, 0.25]])  # which touches it anyway

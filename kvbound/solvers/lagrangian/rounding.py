@@ -170,16 +170,18 @@ def _side_bound(
     """
     reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
     live = instance.timeline.live[:-1, None].astype(np.float64)
-    memory, tiers, size = instance.memory, instance.tiers, instance.item_bytes
+    memory, tiers = instance.memory, instance.tiers
+    sizes = np.array(instance.item_sizes, np.float64)[:, None, None]
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
     cost = certificate.theta[int(above)] * (unit / FULL / memory.bandwidths[order])[:, None, None]
-    held = combine(memory.read_load[:, order], cost)
-    wrote = combine(memory.write_load[:, order], cost)
-    read = size * (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
-    extra, write = size * held - paid[1], size * wrote - paid[2]
+    byte = combine(memory.read_load[:, order], cost)
+    held, wrote = sizes * byte, sizes * combine(memory.write_load[:, order], cost)
+    read = (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
+    extra, write = held - paid[1], wrote - paid[2]
+    weights = byte[0] * instance.llm.weight_reads
     other = np.delete(read, slow, axis=0).min(axis=0)
-    fixed = held[0] * instance.llm.weight_reads + reads * other
+    fixed = weights + reads * other
     fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)
     births = write[-1] if instance.inclusive else np.maximum(write.min(axis=0), 0)
     optional = write[: tiers - instance.inclusive]
@@ -191,10 +193,10 @@ def _side_bound(
     high = live + 0 * reads if above else np.minimum(certificate.whole, live)
     latency = np.where(low > 0, sure_latency(instance, slots, slow), sure_latency(instance, slots))
     value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
-    terms = np.abs(paid) + size * np.stack([held, held, wrote])
+    terms = np.abs(paid) + np.stack([held, held, wrote])
     magnitude = 3 * reads * terms[0].max(axis=0) + (live - reads) * terms[1].sum(axis=0)
     magnitude += (live + 2 * born) * terms[2].sum(axis=0)
-    return np.where(high < low, np.inf, value), magnitude + held[0] * instance.llm.weight_reads
+    return np.where(high < low, np.inf, value), magnitude + weights
 
 
 def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:
