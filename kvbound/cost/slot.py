@@ -310,7 +310,7 @@ def _split_rays(load: Array) -> Array:
     x are prices per byte of the resources; on these hyperplanes a read costs the same at tier k as at the
     last one. A function that is concave, and linear on each cell, has its maximum over any slice at a ray.
     """
-    flats = [np.eye(load.shape[1]).astype(_exact(load))]
+    flats: list[Integers] = [np.eye(load.shape[1]).astype(_exact(load))]
     for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64).astype(_exact(load)):
         if cut.any():
             flats += [_on_plane(rays, cut) for rays in flats]
@@ -323,7 +323,7 @@ def _spread_rays(*loads: Array) -> Array:
     Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
     """
     tiers, resources = loads[0].shape
-    rays = np.eye(resources + len(loads) * tiers, dtype=np.int64).astype(_exact(*loads))
+    rays: Integers = np.eye(resources + len(loads) * tiers).astype(_exact(*loads))
     for n, load in enumerate(loads):
         slack = np.zeros((tiers, len(rays[0]) - resources), np.int64)
         slack[:, n * tiers : (n + 1) * tiers] = np.eye(tiers)

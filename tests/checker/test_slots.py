@@ -100,9 +100,10 @@ def test_they_agree_where_tiers_hold_other_formats(seed: int, latencies: bool) -
     case, cost = random_case(rng, latencies, formats=True)
     items = random_loads(rng, len(case.names))
     expected = cost.times(items.reshape(len(items), -1) * case.item_sizes[0])
-    transferred = np.moveaxis(items * case.item_sizes, 1, 0)
-    assert slot_times(case, *transferred) == pytest.approx(expected, rel=1e-11)
-    busy = busy_times(case, *transferred, slot_times(case, *transferred))
+    read, extra, written = np.moveaxis(items * case.item_sizes, 1, 0)
+    times = slot_times(case, read, extra, written)
+    assert times == pytest.approx(expected, rel=1e-11)
+    busy = busy_times(case, read, extra, written, times)
     if busy is not None:
         expected = cost.busy(items.reshape(len(items), -1) * case.item_sizes[0]).sum(axis=0)
         np.testing.assert_allclose(busy, expected, rtol=1e-9, atol=1e-9)

@@ -33,7 +33,7 @@ def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
     capacity = instance.capacity_blocks[0]
     assert capacity is not None
-    timeline, now = instance.timeline, np.arange(steps)[:, None]
+    timeline, row = instance.timeline, np.arange(steps)[:, None]
     words = np.zeros((layers, steps, 64), np.uint8)
     words[:, :, : instance.tokens] = (timeline.born <= row) & (row < timeline.ends)
     after = np.packbits(words, axis=2, bitorder="little").view(np.uint64)
