@@ -7,8 +7,8 @@ class EveryOther:
     """Keep tokens with an even id, the younger the better."""
 
     def step(self, slot):
-        """Return a score for each past token and for the new one."""
-        ids = np.arange(slot.tokens + 1)
+        """Return a score for each past token and for each new one."""
+        ids = np.arange(slot.tokens + slot.births)
         return np.where(ids % 2 == 0, ids, -1.0)
 
 
@@ -20,6 +20,6 @@ class Window:
         self.width = width
 
     def step(self, slot):
-        """Return a score for each past token and for the new one."""
-        age = slot.tokens - np.arange(slot.tokens + 1)
-        return slot.read_now + (age < self.width) - age / (slot.tokens + 1)
+        """Return a score for each past token and for each new one."""
+        age = slot.tokens - np.arange(slot.tokens + slot.births)
+        return slot.read_now + (age < self.width) - age / (slot.tokens + slot.births)

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.cost.transitions import Transitions
-from kvbound.initial import Tiers, fill
+from kvbound.initial import Tiers, best_scores, fill
 from kvbound.instance import Instance, Migration
 from kvbound.policies.base import NO_TOKENS, Birth, MoveRequest, Scores
 from kvbound.policies.view import Ids, Slot, mask
+
+_ADMISSIONS: Final = Birth.MAKE_ROOM, Birth.IF_ROOM, Birth.SLOW
+"""In the order in which blocks are placed."""
+
+
+class Choice(NamedTuple):
+    """What scores amount to in one tier.
+
+    Attributes
+    ----------
+    request
+        The moves.
+    outranking, others
+        New blocks that are worth more than what is in the tier, or find room there, and the rest; each in
+        descending order of scores.
+    """
+
+    request: MoveRequest
+    outranking: Ids
+    others: Ids
 
 
 @dataclass(eq=False)
@@ -21,7 +43,8 @@ class Hierarchy:
     Attributes
     ----------
     tier
-        Tier of each block, shape (layers, blocks); the last one for blocks that have not begun.
+        Tier of each block, shape (layers, blocks); the last one for blocks that have not begun, and for
+        those that have left the one that they were in.
     room
         Free blocks of each tier, shape (K,).
     """
@@ -32,6 +55,8 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         self._legal = Transitions.of(self.instance).legal
+        self._blocks = self.instance.grouping
+        self.begin(0)
 
     @classmethod
     def filled(cls, instance: Instance, scores: Scores) -> Hierarchy:
@@ -45,53 +70,68 @@ class Hierarchy:
         return cls(instance, tier, room)
 
     def tiers(self, tokens: int, layer: int | slice = slice(None)) -> Tiers:
-        """Return a copy of the tier of each of the first tokens, shape (..., tokens)."""
+        """Return a copy of the tier of each of the first tokens' blocks, shape (..., tokens)."""
         of_layer = self.tier[layer]
-        if self.instance.granularity == 1:
+        if self._blocks.size == 1:
             return of_layer[..., :tokens].copy()
-        return of_layer[..., np.arange(tokens) // self.instance.granularity]
+        return of_layer[..., self._blocks.of[:tokens]]
+
+    def begin(self, step: int) -> None:
+        """Determine the blocks that leave, stay and begin in a step, before its first slot."""
+        begun, end = self._blocks.begun(step), self._blocks.begun(step + 1)
+        past, new = self._blocks.last[:begun], self._blocks.last[begun:end]
+        self._leaving, self._staying = np.flatnonzero(past == step), past > step
+        self._new, self._passing = (begun + np.flatnonzero(chosen) for chosen in (new > step, new == step))
+
+    def release(self, layer: int) -> None:
+        """Free the room of the blocks that leave in the step's slot of a layer."""
+        if len(self._leaving):
+            np.add.at(self.room, self.tier[layer, self._leaving], 1)
 
     def carry_out(self, answer: Scores | MoveRequest, slot: Slot) -> Ids:
-        """Make the moves of a slot that the rules allow, place the new token; return the blocks that moved.
+        """Make the moves of a slot that the rules allow, place new blocks; return the blocks that moved.
 
-        Scores are turned into one request for each tier but the last.
+        The room of what leaves has been freed. Scores are turned into one request for each tier but the last.
         """
-        size = self.instance.granularity
-        state = self.tier[slot.layer, : -(-slot.tokens // size)]
+        state = self.tier[slot.layer, : len(self._staying)]
         before = state.copy()
         if isinstance(answer, MoveRequest):
-            request = answer
-            evictable = self.move(request, slot)
+            evictable = self.move(answer, slot)
+            admissions = self._admissions(answer.birth, slot)
         else:
-            scores = block_scores(answer, size)
-            request = self.request(scores, slot, 0)
-            evictable = self.move(request, slot)
+            scores = self._block_scores(answer, slot)
+            choice = self.choose(scores, slot, 0)
+            evictable = self.move(choice.request, slot)
             for tier in range(1, self.instance.tiers - 1):
-                self.move(self.request(scores, slot, tier), slot, tier)
-        if slot.tokens % size == 0:
-            self.admit(request.birth, evictable, slot)
+                self.move(self.choose(scores, slot, tier).request, slot, tier)
+            admissions = [(Birth.MAKE_ROOM, choice.outranking), (Birth.IF_ROOM, choice.others)]
+        for birth, blocks in admissions:
+            self.admit(birth, blocks, evictable, slot)
+        self._pass_through(slot.layer)
         return np.flatnonzero(state != before)
 
-    def request(self, scores: Scores, slot: Slot, tier: int) -> MoveRequest:
-        """Turn block scores into a request for one tier: the read blocks that outrank its lowest residents.
+    def choose(self, scores: Scores, slot: Slot, tier: int) -> Choice:
+        """Choose for one tier, from scores of blocks, the read blocks that outrank its lowest residents.
 
-        A new block competes with the misses for tier 0: no block is promoted only to be evicted for it.
+        New blocks compete with the misses for tier 0: no block is promoted only to be evicted for them.
         """
-        size = self.instance.granularity
-        opens = slot.tokens % size == 0
-        begun = len(scores) - 1 if opens else len(scores)
+        begun = len(self._staying)
         state = self.tier[slot.layer, :begun]
-        read = np.unique(slot.reads // size) if size > 1 else slot.reads
-        candidates = read[state[read] > tier]
-        if opens and tier == 0:
-            candidates = np.append(candidates, begun)
+        read = self._blocks.of[slot.reads]
+        if self._blocks.size > 1:
+            read = np.unique(read)
+        candidates = read[(state[read] > tier) & self._staying[read]]
+        if tier == 0:
+            candidates = np.append(candidates, self._new)
         candidates = candidates[np.lexsort((-candidates, -scores[candidates]))]
         room = int(self.room[tier])
-        residents = lowest_scored(np.flatnonzero(state == tier), scores, max(0, len(candidates) - room))
+        residents = np.flatnonzero((state == tier) & self._staying)
+        residents = lowest_scored(residents, scores, max(0, len(candidates) - room))
         better = scores[candidates[room : room + len(residents)]] > scores[residents]
-        chosen = candidates[: room + int(np.argmin(np.append(better, False)))]
-        birth = Birth.MAKE_ROOM if begun in chosen else Birth.IF_ROOM
-        return MoveRequest(chosen[chosen < begun] * size, residents * size, birth=birth)
+        count = room + int(np.argmin(np.append(better, False)))
+        chosen, others, head = candidates[:count], candidates[count:], self._blocks.head
+        request = MoveRequest(head[chosen[chosen < begun]], head[residents])
+        return Choice(request, chosen[chosen >= begun], others[others >= begun])
 
     def move(self, request: MoveRequest, slot: Slot, tier: int = 0) -> Ids:
         """Promote blocks into a tier, evict others as far as needed; return those that may still leave."""
@@ -99,7 +139,7 @@ class Hierarchy:
             return NO_TOKENS
         state = self.tier[slot.layer]
         promoted = self._promotable(request.promote, slot, tier)
-        evictable = self._blocks(request.evict, slot)
+        evictable = self._movable(request.evict)
         evictable = evictable[state[evictable] == tier]
         needed = max(0, len(promoted) - int(self.room[tier]))
         leaving = len(evictable) if request.together and needed else min(needed, len(evictable))
@@ -125,37 +165,59 @@ class Hierarchy:
         self.room[tier] += gone
         return gone
 
-    def admit(self, birth: Birth, evictable: Ids, slot: Slot) -> None:
-        """Place the block that the new token opens, at the cost of the first evictable one if need be."""
-        if birth is Birth.MAKE_ROOM and self.room[0] <= 0:
-            self.demote(evictable[:1], slot.layer)
-        tiers = np.flatnonzero(self.room > 0)
-        slower = tiers[tiers > 0]
-        tier = slower[0] if birth is Birth.SLOW and len(slower) else tiers[0]
-        self.tier[slot.layer, slot.tokens // self.instance.granularity] = tier
-        self.room[tier] -= 1
+    def admit(self, birth: Birth, blocks: Ids, evictable: Ids, slot: Slot) -> None:
+        """Place new blocks in order, in place of as many evictable ones as need be if room is to be made."""
+        if not len(blocks):
+            return
+        if birth is Birth.MAKE_ROOM:
+            needed = max(0, len(blocks) - int(self.room[0]))
+            self.demote(evictable[:needed], slot.layer)
+        order = np.arange(self.instance.tiers)
+        if birth is Birth.SLOW:
+            order = np.append(order[1:], 0)
+        tiers = np.repeat(order, np.minimum(self.room[order], len(blocks)))[: len(blocks)]
+        self.tier[slot.layer, blocks] = tiers
+        self.room -= np.bincount(tiers, minlength=self.instance.tiers)
+
+    def _pass_through(self, layer: int) -> None:
+        """Choose the tier of the blocks that end in the step of their birth: they are never held."""
+        if not len(self._passing):
+            return
+        free = np.flatnonzero(self.room > 0)
+        into_last = self.instance.inclusive or not len(free)  # which then gets a copy in any case
+        self.tier[layer, self._passing] = self.instance.tiers - 1 if into_last else free[0]
+
+    def _admissions(self, birth: Birth | Sequence[Birth], slot: Slot) -> list[tuple[Birth, Ids]]:
+        """Divide new blocks by the requested admission, that of the fastest of their new tokens."""
+        if isinstance(birth, Birth):
+            return [(birth, self._new)]
+        rank = np.array([_ADMISSIONS.index(each) for each in birth], np.int64)
+        best = np.full(self._blocks.count, len(_ADMISSIONS))
+        np.minimum.at(best, self._blocks.of[slot.tokens : slot.tokens + slot.births], rank)
+        return [(each, self._new[best[self._new] == n]) for n, each in enumerate(_ADMISSIONS)]
+
+    def _block_scores(self, scores: Scores, slot: Slot) -> Scores:
+        """Return the score of each block, that of the best token that exists after the slot."""
+        if self._blocks.size > 1:
+            gone = self.instance.timeline.ends[: len(scores)] <= slot.step
+            scores = np.where(gone, -np.inf, scores) if gone.any() else scores
+        return best_scores(self._blocks, scores)
 
     def _promotable(self, tokens: Ids, slot: Slot, tier: int) -> Ids:
         """Return the tokens' blocks that may rise to a tier."""
-        state, blocks = self.tier[slot.layer], self._blocks(tokens, slot)
+        state, blocks = self.tier[slot.layer], self._movable(tokens)
         blocks = blocks[state[blocks] > tier]
-        read = mask(slot.reads // self.instance.granularity, len(state))[blocks]
+        read = mask(self._blocks.of[slot.reads], len(state))[blocks]
         return blocks[self._legal[read.view(np.uint8), state[blocks], tier]]
 
-    def _blocks(self, tokens: Ids, slot: Slot) -> Ids:
-        """Return the blocks of past tokens, each once, in order of first mention."""
-        ids = tokens // self.instance.granularity
-        if np.count_nonzero(mask(ids, slot.tokens)) == len(ids):
-            return ids
-        blocks, first = np.unique(ids, return_index=True)
+    def _movable(self, tokens: Ids) -> Ids:
+        """Return the blocks of past tokens that do not leave, each once, in order of first mention."""
+        blocks = self._blocks.of[tokens]
+        blocks = blocks[self._staying[blocks]]
+        if np.count_nonzero(mask(blocks, len(self._staying))) == len(blocks):
+            return blocks
+        blocks, first = np.unique(blocks, return_index=True)
         return blocks[np.argsort(first)]
-
-
-def block_scores(scores: Scores, granularity: int) -> Scores:
-    """Return the score of each block, that of its best token."""
-    if granularity == 1:
-        return scores
-    return np.maximum.reduceat(scores, np.arange(0, len(scores), granularity))
 
 
 def lowest_scored(ids: Ids, scores: Scores, count: int) -> Ids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.blocks import Blocks
 from kvbound.instance import Initial, Instance
 
 Ids = NDArray[np.int64]
@@ -20,10 +21,7 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
     """
     if instance.rules.initial is Initial.PREFILL_FIRST:
         return forced_fill(instance)
-    starts = np.arange(0, instance.prefill_tokens, instance.granularity)
-    if not len(starts):
-        return np.zeros((instance.layers, 0), np.uint8)
-    worth = np.maximum.reduceat(scores, starts, axis=1).ravel()
+    worth = best_scores(instance.grouping, scores).ravel()
     ranked = np.lexsort((-np.arange(worth.size), -worth))
     room = np.array([worth.size if r is None else min(r, worth.size) for r in instance.capacity_blocks])
     order = np.arange(instance.tiers, dtype=np.uint8)
@@ -32,12 +30,28 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
     slow = np.repeat(order[::-1], room[::-1])[: worth.size - fast.size]
     tiers = np.empty(worth.size, np.uint8)
     tiers[ranked] = np.concatenate([fast, slow])
-    return tiers.reshape(instance.layers, len(starts))
+    return tiers.reshape(instance.layers, instance.grouping.prompt)
+
+
+def best_scores(blocks: Blocks, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score of each block, that of its best token, (..., blocks) from (..., tokens).
+
+    They are those of the first tokens, and of the blocks that these begin.
+    """
+    if blocks.size == 1:
+        return scores
+    tokens = scores.shape[-1]
+    begin = blocks.head[: np.searchsorted(blocks.head, tokens)]
+    if not blocks.contiguous:
+        order = np.argsort(blocks.of[:tokens], kind="stable")
+        begin = np.searchsorted(blocks.of[order], np.arange(len(begin)))
+        scores = scores[..., order]
+    return np.maximum.reduceat(scores, begin, axis=-1) if tokens else scores
 
 
 def forced_fill(instance: Instance) -> Tiers:
     """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks)."""
-    blocks = np.arange(-(-instance.prefill_tokens // instance.granularity))
+    blocks = np.arange(instance.grouping.prompt)
     return forced_tiers(instance, blocks, np.arange(instance.layers)[:, None]).astype(np.uint8)
 
 

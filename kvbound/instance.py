@@ -128,6 +128,9 @@ class Instance:
     ----------
     workload
         The read trace, or the description of a synthetic one.
+    formats
+        Bytes of one token's KV in one layer in the tiers that hold another number format than the llm's, by
+        the tiers' names.
     """
 
     name: str
@@ -135,15 +138,27 @@ class Instance:
     llm: Llm
     rules: Rules
     workload: Trace | Synthetic
+    formats: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        sizes, names = self.item_sizes, [tier.name for tier in self.memory.tiers]
+        if min(sizes) < 1 or not set(self.formats) <= set(names):
+            expected = f"bytes of an item, at least 1, in tiers among {', '.join(names)}"
+            raise InputError(self.name, "formats", expected)
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
-        if (size := self.llm.kv_bytes(self.tokens)) > MAX_BYTES:  # so that no count of bytes overflows
+        if (
+            size := self.layers * self.tokens * max(sizes)
+        ) > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
+        if not self.physical and len(set(sizes)) > 1:
+            expected = f"no other formats, as accounting {self.rules.accounting} knows one size of items"
+            raise InputError(self.name, "formats", expected)
         if not self.physical and self.timeline.to_mapping():
-            expected = f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
+            expected = (
+                f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
+            )
             raise InputError(self.name, "trace", expected)
 
     def __repr__(self) -> str:
@@ -181,10 +196,16 @@ class Instance:
         """Slots, N * L."""
         return self.decode_steps * self.layers
 
+    @cached_property
+    def item_sizes(self) -> tuple[int, ...]:
+        """Bytes of one token's KV in one layer, by tier, shape (K,)."""
+        usual = int(self.llm.kv_bytes_per_token_layer)
+        return tuple(int(self.formats.get(tier.name, usual)) for tier in self.memory.tiers)
+
     @property
     def item_bytes(self) -> int:
-        """Bytes of one token's KV in one layer, s."""
-        return int(self.llm.kv_bytes_per_token_layer)
+        """Bytes of one token's KV in one layer in tier 0, s."""
+        return self.item_sizes[0]
 
     @property
     def granularity(self) -> int:
@@ -193,7 +214,7 @@ class Instance:
 
     @property
     def block_bytes(self) -> int:
-        """Bytes that a block occupies, g * s."""
+        """Bytes that a block occupies in tier 0, g * s."""
         return self.granularity * self.item_bytes
 
     @cached_property
@@ -263,13 +284,12 @@ class Instance:
                     f"{self.name}: the weights ({self.llm.weight_bytes:,} B) do not fit into "
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
-            rooms.append(free // self.block_bytes)
+            rooms.append(free // (self.granularity * self.item_sizes[k]))
         total, most = self.layers * int(self.grouping.held.max()), self._together(rooms)
         if most is not None and most < total:
             where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
-            raise InfeasibleError(
-                f"{self.name}: {total:,} blocks of {self.block_bytes:,} B do not fit into {where}"
-            )
+            size = self.granularity * self.item_sizes[-1]
+            raise InfeasibleError(f"{self.name}: {total:,} blocks of {size:,} B do not fit into {where}")
         return tuple(rooms)
 
     @property
@@ -284,6 +304,12 @@ class Instance:
 
     def document(self, trace: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of an instance file, everything spelled out, given its entry for the trace."""
+        usual = self.llm.kv_bytes_per_token_layer
+        formats = {
+            tier.name: {"bytes": size}
+            for tier, size in zip(self.memory.tiers, self.item_sizes, strict=True)
+            if size != usual
+        }
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -291,6 +317,7 @@ class Instance:
             "llm": self.llm.to_mapping(),
             "trace": dict(trace),
             "rules": self.rules.to_mapping(),
+            **({"formats": formats} if formats else {}),
         }
 
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:

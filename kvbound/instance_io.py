@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
 from kvbound.instance import SCHEMA, Instance, Rules
+from kvbound.llm.formats import item_bytes
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.overrides import apply
@@ -78,6 +80,7 @@ def from_mapping(
         raise fields.error("schema", repr(SCHEMA))
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
+    parts["formats"] = fields.raw("formats", default={})
     changes = dict(_pairs(fields.raw("overrides", default={}), file))
     changes |= _pairs({} if overrides is None else overrides, file)
     name = fields.name("name")
@@ -92,6 +95,7 @@ def make_instance(
     llm: object,
     trace: object,
     rules: object = None,
+    formats: object = None,
     overrides: object = None,
     capacity: str | float | np.number[Any] | None = None,
     file: object | None = None,
@@ -106,6 +110,9 @@ def make_instance(
         model's ``config.json``.
     trace
         A path, a `Trace`, or a table: ``{"path"}``, ``{"reads", "prefill_tokens"}`` or ``{"synthetic"}``.
+    formats
+        Number formats of the KV in tiers, by name, where they differ from the llm's: a name of
+        `kvbound.llm.formats`, ``{"k", "v"}`` or ``{"bytes"}``.
     overrides
         Dotted path to value; list entries are addressed by name: ``"memory.tiers.hbm.capacity"``. A path that
         does not exist is refused.
@@ -127,6 +134,7 @@ def make_instance(
     }
     file = file or name
     raw["rules"] = {} if rules is None else _copy(rules)
+    raw["formats"] = {} if formats is None else _copy(formats)
     if isinstance(trace, Mapping) and "synthetic" in trace:
         raw["trace"] = _copy(trace)
     _change(raw, overrides, file)
@@ -136,10 +144,10 @@ def make_instance(
             first["capacity"] = _copy(capacity)
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
-    room, model = _hardware(raw, workload.timeline.most_live, file)
+    room, model, others = _hardware(raw, workload.timeline.most_live, file)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
     with located(file):
-        return Instance(name, room, model, allowed, workload)
+        return Instance(name, room, model, allowed, workload, others)
 
 
 def read_hardware(
@@ -158,7 +166,7 @@ def read_hardware(
         raw["llm"]["windows"] = list(named.windows)
     _change(raw, overrides, file)
     _refuse_fractions(raw["memory"], file)
-    return _hardware(raw, tokens, file)
+    return _hardware(raw, tokens, file)[:2]
 
 
 def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
@@ -169,18 +177,32 @@ def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
         apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
 
 
-def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory, Llm]:
+def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory, Llm, dict[str, int]]:
+    """Return the memory, the language model, and the bytes of an item in tiers with formats of their own."""
     model = Llm.from_mapping(raw["llm"], file, "llm")
-    room = Memory.from_mapping(
-        raw["memory"], file, "memory", share_of=lambda share: model.room_for_share(share, tokens)
-    )
-    return room, model
+    formats = Fields(raw.get("formats", {}), file, "formats")
+
+    def size(tier: str) -> int:
+        if not formats.has(tier):
+            return int(model.kv_bytes_per_token_layer)
+        return item_bytes(formats, tier, model.kv_bytes_per_token_layer, model.kv_format, model.config)
+
+    def share_of(share: Fraction) -> int:
+        return model.room_for_share(share, tokens, size(raw["memory"]["tiers"][0]["name"]))
+
+    room = Memory.from_mapping(raw["memory"], file, "memory", share_of=share_of)
+    sizes = {tier.name: size(tier.name) for tier in room.tiers}
+    formats.done()
+    usual = model.kv_bytes_per_token_layer
+    return room, model, {name: found for name, found in sizes.items() if found != usual}
 
 
 def _entry(kind: str, value: object, file: object) -> Any:
     """Return a catalog entry or a table as nested dictionaries that overrides may change."""
-    if isinstance(value, Memory | Llm):
+    if isinstance(value, Memory):
         return value.to_mapping()
+    if isinstance(value, Llm):  # formats of tiers follow from these two
+        return value.to_mapping() | {"kv_format": value.kv_format, "config": dict(value.config)}
     if isinstance(value, str):
         from kvbound import catalog
 

@@ -50,7 +50,14 @@ class Onset:
 
 
 def onset(instance: Instance) -> Onset | None:
-    """Return from where on no tier is as good; None if none is already, or if the slots are too many."""
+    """Return from where on no tier is as good.
+
+    None if none is already, if the slots are too many, or if the run is not that of one sequence that bears
+    a token in every step and keeps all: its other sizes are not defined.
+    """
+    timeline = instance.timeline
+    if not (timeline.one_each and timeline.all_stay) or timeline.sequence.any():
+        return None
     sizes = _Sizes(instance)
     if sizes.work > _MOST_WORK:
         return None

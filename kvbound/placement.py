@@ -48,9 +48,7 @@ class PhysicalPlacement(Placement, Protocol):
         """
 
 
-def write_placement(
-    placement: Placement, path: Path | str, *, instance_sha256: str, tokens: int
-) -> None:
+def write_placement(placement: Placement, path: Path | str, *, instance_sha256: str, tokens: int) -> None:
     """Write schedule.npz."""
     arrays = placement.arrays(instance_sha256=instance_sha256, tokens=tokens)
     with atomic_write(path) as temporary, temporary.open("wb") as out:
@@ -68,9 +66,7 @@ def read_placement(path: Path | str, instance: Instance) -> PhysicalPlacement:
     layers, timeline = instance.layers, instance.timeline
     with open_npz(path, "a schedule file") as file:
         if file.text("schema") != RESIDENCY:
-            return read_schedule(
-                path, instance_sha256=instance.sha256, layers=layers, timeline=timeline
-            )
+            return read_schedule(path, instance_sha256=instance.sha256, layers=layers, timeline=timeline)
         if file.text("instance_sha256") != instance.sha256:
             raise InputError(path, "instance_sha256", WRONG_INSTANCE)
         residency = Residency(timeline)

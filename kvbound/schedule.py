@@ -93,7 +93,7 @@ class Schedule:
         return token > np.maximum.accumulate(before)
 
     def flat(self, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Return all events as (slot, item, tier), sorted by slot, of so many tokens: the form of the file."""
+        """Return all events as (slot, item, tier), sorted by slot, which is the form of the file."""
         slot = np.concatenate([e.step.astype(np.int64) * self.layers + n for n, e in enumerate(self.events)])
         item = np.concatenate([e.token.astype(np.int64) + n * tokens for n, e in enumerate(self.events)])
         tier = np.concatenate([e.tier for e in self.events])
@@ -202,7 +202,9 @@ def from_tiers(
         before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
         before[0, : blocks.prompt] = initial[layer, blocks.head[: blocks.prompt]]
         # a token that joins its block in the last step of the block is born into the tier it has then
-        held = np.where(step < blocks.last[owner], step, np.maximum(blocks.last[owner] - 1, blocks.born[owner]))
+        held = np.where(
+            step < blocks.last[owner], step, np.maximum(blocks.last[owner] - 1, blocks.born[owner])
+        )
         born = np.where(held < 0, before[0, owner], after[held, owner])
         moved, block = np.nonzero(blocks.movable & (after != before))
         order = np.argsort(np.concatenate([moved, step]), kind="stable")  # births come last

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound import arguments
+from kvbound.blocks import Blocks
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.errors import InfeasibleError, UsageError
@@ -20,7 +21,7 @@ from kvbound.policies import is_file, make_policy
 from kvbound.policies.answers import checked_answer, checked_scores
 from kvbound.policies.base import Policy, Scores
 from kvbound.policies.fills import recent_first
-from kvbound.policies.view import InstanceView, Slot
+from kvbound.policies.view import Ids, InstanceView, Slot
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status, identify, infeasible
 from kvbound.schedule import LayerEvents, Schedule
@@ -109,10 +110,12 @@ def run(
     hierarchy = Hierarchy.filled(instance, _initial_scores(policy, view, rng))
     initial = hierarchy.tiers(instance.prefill_tokens)
     futures = [view.future(layer) if oracle else None for layer in range(instance.layers)]
-    logs = [_Log() for _ in range(instance.layers)]
+    logs = [_Log(instance.grouping) for _ in range(instance.layers)]
     for step in range(instance.decode_steps):
+        now = _Step.of(instance, step)
+        hierarchy.begin(step)
         for layer in range(instance.layers):
-            slot = _observe(view, trace, hierarchy, futures[layer], step, layer)
+            slot = _observe(view, trace, hierarchy, futures[layer], now, layer)
             answer = checked_answer(policy, policy.step(slot), slot)
             moved = hierarchy.carry_out(answer, slot)
             logs[layer].add(hierarchy, slot, moved)
@@ -127,39 +130,77 @@ def _initial_scores(policy: Policy, view: InstanceView, rng: np.random.Generator
     return checked_scores(policy, scores, (view.layers, view.prefill_tokens))
 
 
+class _Step(NamedTuple):
+    """The tokens of a step: copies, which all its slots share."""
+
+    number: int
+    tokens: int
+    births: int
+    sequence: Ids
+    staying: NDArray[np.bool_]
+    ended: Ids
+
+    @classmethod
+    def of(cls, instance: Instance, step: int) -> _Step:
+        timeline = instance.timeline
+        tokens, births = int(timeline.past[step]), int(timeline.births[step])
+        sequence, ends = timeline.sequence[: tokens + births].copy(), timeline.ends[:tokens]
+        staying = ends > step
+        for shared in (sequence, staying):
+            shared.flags.writeable = False
+        return cls(step, tokens, births, sequence, staying, np.flatnonzero(ends < step))
+
+
 def _observe(
-    view: InstanceView, trace: Trace, hierarchy: Hierarchy, future: Future | None, step: int, layer: int
+    view: InstanceView, trace: Trace, hierarchy: Hierarchy, future: Future | None, now: _Step, layer: int
 ) -> Slot:
     """Return what a policy sees of a slot: copies, so that nothing else can be reached or changed."""
-    tokens = view.prefill_tokens + step
+    step, tokens = now.number, now.tokens
     reads, listed, mass = trace.reads(step, layer), trace.listed(step, layer), trace.listed_mass(step, layer)
     mass = None if mass is None else mass.copy()
-    if len(reads) and reads[-1] == tokens:  # the new token's own read
-        past = listed != tokens
-        reads, listed, mass = reads[:-1], listed[past], None if mass is None else mass[past]
+    if len(reads) and reads[-1] >= tokens:  # own reads
+        past = listed < tokens
+        reads, listed, mass = reads[reads < tokens], listed[past], None if mass is None else mass[past]
     tier = hierarchy.tiers(tokens, layer)
+    tier[now.ended] = view.tiers
     tier.flags.writeable = False
     if future is not None:
         future.now = step
+    hierarchy.release(layer)
     room = int(hierarchy.room[0]) * view.granularity
-    return Slot(view, step, layer, tokens, reads, listed, mass, tier, room, future)
+    return Slot(
+        view,
+        step,
+        layer,
+        tokens,
+        now.births,
+        now.sequence,
+        now.staying,
+        reads,
+        listed,
+        mass,
+        tier,
+        room,
+        future,
+    )
 
 
 class _Log:
     """The events of one layer, slot by slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
         self._steps: list[NDArray[np.int32]] = []
         self._tokens: list[NDArray[np.int32]] = []
         self._tiers: list[NDArray[np.uint8]] = []
 
-    def add(self, hierarchy: Hierarchy, slot: Slot, moved: NDArray[np.int64]) -> None:
-        """Record the blocks that moved in a slot, then the birth."""
-        size, tier = slot.instance.granularity, hierarchy.tier[slot.layer]
-        tokens = np.append(moved * size, slot.tokens)
+    def add(self, hierarchy: Hierarchy, slot: Slot, moved: Ids) -> None:
+        """Record the blocks that moved in a slot, then the births."""
+        born = np.arange(slot.tokens, slot.tokens + slot.births)
+        tokens = np.concatenate([self._blocks.head[moved], born])
         self._steps.append(np.full(len(tokens), slot.step, np.int32))
         self._tokens.append(tokens.astype(np.int32))
-        self._tiers.append(tier[tokens // size])
+        self._tiers.append(hierarchy.tier[slot.layer, self._blocks.of[tokens]])
 
     def events(self) -> LayerEvents:
         """Return all of them."""

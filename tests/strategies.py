@@ -68,6 +68,18 @@ def tiny_instance(
     return Instance("tiny", memory, llm, made, trace)
 
 
+def with_formats(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return the instance with items of other sizes in its tiers, and the same room for them."""
+    sizes = tuple(rng.integers(1, 9, instance.tiers).tolist())
+    tiers = []
+    for k, (tier, blocks) in enumerate(zip(instance.memory.tiers, instance.capacity_blocks, strict=True)):
+        weights = 0 if k else int(instance.llm.weight_bytes)
+        room = None if blocks is None else weights + blocks * instance.granularity * sizes[k]
+        tiers.append(replace(tier, capacity=room))
+    formats = dict(zip((tier.name for tier in tiers), sizes, strict=True))
+    return replace(instance, memory=replace(instance.memory, tiers=tuple(tiers)), formats=formats)
+
+
 def with_free_writes(rng: np.random.Generator, instance: Instance) -> Instance:
     """Return the instance with at least one tier, drawn by chance, that costs nothing to write."""
     tiers = instance.memory.tiers

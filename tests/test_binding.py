@@ -1,6 +1,7 @@
 """The parts of the ideal time add up, and the resources that bind are those that would speed it up."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,15 +37,15 @@ def faster(instance: Instance, resource: str, factor: float) -> Instance:
     return dataclasses.replace(instance, memory=dataclasses.replace(memory, resources=rates))
 
 
-@given(seeds)
-@settings(max_examples=60, deadline=None)
-def test_shares_add_up_to_the_ideal_time(seed: int) -> None:
-    instance = tiny_instance(np.random.default_rng(seed))
+@given(seeds, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_shares_add_up_to_the_ideal_time(seed: int, batch: bool) -> None:
+    instance = tiny_instance(np.random.default_rng(seed), batch=batch)
     known = found(instance)
     assert known.time_s == pytest.approx(ideal(instance), rel=1e-12)
     for shares in (known.parts, known.resources):
         assert all(share >= -1e-12 for share in shares.values())
-        assert sum(shares.values()) == pytest.approx(1.0)
+        assert sum(shares.values()) == pytest.approx(1.0 if any(shares.values()) else 0.0)
     assert list(known.resources) == list(instance.memory.resources)
 
 
@@ -63,12 +64,13 @@ def test_only_what_binds_is_worth_speeding_up(seed: int) -> None:
         assert quicker <= share * transfer * step * (1 + 1e-3) + 1e-12 * known.time_s
 
 
-@given(seeds)
-@settings(max_examples=40, deadline=None)
-def test_the_slowest_is_a_schedule_s_time(seed: int) -> None:
-    instance = tiny_instance(np.random.default_rng(seed), copies="inclusive")
-    last, steps, prefill = instance.tiers - 1, instance.decode_steps, instance.prefill_tokens
-    birth = LayerEvents.of(np.arange(steps), prefill + np.arange(steps), np.full(steps, last))
+@given(seeds, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_slowest_is_a_schedule_s_time(seed: int, batch: bool) -> None:
+    instance = tiny_instance(np.random.default_rng(seed), copies="inclusive", batch=batch)
+    last, prefill = instance.tiers - 1, instance.prefill_tokens
+    born = np.arange(prefill, instance.tokens)
+    birth = LayerEvents.of(instance.timeline.born[born], born, np.full(len(born), last))
     everything = Schedule(np.full((instance.layers, prefill), last, np.uint8), (birth,) * instance.layers)
     assert found(instance).slowest_s == pytest.approx(evaluate(instance, everything).time_s, rel=1e-12)
 
@@ -110,6 +112,18 @@ def test_no_tier_is_as_good() -> None:
     assert found(toy()).onset is None
     assert found(heavy(capacity=0, slow=1e-6)).onset is None
     assert placement_gains(None) == ""
+
+
+@pytest.mark.parametrize(
+    "fields", [{"births": [2, 0]}, {"ends": [1, None, None, None, None]}, {"sequence": [0, 0, 1, 0, 0]}]
+)
+def test_batches_have_no_onset(fields: dict[str, Any]) -> None:
+    """What a batch of batches is, or one of more tokens, is not defined."""
+    trace = kv.Trace.from_lists(3, [[[0]], [[1]]], **fields)
+    batch = dataclasses.replace(heavy(), workload=trace)
+    assert found(heavy()).onset is not None
+    assert found(batch).onset is None
+    assert sentences(batch, found(batch)).endswith("With all KV in ddr it would take 1.000x as long.")
 
 
 def test_no_more_sequences_than_the_memory_holds() -> None:

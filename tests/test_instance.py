@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from kvbound.checker.inputs import instance_sha256
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.instance import Accounting, Copies, Initial, Instance, Migration, Rules, Timing
-from kvbound.instance_io import make_instance
+from kvbound.instance_io import from_mapping, make_instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.trace import Trace
 from kvbound.workloads import Fang2025, RandomSwap
+from tests.instance_documents import DOCUMENT, changed
 from tests.strategies import tiny_instance
 
 MEMORY: dict[str, Any] = {
@@ -251,3 +252,61 @@ def test_other_rules_on_the_same_reads() -> None:
 def test_traces_are_not_copied() -> None:
     trace = Trace.from_lists(2, TRACE["reads"])
     assert toy(trace=trace).trace is trace
+
+
+BATCH: dict[str, Any] = {
+    "prefill_tokens": 2, "reads": [[[0, 1]], [[2, 1]]], "births": [2, 0], "ends": [0, None, 1, None],
+    "sequence": [0, 1, 0, 1], "outputs": [1, 0],
+}  # fmt: skip
+
+
+def test_births_and_ends_are_part_of_the_instance() -> None:
+    instance = from_mapping(changed("trace", BATCH))
+    assert instance.tokens == 4
+    assert instance.grouping.held.tolist() == [2, 3, 2]
+    expanded = instance.expanded()["trace"]
+    assert expanded["births"] == [2, 0]
+    assert expanded["ends"] == [0, None, 1, None]
+    assert expanded["outputs"] == [1, 0]
+    assert "sequence" not in expanded  # labels matter only to blocks
+    assert instance_sha256(instance.expanded(), instance.trace.row_hashes()) == instance.sha256
+    blocks = instance.with_rules(granularity=2)
+    assert blocks.expanded()["trace"]["sequence"] == [0, 1, 0, 1]
+    hashes = {instance.sha256, blocks.sha256}
+    for name, other in (
+        ("births", [1, 1]), ("ends", [0, None, None, None]), ("outputs", [2, 0]), ("sequence", [0, 0, 0, 0]),
+    ):  # fmt: skip
+        hashes.add(from_mapping(changed("trace", BATCH | {name: other})).with_rules(granularity=2).sha256)
+    assert len(hashes) == 6
+
+
+def test_fields_of_a_trace_at_their_defaults_leave_the_hash_alone() -> None:
+    plain = from_mapping(DOCUMENT)
+    spelled = plain.document(DOCUMENT["trace"] | {"births": 1, "ends": [None] * 4, "sequence": [5] * 4})
+    assert from_mapping(spelled).sha256 == plain.sha256
+    assert set(plain.expanded()["trace"]) == {"layers", "prefill_tokens", "decode_steps", "sha256"}
+
+
+def test_a_share_of_capacity_is_one_of_the_largest_live_kv() -> None:
+    room = changed("memory/tiers/0/capacity", "50%", changed("trace", BATCH))
+    # three tokens of 4 bytes are the most that exist at any time, though there are four in all
+    assert from_mapping(room).memory.tiers[0].capacity == 6
+
+
+def test_all_that_exists_at_one_time_must_fit() -> None:
+    for size, fits in ((12, True), (11, False)):
+        document = changed("memory/tiers/1/capacity", size, changed("trace", BATCH))
+        instance = from_mapping(document)
+        if fits:
+            assert instance.capacity_blocks[1] == 3
+        else:
+            with pytest.raises(InfeasibleError, match="3 blocks of 4 B do not fit"):
+                _ = instance.capacity_blocks
+
+
+def test_the_published_accounting_knows_no_other_births() -> None:
+    for fields in ({"births": [2, 0]}, {"ends": [0, None, None, None]}):
+        trace = {"prefill_tokens": 2, "reads": [[[0, 1]], [[1]]]} | fields
+        rules = {"accounting": "fang2025"}
+        with pytest.raises(InputError, match="trace: expected one birth in every step and no ends"):
+            from_mapping(changed("rules", rules, changed("trace", trace)))

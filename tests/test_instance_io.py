@@ -314,3 +314,19 @@ def test_kv_beyond_all_memory_is_refused() -> None:
                 }
             }
         )
+
+
+def test_batches_come_back(tmp_path: Path) -> None:
+    instance = tiny_instance(np.random.default_rng(5), batch=True, granularity=2)
+    assert instance.timeline.to_mapping().keys() >= {"births", "ends"}
+    write_instance(instance, tmp_path / "a.json")
+    write_expanded(instance, tmp_path / "b.json")
+    for name in ("a.json", "b.json"):
+        assert read_instance(tmp_path / name).sha256 == instance.sha256
+    document = json.loads((tmp_path / "b.json").read_text())
+    document["trace"]["births"][0] += 1
+    (tmp_path / "b.json").write_text(json.dumps(document))
+    with pytest.raises(
+        InputError, match=r"trace.births: expected the births of b.trace; it is another trace"
+    ):
+        read_instance(tmp_path / "b.json")

@@ -18,9 +18,9 @@ from kvbound.instance import Instance
 from kvbound.placement import read_placement
 from kvbound.progress import silent
 from kvbound.residency import Residency
-from kvbound.trace.timeline import Timeline
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.warm_start import examine
+from kvbound.trace.timeline import Timeline
 
 
 @pytest.fixture(scope="module")

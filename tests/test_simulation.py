@@ -28,7 +28,8 @@ policies = st.sampled_from(sorted(POLICIES))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_rule_combination(policy: str) -> None:
     for n, words in enumerate(product(Copies, Migration, Timing, Initial, (1, 2, 3))):
-        rules = dict(zip(("copies", "migration", "timing", "initial", "granularity"), words, strict=True))
+        names = ("copies", "migration", "timing", "initial", "granularity")
+        rules: dict[str, Any] = dict(zip(names, words, strict=True))
         instance = tiny_instance(np.random.default_rng([n, len(policy)]), tiers=2 + n % 3, **rules)
         assert_sound(instance, simulate(instance, policy))
 
@@ -150,9 +151,7 @@ def test_runs_write_the_same_bytes(policy: str, tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         instance = tiny_instance(np.random.default_rng(7))
         schedule = schedule_of(simulate(instance, policy))
-        write_placement(
-            schedule, tmp_path / name, instance_sha256=instance.sha256, tokens=instance.tokens
-        )
+        write_placement(schedule, tmp_path / name, instance_sha256=instance.sha256, tokens=instance.tokens)
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
 

@@ -125,11 +125,13 @@ def _take_words(trace: Words, words: Ints, rows: Words) -> None:
 
 def _take_bits(trace: NDArray[np.uint8], tokens: Ints, rows: Words) -> None:
     """Copy the bits of some tokens of a trace, zero beyond its tokens."""
-    known = 8 * trace.shape[1]
+    known = tokens < 8 * trace.shape[1]
+    byte, bit = np.where(known, tokens >> 3, 0), (tokens & 7).astype(np.uint8)
     for block in bits.blocks(len(trace)):
-        read = np.zeros((len(trace[block]), max(known, int(tokens.max(initial=0)) + 1)), np.uint8)
-        read[:, :known] = bits.unpack(trace[block])
-        rows[block] = bits.pack(read.take(tokens, axis=1)).view("<u8")
+        read = trace[block].take(byte, axis=1)
+        read >>= bit
+        read &= known
+        rows[block] = bits.pack(read).view("<u8")
 
 
 def _clear_own_reads(rows: Words, begin: NDArray[np.int32]) -> None:

@@ -103,7 +103,7 @@ class TwoTierSchedule:
         blocks = np.stack([np.diff(held, axis=0), live], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
         births = np.stack([counts[..., BORN], instance.timeline.births[:, None] - counts[..., BORN]], axis=-1)
-        return ScheduleTraffic(traffic, up, np.zeros_like(up), blocks, first, births)
+        return ScheduleTraffic(traffic, up * size, np.zeros_like(up), blocks, first, births)
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import permutations
+from itertools import permutations, repeat
 from typing import Any
 
 import numpy as np
@@ -166,8 +166,7 @@ def _priced_capacities(case: Case, given: _Multipliers) -> dict[int, int]:
 def _past_reads(case: Case, packed: NDArray[np.uint8]) -> Ints:
     """Return each step's reads of past tokens, (steps,)."""
     counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in packed])
-    born = case.prefill + np.arange(case.steps)
-    return counts - (packed[np.arange(case.steps), born >> 3] >> (born & 7) & 1)
+    return counts - case.life.own_reads(packed)
 
 
 def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
@@ -178,14 +177,14 @@ def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
     # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
-    past = (case.prefill + np.arange(case.steps)).astype(object)
+    live, births, items = (each.astype(object) for each in (case.life.live, case.life.births, reads))
     whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
     least: Exact | None = None
     for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
-        fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, reads.astype(object), past)
-        low, high = (np.maximum(whole + 1, 0), past) if part else (0 * past, np.minimum(whole, past))
-        fixed = fixed + unit * _latency(case, given, layer, low > 0)
+        fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, items, live, births)
+        low, high = (np.maximum(whole + 1, 0), live) if part else (0 * live, np.minimum(whole, live))
+        fixed = fixed + unit * _latency(case, given, layer, reads, low > 0)
         value = fixed + np.maximum(np.minimum(slope * low, slope * high), floor)
         if least is None:
             least, empty = value, high < low
@@ -196,88 +195,128 @@ def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
 
 
 def _linear(
-    case: Case, slow: int, layer: int, cost: list[Exact], paid: Exact, reads: Exact, past: Exact
+    case: Case,
+    slow: int,
+    layer: int,
+    cost: list[Exact],
+    paid: Exact,
+    reads: Exact,
+    live: Exact,
+    births: Exact,
 ) -> tuple[Exact, Exact, Exact]:
     """Return a lower bound of slots: a constant, a slope per item read at the tier `slow`, and a floor.
 
-    Each item read is read at some tier, with inclusive copies at the cheaper copy; each slot writes one new
-    item; an unread past item may move. Counts whose price exceeds their cost take their largest value, all
-    others their smallest. The floor is the least that all items read at `slow` can add.
+    Each item read is read at some tier, with inclusive copies at the cheaper copy; each birth is written to
+    some tier, with inclusive copies to the last one; an unread live item may move. Counts whose price exceeds
+    their cost take their largest value, all others their smallest. The floor is the least that all items read
+    at `slow` can add.
     """
-    tiers, size, inclusive = len(case.names), case.item_bytes, case.rules["copies"] == "inclusive"
+    tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
 
     def priced(table: NDArray[np.float64]) -> list[Exact]:
-        return [sum((cost[r] for r in np.flatnonzero(row)), 0 * past) for row in table]
+        """Return the cost of an item at each tier."""
+        rows = zip(case.item_sizes, table, strict=True)
+        return [size * sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for size, row in rows]
 
     held, wrote = priced(case.reads), priced(case.writes)
-    read = [size * (np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
-    extra = [size * h - paid[tiers + k] for k, h in enumerate(held)]
-    write = [size * w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
-    weight = Fraction(case.weight_reads[layer])
+    read = [(np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
+    extra = [h - paid[tiers + k] for k, h in enumerate(held)]
+    write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
+    weight = Fraction(case.weight_reads[layer]) / case.item_sizes[0]
     other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
     fixed = weight.numerator * held[0] // weight.denominator + reads * other
-    fixed = fixed + sum(np.minimum(net, 0) * (past - reads) for k, net in enumerate(extra) if k != slow)
-    fixed = fixed + sum(np.minimum(net, 0) * (past + 1) for net in write[: tiers - inclusive])
-    fixed = fixed + (write[-1] if inclusive else np.maximum(np.minimum.reduce(write), 0))
+    fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in enumerate(extra) if k != slow)
+    fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[: tiers - inclusive])
+    fixed = fixed + births * (write[-1] if inclusive else np.maximum(np.minimum.reduce(write), 0))
     here = read[slow] - other
-    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (past - reads)
+    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
     return fixed, np.minimum(here, extra[slow]), floor
 
 
-def _latency(case: Case, given: _Multipliers, layer: int, slow: NDArray[np.bool_]) -> Exact:
-    """Return the latency that slots have at least: of the tiers always touched, or else of the fastest tier.
+def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
+    """Return the latency that slots have at least: of the tiers certainly touched, or else the smallest.
 
     `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
     copy.
     """
-    inclusive = case.rules["copies"] == "inclusive"
     exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
-    touched = {0} if case.weight_reads[layer] > 0 else set()
-    touched |= {len(case.names) - 1} if inclusive else set()
-    certain = touched if inclusive else touched | {given.tier}
-    usual = sum(exact[k] for k in touched) if touched else min(exact)
-    more = sum(exact[k] for k in certain) - usual
-    return usual + more * slow.astype(object)
+    touched = np.zeros((len(exact), case.steps), np.bool_)
+    touched[0] = case.weight_reads[layer] > 0
+    if case.rules["copies"] == "inclusive":
+        touched[-1] = case.life.births > 0
+    else:
+        touched[given.tier] |= slow
+    certain = sum(seconds * tier.astype(object) for seconds, tier in zip(exact, touched, strict=True))
+    return np.maximum(certain, min(exact) * (reads + case.life.births > 0).astype(object))
 
 
 def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
-    """Return the summed prices of the cheapest paths of the layer's items, by a backward pass over steps."""
-    tiers, size, slots = len(case.names), case.granularity, case.steps * case.layers
+    """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
+
+    A block that ends costs nothing after its last step, whose iteration discards what those before it added.
+    """
+    tiers, life, slots = len(case.names), case.life, case.steps * case.layers
     running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
     at = np.arange(layer, slots, case.layers)
     hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
     last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
-    path = np.zeros((tiers, -(-case.tokens // size)), np.int64)
+    path = np.zeros((tiers, len(life.head)), np.int64)
+    begun = np.searchsorted(life.begin, np.arange(case.steps + 1))
+    by_last = np.argsort(life.last, kind="stable")
+    gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
     total = 0
-    for step in range(case.steps - 1, -1, -1):
-        token = case.prefill + step
+    for step, carried in zip(reversed(range(case.steps)), _carried(case), strict=True):
         read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
         birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
-        block, older = divmod(token, size)
-        path[:, : block + 1] += hold[:, step, None]
-        path[:, block] += birth
-        if not older:
-            total += int(path[:, block].min())
-        alive = path[:, : block + (older > 0)]
-        bits = np.unpackbits(packed[step], count=token, bitorder="little").astype(np.int64)
-        read, born = bits, np.ones(1, np.int64)
-        if size > 1:
-            starts = np.arange(0, token, size)
-            read = np.add.reduceat(bits, starts) if token else bits
-            born = np.minimum(starts + size, token) - starts
-        moved = _moved(case, alive, read, born, extra_price, write_price, last)
+        older, after = begun[step], begun[step + 1]
+        leaving = by_last[gone[step] : gone[step + 1]]
+        path[:, :after] += hold[:, step, None]
+        path[:, leaving] = 0
+        np.add.at(path.T, life.block[life.past[step] : life.past[step + 1]], birth)
+        total += int(path[:, older:after].min(axis=0).sum(dtype=object))
+        alive = path[:, :older]
+        read, unread = _read(case, step, packed[step], carried[:older])
+        moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last)
+        leaving = leaving[leaving < older]
+        moved[:, leaving] = alive[:, leaving]
         alive[:] = moved + read * read_price[:, None]
     start = running[:, layer + 1]
-    prompt = path[:, : -(-case.prefill // size)] + start[:, None]
+    prompt = path[:, : life.prompt] + start[:, None]
     if case.rules["initial"] == "prefill-first":
-        forced = prefill_first(case)[layer, ::size]
+        forced = prefill_first(case)[layer, life.head[: life.prompt]]
         return total + int(prompt[forced, np.arange(forced.size)].sum(dtype=object))
     return total + int(prompt.min(axis=0).sum(dtype=object))
 
 
+def _carried(case: Case) -> Iterator[Ints]:
+    """Yield the number of tokens that a move of each block carries in each step, from the last step on."""
+    life = case.life
+    if life.size == 1:
+        yield from repeat(np.ones(1, np.int64), case.steps)  # it broadcasts
+        return
+    carried, steps = np.zeros(len(life.head), np.int64), np.arange(case.steps + 2)
+    moving = np.flatnonzero(life.end > life.born)
+    by_end = moving[np.argsort(life.end[moving], kind="stable")]
+    ends, births = np.searchsorted(life.end[by_end], steps), np.searchsorted(life.born[moving], steps)
+    for step in reversed(range(case.steps)):
+        np.add.at(carried, life.block[by_end[ends[step + 1] : ends[step + 2]]], 1)
+        np.subtract.at(carried, life.block[moving[births[step] : births[step + 1]]], 1)
+        yield carried
+
+
+def _read(case: Case, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
+    """Return the past tokens of each block that a step reads, and the carried ones that it does not read."""
+    if case.life.size == 1:
+        bits = np.unpackbits(row, count=case.life.past[step], bitorder="little")
+        return (read := bits.astype(np.int64)), carried - read
+    read, lasting = (count[: carried.size] for count in case.life.read_blocks(row, step))
+    return read, carried - lasting
+
+
 def _moved(
-    case: Case, path: Ints, read: Ints, born: Ints, extra_price: Ints, write_price: Ints, last: int
-) -> Ints:
+    case: Case, path: Ints, read: Ints, unread: Ints, carried: Ints, extra_price: Ints, write_price: Ints,
+    last: int,
+) -> Ints:  # fmt: skip
     """Return the least price from each tier on if a block may move first, (tiers, blocks)."""
     best = path.copy()
     if case.rules["migration"] == "none":
@@ -286,7 +325,7 @@ def _moved(
         if new == last:
             price = path[new]  # free: the copy is already there
         else:
-            price = path[new] + born * write_price[new] + (born - read) * extra_price[old]
+            price = path[new] + carried * write_price[new] + unread * extra_price[old]
         if new < old and case.rules["migration"] == "on-read":
             np.minimum(best[old], price, out=best[old], where=read > 0)
         else:

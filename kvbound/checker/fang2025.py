@@ -63,7 +63,7 @@ def check_fang2025(
     hits, reads, before = _replay(case, rows, log, problems)
     _check_charges(case, log, before, problems)
 
-    size = float(case.item_bytes)
+    size = float(case.item_sizes[0])
     weights = np.tile(case.weight_reads, case.steps)
     alpha, steps = _cost(case, rates, reads, weights + hits * size, log.beta + log.promoted, log.external)
     time_s = float(steps.sum())
@@ -76,8 +76,8 @@ def check_fang2025(
         steps,
         hit_bytes=np.array([hits.sum(), (reads - hits).sum()]) * size,
         peak_bytes=(
-            case.weight_bytes + held * case.item_bytes,
-            case.layers * case.tokens * case.item_bytes,
+            case.weight_bytes + held * case.item_sizes[0],
+            case.layers * case.tokens * case.item_sizes[0],
         ),
         moved_bytes={"up": float(log.promoted.sum()) * size, "down": 0.0},
         mean_alpha=float(alpha.mean()),
@@ -99,10 +99,10 @@ def check_best(case: Case, rows: Rows) -> Report:
     none = np.zeros(slots, np.int64)
     served = np.full(slots, math.inf if capacity is None else float(capacity))
     alpha, steps = _cost(case, rates, reads, served, new, none)
-    everything = case.layers * case.tokens * case.item_bytes
+    everything = case.layers * case.tokens * case.item_sizes[0]
     return Report(
         SCHEMA, (), case.sha256, float(steps.sum()), steps,
-        peak_bytes=(case.weight_bytes + held * case.item_bytes, everything),
+        peak_bytes=(case.weight_bytes + held * case.item_sizes[0], everything),
         moved_bytes={"up": 0.0, "down": 0.0}, mean_alpha=float(alpha.mean()),
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def _cost(
     served
         Bytes that tier 0 could serve, ``(slots,)``.
     """
-    size = float(case.item_bytes)
+    size = float(case.item_sizes[0])
     demand = np.tile(case.weight_reads, case.steps) + reads * size
     share = np.divide(served, demand, out=np.ones_like(demand), where=demand > 0)
     alpha = np.minimum(share, rates.hbm / (rates.hbm + rates.external))

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
 from kvbound.checker.report import Floats, Refused, Unreadable
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
@@ -52,7 +53,7 @@ class Case:
     layers: int
     prefill: int
     steps: int
-    item_bytes: int
+    item_sizes: tuple[int, ...]  # bytes of one token's KV in one layer, by tier
     weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
@@ -63,21 +64,22 @@ class Case:
     latency: Floats  # (tiers,)
     capacity: tuple[int | None, ...]  # of the tiers, rounded down; None where unlimited
     granularity: int
+    life: Lifetimes  # of tokens and blocks
     rules: Mapping[str, str]
     sha256: str
 
     @property
     def tokens(self) -> int:
-        """Prompt and decoded tokens together."""
-        return self.prefill + self.steps
+        """Prompt and born tokens together."""
+        return len(self.life.born)
 
     @property
     def capacity_blocks(self) -> tuple[int | None, ...]:
         """Blocks that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
-        block, blocks = self.granularity * self.item_bytes, []
-        for tier, capacity in enumerate(self.capacity):
+        blocks = []
+        for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
-            blocks.append(None if capacity is None else (capacity - weights) // block)
+            blocks.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
         return tuple(blocks)
 
 
@@ -90,23 +92,27 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         The instance is malformed, or the rows are those of another trace.
     """
     try:
-        case = _case(
-            expanded, [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
-        )
+        return _case(expanded, rows)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
-    shape = (case.steps, 8 * math.ceil(case.tokens / 64))
-    for layer, packed in enumerate(rows):
-        if packed.dtype != np.uint8 or packed.shape != shape:
-            found = f"{packed.dtype} {packed.shape}"
-            raise Refused(f"layer {layer}: the trace's rows are {found}, expected uint8 {shape}")
-    return case
 
 
-def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
+def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
-    tiers, layers = memory["tiers"], trace["layers"]
-    names = tuple(memory["resources"])
+    hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
+    tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
+    names, formats, granularity = (
+        tuple(memory["resources"]),
+        expanded.get("formats", {}),
+        rules["granularity"],
+    )
+    usual = {"bytes": llm["kv_bytes_per_token_layer"]}
+    sizes = tuple(formats.get(tier["name"], usual)["bytes"] for tier in tiers)
+    positive = all(type(size) is int and 0 < size <= _MOST for size in (*sizes, granularity))
+    _require({
+        "whole positive bytes per item and granularity": positive,
+        "formats of the memory's own tiers": set(formats) <= {tier["name"] for tier in tiers},
+    })  # fmt: skip
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -115,31 +121,54 @@ def _case(expanded: Mapping[str, Any], hashes: list[str]) -> Case:
         return matrix
 
     case = Case(
-        layers, trace["prefill_tokens"], trace["decode_steps"], llm["kv_bytes_per_token_layer"],
+        layers, prefill, steps, sizes,
         math.ceil(_size(llm["weight_bytes"])), np.array(llm["weight_read_bytes_per_layer"], float),
         tuple(tier["name"] for tier in tiers), names,
         np.array([memory["resources"][name] for name in names], float),
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
-        rules["granularity"], {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
+        granularity, Lifetimes.read(trace, granularity), {key: rules[key] for key in CHOICES},
+        instance_sha256(expanded, hashes),
     )  # fmt: skip
-    sizes = (layers, case.steps, case.item_bytes, case.granularity)
-    positive = all(type(size) is int and 0 < size <= _MOST for size in sizes)
-    for expected, holds in {
+    study = case.rules["accounting"] == "fang2025"
+    _require({
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
-        "whole positive layers, steps, bytes per item and granularity": positive,
-        "prefill_tokens >= 0": type(case.prefill) is int and 0 <= case.prefill <= _MOST,
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
         "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
         "finite bandwidths > 0": bool(np.all((case.bandwidth > 0) & (case.bandwidth < math.inf))),
         "finite latencies >= 0": bool(np.all((case.latency >= 0) & (case.latency < math.inf))),
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
+        "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
+        "one size of items under accounting fang2025": not study or len(set(sizes)) == 1,
+    })  # fmt: skip
+    return case
+
+
+def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tuple[int, int, int]:
+    """Check a trace's sizes and that the rows are its own; return its layers, prompt tokens and steps.
+
+    Nothing of the claimed sizes is made before they are known to be those of the rows.
+    """
+    layers, prefill, steps = trace["layers"], trace["prefill_tokens"], trace["decode_steps"]
+    _require({
+        "whole positive layers and steps": all(type(n) is int and 0 < n <= _MOST for n in (layers, steps)),
+        "prefill_tokens >= 0": type(prefill) is int and 0 <= prefill <= _MOST,
         "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
-    }.items():
+        "the rows of every layer": len(hashes) == layers,
+    })  # fmt: skip
+    shape = (steps, 8 * -(-count_tokens(trace) // 64))
+    for layer, packed in enumerate(rows):
+        if packed.dtype != np.uint8 or packed.shape != shape:
+            found = f"{packed.dtype} {packed.shape}"
+            raise Refused(f"layer {layer}: the trace's rows are {found}, expected uint8 {shape}")
+    return layers, prefill, steps
+
+
+def _require(conditions: Mapping[str, bool]) -> None:
+    for expected, holds in conditions.items():
         if not holds:
             raise ValueError(f"expected {expected}")
-    return case
 
 
 def _size(value: Any) -> int | float:

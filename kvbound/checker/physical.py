@@ -73,7 +73,7 @@ class Layer:
     extra: Ints
     written: Ints
     held: Ints  # change of the number of blocks in each tier
-    moved: tuple[int, int]  # up, down
+    moved: tuple[int, int]  # bytes written up, down
 
 
 def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[_Events]]:
@@ -84,24 +84,27 @@ def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint
     tier = array(arrays, "tier", "uint8", -1, most=most).astype(np.int64)
     if not slot.size == item.size == tier.size:
         raise Refused("slot, item and tier differ in length")
+    life, prompt = case.life, case.life.block[: case.prefill]
     (step, layer), (owner, token) = np.divmod(slot, case.layers), np.divmod(item, case.tokens)
-    birth = token == case.prefill + step
+    birth = life.born[token] == step
     items = case.tokens * case.layers
     order = 2 * slot + birth
-    unsorted = np.diff(order, prepend=order[:1]) < 0
+    rise, backward = np.diff(order), birth[1:] & (np.diff(token) < 0)
+    unsorted = np.append(False, (rise < 0) | (rise == 0) & backward)
     pairs = np.sort(slot * items + item)
-    first = np.arange(case.prefill) // case.granularity * case.granularity
+    divided = initial != initial[:, life.head[prompt]]
     problems: list[str] = []
     note(problems, initial.ravel() >= len(case.names), lambda _: "initial names a tier that does not exist")
-    note(problems, (initial != initial[:, first]).ravel(), lambda _: "initial differs within a block")
+    note(problems, divided.ravel(), lambda _: "initial differs within a block")
     for what, bad in {
         "its slot is outside the trace": (slot < 0) | (slot >= case.steps * case.layers),
         "its item is outside the trace": (item < 0) | (item >= items),
         "its tier does not exist": tier >= len(case.names),
-        "events must be sorted by slot, moves before the birth": unsorted,
+        "events must be sorted by slot, moves before the births, and these by token": unsorted,
         "an item can change only in a slot of its own layer": owner != layer,
-        "the item is moved before its birth": token > case.prefill + step,
-        "a move must name the first token of its block": ~birth & (token % case.granularity > 0),
+        "the item is moved before its birth": life.born[token] > step,
+        "a move must name the first token of its block": ~birth & (token != life.head[life.block[token]]),
+        "the item is moved in its last step, or after it": ~birth & (step >= life.last[life.block[token]]),
     }.items():
         note(problems, bad, lambda k, what=what: f"event {k}: {what}")  # type: ignore[misc]
     note(
@@ -109,8 +112,14 @@ def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint
         np.diff(pairs) == 0,
         lambda k: f"{_slot(case, pairs[k] // items)}: an item has two events",
     )
-    unborn = np.setdiff1d(np.arange(case.steps * case.layers), slot[birth])
-    note(problems, unborn >= 0, lambda k: f"{_slot(case, unborn[k])}: no birth of its token")
+    born = np.arange(case.layers)[:, None] * case.tokens + np.arange(case.prefill, case.tokens)
+    unborn = np.setdiff1d(born, item[birth])
+
+    def describe_unborn(k: int) -> str:
+        number, token = divmod(int(unborn[k]), case.tokens)
+        return f"{_slot(case, int(life.born[token]) * case.layers + number)}: no birth of token {token}"
+
+    note(problems, unborn >= 0, describe_unborn)
     if problems:
         raise Refused(*problems)
     parts = [np.flatnonzero(layer == number) for number in range(case.layers)]
@@ -128,7 +137,7 @@ def prefill_first(case: Case) -> Ints:
     """
     most = case.layers * case.tokens  # at least the number of blocks
     limits = [most if free is None else min(max(free, 0), most) for free in case.capacity_blocks[:-1]]
-    rank = np.arange(case.prefill) // case.granularity * case.layers + np.arange(case.layers)[:, None]
+    rank = case.life.block[: case.prefill] * case.layers + np.arange(case.layers)[:, None]
     return np.searchsorted(np.cumsum(limits), rank, side="right")
 
 
@@ -157,88 +166,103 @@ def _replay(
     problems: list[str],
 ) -> Layer:
     """Replay one layer: check its events, and count what they move and which tiers hold what is read."""
-    tiers, size, nowhere = len(case.names), case.granularity, len(case.names)
-    block, born = events.token // size, case.prefill + events.step
-    birth, founding = events.token == born, (events.token == born) & (events.token % size == 0)
-    before = _tiers_before(case, initial, block, events.tier)
+    tiers, life = len(case.names), case.life
+    block, birth = life.block[events.token], life.born[events.token] == events.step
+    head = events.token == life.head[block]
+    before, final = _tiers_of_blocks(case, initial, block, events.tier)
     move = ~birth & (events.tier != before)
-
-    # tokens first..end-1 of each event: those of the block born before this slot, or the new token
-    first = np.where(birth, events.token, block * size)
-    end = np.where(birth, events.token + 1, np.minimum(block * size + size, born))
-    count, unread = end - first, np.zeros_like(block)
-    unread[move] = count[move] - _reads_within(rows, events.step[move], first[move], end[move])
+    count, unread, read = _loads(case, rows, events, move)
     up = move & (events.tier < before)
 
     def describe(what: str, k: int) -> str:
         return f"{_slot(case, events.step[k] * case.layers + layer)}: token {events.token[k]} {what}"
 
-    strays = birth & ~founding & (events.tier != before)
+    strays = birth & ~head & (events.tier != before)
     note(problems, strays, lambda k: describe("is born into another tier than its block's", k))
     if case.rules["migration"] == "none":
         note(problems, move, lambda k: describe("moves, but the rules allow no migration", k))
     if case.rules["migration"] == "on-read":
-        note(problems, up & (unread == count), lambda k: describe("goes up without being read (on-read)", k))
+        note(problems, up & (read == 0), lambda k: describe("goes up without being read (on-read)", k))
 
     inclusive, last = case.rules["copies"] == "inclusive", tiers - 1
     charged = move & ~(inclusive & (events.tier == last))  # the last tier already has a copy
 
-    def tally(*parts: tuple[NDArray[np.bool_], Ints, Ints]) -> Ints:
+    def tally(*parts: tuple[Ints, Ints, Ints | int]) -> Ints:
         table = np.zeros((case.steps, tiers), dtype=np.int64)
-        for mask, tier, amount in parts:
-            np.add.at(table, (events.step[mask], tier[mask]), amount[mask])
+        for step, tier, amount in parts:
+            np.add.at(table, (step, tier), amount)
         return table
 
-    one, to_last = np.ones_like(count), np.full_like(count, last)
-    through = birth & inclusive & (events.tier != last)
-    extra = tally((charged, before, unread))
-    written = tally((charged, events.tier, count), (birth, events.tier, one), (through, to_last, one))
-    held = tally((founding | move, events.tier, one), (move, before, -one))
-    if inclusive:
-        held[:, last] = tally((founding, to_last, one))[:, last]
-
-    old, travels = np.where(birth, nowhere, before), np.flatnonzero(birth | move)
-    flips = _Flips(events.step, first, end, old, events.tier).take(travels)
-    read = _serve(case, layer, rows, initial, flips, problems)
-    return Layer(
-        read, extra, written, held, (int(count[charged & up].sum()), int(count[charged & ~up].sum()))
+    through, founding = birth & inclusive & (events.tier != last), birth & head & life.held[block]
+    extra = tally((events.step[charged], before[charged], unread[charged]))
+    written = tally(
+        (events.step[charged], events.tier[charged], count[charged]),
+        (events.step[birth], events.tier[birth], 1),
+        (events.step[through], np.full(np.count_nonzero(through), last), 1),
     )
+    leaving = np.flatnonzero(life.held & (life.last < case.steps))
+    held = tally(
+        (events.step[founding], events.tier[founding], 1),
+        (events.step[move], events.tier[move], 1),
+        (events.step[move], before[move], -1),
+        (life.last[leaving], final[leaving], -1),
+    )
+    if inclusive:
+        held[:, last] = np.diff(life.held_blocks)
+
+    flips = _flips(case, events, before, birth, move)
+    served = _serve(case, layer, rows, initial, flips, problems)
+    written_bytes = np.array(case.item_sizes)[events.tier] * count
+    moved = int(written_bytes[charged & up].sum()), int(written_bytes[charged & ~up].sum())
+    return Layer(served, extra, written, held, moved)
 
 
-def _tiers_before(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Ints) -> Ints:
-    """Return the tier of each event's block before the event; undefined where the event creates the block."""
-    start = np.zeros(-(-case.tokens // case.granularity), dtype=np.int64)
-    heads = initial[:: case.granularity]
-    start[: heads.size] = heads
+def _tiers_of_blocks(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Ints) -> tuple[Ints, Ints]:
+    """Return the tier of each event's block before the event, and of each block in the end.
+
+    The former is undefined where the event creates the block.
+    """
+    life, end = case.life, np.zeros(len(case.life.head), dtype=np.int64)
+    end[: life.prompt] = initial[life.head[: life.prompt]]
     order = np.argsort(block, kind="stable")
     earlier = np.concatenate([tier[:1], tier[order][:-1]])
     opening = np.concatenate([np.ones(min(1, block.size), bool), np.diff(block[order]) != 0])
     before = np.empty_like(tier)
-    before[order] = np.where(opening, start[block[order]], earlier)
-    return before
+    before[order] = np.where(opening, end[block[order]], earlier)
+    closing = order[np.roll(opening, -1)]
+    end[block[closing]] = tier[closing]
+    return before, end
 
 
-def _reads_within(rows: NDArray[np.uint8], step: Ints, first: Ints, end: Ints) -> Ints:
-    """Return how many of tokens first..end-1 each event's step reads; events are sorted by step."""
-    if np.all(end - first == 1):
-        return (rows[step, first >> 3] >> (first & 7) & 1).astype(np.int64)
-    reads = np.zeros_like(step)
+def _loads(
+    case: Case, rows: NDArray[np.uint8], events: _Events, move: NDArray[np.bool_]
+) -> tuple[Ints, Ints, Ints]:
+    """Return what each event that is a move carries, and 0 for the others.
+
+    Returns
+    -------
+    The tokens carried, those among them that the slot does not read, and the past tokens of the block that
+    the slot reads.
+    """
+    life, which = case.life, np.flatnonzero(move)
+    step, token = events.step[which], events.token[which]
+    count, unread, read = np.zeros((3, move.size), dtype=np.int64)
+    if life.size == 1:
+        count[which], read[which] = 1, rows[step, token >> 3] >> (token & 7) & 1
+        return count, count - read, read
+    block = life.block[token]
+    count[which] = unread[which] = life.carried(block, step)
     starts = np.flatnonzero(np.diff(step, prepend=-1))
     for part in map(slice, starts, [*starts[1:], step.size]):
-        row = np.append(rows[step[part.start]], np.uint8(0))
-        before = np.cumsum(np.bitwise_count(row), dtype=np.int64) - np.bitwise_count(row)
-
-        def below(token: Ints, row: NDArray[np.uint8] = row, before: Ints = before) -> Ints:
-            byte = token >> 3
-            return before[byte] + np.bitwise_count(row[byte] & (1 << (token & 7)) - 1)
-
-        reads[part] = below(end[part]) - below(first[part])
-    return reads
+        found, lasting = life.read_blocks(rows[step[part.start]], int(step[part.start]))
+        read[which[part]] = found[block[part]]
+        unread[which[part]] -= lasting[block[part]]
+    return count, unread, read
 
 
 @dataclass(frozen=True)
 class _Flips:
-    """Ranges of tokens first..end-1 that change from tier `old` to tier `new`, sorted by step."""
+    """Ranges of tokens first..end-1 that change from mask `old` to mask `new`, sorted by step."""
 
     step: Ints
     first: Ints
@@ -251,7 +275,7 @@ class _Flips:
         return _Flips(*(each[which] for each in (self.step, self.first, self.end, self.old, self.new)))
 
     def masks(self, width: int) -> tuple[Ints, NDArray[np.uint8], Ints]:
-        """Return what to XOR into masks (tiers, width): flat byte indices, bytes, and their steps, ascending.
+        """Return what to XOR into masks (masks, width): flat byte indices, bytes, and their steps, ascending.
 
         A block of many tokens takes one entry for each eight of them.
         """
@@ -265,6 +289,39 @@ class _Flips:
         return places, np.repeat(bits.astype(np.uint8), 2), np.repeat(self.step[n], 2)
 
 
+def _flips(
+    case: Case, events: _Events, before: Ints, birth: NDArray[np.bool_], move: NDArray[np.bool_]
+) -> _Flips:
+    """Return the changes of `_serve`'s masks: by births, moves and the ends of tokens.
+
+    A move takes along the tokens that have ended: nothing may read these.
+    """
+    life, ended, nowhere = case.life, len(case.names), len(case.names) + 1
+    first, end, owner = life.runs
+    by_block = np.argsort(owner, kind="stable")
+    start = np.searchsorted(owner[by_block], np.arange(len(life.head) + 1))
+    block = life.block[events.token[move]]
+    runs = start[block + 1] - start[block]
+    which = np.repeat(np.flatnonzero(move), runs)
+    run = by_block[np.arange(which.size) + np.repeat(start[block] - np.cumsum(runs) + runs, runs)]
+    moving = events.step[which], first[run], np.minimum(end[run], life.past[events.step[which]])
+    present = np.flatnonzero(moving[2] > moving[1])
+    leaving = np.flatnonzero(life.end < case.steps)
+
+    def all_of(births: Ints, moves: Ints, ends: Ints) -> Ints:
+        return np.concatenate([births, moves[present], ends])
+
+    new, token = np.count_nonzero(birth), events.token[birth]
+    flips = _Flips(
+        all_of(events.step[birth], moving[0], life.end[leaving]),
+        all_of(token, moving[1], leaving),
+        all_of(token + 1, moving[2], leaving + 1),
+        all_of(np.full(new, nowhere), before[which], np.full(leaving.size, nowhere)),
+        all_of(events.tier[birth], events.tier[which], np.full(leaving.size, ended)),
+    )
+    return flips.take(np.argsort(flips.step, kind="stable"))
+
+
 def _serve(
     case: Case,
     layer: int,
@@ -275,30 +332,31 @@ def _serve(
 ) -> Ints:
     """Return ``(steps, tiers)``: the tokens read by the tier that holds them when the slot begins.
 
-    Births flip from the index after the last tier.
+    There is a mask of tokens for each tier, one of those that have ended, and one that births flip from.
     """
     tiers, width = len(case.names), rows.shape[1]
-    masks = np.zeros((tiers + 1, width), dtype=np.uint8)  # the last mask takes the flips of births
+    masks = np.zeros((tiers + 2, width), dtype=np.uint8)
     prompt = initial == np.arange(tiers)[:, None]
     masks[:tiers, : -(-case.prefill // 8)] = np.packbits(prompt, axis=1, bitorder="little")
-    words, wide = np.ascontiguousarray(rows).view(np.uint64), masks[:tiers].view(np.uint64)
-    read, listed = np.empty((case.steps, tiers), dtype=np.int64), np.empty(case.steps, dtype=np.int64)
+    watched = tiers + bool(np.any(case.life.end < case.steps))
+    words, wide = np.ascontiguousarray(rows).view(np.uint64), masks[:watched].view(np.uint64)
+    read, listed = np.zeros((case.steps, tiers + 1), dtype=np.int64), np.empty(case.steps, dtype=np.int64)
     for first in range(0, case.steps, _STEPS):
         steps = np.arange(first, min(first + _STEPS, case.steps) + 1)
         places, bits, when = flips.take(slice(*np.searchsorted(flips.step, steps[[0, -1]]))).masks(width)
         ends = np.searchsorted(when, steps)
         for now, start, end in zip(steps[:-1], ends[:-1], ends[1:], strict=True):
-            np.bitwise_count(words[now] & wide).sum(axis=1, out=read[now])
+            np.bitwise_count(words[now] & wide).sum(axis=1, out=read[now, :watched])
             listed[now] = np.bitwise_count(words[now]).sum()
             np.bitwise_xor.at(masks.reshape(-1), places[start:end], bits[start:end])
-    born = case.prefill + np.arange(case.steps)
-    own = rows[np.arange(case.steps), born >> 3] >> (born & 7) & 1  # still on the chip, so not a read
-    future = read.sum(axis=1) + own != listed
+    read, ended = read[:, :tiers], read[:, tiers] > 0
+    unborn = read.sum(axis=1) + case.life.own_reads(rows) != listed
 
-    def describe(k: int) -> str:
-        return f"{_slot(case, k * case.layers + layer)}: the trace reads a token that is not born yet"
+    def describe(what: str, k: int) -> str:
+        return f"{_slot(case, k * case.layers + layer)}: the trace reads a token that {what}"
 
-    note(problems, future, describe)
+    note(problems, unborn, lambda k: describe("is not born yet", k))
+    note(problems, ended, lambda k: describe("has ended", k))
     return read
 
 
@@ -309,7 +367,7 @@ def conclude(
     """Check capacities and the claimed time, and return the report on all layers."""
     peaks = _check_capacity(case, initial, np.stack([layer.held for layer in layers], axis=1), problems)
     read, extra, written = (
-        np.stack([getattr(layer, kind) for layer in layers], axis=1) * float(case.item_bytes)
+        np.stack([getattr(layer, kind) for layer in layers], axis=1) * np.array(case.item_sizes, float)
         for kind in ("read", "extra", "written")
     )  # (steps, layers, tiers) each
     extra[:, :, 0] += case.weight_reads
@@ -319,7 +377,7 @@ def conclude(
     steps = times.reshape(case.steps, case.layers).sum(axis=1)
     time_s = float(steps.sum())
     compare(problems, claimed_s, time_s)
-    up, down = case.item_bytes * np.sum([layer.moved for layer in layers], axis=0, dtype=float)
+    up, down = np.sum([layer.moved for layer in layers], axis=0, dtype=float)
     moved = {"up": float(up), "down": float(down)}
     return Report(
         schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=0), peaks, moved,
@@ -331,8 +389,8 @@ def _check_capacity(
     case: Case, initial: NDArray[np.uint8], held: Ints, problems: list[str]
 ) -> tuple[int, ...]:
     """Verify every tier's capacity at the start and after every slot; return the peaks in bytes."""
-    tiers, size = len(case.names), case.granularity * case.item_bytes
-    start = np.bincount(initial[:, :: case.granularity].ravel(), minlength=tiers)
+    tiers, sizes = len(case.names), [case.granularity * size for size in case.item_sizes]
+    start = np.bincount(initial[:, case.life.head[: case.life.prompt]].ravel(), minlength=tiers)
     if case.rules["copies"] == "inclusive":
         start[-1] = start.sum()
     blocks = np.cumsum(np.vstack([start, held.reshape(-1, tiers)]), axis=0)
@@ -344,9 +402,9 @@ def _check_capacity(
 
         def describe(k: int, tier: int = tier, name: str = name, limit: int = limit) -> str:
             when = f"after {_slot(case, k - 1)}" if k else "at the start"
-            filled = int(blocks[k, tier]) * size + weights[tier]
+            filled = int(blocks[k, tier]) * sizes[tier] + weights[tier]
             return f"{when}: tier {name} holds {filled} bytes, {filled - limit} over its capacity"
 
         note(problems, blocks[:, tier] > most, describe)
     peaks = blocks.max(axis=0).tolist()
-    return tuple(size * peak + fixed for peak, fixed in zip(peaks, weights, strict=True))
+    return tuple(size * peak + fixed for size, peak, fixed in zip(sizes, peaks, weights, strict=True))

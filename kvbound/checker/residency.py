@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
 from kvbound.checker.physical import Layer, check_initial, conclude
-from kvbound.checker.report import Refused, Report, note
+from kvbound.checker.report import Ints, Refused, Report, note
 
 SCHEMA = "kvbound.residency/1"
 _STEPS = 256
@@ -55,54 +55,63 @@ def _replay(
     problems: list[str],
 ) -> Layer:
     """Compare the bits after each slot with those before it."""
-    steps, width = rows.shape
+    life, (steps, width) = case.life, rows.shape
     start = np.zeros((1, width), np.uint8)
     start[0, : -(-case.prefill // 8)] = np.packbits(initial == 0, bitorder="little")
     read, extra, written, held = np.zeros((4, steps, 2), np.int64)
-    bad = np.zeros((4, steps), np.bool_)
-    ups = 0
+    bad: dict[str, NDArray[np.bool_]] = {}
+    rule, ups = case.rules["migration"], 0
     for first in range(0, steps, _STEPS):
         part = slice(first, min(first + _STEPS, steps))
         now = after[part].view(np.uint64)
         before = np.concatenate([start.view(np.uint64), now[:-1]])
         start = np.ascontiguousarray(after[part][-1:])
-        alive, born = _alive(case, part, width)
+        begun = _begun(life.past[part.start : part.stop + 1], width // 8)
+        ended = _ended(case, part, width // 8)
+        past, born = begun[:-1], begun[1:] & ~begun[:-1]
+        stay = past & ~ended[1:]  # what may be in tier 0 before and after the slot
         reads = rows[part].view(np.uint64)
-        entered, left, past_reads = now & ~before & alive, before & ~now, reads & alive
+        entered, left, past_reads = now & ~before & stay, before & ~now & stay, reads & past
         read[part, 0], read[part, 1] = _count(past_reads & before), _count(past_reads & ~before)
         up, unread = _count(entered), _count(entered & ~reads)
-        placed = _count(now & born)  # new tokens in tier 0
-        extra[part, 1], written[part, 0], written[part, 1] = unread, up + placed, 1
-        held[part, 0], held[part, 1] = up + placed - _count(left), 1
+        extra[part, 1], written[part, 0] = unread, up + _count(now & born)
+        held[part, 0] = _count(now) - _count(before)
         ups += int(up.sum())
-        bad[0, part] = _count(now & ~(alive | born)) > 0
-        bad[1, part] = _count(reads & ~(alive | born)) > 0
-        if case.rules["migration"] == "none":
-            bad[2, part] = up + _count(left) > 0
-        if case.rules["migration"] == "on-read":
-            bad[3, part] = unread > 0
-    for where, what in zip(
-        bad,
-        (
-            "a token is in tier 0 that is not born yet",
-            "the trace reads a token that is not born yet",
-            "a token moves, but the rules allow no migration",
-            "a token goes up without being read (on-read)",
-        ),
-        strict=True,
-    ):
+        wrong = {
+            "a token is in tier 0 that is not born yet": now & ~begun[1:],
+            "a token is in tier 0 that has ended": now & ended[1:],
+            "the trace reads a token that is not born yet": reads & ~begun[1:],
+            "the trace reads a token that has ended": reads & ended[:-1],
+        }
+        if rule == "none":
+            wrong["a token moves, but the rules allow no migration"] = entered | left
+        if rule == "on-read":
+            wrong["a token goes up without being read (on-read)"] = entered & ~reads
+        for what, words in wrong.items():
+            bad.setdefault(what, np.zeros(steps, np.bool_))[part] = words.any(axis=1)
+    written[:, 1] = life.births
+    held[:, 1] = np.diff(life.held_blocks)
+    for what, where in bad.items():
         note(problems, where, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
-    return Layer(read, extra, written, held, (ups, 0))
+    return Layer(read, extra, written, held, (ups * case.item_sizes[0], 0))
 
 
-def _alive(case: Case, steps: slice, width: int) -> tuple[_Words, _Words]:
-    """Return bits of the tokens born before each step, and of the one born in it, (steps, words)."""
-    token = case.prefill + np.arange(steps.start, steps.stop)
-    row, byte, bit = np.arange(len(token)), token >> 3, 1 << (token & 7)
-    alive = 255 * (np.arange(width) < byte[:, None]).astype(np.uint8)
-    born = np.zeros_like(alive)
-    alive[row, byte], born[row, byte] = bit - 1, bit
-    return alive.view(np.uint64), born.view(np.uint64)
+def _begun(past: Ints, words: int) -> _Words:
+    """Return bits of the first so many tokens, for each number of `past`: (numbers, words)."""
+    word = past >> 6
+    bits = np.where(np.arange(words) < word[:, None], ~np.uint64(0), np.uint64(0))
+    row = np.flatnonzero(word < words)
+    bits[row, word[row]] = (np.uint64(1) << (past[row] & 63).astype(np.uint64)) - np.uint64(1)
+    return bits
+
+
+def _ended(case: Case, steps: slice, words: int) -> _Words:
+    """Return bits of the tokens that end before each step of a range and before the step after it."""
+    token = np.flatnonzero(case.life.end < steps.stop)
+    row = np.maximum(case.life.end[token] + 1 - steps.start, 0)
+    bits = np.zeros((steps.stop - steps.start + 1, words), np.uint64)
+    np.bitwise_or.at(bits, (row, token >> 6), np.uint64(1) << (token & 63).astype(np.uint64))
+    return np.bitwise_or.accumulate(bits, axis=0)
 
 
 def _count(words: _Words) -> NDArray[np.int64]:

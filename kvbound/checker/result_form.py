@@ -101,6 +101,8 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "instance.layers": _COUNT,
     "instance.prefill_tokens": _COUNT,
     "instance.decode_steps": _COUNT,
+    "instance.tokens": _COUNT,
+    "instance.outputs": _COUNT,
     "instance.reads": _COUNT,
     "method": _TEXT,
     "seed": _COUNT,
@@ -130,5 +132,5 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "kernel": _TEXT,
 }
 """Every field by its dotted path: what is expected, in words, and the test of a value."""
-OPTIONAL = ("share_of_bound", "utilisation")
+OPTIONAL = ("instance.tokens", "instance.outputs", "share_of_bound", "utilisation")
 """Fields that may be missing."""

@@ -4,7 +4,8 @@ With inclusive copies a read may be served by the item's tier or by the last one
 bytes diverted from each tier to the last, so that either all or none of them are diverted. Parallel time is
 the optimum of a small linear program, solved in exact fractions because bandwidths may differ by many orders
 of magnitude. The optimal basis is then reused for all slots for which it is optimal too: those where its
-primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken.
+primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken,
+and over whether the last tier serves any where nothing else touches it.
 """
 
 from __future__ import annotations
@@ -47,11 +48,17 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
     loads, back = np.unique(np.hstack([read, extra, written]), axis=0, return_inverse=True)
     read, extra, written = loads[:, :tiers], loads[:, tiers : 2 * tiers], loads[:, 2 * tiers :]
     parallel = case.rules["timing"] == "parallel"
+    divided = parallel and case.rules["copies"] == "inclusive"
     best = np.full(len(loads), np.inf)
+    if divided:  # the linear program may use the last tier, which costs its latency: or nothing is diverted
+        load, touched = (read + extra) @ case.reads + written @ case.writes, (read + extra + written) > 0
+        whole = (load / case.bandwidth).max(axis=1) + touched @ case.latency
+        best[~touched[:, -1]] = whole[~touched[:, -1]]
     for served in _served(case, read):
         load = (served + extra) @ case.reads + written @ case.writes
         busy = _balanced(case, load, served) if parallel else (load / case.bandwidth).sum(axis=1)
         touched = (served + extra + written) > 0
+        touched[:, -1] |= divided
         best = np.minimum(best, busy + touched @ case.latency)
     return np.asarray(best[back.ravel()])
 
@@ -74,8 +81,8 @@ def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: 
         imprecise = case.bandwidth.max() > _MOST_RATIO * case.bandwidth.min()
         if len(case.names) > 2 or case.latency.any() or imprecise:
             return None
-        near, last = (case.reads / case.bandwidth).sum(axis=1)
-        slope, full = case.reads[1] - case.reads[0], read[:, 0]
+        near, last = (case.reads / case.bandwidth).sum(axis=1) * case.item_sizes
+        slope, full = _slopes(case)[0], read[:, 0]
         part = full if last < near else np.zeros_like(full)
         if case.rules["timing"] == "parallel":
             limits = slope > 0 if last < near else slope < 0
@@ -94,14 +101,25 @@ def _served(case: Case, read: Floats) -> Iterator[Floats]:
         optional |= (case.latency[:-1] > 0) | (case.rules["timing"] == "serial")
     for unused in product(*((0.0, 1.0) if free else (0.0,) for free in optional)):
         diverted = read[:, :-1] * unused
-        yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + diverted.sum(axis=1)])
+        instead = diverted * _ratios(case)
+        yield np.column_stack([read[:, :-1] - diverted, read[:, -1] + instead.sum(axis=1)])
+
+
+def _ratios(case: Case) -> Floats:
+    """Return the bytes read at the last tier instead of one byte at each other, ``(tiers - 1,)``."""
+    return case.item_sizes[-1] / np.array(case.item_sizes[:-1], float)
+
+
+def _slopes(case: Case) -> Floats:
+    """Return what one diverted byte of each tier but the last adds to each resource."""
+    return np.asarray(case.reads[-1] * _ratios(case)[:, None] - case.reads[:-1])
 
 
 def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
     """Return the time of the busiest resource with reads split best between both copies, ``(slots,)``."""
     if case.rules["copies"] == "exclusive":
         return np.asarray((load / case.bandwidth).max(axis=1))
-    slope = case.reads[-1] - case.reads[:-1]  # what one diverted byte adds to each resource
+    slope = _slopes(case)
     given = np.hstack([load, read[:, :-1]])
     best, left = np.empty(len(load)), np.arange(len(load))
     while left.size:

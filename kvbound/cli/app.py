@@ -46,6 +46,7 @@ def build() -> typer.Typer:
     traces = _group("Make, convert and inspect read traces.")
     traces.command("info")(trace.info)
     traces.command("synth")(trace.synth)
+    traces.command("batch")(trace.batch)
     traces.command("import")(trace.import_)
     traces.command("export")(trace.export)
     traces.command("sparsify")(trace.sparsify)

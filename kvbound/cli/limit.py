@@ -51,8 +51,8 @@ def limit(
         raise UsageError("give --llm, --memory and --context")
     if measured is not None and not 0 < measured < float("inf"):
         raise UsageError(f"--measured: expected tokens/s above 0, not {measured}")
-    contexts, batches = _counts("--context", context, 0), _counts("--batch", batch, 1)
-    [room] = [None] if allocated is None else _counts("--allocated", allocated, 0)[:1]
+    contexts, batches = options.counts("--context", context, 0), options.counts("--batch", batch, 1)
+    [room] = [None] if allocated is None else options.counts("--allocated", allocated, 0)[:1]
     read = options.share("--share", share)
     parts = source.Parts(memory, llm, overrides=override, kv_dtype=kv_dtype, weight_dtype=weight_dtype)
     settings = []
@@ -63,15 +63,3 @@ def limit(
         console.show_json(document(settings, measured))
     else:
         console.show(*describe(settings, measured))
-
-
-def _counts(option: str, text: str, least: int) -> list[int]:
-    """Read a list of counts; raise a UsageError if one of them is none."""
-    counts = [each.strip() for each in text.split(",")]
-    if not all(
-        each.isascii() and each.isdecimal() and len(each) < 12 and int(each) >= least for each in counts
-    ):
-        raise UsageError(
-            f"{option}: expected whole numbers from {least} on, separated by commas, not {text!r}"
-        )
-    return [int(each) for each in counts]

@@ -64,6 +64,18 @@ def share(option: str, text: str) -> float:
         raise UsageError(f"{option}: expected {error}") from None
 
 
+def counts(option: str, text: str, least: int) -> list[int]:
+    """Read a list of counts; raise a UsageError if one of them is none."""
+    counts = [each.strip() for each in text.split(",")]
+    if not all(
+        each.isascii() and each.isdecimal() and len(each) < 12 and int(each) >= least for each in counts
+    ):
+        raise UsageError(
+            f"{option}: expected whole numbers from {least} on, separated by commas, not {text!r}"
+        )
+    return [int(each) for each in counts]
+
+
 def number_format(option: str, name: str | None) -> str | None:
     """Return the name of a number format after checking that it exists.
 

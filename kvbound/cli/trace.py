@@ -88,6 +88,36 @@ def _spec(fields: dict[str, Any]) -> Synthetic:
         raise UsageError(f"{error.field}: expected {error.expected}") from None
 
 
+def batch(
+    traces: Annotated[
+        list[Path], typer.Argument(metavar="TRACE...", help="Trace folders or CSV files, one sequence each.")
+    ],
+    out: options.OutTrace,
+    starts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP,...", help="First step of each sequence, the least 0; by default all begin at 0."
+        ),
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Combine sequences that are decoded together into one trace.
+
+    A sequence that begins later arrives with its whole prompt in the step before its first, and each leaves
+    with its last step.
+    """
+    from kvbound.trace import read_trace, write_trace
+    from kvbound.trace.batch import batch as combine
+    from kvbound.trace.folder import check_target
+
+    check_target(out)
+    first = None if starts is None else options.counts("--starts", starts, 0)
+    with console.Bar(quiet=quiet) as bar:
+        combined = combine([read_trace(path) for path in traces], first, bar)
+        write_trace(combined, out)
+    _note_written(out, combined, quiet)
+
+
 def import_(
     file: Annotated[
         Path, typer.Argument(metavar="CSV", help="CSV file with columns n,l,read_kv, or its .gz.")
@@ -176,5 +206,5 @@ def sparsify(
 def _note_written(path: Path, trace: Trace | Synthetic, quiet: bool) -> None:
     from kvbound.report.numbers import shape
 
-    size = shape(trace.layers, trace.prefill_tokens, trace.decode_steps)
+    size = shape(trace.layers, trace.prefill_tokens, trace.decode_steps, trace.tokens)
     console.note(f"wrote {path}: {size}", quiet=quiet)

@@ -58,10 +58,12 @@ def measures(
 ) -> Measures:
     """Return the measures of slot times, shape (steps, layers), traffic, and peaks in blocks, shape (K,)."""
     tiers = instance.memory.tiers
-    hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1))
+    ratio = SlotCost.of(instance).format_ratio[:, 0]
+    hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1)) * ratio
     weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
     total = hit_bytes.sum()
-    peak_bytes = [instance.block_bytes * blocks for blocks in peak.tolist()]
+    sizes = instance.item_sizes
+    peak_bytes = [instance.granularity * s * blocks for s, blocks in zip(sizes, peak.tolist(), strict=True)]
     peak_bytes[0] += int(instance.llm.weight_bytes)
     return Measures(
         time_s=float(times.sum()),
@@ -69,8 +71,8 @@ def measures(
         hit_rate={t.name: float(h / total) if total else 0.0 for t, h in zip(tiers, hit_bytes, strict=True)},
         hit_rate_with_weights=float((hit_bytes[0] + weights) / (total + weights)) if total + weights else 0.0,
         moved_bytes={
-            "up": int(counted.up.sum()) * instance.item_bytes,
-            "down": int(counted.down.sum()) * instance.item_bytes,
+            "up": int(counted.up.sum()),
+            "down": int(counted.down.sum()),
         },
         peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
         utilisation=utilisation(instance, counted, float(times.sum())),

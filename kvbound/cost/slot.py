@@ -1,6 +1,8 @@
 """The time of one slot as a function of its traffic, the basis of all methods.
 
-The traffic of a slot is a vector q of 3K byte counts, see `kvbound.cost.traffic.Columns`. Its time is
+The traffic of a slot is a vector q of 3K byte counts, see `kvbound.cost.traffic.Columns`. Where tiers hold
+items in other formats, an item counts with its bytes in tier 0 everywhere, and the costs of a byte are those
+of the bytes that the tier transfers in its place. The time is
 T(q) = max_v facets[v] @ q, plus latencies. With inclusive copies a read held in tier k may be split
 between k and the last tier; T is then the optimum of a linear program, and the facets are the vertices
 of its dual: weights theta over the resources, of sum 1, with each read priced at the cheaper copy. The MIP,
@@ -54,11 +56,24 @@ class SlotCost:
 
     memory: Memory
     rules: Rules
+    item_sizes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, instance: Instance) -> SlotCost:
         """Return the slot cost of an instance."""
-        return cls(instance.memory, instance.rules)
+        return cls(instance.memory, instance.rules, instance.item_sizes)
+
+    @cached_property
+    def weight_of_byte(self) -> Integers:
+        """Bytes transferred at each tier for a byte of tier 0's format, times a common factor, shape (K,)."""
+        sizes = np.array(self.item_sizes or (1,) * self.tiers, np.int64)
+        whole: Integers = sizes // np.gcd.reduce(sizes)
+        return whole
+
+    @cached_property
+    def format_ratio(self) -> Array:
+        """Bytes transferred at each tier for a byte of tier 0's format, shape (K, 1)."""
+        return (self.weight_of_byte / self.weight_of_byte[0])[:, None]
 
     @property
     def tiers(self) -> int:
@@ -73,12 +88,12 @@ class SlotCost:
     @cached_property
     def read_costs(self) -> Array:
         """Seconds per byte read at each tier on each resource, shape (K, R)."""
-        return self.memory.read_load / self.memory.bandwidths
+        return self.memory.read_load * self.format_ratio / self.memory.bandwidths
 
     @cached_property
     def write_costs(self) -> Array:
         """Seconds per byte written at each tier on each resource, shape (K, R)."""
-        return self.memory.write_load / self.memory.bandwidths
+        return self.memory.write_load * self.format_ratio / self.memory.bandwidths
 
     @cached_property
     def latency(self) -> Array:
@@ -98,7 +113,7 @@ class SlotCost:
     @cached_property
     def _facets(self) -> tuple[Array, Array]:
         last = self.tiers - 1
-        load = self.memory.read_load
+        load = self._scaled(self.memory.read_load)
         theta = self._weights(_split_rays(load) if self.inclusive else np.eye(load.shape[1]))
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
@@ -109,7 +124,7 @@ class SlotCost:
     @cached_property
     def ideal_weights(self) -> Array:
         """Weights theta over the resources, shape (V, R), one of which proves any slot's ideal time."""
-        read, write = self.memory.read_load, self.memory.write_load
+        read, write = self._scaled(self.memory.read_load), self._scaled(self.memory.write_load)
         # with inclusive copies births go to the last tier at any prices
         return self._weights(_spread_rays(read) if self.inclusive else _spread_rays(read, write))
 
@@ -139,6 +154,10 @@ class SlotCost:
     def ideal_facets(self) -> Array:
         """The rows of `ideal_rows` that no other row dominates."""
         return self.ideal_rows[_undominated(self.ideal_rows)]
+
+    def _scaled(self, load: Array) -> Array:
+        """Return loads of each tier times the integers `weight_of_byte`, shape (K, R)."""
+        return load * self.weight_of_byte[:, None]
 
     def _weights(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
@@ -260,13 +279,20 @@ class SlotCost:
         return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
 
     def _latencies(self, q: Array) -> Array:
-        """Return the latencies of the tiers that bytes are read from or written to, in seconds."""
+        """Return the latencies of the tiers that bytes are, or may be, read from or written to: seconds."""
         touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
+        if self.inclusive:
+            touched[..., -1] |= q[..., : self.tiers - 1].any(axis=-1)
         return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
 
     def _diversions(self, q: Array) -> Iterator[Array]:
-        """Yield q for each set of tiers whose reads the last tier serves instead."""
+        """Yield q for each set of tiers whose reads the last tier serves instead, and without its help."""
         last = self.tiers - 1
+        if self.inclusive and self.latency[last] and not q[..., last :: self.tiers].any(axis=-1).all():
+            direct = q.copy()
+            direct[..., self.tiers : 2 * self.tiers] += q[..., : self.tiers]
+            direct[..., : self.tiers] = 0
+            yield direct
         # without a latency to save, the facets already contain the best split
         optional = np.flatnonzero(self.latency[:last]) if self.inclusive else ()
         for size in range(len(optional) + 1):
@@ -284,8 +310,8 @@ def _split_rays(load: Array) -> Array:
     x are prices per byte of the resources; on these hyperplanes a read costs the same at tier k as at the
     last one. A function that is concave, and linear on each cell, has its maximum over any slice at a ray.
     """
-    flats = [np.eye(load.shape[1], dtype=np.int64)]
-    for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64):
+    flats = [np.eye(load.shape[1]).astype(_exact(load))]
+    for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64).astype(_exact(load)):
         if cut.any():
             flats += [_on_plane(rays, cut) for rays in flats]
     return _normalised(np.vstack(flats))
@@ -297,15 +323,20 @@ def _spread_rays(*loads: Array) -> Array:
     Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
     """
     tiers, resources = loads[0].shape
-    rays = np.eye(resources + len(loads) * tiers, dtype=np.int64)
+    rays = np.eye(resources + len(loads) * tiers, dtype=np.int64).astype(_exact(*loads))
     for n, load in enumerate(loads):
         slack = np.zeros((tiers, len(rays[0]) - resources), np.int64)
         slack[:, n * tiers : (n + 1) * tiers] = np.eye(tiers)
-        system = np.hstack([load.astype(np.int64), -slack])
+        system = np.hstack([load.astype(np.int64), -slack]).astype(rays.dtype)
         for row in system[1:]:
             rays = _on_plane(rays, row - system[0])
     prices = rays[:, :resources]
     return _normalised(prices[prices.any(axis=1)])
+
+
+def _exact(*loads: Array) -> type:
+    """Return the type of integers that do not overflow: Python's, unless all loads are 0 or 1."""
+    return np.int64 if max(load.max() for load in loads) <= 1 else object
 
 
 def _on_plane(rays: Integers, cut: Integers) -> Integers:
@@ -329,7 +360,7 @@ def _on_plane(rays: Integers, cut: Integers) -> Integers:
 
 def _normalised(rays: Integers) -> Array:
     """Return the distinct rays, each scaled to sum 1, sorted."""
-    return np.unique(rays / rays.sum(axis=1, keepdims=True), axis=0)
+    return np.unique((rays / rays.sum(axis=1, keepdims=True)).astype(np.float64), axis=0)
 
 
 def _undominated(rows: Array) -> NDArray[np.intp]:

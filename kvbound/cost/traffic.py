@@ -25,6 +25,8 @@ _ROWS = 128
 class Columns(NamedTuple):
     """The parts of a traffic array, each a view of shape (..., K).
 
+    Every item counts with its bytes in tier 0, whatever the format of the tier; see `kvbound.cost.slot`.
+
     Attributes
     ----------
     reads
@@ -46,9 +48,7 @@ class Columns(NamedTuple):
         return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
-def fixed_traffic(
-    instance: Instance, weights: Floats | None = None, births: Counts | None = None
-) -> Floats:
+def fixed_traffic(instance: Instance, weights: Floats | None = None, births: Counts | None = None) -> Floats:
     """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
     It consists of the weights and, with inclusive copies, of the write-through of new tokens.
@@ -80,7 +80,7 @@ class ScheduleTraffic:
     traffic
         Bytes, see `Columns`, weights included; shape (steps, layers, 3K).
     up, down
-        Tokens moved to faster and slower tiers, shape (steps, layers).
+        Bytes that moves write to faster and slower tiers, shape (steps, layers).
     blocks
         Change of each tier's blocks after each slot, shape (steps, layers, K).
     start
@@ -180,7 +180,12 @@ class _Layer:
             self.step, self.token = step[move], members[move, at]
             self.tier, self.source = tier[move], self.block_from[move]
         else:
-            self.step, self.token, self.tier, self.source = step, token, tier, self.block_from
+            self.step, self.token, self.tier, self.source = (
+                step,
+                token.astype(np.int64),
+                tier,
+                self.block_from,
+            )
 
     def _previous(
         self, step: NDArray[np.int32], token: NDArray[np.int32], tier: NDArray[np.uint8]
@@ -233,10 +238,9 @@ class _Layer:
         unread = moved & ~read
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
-        promoted = moved & (self.tier < self.source)
-        np.add.at(up, self.step[promoted], 1)
-        demoted = moved & (self.tier > self.source)
-        np.add.at(down, self.step[demoted], 1)
+        written = np.array(instance.item_sizes)[self.tier]
+        for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
+            np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""

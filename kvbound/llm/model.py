@@ -46,6 +46,9 @@ class Llm:
         describes the model; the trace determines which tokens are read.
     config
         The fields of the model's published ``config.json`` that the numbers follow from.
+    kv_format
+        Number format of the cache with these bytes; see `kvbound.llm.formats`. Other formats that a tier may
+        hold are derived from it.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class Llm:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     windows: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    kv_format: str = field(default="f16", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
@@ -100,12 +104,14 @@ class Llm:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
         return int(self.layers) * int(tokens) * int(self.kv_bytes_per_token_layer)
 
-    def room_for_share(self, share: float | Fraction, tokens: int) -> int:
+    def room_for_share(self, share: float | Fraction, tokens: int, item_bytes: int) -> int:
         """Capacity in bytes for the resident weights and a `share` of the KV of `tokens` tokens.
 
         The share is exact (0.3 is three tenths); its bytes are rounded to the nearest integer.
         """
-        return int(self.weight_bytes) + round(exact_share(share) * self.kv_bytes(tokens))
+        return int(self.weight_bytes) + round(
+            exact_share(share) * int(self.layers) * int(tokens) * item_bytes
+        )
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
@@ -138,6 +144,7 @@ class Llm:
             "sources": {path: sources.text(path) for path in sources},
             "windows": _windows(fields),
             "config": {key: config.raw(key) for key in config},
+            "kv_format": fields.raw("kv_format", default="f16"),
         }
         for key in _DERIVED:
             fields.has(key)

@@ -83,15 +83,16 @@ def columns(instance: Instance) -> int:
     tiers, layers, fast = instance.tiers, instance.layers, instance.tiers - 1
     reads = int(instance.read_counts().sum())
     if intervals.supports(instance):
-        return 2 * (reads + instance.slots) + layers * instance.prefill_tokens + 4 * instance.slots + 1
-    first = instance.prefill_tokens + np.arange(instance.decode_steps)
-    block_steps = layers * int((-(-first // instance.granularity)).sum())
+        births = layers * (instance.tokens - instance.prefill_tokens)
+        return 2 * (reads + births) + layers * instance.prefill_tokens + 4 * instance.slots + 1
+    grouping = instance.grouping
+    held, moving = layers * int(grouping.held.sum()), layers * int(grouping.held[:-1].sum())
     slots = instance.slots * (1 + 5 * tiers)
     if instance.rules.migration is Migration.NONE:
         return layers * instance.blocks * fast + slots
-    up = min(reads, block_steps) if instance.rules.migration is Migration.ON_READ else block_steps
-    blocks = block_steps + layers * instance.blocks
-    return blocks * fast + tiers * fast // 2 * (block_steps + up) + slots
+    passing = layers * int(np.count_nonzero(grouping.last == grouping.born))
+    up = min(reads, moving) if instance.rules.migration is Migration.ON_READ else moving
+    return (held + passing) * fast + tiers * fast // 2 * (moving + up) + slots
 
 
 def _only_physical(instance: Instance) -> None:

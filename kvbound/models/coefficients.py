@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.blocks import Blocks
 from kvbound.cost.evaluate import refuse_spread
 from kvbound.cost.ideal import ideal_slot_times
 from kvbound.cost.marginal import chords
@@ -68,7 +69,8 @@ class Coefficients:
         rules = instance.rules
         if cost.latency.any():
             # the program itself splits the reads, by its columns `diverted`
-            cost = SlotCost(instance.memory, Rules(copies=Copies.EXCLUSIVE, timing=rules.timing))
+            rules_without_split = Rules(copies=Copies.EXCLUSIVE, timing=rules.timing)
+            cost = SlotCost(instance.memory, rules_without_split, instance.item_sizes)
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
             instance=instance,
@@ -93,34 +95,59 @@ class Coefficients:
     @cached_property
     def reads(self) -> Ints:
         """Past tokens of each block read in each slot, shape (steps, layers, blocks)."""
+        return self._reads(ended=True)
+
+    @cached_property
+    def unread(self) -> Ints:
+        """Tokens that a move of each block carries and the slot does not read, in the shape of `reads`."""
+        return self.grouping.carried[:, None] - self._reads(ended=False)
+
+    def _reads(self, *, ended: bool) -> Ints:
+        """Count the past tokens of each block read in each slot, with or without those that end in it."""
         instance = self.instance
-        starts = np.arange(0, instance.tokens, instance.granularity)
-        layers = [instance.trace.past_reads(layer).astype(np.int64) for layer in range(instance.layers)]
-        return np.stack([np.add.reduceat(bits, starts, axis=1) for bits in layers], axis=1)
-
-    @cached_property
-    def born(self) -> Ints:
-        """Tokens of each block born before each step, shape (steps, blocks)."""
-        past = self.instance.prefill_tokens + np.arange(self.instance.decode_steps)
-        begin = np.arange(self.instance.blocks) * self.instance.granularity
-        return np.clip(past[:, None] - begin, 0, self.instance.granularity)
-
-    @cached_property
-    def first(self) -> Ints:
-        """Step in which each block begins, -1 for those of the prompt, shape (blocks,)."""
-        begin = np.arange(self.instance.blocks) * self.instance.granularity
-        return np.maximum(begin - self.instance.prefill_tokens, -1)
+        stays = np.arange(instance.decode_steps)[:, None] < instance.timeline.ends
+        read = (instance.trace.past_reads(layer) & (stays | ended) for layer in range(instance.layers))
+        return np.stack([self.grouping.sums(bits) for bits in read], axis=1)
 
     @property
-    def prompt_blocks(self) -> int:
-        """Number of blocks that begin in the prompt."""
-        return int(np.count_nonzero(self.first < 0))
+    def grouping(self) -> Blocks:
+        """Division of every layer's tokens into blocks."""
+        return self.instance.grouping
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """Which blocks take room at the start and after each step, shape (1 + steps, blocks)."""
+        step = np.arange(-1, self.instance.decode_steps)[:, None]
+        return (self.grouping.born <= step) & (step < self.grouping.last)
+
+    @cached_property
+    def placed(self) -> NDArray[np.bool_]:
+        """Which blocks have a tier at the start and after each step, shape (1 + steps, blocks).
+
+        They are those that take room, and those that end in the step of their birth: they are written to a
+        tier.
+        """
+        step = np.arange(-1, self.instance.decode_steps)[:, None]
+        return self.held | (self.grouping.born == step)
+
+    @cached_property
+    def joined(self) -> Ints:
+        """Step after which a block has the tier of its births, shape (steps, blocks).
+
+        It is the step of the births, or the one before in a block that leaves in that step.
+        """
+        return np.arange(self.instance.decode_steps)[:, None] - ~self.placed[1:]
 
     def legal_moves(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
         """Return the moves, from and to, that a block may make in a slot."""
-        if self.first[block] >= step:
+        if not self.grouping.movable[step, block]:
             return []
         return self.transitions.moves(self.reads[step, layer, block] > 0)
+
+    def most_traffic(self, step: int, layer: int) -> float:
+        """Return an upper bound on the items that a slot reads from a tier and writes to it."""
+        timeline = self.instance.timeline
+        return 2 * float(timeline.live[step]) + float(self.weights[layer]) + 2 * float(timeline.births[step])
 
 
 def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[float, float]]:
@@ -129,15 +156,17 @@ def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[
     Equations: "Count cuts" in docs/methods.md.
     """
     reads = int(coefficients.read_counts[step, layer])
-    return chords(lambda misses: _times(coefficients, layer, reads, misses), reads)
+    return chords(lambda misses: _times(coefficients, step, layer, misses), reads)
 
 
 def _times(
-    coefficients: Coefficients, layer: int, reads: int, misses: NDArray[np.float64]
+    coefficients: Coefficients, step: int, layer: int, misses: NDArray[np.float64]
 ) -> NDArray[np.float64]:
+    """Times of a slot with these numbers of misses and no writes but the write-through."""
+    instance = coefficients.instance
     traffic = np.zeros((len(misses), 6))
     columns = Columns.of(traffic)
-    columns.reads[:, 0], columns.reads[:, 1] = reads - misses, misses
+    columns.reads[:, 0], columns.reads[:, 1] = coefficients.read_counts[step, layer] - misses, misses
     columns.extra_reads[:, 0] = coefficients.weights[layer]
-    columns.writes[:, -1] = coefficients.instance.inclusive
+    columns.writes[:, -1] = instance.timeline.births[step] * instance.inclusive
     return combine(coefficients.facets, traffic.T).max(axis=0)

@@ -16,14 +16,14 @@ from scipy.spatial import ConvexHull
 from kvbound.arithmetic import combine
 from kvbound.models.sparse import Floats
 
-Hull = Callable[[int, int, int], Floats]
+Hull = Callable[[int, int, int, int], Floats]
 
 BEND = 1e-9
 """Bends and slopes below this share of the largest time are taken for rounding errors."""
 
 
 def hulls(facets: Floats, weights: Floats) -> Hull:
-    """Return a function from layer, reads and maximum entries of a slot to its hull, which it caches.
+    """Return a function from layer, reads, births and maximum entries of a slot to its hull, which it caches.
 
     Parameters
     ----------
@@ -37,21 +37,22 @@ def hulls(facets: Floats, weights: Floats) -> Hull:
     Hull
         Returns rows of shape (n, 3), with time >= row @ (1, misses, entries).
     """
-    known: dict[tuple[float, int, int], Floats] = {}
+    known: dict[tuple[float, int, int, int], Floats] = {}
 
-    def hull(layer: int, reads: int, entries: int) -> Floats:
-        key = float(weights[layer]), reads, entries
+    def hull(layer: int, reads: int, births: int, entries: int) -> Floats:
+        key = float(weights[layer]), reads, births, entries
         if key not in known:
-            known[key] = integer_hull(affine(facets, key[0], reads), reads, entries)
+            known[key] = integer_hull(affine(facets, *key[:3]), reads, entries)
         return known[key]
 
     return hull
 
 
-def affine(facets: Floats, weight: float, reads: int) -> Floats:
-    """Return a slot's facets as rows of (1, misses, entries), shape (V, 3)."""
+def affine(facets: Floats, weight: float, reads: int, births: int) -> Floats:
+    """Return a slot's facets as rows of (1, misses, entries), shape (V, 3); births are written through."""
     hit, miss, weight_read, _, entry, write_through = facets.T
-    return np.column_stack([hit * reads + weight_read * weight + write_through, miss - hit, entry])
+    least = hit * reads + weight_read * weight + write_through * births
+    return np.column_stack([least, miss - hit, entry])
 
 
 def integer_hull(rows: Floats, misses: int, entries: int) -> Floats:

@@ -1,11 +1,12 @@
 """The interval form of the program, for two tiers, inclusive copies and promotion on reads.
 
 From an event (the start, its birth, a read) to its next read an item stays in tier 0, or it leaves at once:
-moving it in between gains nothing. Items of a layer with the same event and the same future reads form a
-class, and one integer y counts how many of them stay. The items that stay and that were not in tier 0 are
-promoted; those whose interval ends in a slot are its hits; and every interval takes capacity for as long as
-it lasts. The linear relaxation is at least as strong as that of `kvbound.models.time_indexed`, with a tenth
-of the columns. Units are those of `kvbound.models.coefficients`; equations: "Exact" in docs/methods.md.
+moving it in between gains nothing. After its last read it is left out, so that no interval outlasts the
+item. Items of a layer with the same event and the same future reads form a class, and one integer y counts
+how many of them stay. The items that stay and that were not in tier 0 are promoted; those whose interval
+ends in a slot are its hits; and every interval takes capacity for as long as it lasts. The linear relaxation
+is at least as strong as that of `kvbound.models.time_indexed`, with a tenth of the columns. Units are those
+of `kvbound.models.coefficients`; equations: "Exact" in docs/methods.md.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from kvbound.instance import Instance, Migration
 from kvbound.models.coefficients import Coefficients
 from kvbound.models.integer_hull import affine, hulls
-from kvbound.models.sparse import Builder, Ints, Matrix
+from kvbound.models.sparse import Builder, Floats, Ints, Matrix
 from kvbound.schedule import LayerEvents, Schedule
+from kvbound.trace.timeline import Timeline
 
 NONE = -1
 """The class of items that are never read again."""
@@ -66,15 +68,15 @@ class LayerClasses:
         return int(self.size[self.event == step].sum())
 
 
-def layer_classes(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerClasses:
+def layer_classes(read: NDArray[np.bool_], past: Ints, start: Ints) -> LayerClasses:
     """Divide the items of a layer into classes.
 
     Parameters
     ----------
     read
-        Which tokens each step reads, shape (steps, tokens).
-    prefill
-        Prompt tokens.
+        Which past tokens each step reads, shape (steps, tokens).
+    past
+        Tokens born before each step, and in the end, shape (steps + 1,).
     start
         Prompt tokens that may be in tier 0 at the start.
     """
@@ -84,7 +86,10 @@ def layer_classes(read: NDArray[np.bool_], prefill: int, start: Ints) -> LayerCl
     current = np.full(read.shape[1], NONE, np.int64)
     count = 0
     for step in range(-1, len(read)):
-        items = start if step < 0 else np.append(np.flatnonzero(read[step]), prefill + step)
+        if step < 0:
+            items = start
+        else:
+            items = np.append(np.flatnonzero(read[step]), np.arange(past[step], past[step + 1]))
         # no token is read in the step of its birth, so that the items are distinct
         before = current[items].copy()
         kinds, inverse, number = np.unique(future[step + 1, items], return_inverse=True, return_counts=True)
@@ -137,7 +142,7 @@ def classes(coefficients: Coefficients, layer: int) -> LayerClasses:
     instance, prompt = coefficients.instance, coefficients.prompt
     prefill = instance.prefill_tokens
     inside = np.arange(prefill) if prompt is None else np.flatnonzero(prompt[layer] == 0)
-    return layer_classes(instance.trace.past_reads(layer), prefill, inside)
+    return layer_classes(instance.trace.past_reads(layer), instance.timeline.past, inside)
 
 
 class Intervals:
@@ -154,7 +159,7 @@ class Intervals:
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
         self.instance, self.coefficients = instance, Coefficients.of(instance)
         self.layers = [classes(self.coefficients, layer) for layer in range(instance.layers)]
-        self.hull = hulls(self.coefficients.facets, self.coefficients.weights)
+        self._hull = hulls(self.coefficients.facets, self.coefficients.weights)
         self._build = Builder()
         self._add_slots()
         self.y = [self._add_classes(layer) for layer in range(instance.layers)]
@@ -168,6 +173,11 @@ class Intervals:
     def unit_s(self) -> float:
         """Seconds per unit of the objective."""
         return self.coefficients.unit_s
+
+    def slot_hull(self, step: int, layer: int) -> Floats:
+        """Return the integer hull of a slot's time, as rows of (1, misses, entries)."""
+        reads, births = self.coefficients.read_counts[step, layer], self.instance.timeline.births[step]
+        return self._hull(layer, int(reads), int(births), self.layers[layer].entries(step))
 
     def _add_slots(self) -> None:
         """Columns of every slot: its time, hits, entries into tier 0, and items held there after it."""
@@ -231,11 +241,12 @@ class Intervals:
     def _add_times(self, step: int, layer: int, *, cuts: bool) -> None:
         """Rows that bound the time of a slot from below, by its integer hull or by its facets."""
         coefficients, build = self.coefficients, self._build
-        reads = int(coefficients.read_counts[step, layer])
+        reads, births = int(coefficients.read_counts[step, layer]), int(self.instance.timeline.births[step])
         if cuts:
-            name, bounds = "whole", self.hull(layer, reads, self.layers[layer].entries(step))
+            name, bounds = "whole", self.slot_hull(step, layer)
         else:
-            name, bounds = "facet", affine(coefficients.facets, float(coefficients.weights[layer]), reads)
+            name, weight = "facet", float(coefficients.weights[layer])
+            bounds = affine(coefficients.facets, weight, reads, births)
         if not len(bounds):
             return
         least, miss, entry = bounds.T
@@ -268,20 +279,20 @@ class Intervals:
         self, groups: LayerClasses, keep: Ints, layer: int
     ) -> tuple[NDArray[np.uint8], LayerEvents]:
         """Initial tiers and events of a layer if `keep` items of each class stay, those in tier 0 first."""
-        instance, prompt = self.instance, self.coefficients.prompt
+        instance, prompt, timeline = self.instance, self.coefficients.prompt, self.instance.timeline
         prefill = instance.prefill_tokens
         inside = np.zeros(instance.tokens, bool)
         items, label = groups.members[0]
         inside[items] = _chosen(label, inside[items], keep)
         initial = (~inside[:prefill]).astype(np.uint8) if prompt is None else prompt[layer]
-        # items of a forced fill that do not stay leave in the first slot of the layer
-        leave = np.flatnonzero((initial == 0) & ~inside[:prefill])
+        # items of a forced fill that do not stay leave in the first slot of the layer, or end there
+        leave = np.flatnonzero((initial == 0) & ~inside[:prefill] & (timeline.ends[:prefill] > 0))
         parts: list[tuple[Ints, Ints]] = []
         outside = []
         for step, (items, label) in enumerate(groups.members[1:]):
             stay = _chosen(label, inside[items], keep)
-            newborn = items == prefill + step
-            moved = items[(inside[items] != stay) & ~newborn]
+            newborn = items >= timeline.past[step]
+            moved = items[(inside[items] != stay) & ~newborn & (timeline.ends[items] > step)]
             inside[items] = stay
             tokens = np.concatenate([leave, moved, items[newborn]])
             leave = leave[:0]
@@ -294,7 +305,7 @@ class Intervals:
         """Return the columns y, and their values for a schedule."""
         columns, values = [], []
         for layer, (groups, y) in enumerate(zip(self.layers, self.y, strict=True)):
-            tier = residency(schedule, layer, self.instance.decode_steps)
+            tier = residency(schedule, layer, self.instance.timeline)
             stayed = np.zeros(len(y))
             for event, (items, label) in enumerate(groups.members):
                 items, label = items[label != NONE], label[label != NONE]
@@ -316,11 +327,14 @@ def _chosen(label: Ints, inside: NDArray[np.bool_], keep: Ints) -> NDArray[np.bo
     return stay
 
 
-def residency(schedule: Schedule, layer: int, steps: int) -> NDArray[np.uint8]:
-    """Return the tiers of a layer's tokens at the start and after each slot, shape (1 + steps, tokens)."""
-    events, prefill = schedule.events[layer], schedule.prefill_tokens
-    tier = np.zeros((steps + 1, prefill + steps), np.uint8)
-    tier[:, :prefill] = schedule.initial[layer]
+def residency(schedule: Schedule, layer: int, timeline: Timeline) -> NDArray[np.uint8]:
+    """Return the tiers of a layer's tokens at the start and after each slot, shape (1 + steps, tokens).
+
+    A token keeps its last tier after its end.
+    """
+    events = schedule.events[layer]
+    tier = np.zeros((timeline.steps + 1, timeline.tokens), np.uint8)
+    tier[:, : timeline.prefill_tokens] = schedule.initial[layer]
     for step, token, to in zip(events.step, events.token, events.tier, strict=True):
         tier[step + 1 :, token] = to
     return tier

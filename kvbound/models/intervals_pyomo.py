@@ -135,11 +135,11 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
     model.time = pyo.Var(model.slots, bounds=lambda _, j, n: (float(coefficients.ideal[j, n]), None))
     hull, model.bound = hulls(coefficients.facets, coefficients.weights), pyo.ConstraintList()
     for j, n in model.slots:
-        reads = int(coefficients.read_counts[j, n])
+        reads, births = int(coefficients.read_counts[j, n]), int(coefficients.instance.timeline.births[j])
         if cuts:
-            rows = hull(n, reads, model.classes[n].entries(j))
+            rows = hull(n, reads, births, model.classes[n].entries(j))
         else:
-            rows = affine(coefficients.facets, float(coefficients.weights[n]), reads)
+            rows = affine(coefficients.facets, float(coefficients.weights[n]), reads, births)
         misses, enter = reads - model.hits[j, n], model.enter[j, n]
         for least, miss, entry in rows:
             model.bound.add(model.time[j, n] >= least + miss * misses + entry * enter)

@@ -1,8 +1,9 @@
 """The placement problem as a mixed-integer program indexed by step, layer, block and tier.
 
 One binary x[j, l, b, k] says that block b of layer l is in tier k after slot (j, l), or at the start for
-j = -1; a block in none of these tiers is in the last one. This form covers every rule;
-`kvbound.models.intervals` is stronger and smaller where it applies. Units are those of
+j = -1; a block in none of these tiers is in the last one. A block that ends in the step of its birth has
+columns for this step alone: they are the tier that it is written to, and take no room. This form covers every
+rule; `kvbound.models.intervals` is stronger and smaller where it applies. Units are those of
 `kvbound.models.coefficients`.
 """
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from kvbound.instance import Instance, Migration
 from kvbound.models.coefficients import Coefficients, count_cuts
 from kvbound.models.sparse import Builder, Ints, Matrix
-from kvbound.schedule import LayerEvents, Schedule
+from kvbound.schedule import Schedule, from_tiers
 
 NONE = -1
 
@@ -49,14 +50,14 @@ class TimeIndexed:
         return self.coefficients.unit_s
 
     def _add_states(self) -> None:
-        """Columns x of every block, step from its birth on and tier but the last, shape (1 + steps, ...)."""
+        """Columns x of every block, step after which it is in a tier, and tier but the last."""
         coefficients, build, instance = self.coefficients, self._build, self.instance
         shape = (instance.decode_steps + 1, instance.layers, instance.blocks, self._fast)
         self.x = np.full(shape, NONE, np.int64)
         no_moves = instance.rules.migration is Migration.NONE
-        for step in range(-1, instance.decode_steps):
-            exists = coefficients.first == step if no_moves else coefficients.first <= step
-            keys = np.argwhere(np.broadcast_to(exists[:, None], shape[1:]))
+        for step, placed in enumerate(coefficients.placed, -1):
+            shared = placed & (coefficients.grouping.born < step) & no_moves
+            keys = np.argwhere(np.broadcast_to((placed & ~shared)[:, None], shape[1:]))
             if len(keys):
                 fixed = np.zeros(len(keys)), np.ones(len(keys))
                 if step < 0 and coefficients.prompt is not None:
@@ -65,9 +66,7 @@ class TimeIndexed:
                 named = np.column_stack([np.full(len(keys), step), keys])
                 columns = build.add_columns("x", named, lower=fixed[0], upper=fixed[1], integer=True)
                 self.x[step + 1, keys[:, 0], keys[:, 1], keys[:, 2]] = columns
-            if no_moves and step >= 0:
-                before = coefficients.first < step
-                self.x[step + 1][:, before] = self.x[step][:, before]
+            self.x[step + 1][:, shared] = self.x[step][:, shared]
         if self._fast > 1:
             keys = np.argwhere(self.x[..., 0] != NONE)
             keys = keys[np.unique(self.x[tuple(keys.T)][:, 0], return_index=True)[1]]
@@ -96,20 +95,19 @@ class TimeIndexed:
         limited = self.coefficients.transitions.limited
         for slot in range(-1, instance.slots):
             step, layer = divmod(slot, instance.layers)
-            now = np.where(np.arange(instance.layers) <= layer, step + 1, step) if slot >= 0 else 0
-            held = self.x[now, np.arange(instance.layers)]  # (layers, blocks, fast)
-            born = int(np.count_nonzero(held[:, :, 0] != NONE))
+            now = np.where(np.arange(instance.layers) <= layer, step + 1, max(step, 0))
+            held = self.coefficients.held[now]  # (layers, blocks)
+            columns = self.x[now, np.arange(instance.layers)][held]
             for tier in limited:
                 capacity = instance.capacity_blocks[tier]
-                if capacity is None or born <= capacity:
+                if capacity is None or len(columns) <= capacity:
                     continue
                 if tier < self._fast:
                     row = build.add_rows("room", [[slot, tier]], upper=capacity)
-                    columns = held[:, :, tier]
+                    build.put(row, columns[:, tier], 1.0)
                 else:  # the last tier holds the blocks that are in no other
-                    row = build.add_rows("rest", [[slot]], lower=born - capacity)
-                    columns = held
-                build.put(row, columns[columns != NONE], 1.0)
+                    row = build.add_rows("rest", [[slot]], lower=len(columns) - capacity)
+                    build.put(row, columns, 1.0)
 
     def _add_traffic(self, step: int, layer: int) -> None:
         """Rows that define the traffic of a slot."""
@@ -117,10 +115,10 @@ class TimeIndexed:
         constant = np.zeros((3, self._tiers))
         constant[1, 0] = coefficients.weights[layer]
         rows = np.empty((3, self._tiers), np.int64)
-        reads, born = coefficients.reads[step, layer], coefficients.born[step]
+        reads, births = coefficients.reads[step, layer], self.instance.timeline.births[step]
         read = np.flatnonzero(reads)
         constant[0, -1] += coefficients.read_counts[step, layer]
-        constant[2] += coefficients.transitions.birth_writes[-1]  # of a birth into the last tier
+        constant[2] += births * coefficients.transitions.birth_writes[-1]  # of births into the last tier
         for n, name in enumerate(("sum_served", "sum_extra", "sum_written")):
             keys = [[step, layer, k] for k in range(self._tiers)]
             rows[n] = build.add_rows(name, keys, lower=constant[n], upper=constant[n])
@@ -128,16 +126,17 @@ class TimeIndexed:
         before = self.x[step, layer, read]
         build.put(rows[0, : self._fast], before, -reads[read, None])
         build.put(rows[0, -1], before, reads[read, None])
-        self._put_birth(step, layer, rows[2])
-        for block in np.flatnonzero(born):
+        self._put_births(step, layer, rows[2])
+        for block in np.flatnonzero(coefficients.grouping.movable[step]):
             self._add_moves(step, layer, int(block), rows)
 
-    def _put_birth(self, step: int, layer: int, written: Ints) -> None:
-        """What the birth of a slot writes more, or less, if it is not into the last tier."""
-        token = self.instance.prefill_tokens + step
-        columns = self.x[step + 1, layer, token // self.instance.granularity]
-        writes = self.coefficients.transitions.birth_writes
-        self._build.put(written, columns[:, None], writes[-1] - writes[:-1])
+    def _put_births(self, step: int, layer: int, written: Ints) -> None:
+        """What the births of a slot write more, or less, if they are not into the last tier."""
+        coefficients = self.coefficients
+        grown, writes = coefficients.grouping.grown[step], coefficients.transitions.birth_writes
+        block = np.flatnonzero(grown)
+        columns = self.x[coefficients.joined[step, block] + 1, layer, block]  # (blocks, fast)
+        self._build.put(written, columns[..., None], grown[block, None, None] * (writes[-1] - writes[:-1]))
 
     def _add_moves(self, step: int, layer: int, block: int, rows: Ints) -> None:
         """Columns for the moves of a block in a slot, and rows for their effects."""
@@ -153,8 +152,7 @@ class TimeIndexed:
         build.put(keep, before, -1.0)
         leave = build.add_rows("leave", [[*key, k] for k in range(self._fast)], upper=0.0)
         build.put(leave, before, -1.0)
-        born = coefficients.born[step, block]
-        unread = born - coefficients.reads[step, layer, block]
+        carried, unread = coefficients.grouping.carried[step, block], coefficients.unread[step, layer, block]
         for flow, (a, k) in zip(flows, moves, strict=True):
             if k < self._fast:
                 build.put(keep[k], flow, -1.0)
@@ -164,7 +162,7 @@ class TimeIndexed:
             if not coefficients.transitions.charged[a, k]:
                 continue
             build.put(rows[1, a], flow, -unread)
-            build.put(rows[2, k], flow, -born)
+            build.put(rows[2, k], flow, -carried)
         if self._fast > 1 or not instance.inclusive:
             last = build.add_rows("leave", [[*key, self._fast]], upper=1.0)
             build.put(last, before, 1.0)
@@ -187,7 +185,7 @@ class TimeIndexed:
     def _add_latency(self, step: int, layer: int, rows: Ints) -> None:
         """Rows for latencies: tiers with traffic are touched; the last tier may serve the reads of others."""
         coefficients, build, instance = self.coefficients, self._build, self.instance
-        most = 2 * float(coefficients.born[step].sum()) + coefficients.weights[layer] + 2
+        most = coefficients.most_traffic(step, layer)
         touched, diverted = self.touched[step, layer], self.diverted[step, layer]
         served = self.traffic[step, layer, 0]
         build.put(rows[:, None], touched, -coefficients.latency)
@@ -209,33 +207,20 @@ class TimeIndexed:
         instance = self.instance
         held = np.where(self.x == NONE, 0.0, values[self.x]) > 0.5
         tier = np.where(held.any(axis=3), held.argmax(axis=3), self._fast).astype(np.uint8)
-        initial = tier[0][:, np.arange(instance.prefill_tokens) // instance.granularity]
-        return Schedule(initial, tuple(self._events(tier[:, layer]) for layer in range(instance.layers)))
+        initial = tier[0][:, instance.grouping.of[: instance.prefill_tokens]]
+        return from_tiers(initial, [tier[1:, layer] for layer in range(instance.layers)], instance.grouping)
 
     def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Return the columns x, and their values for a schedule."""
-        size = self.instance.granularity
+        blocks = self.instance.grouping
         tier = np.full(self.x.shape[:3], self._fast, np.uint8)
-        tier[:, :, : self.coefficients.prompt_blocks] = schedule.initial[:, ::size]
+        tier[:, :, : blocks.prompt] = schedule.initial[:, blocks.head[: blocks.prompt]]
         for layer, events in enumerate(schedule.events):
-            opens = events.token % size == 0  # the birth of a later token moves no block
+            block = blocks.of[events.token]
+            opens = blocks.head[block] == events.token  # the birth of a later token moves no block
             for n in np.flatnonzero(opens):
-                tier[events.step[n] + 1 :, layer, events.token[n] // size] = events.tier[n]
+                tier[events.step[n] + 1 :, layer, block[n]] = events.tier[n]
         held = tier[..., None] == np.arange(self._fast)
         known = self.x != NONE
         columns, first = np.unique(self.x[known], return_index=True)
         return columns.astype(np.int32), held[known][first].astype(np.float64)
-
-    def _events(self, tier: NDArray[np.uint8]) -> LayerEvents:
-        """Events of one layer from the tiers of its blocks, shape (1 + steps, blocks)."""
-        size, prefill = self.instance.granularity, self.instance.prefill_tokens
-        step = np.arange(self.instance.decode_steps)
-        moved = (tier[1:] != tier[:-1]) & (self.coefficients.first < step[:, None])
-        at, block = np.nonzero(moved)
-        birth = tier[step + 1, (prefill + step) // size]
-        steps = np.concatenate([at, step])
-        order = np.argsort(steps, kind="stable")
-        tokens = np.concatenate([block * size, prefill + step])
-        return LayerEvents.of(
-            steps[order], tokens[order], np.concatenate([tier[at + 1, block], birth])[order]
-        )

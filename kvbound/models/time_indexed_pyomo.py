@@ -50,12 +50,12 @@ def _states(model: Any, coefficients: Coefficients) -> None:
     """The tiers of blocks after every slot, and their moves."""
     instance = coefficients.instance
     fast, no_moves = range(instance.tiers - 1), instance.rules.migration is Migration.NONE
-    blocks, layers = range(instance.blocks), range(instance.layers)
+    blocks, layers, born = range(instance.blocks), range(instance.layers), coefficients.grouping.born
     steps = range(-1, instance.decode_steps)
     keys = [
         (j, n, b, k)
         for j in steps for n in layers for b in blocks for k in fast
-        if (coefficients.first[b] == j if no_moves else coefficients.first[b] <= j)
+        if coefficients.placed[j + 1, b] and (born[b] == j or not no_moves)
     ]  # fmt: skip
     model.x = pyo.Var(keys, domain=pyo.Binary)
     if coefficients.prompt is not None:
@@ -66,7 +66,7 @@ def _states(model: Any, coefficients: Coefficients) -> None:
 
     def state(j: int, n: int, b: int, k: int) -> Any:
         """1 if block b is in tier k after slot (j, n), else 0, as an expression."""
-        at = int(coefficients.first[b]) if no_moves else j
+        at = int(born[b]) if no_moves else j
         if k < instance.tiers - 1:
             return model.x[at, n, b, k]
         return 1 - pyo.quicksum(model.x[at, n, b, f] for f in fast)
@@ -82,7 +82,7 @@ def _states(model: Any, coefficients: Coefficients) -> None:
     slots = [(j, n) for j in range(instance.decode_steps) for n in layers]
     moves = [(j, n, b, a, k) for j, n in slots for b in blocks for a, k in coefficients.legal_moves(j, n, b)]
     model.move = pyo.Var(moves, bounds=(0, 1))
-    old = [(j, n, b) for j, n in slots for b in blocks if coefficients.first[b] < j]
+    old = [(j, n, b) for j, n in slots for b in blocks if coefficients.grouping.movable[j, b]]
     legal = {key: coefficients.legal_moves(*key) for key in old}
 
     def keep(m: Any, j: int, n: int, b: int, k: int) -> Any:
@@ -102,7 +102,7 @@ def _states(model: Any, coefficients: Coefficients) -> None:
 def _traffic(model: Any, coefficients: Coefficients) -> None:
     """The traffic of every slot, in items."""
     instance, transitions = coefficients.instance, coefficients.transitions
-    tiers = range(instance.tiers)
+    tiers, grown, carried = range(instance.tiers), coefficients.grouping.grown, coefficients.grouping.carried
     model.slots = pyo.Set(
         initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
         dimen=2,
@@ -121,21 +121,23 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
     def charged(j: int, n: int) -> list[tuple[int, int, int]]:
         if instance.rules.migration is Migration.NONE:
             return []
-        old = [b for b in range(instance.blocks) if coefficients.first[b] < j]
-        moves = [(b, a, k) for b in old for a, k in coefficients.legal_moves(j, n, b)]
+        moves = [(b, a, k) for b in range(instance.blocks) for a, k in coefficients.legal_moves(j, n, b)]
         return [(b, a, k) for b, a, k in moves if transitions.charged[a, k]]
 
     def extra(m: Any, j: int, n: int, k: int) -> Any:
-        unread = coefficients.born[j] - coefficients.reads[j, n]
+        unread = coefficients.unread[j, n]
         moved = [int(unread[b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if a == k and unread[b]]
         return m.extra[j, n, k] == (coefficients.weights[n] if k == 0 else 0) + pyo.quicksum(moved)
 
     def write(m: Any, j: int, n: int, k: int) -> Any:
-        born = (instance.prefill_tokens + j) // instance.granularity
         # a birth into any tier may be written through to this one
-        birth = 1 if transitions.birth_writes[:, k].all() else m.state(j, n, born, k)
-        moved = [int(coefficients.born[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
-        return m.written[j, n, k] == birth + pyo.quicksum(moved)
+        through = bool(transitions.birth_writes[:, k].all())
+        births = [
+            int(grown[j, b]) * (1 if through else m.state(int(coefficients.joined[j, b]), n, int(b), k))
+            for b in np.flatnonzero(grown[j])
+        ]
+        moved = [int(carried[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
+        return m.written[j, n, k] == pyo.quicksum(births) + pyo.quicksum(moved)
 
     model.sum_served = pyo.Constraint(model.slots, tiers, rule=serve)
     model.sum_extra = pyo.Constraint(model.slots, tiers, rule=extra)
@@ -187,10 +189,9 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
     model.diverted = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
 
     def touch(m: Any, j: int, n: int, k: int) -> Any:
-        most = 2 * float(coefficients.born[j].sum()) + coefficients.weights[n] + 2
         away = m.diverted[j, n, k] if k < last else -pyo.quicksum(m.diverted[j, n, f] for f in range(last))
         here = m.served[j, n, k] + m.extra[j, n, k] + m.written[j, n, k] - away
-        return here <= most * m.touched[j, n, k]
+        return here <= coefficients.most_traffic(j, n) * m.touched[j, n, k]
 
     def divert(m: Any, j: int, n: int, k: int) -> Any:
         return m.diverted[j, n, k] <= (m.served[j, n, k] if instance.inclusive and k < last else 0)
@@ -201,19 +202,19 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
 
 def _capacity(model: Any, coefficients: Coefficients) -> None:
     """Capacities at the start and after every slot, when the layers up to this one are in their new state."""
-    instance = coefficients.instance
+    instance, born = coefficients.instance, coefficients.grouping.born
     no_moves, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
 
     def existing(slot: int) -> list[tuple[int, int, int]]:
         step, layer = divmod(slot, instance.layers)
         now = [(step if n <= layer else step - 1, n) for n in range(instance.layers)]
         now = now if slot >= 0 else [(-1, n) for n in range(instance.layers)]
-        return [(j, n, b) for j, n in now for b in range(instance.blocks) if coefficients.first[b] <= j]
+        return [(j, n, b) for j, n in now for b in range(instance.blocks) if coefficients.held[j + 1, b]]
 
     model.room = pyo.Constraint(pyo.Any)
     model.rest = pyo.Constraint(pyo.Any)
     for slot in range(-1, instance.slots):
-        held = [(int(coefficients.first[b]) if no_moves else j, n, b) for j, n, b in existing(slot)]
+        held = [(int(born[b]) if no_moves else j, n, b) for j, n, b in existing(slot)]
         for tier in coefficients.transitions.limited:
             capacity = instance.capacity_blocks[tier]
             if capacity is None or len(held) <= capacity:

@@ -23,7 +23,7 @@ def checked_answer(policy: Policy, answer: object, slot: Slot) -> Scores | MoveR
     """
     if isinstance(answer, MoveRequest):
         return checked_request(policy, answer, slot)
-    return checked_scores(policy, answer, (slot.tokens + 1,))
+    return checked_scores(policy, answer, (slot.tokens + slot.births,))
 
 
 def checked_scores(policy: Policy, answer: object, shape: tuple[int, ...]) -> Scores:
@@ -70,6 +70,15 @@ def checked_request(policy: Policy, request: MoveRequest, slot: Slot) -> MoveReq
             raise UsageError(f"policy {policy.name}: a MoveRequest's {what} holds {wrong}, expected {past}")
         return given.astype(np.int64, copy=False)
 
-    if not isinstance(request.birth, Birth):
-        raise UsageError(f"policy {policy.name}: a MoveRequest's birth is a Birth, not {show(request.birth)}")
+    if not _is_birth(request.birth, slot.births):
+        expected = f"a Birth, or a list of one for each of the new tokens ({slot.births})"
+        found = show(request.birth)
+        raise UsageError(f"policy {policy.name}: a MoveRequest's birth is {expected}, not {found}")
     return replace(request, promote=ids("promote", request.promote), evict=ids("evict", request.evict))
+
+
+def _is_birth(given: object, births: int) -> bool:
+    """Whether it is a `Birth`, or a list of one for each new token."""
+    if isinstance(given, list | tuple):
+        return len(given) == births and all(isinstance(each, Birth) for each in given)
+    return isinstance(given, Birth)

@@ -7,6 +7,7 @@ explicit `MoveRequest`. The simulator applies what the instance's rules allow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -21,7 +22,7 @@ NO_TOKENS: Ids = np.zeros(0, np.int64)
 
 
 class Birth(Enum):
-    """Admission of the new token: any tier with room, room made in tier 0 if need be, or not tier 0."""
+    """Admission of a new token: any tier with room, room made in tier 0 if need be, or not tier 0."""
 
     IF_ROOM = "if room"
     MAKE_ROOM = "make room"
@@ -30,7 +31,9 @@ class Birth(Enum):
 
 @dataclass(frozen=True, eq=False)
 class MoveRequest:
-    """What a policy requests in a slot: promotions, evictions, and the admission of the new token.
+    """What a policy requests in a slot: promotions, evictions, and the admission of new tokens.
+
+    What no longer exists after the slot is passed over.
 
     Attributes
     ----------
@@ -41,13 +44,14 @@ class MoveRequest:
     together
         Whether all of `evict` leave as soon as one has to.
     birth
-        Where the new token goes.
+        Where new tokens go: all of them, or each. A block that begins goes where the fastest of its new
+        tokens would, those for which room is made before others and those kept out of tier 0 after them.
     """
 
     promote: Ids = field(default_factory=lambda: NO_TOKENS)
     evict: Ids = field(default_factory=lambda: NO_TOKENS)
     together: bool = False
-    birth: Birth = Birth.IF_ROOM
+    birth: Birth | Sequence[Birth] = Birth.IF_ROOM
 
 
 class Policy(Protocol):
@@ -67,4 +71,4 @@ class Policy(Protocol):
         """
 
     def step(self, slot: Slot) -> Scores | MoveRequest:
-        """Return scores of the past tokens and the new one, shape (tokens + 1,), or a `MoveRequest`."""
+        """Return scores of past and new tokens, shape (tokens + births,), or a `MoveRequest`."""

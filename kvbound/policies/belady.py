@@ -21,4 +21,4 @@ class Belady:
 
     def step(self, slot: Slot) -> Scores:
         """Return how soon each token is read again."""
-        return -slot.future.next_use()[: slot.tokens + 1].astype(np.float64)
+        return -slot.future.next_use()[: slot.tokens + slot.births].astype(np.float64)

@@ -5,14 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from kvbound.policies.base import Scores
-from kvbound.policies.view import InstanceView
+from kvbound.policies.view import Ids, InstanceView
+from kvbound.trace.timeline import positions
 
 
 def recent_first(instance: InstanceView) -> Scores:
-    """Return the default: the most recent prompt tokens, the same share for each layer."""
-    return np.broadcast_to(
-        np.arange(instance.prefill_tokens, dtype=np.float64), (instance.layers, instance.prefill_tokens)
-    )
+    """Return the default: the most recent prompt tokens of every sequence, the same share for each layer."""
+    return np.broadcast_to(recency(instance.sequence), (instance.layers, instance.prefill_tokens))
+
+
+def recency(sequence: Ids) -> Scores:
+    """Return how recent each token is: the fewer tokens of its sequence are later, the higher its score.
+
+    Parameters
+    ----------
+    sequence
+        Sequence to which each token belongs, shape (tokens,).
+    """
+    position = positions(sequence)
+    latest = np.empty(int(sequence.max(initial=0)) + 1, np.int64)
+    latest[sequence] = position  # the last one of each sequence stands
+    return (len(sequence) - 1 + position - latest[sequence]).astype(np.float64)
 
 
 def prompt_first(instance: InstanceView) -> Scores:

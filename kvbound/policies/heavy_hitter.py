@@ -22,4 +22,4 @@ class HeavyHitter:
         """Return each token's mass so far."""
         mass = self.mass[slot.layer]
         mass[slot.listed] += 1.0 if slot.mass is None else slot.mass
-        return mass[: slot.tokens + 1]
+        return mass[: slot.tokens + slot.births]

@@ -9,7 +9,7 @@ from kvbound.policies.view import InstanceView, Slot
 
 
 class KeepLast:
-    """Keep what was just read, and the token just born; the rest may leave."""
+    """Keep what was just read, and the tokens just born; the rest may leave."""
 
     name = "keep-last"
     oracle = False
@@ -20,5 +20,5 @@ class KeepLast:
     def step(self, slot: Slot) -> Scores:
         """Return 1 for what this slot used, else 0."""
         scores = slot.read_now.astype(np.float64)
-        scores[-1] = 1
+        scores[slot.tokens :] = 1
         return scores

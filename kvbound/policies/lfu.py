@@ -22,5 +22,5 @@ class Lfu:
         """Return each token's number of uses."""
         uses = self.uses[slot.layer]
         uses[slot.reads] += 1
-        uses[slot.tokens] += 1
-        return uses[: slot.tokens + 1]
+        uses[slot.tokens : slot.tokens + slot.births] += 1
+        return uses[: slot.tokens + slot.births]

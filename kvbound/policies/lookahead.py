@@ -16,9 +16,11 @@ def balanced_share(memory: Memory) -> float:
     return fast / (fast + slow)
 
 
-def place_birth(slot: Slot, soon: Ids) -> Birth:
-    """Return the published admission of a new token: into tier 0 only if the next step reads it."""
-    return Birth.MAKE_ROOM if slot.tokens in soon else Birth.SLOW
+def place_births(slot: Slot, soon: Ids) -> list[Birth]:
+    """Return the published admission of new tokens: into tier 0 only those that the next step reads."""
+    read = {*soon[np.searchsorted(soon, slot.tokens) :].tolist()}
+    new = range(slot.tokens, slot.tokens + slot.births)
+    return [Birth.MAKE_ROOM if token in read else Birth.SLOW for token in new]
 
 
 class LookaheadOne:
@@ -37,16 +39,17 @@ class LookaheadOne:
         soon = slot.future.reads()
         if not len(soon):
             return MoveRequest(birth=Birth.SLOW)
-        next_up = mask(soon, slot.tokens + 2)[: slot.tokens]
-        hits = int(np.count_nonzero(slot.resident & next_up))
+        next_up = mask(soon[soon < slot.tokens], slot.tokens)
+        resident = slot.resident & slot.staying
+        hits = int(np.count_nonzero(resident & next_up))
         weights, size = slot.instance.llm.weight_reads[slot.layer], slot.instance.item_bytes
         wanted = int(self.share * (weights + len(soon) * size) - weights) // size - hits
-        listed = slot.listed[slot.resident[slot.listed]]
+        listed = slot.listed[resident[slot.listed]]
         leave = listed[~next_up[listed]]
         most = max(0, min(wanted, hits, slot.room + len(leave)))
         promote = slot.misses[next_up[slot.misses]][:most]
-        # the new token displaces the oldest resident that the next step does not read
-        idle, leave = slot.resident & ~next_up, leave[: max(0, len(promote) - slot.room)]
+        # new tokens displace the oldest residents that the next step does not read
+        idle, leave = resident & ~next_up, leave[: max(0, len(promote) - slot.room)]
         idle[leave] = False
         evict = np.concatenate([leave, np.flatnonzero(idle)])
-        return MoveRequest(promote=promote, evict=evict, birth=place_birth(slot, soon))
+        return MoveRequest(promote=promote, evict=evict, birth=place_births(slot, soon))

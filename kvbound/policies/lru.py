@@ -22,5 +22,5 @@ class Lru:
         """Return the step of each token's last use."""
         used = self.used[slot.layer]
         used[slot.reads] = slot.step
-        used[slot.tokens] = slot.step
-        return used[: slot.tokens + 1]
+        used[slot.tokens : slot.tokens + slot.births] = slot.step
+        return used[: slot.tokens + slot.births]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvbound.blocks import Blocks
 from kvbound.errors import UsageError
 from kvbound.policies.base import Birth, MoveRequest, Scores
 from kvbound.policies.fills import prompt_first
@@ -19,7 +20,7 @@ class Page:
     Parameters
     ----------
     size
-        Tokens per page.
+        Tokens per page, all of one sequence.
     """
 
     name = "page"
@@ -32,23 +33,26 @@ class Page:
 
     def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Fill with the prompt in order."""
+        self.pages = Blocks.make(instance.future(0).timeline, self.size)
         return prompt_first(instance)
 
     def step(self, slot: Slot) -> MoveRequest:
         """Promote what is missing of the next step's pages, oldest pages leaving first."""
         soon = slot.future.reads()
-        wanted = np.unique(soon[soon < slot.tokens] // self.size)
-        page = np.arange(slot.tokens) // self.size
-        chosen = mask(wanted, len(page) // self.size + 1)[page]
-        promote = np.flatnonzero(chosen & ~slot.resident)
+        page, new = self.pages.of[: slot.tokens], self.pages.of[slot.tokens : slot.tokens + slot.births]
+        chosen = mask(page[soon[soon < slot.tokens]], self.pages.count)[page]
+        promote = np.flatnonzero(chosen & slot.staying & ~slot.resident)
+        evict = np.flatnonzero(slot.resident & slot.staying)
+        promote, evict = (ids[np.argsort(page[ids], kind="stable")] for ids in (promote, evict))
         # a page makes room only for a younger one
-        evict = np.flatnonzero(slot.resident)
         pairs = min(max(len(promote) - slot.room, 0), len(evict))
         older = np.argmin(np.append(page[evict[:pairs]] < page[promote[slot.room :][:pairs]], False))
-        opens = slot.tokens % self.size == 0
-        first_here = not opens and slot.resident[slot.tokens - slot.tokens % self.size]
+        # a token joins the first one of its page, if that is still there
+        staying, first = np.flatnonzero(slot.staying)[::-1], np.full(self.pages.count, -1)
+        first[page[staying]] = staying
+        joins = np.append(slot.resident, True)[first[new]]
         return MoveRequest(
             promote=promote[: slot.room + older],
             evict=evict[:older],
-            birth=Birth.IF_ROOM if opens or first_here else Birth.SLOW,
+            birth=[Birth.IF_ROOM if here else Birth.SLOW for here in joins.tolist()],
         )

@@ -21,4 +21,5 @@ class Reactive:
 
     def step(self, slot: Slot) -> MoveRequest:
         """Promote all misses."""
-        return MoveRequest(promote=slot.misses, evict=np.flatnonzero(slot.resident), together=True)
+        staying = slot.misses[slot.staying[slot.misses]]
+        return MoveRequest(promote=staying, evict=np.flatnonzero(slot.resident), together=True)

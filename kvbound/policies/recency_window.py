@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from kvbound.policies.base import Scores
+from kvbound.policies.fills import recency
 from kvbound.policies.view import InstanceView, Slot
 
 
 class RecencyWindow:
-    """Keep the youngest tokens, whatever is read: a sliding window as wide as tier 0 allows."""
+    """Keep the youngest tokens of each sequence, whatever is read: windows as wide as tier 0 allows."""
 
     name = "recency-window"
     oracle = False
@@ -18,5 +19,5 @@ class RecencyWindow:
         """Keep no state."""
 
     def step(self, slot: Slot) -> Scores:
-        """Return each token's position."""
-        return np.arange(slot.tokens + 1, dtype=np.float64)
+        """Return how recent each token is in its sequence."""
+        return recency(slot.sequence)

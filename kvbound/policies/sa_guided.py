@@ -9,7 +9,7 @@ import numpy as np
 from kvbound.errors import UsageError
 from kvbound.policies.base import MoveRequest, Scores
 from kvbound.policies.fills import first_use
-from kvbound.policies.lookahead import place_birth
+from kvbound.policies.lookahead import place_births
 from kvbound.policies.view import InstanceView, Slot
 from kvbound.units import show
 
@@ -43,12 +43,12 @@ class SaGuided:
     def step(self, slot: Slot) -> MoveRequest:
         """Promote by the sum of 1 / offset over the window's reads."""
         ahead = min(self.window, slot.instance.decode_steps - 1 - slot.step)
-        score = np.zeros(slot.tokens + 1 + ahead)
+        score = np.zeros(slot.future.timeline.past[slot.step + 1 + ahead])
         for offset in range(1, ahead + 1):
             score[slot.future.reads(offset)] += 1 / offset
         score = score[: slot.tokens]
         candidates = np.sort(slot.misses[score[slot.misses] > 0])
         order = np.argsort(-score[candidates], kind="stable")
         promote = candidates[order][: math.ceil(self.topk * len(candidates))]
-        evict = np.flatnonzero(slot.resident & (score == 0))
-        return MoveRequest(promote=promote, evict=evict, birth=place_birth(slot, slot.future.reads()))
+        evict = np.flatnonzero(slot.resident & slot.staying & (score == 0))
+        return MoveRequest(promote=promote, evict=evict, birth=place_births(slot, slot.future.reads()))

@@ -27,7 +27,8 @@ class Unseen(UsageError, AttributeError):
 class InstanceView:
     """What a policy may see of an instance: sizes, rules, memory and capacities, but not the reads.
 
-    Attributes have the names and meanings they have in `kvbound.Instance`.
+    Attributes have the names and meanings they have in `kvbound.Instance`; `sequence` has the sequence to
+    which each prompt token belongs, shape (prefill,), read-only.
     """
 
     name: str
@@ -47,13 +48,17 @@ class InstanceView:
     inclusive: bool
     physical: bool
     capacity_blocks: tuple[int | None, ...]
+    sequence: Ids
     _trace: Trace | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, instance: Instance, *, oracle: bool) -> InstanceView:
         """Return the view of an oracle policy, or of an online one, which cannot reach the trace."""
-        known = {each.name: getattr(instance, each.name) for each in fields(cls) if each.name != "_trace"}
-        return cls(**known, _trace=instance.trace if oracle else None)
+        own = "sequence", "_trace"
+        known = {each.name: getattr(instance, each.name) for each in fields(cls) if each.name not in own}
+        sequence = instance.timeline.sequence[: instance.prefill_tokens].copy()
+        sequence.flags.writeable = False
+        return cls(**known, sequence=sequence, _trace=instance.trace if oracle else None)
 
     @property
     def trace(self) -> NoReturn:
@@ -67,7 +72,7 @@ class InstanceView:
         raise Unseen("a policy cannot see the trace: with oracle = True it has slot.future")
 
     def future(self, layer: int) -> Future:
-        """Return all reads of a layer, for policies with ``oracle = True`` only.
+        """Return all reads of a layer, births and ends, for policies with ``oracle = True`` only.
 
         Raises
         ------
@@ -90,7 +95,13 @@ class Slot:
     step, layer
         The slot.
     tokens
-        Number of past tokens; the new one has this id.
+        Number of past tokens, ended ones included; the first new one has this id.
+    births
+        Number of tokens born in this slot: 1 unless the trace says otherwise.
+    sequence
+        Sequence to which each token belongs, new ones included, shape (tokens + births,), read-only.
+    staying
+        Whether each past token exists after this slot, shape (tokens,), read-only.
     reads
         Ascending ids of the past tokens read in this slot.
     listed
@@ -98,15 +109,19 @@ class Slot:
     mass
         Attention mass of `listed`, float16, or None.
     tier
-        Tier of each past token, uint8, shape (tokens,), read-only.
+        Tier of each past token before the slot's moves, uint8, shape (tokens,), read-only; the number of
+        tiers for tokens that ended before this slot.
     room
-        How many more tokens fit into tier 0.
+        How many more tokens fit into tier 0, after what ends in this slot has left.
     """
 
     instance: InstanceView
     step: int
     layer: int
     tokens: int
+    births: int
+    sequence: Ids
+    staying: NDArray[np.bool_]
     reads: Ids
     listed: Ids
     mass: NDArray[np.float16] | None
@@ -116,7 +131,7 @@ class Slot:
 
     @property
     def future(self) -> Future:
-        """The layer's future reads, for policies with ``oracle = True`` only.
+        """The layer's future reads, births and ends, for policies with ``oracle = True`` only.
 
         Raises
         ------
@@ -129,8 +144,8 @@ class Slot:
 
     @cached_property
     def read_now(self) -> NDArray[np.bool_]:
-        """Whether each token, the new one included, is read in this slot, shape (tokens + 1,)."""
-        return mask(self.reads, self.tokens + 1)
+        """Whether each token, new ones included, is read in this slot, shape (tokens + births,)."""
+        return mask(self.reads, self.tokens + self.births)
 
     @cached_property
     def resident(self) -> NDArray[np.bool_]:

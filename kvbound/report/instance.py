@@ -10,6 +10,7 @@ from kvbound.report import numbers
 from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
 from kvbound.trace import Trace
+from kvbound.trace.statistics import batch_figures
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,8 +28,8 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     """
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
-    past = instance.prefill_tokens + sum(range(instance.decode_steps)) / instance.decode_steps
-    kv_bytes = llm.kv_bytes(instance.tokens)
+    past = float(instance.timeline.live[:-1].mean())
+    kv_bytes = llm.kv_bytes(instance.timeline.most_live)
     limits = [None if n is None else n * instance.block_bytes for n in instance.capacity_blocks]
     return {
         "name": instance.name,
@@ -36,6 +37,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "layers": instance.layers,
         "prefill_tokens": instance.prefill_tokens,
         "decode_steps": instance.decode_steps,
+        **batch_figures(instance.timeline),
         "slots": instance.slots,
         "reads": int(counts.sum()),
         "reads_per_slot": float(counts.mean()),
@@ -51,7 +53,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
                 "name": tier.name,
                 "capacity_bytes": tier.capacity,
                 "room_for_kv_bytes": free,
-                "room_for_kv_share": None if free is None else free / kv_bytes,
+                "room_for_kv_share": None if free is None or not kv_bytes else free / kv_bytes,
             }
             for tier, free in zip(instance.memory.tiers, limits, strict=True)
         ],
@@ -65,18 +67,20 @@ def describe(instance: Instance) -> list[Table | str]:
     bound = binding(instance)
     known = figures(instance, bound)
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
-    shape = numbers.shape(
-        instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens
-    )
+    shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
     reads += f" or {numbers.share(known['share_of_past_read'])} of the past tokens"
     kv, weights = known["kv_bytes_read_per_slot"], known["weight_bytes_read_per_slot"]
     pairs = [
         ("workload", f"{shape}, {instance.slots:,} slots{made}"),
+        ("batch", numbers.batch(known)),
         ("reads", reads),
         ("own-token reads", _own(instance, known["own_token_reads"])),
         ("llm", f"{instance.llm.name}: {instance.item_bytes:,} B of KV per token and layer"),
-        ("KV at the end", f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}"),
+        (
+            "KV at the end" if instance.timeline.all_stay else "KV at most",
+            f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}",
+        ),
         ("weights", f"{units.format_bytes(known['weight_bytes'])} resident"),
         ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
@@ -97,7 +101,8 @@ def _own(instance: Instance, own: int) -> str:
 def _blocks(instance: Instance) -> str:
     if instance.granularity == 1:
         return ""
-    return f" in {instance.layers * instance.blocks:,} blocks of {units.format_bytes(instance.block_bytes)}"
+    blocks = instance.layers * int(instance.grouping.held.max())
+    return f" in {blocks:,} blocks of {units.format_bytes(instance.block_bytes)}"
 
 
 def _resources(instance: Instance) -> str:
@@ -108,11 +113,10 @@ def _resources(instance: Instance) -> str:
 def _tiers(instance: Instance, capacities: list[dict[str, Any]]) -> Table:
     rows = []
     for tier, capacity in zip(instance.memory.tiers, capacities, strict=True):
-        unlimited = capacity["room_for_kv_bytes"] is None
         rows.append(
             (
                 tier.name, numbers.capacity(tier.capacity), units.format_bytes(capacity["room_for_kv_bytes"]),
-                numbers.UNKNOWN if unlimited else numbers.share(capacity["room_for_kv_share"]),
+                numbers.share(capacity["room_for_kv_share"]),
                 ", ".join(tier.reads), ", ".join(tier.writes) or numbers.UNKNOWN,
                 units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN,
             )

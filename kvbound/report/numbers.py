@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -45,6 +45,17 @@ def shape(layers: int, prefill_tokens: int, decode_steps: int, tokens: int | Non
     born = decode_steps if tokens is None else tokens - prefill_tokens
     steps = "" if born == decode_steps else f" in {decode_steps:,} steps"
     return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {born:,} tokens{steps}"
+
+
+def batch(figures: Mapping[str, int]) -> str:
+    """Format `kvbound.trace.statistics.batch_figures`: ``4 sequences, at most 512 births in a step``."""
+    phrases = {
+        "sequences": "{:,} sequences",
+        "births_max": "at most {:,} births in a step",
+        "live_tokens_max": "at most {:,} tokens at a time",
+        "outputs": "{:,} decoded",
+    }
+    return ", ".join(text.format(figures[name]) for name, text in phrases.items() if name in figures)
 
 
 def rate(value: float | None) -> str:

@@ -18,7 +18,8 @@ def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
     """Return the statistics of the whole trace and, with `layers`, a table of every layer's."""
     whole = info.overall
     pairs = [
-        ("shape", numbers.shape(info.layers, info.prefill_tokens, info.decode_steps)),
+        ("shape", numbers.shape(info.layers, info.prefill_tokens, info.decode_steps, info.tokens)),
+        ("batch", numbers.batch(info.batch)),
         ("source", info.source),
         ("licence", info.licence),
         ("reads per slot", f"{whole.reads_mean:,.1f} (from {whole.reads_min:,} to {whole.reads_max:,}), "

@@ -85,7 +85,7 @@ def first_beyond(rows: NDArray[np.uint8], end: Ints) -> int | None:
 
 
 def _range_mask(begin: Ints, end: Ints) -> tuple[slice, NDArray[np.uint64]]:
-    """Return words with the bits ``begin[j]`` to ``end[j] - 1`` set, and the columns of a row they are for."""
+    """Return words with the bits ``begin[j]`` to ``end[j] - 1`` set, and their columns of a row."""
     first, last = int(begin.min()) // 64, -(-int(end.max()) // 64)
     start = 64 * np.arange(first, last)
     low, high = (np.clip(edge[:, None] - start, 0, 64) for edge in (begin, end))

@@ -49,7 +49,7 @@ def check_layer(
 
 
 def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] | None:
-    """Return the first step that reads a token which does not exist, and what was expected; None if none does."""
+    """Return the first step that reads a token which does not exist, and what was expected, or None."""
     step = bits.first_beyond(rows, timeline.past[1:])
     if step is not None:
         return step, f"no read beyond token {timeline.past[step + 1] - 1}, the last that exists"
@@ -66,9 +66,7 @@ def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] |
     return None
 
 
-def _check_order(
-    file: Path, rows: NDArray[np.uint8], order: Order, counts: NDArray[np.int64]
-) -> None:
+def _check_order(file: Path, rows: NDArray[np.uint8], order: Order, counts: NDArray[np.int64]) -> None:
     offsets = np.concatenate([[0], np.cumsum(counts)])
     if not np.array_equal(order.offsets, offsets) or len(order.ids) != offsets[-1]:
         raise InputError(file, "", "as many ids in every list as the rows have reads")

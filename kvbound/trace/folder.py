@@ -122,16 +122,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield new
 
 
-def write_header(
-    folder: Path, layers: int, timeline: Timeline, source: str = "", licence: str = ""
-) -> None:
+def write_header(folder: Path, layers: int, timeline: Timeline, source: str = "", licence: str = "") -> None:
     """Write the timeline, hash the .npy files in `folder`, and write the header that makes it a trace."""
     for name in timeline.to_mapping():
         np.save(folder / f"{name}.npy", getattr(timeline, name), allow_pickle=False)
     names = sorted(file.name for file in folder.glob("*.npy"))
     header = {
         "schema": SCHEMA, "layers": layers, "prefill_tokens": timeline.prefill_tokens,
-        "decode_steps": timeline.steps, "source": source, "licence": licence, "sha256": file_hashes(folder, names),
+        "decode_steps": timeline.steps, "source": source, "licence": licence,
+        "sha256": file_hashes(folder, names),
     }  # fmt: skip
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
@@ -193,7 +192,7 @@ def _open(
 
 
 def _open_timeline(path: Path, prefill: int, steps: int, files: Mapping[str, str]) -> Timeline:
-    fields = {
+    fields: dict[str, Any] = {
         field: _open(path, name, files, np.int64, (None,))
         for field, name in zip(FIELDS, _TIMELINE, strict=True)
         if name in files

@@ -11,7 +11,7 @@ _ROWS = 64
 
 
 class Future:
-    """The future reads of one layer.
+    """The future reads of one layer, and the births and ends, which all layers share.
 
     Next uses are tabulated for one block of steps at a time, backwards from those at the block's end, so that
     memory stays proportional to blocks x tokens and one pass over the bits suffices.
@@ -20,12 +20,18 @@ class Future:
     ----------
     trace, layer
         The trace, and the layer's index.
+
+    Attributes
+    ----------
+    timeline
+        Births and ends of all tokens.
     """
 
     def __init__(self, trace: Trace, layer: int) -> None:
         self._rows = trace.rows[layer]
         self._tokens, self._steps = trace.tokens, trace.decode_steps
         self._trace, self._layer = trace, layer
+        self.timeline = trace.timeline
         self._at_end: NDArray[np.int32] | None = None
         self._block, self._table = -1, np.zeros((0, 0), np.int32)
         self.now = -1
@@ -74,5 +80,5 @@ class Future:
     def _unpack(self, block: int) -> NDArray[np.bool_]:
         """The block's reads of past tokens, shape (rows, tokens)."""
         packed = self._rows[block * _ROWS : (block + 1) * _ROWS]
-        past = self._trace.timeline.past[block * _ROWS :][: len(packed) + 1]
+        past = self.timeline.past[block * _ROWS :][: len(packed) + 1]
         return bits.unpack(bits.without(packed, past[:-1], past[1:]), self._tokens).view(np.bool_)

@@ -24,7 +24,7 @@ _THREADS: Final = 2
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Statistics of one layer, or of all layers together; reads of tokens that their own step bears do not count.
+    """Statistics of one layer, or of all layers together; reads of tokens born in the step do not count.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ class LayerInfo:
         gap that at least this share of the gaps do not exceed), and ``share_1``, the share of gaps of one
         step. None if no token is read twice.
     age
-        Share of the reads by age, the tokens of its sequence born since then, itself included: ``1``, ``2-4``, ``5-16``, ...
+        Share of the reads by age, which is the number of tokens of its sequence from this one on:
+        ``1``, ``2-4``, ``5-16``, ...
     working_set
         Distinct tokens read in a layer within windows of 1, 8 and 64 consecutive steps (mean over the
         complete windows, left out if there are none), and in ``all`` steps.
@@ -60,11 +61,13 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class TraceInfo:
-    """Shape and origin of a trace, and its statistics by layer and overall."""
+    """Shape and origin of a trace, what `batch_figures` has, and statistics by layer and overall."""
 
     layers: int
     prefill_tokens: int
     decode_steps: int
+    tokens: int
+    batch: dict[str, int]
     source: str
     licence: str
     overall: LayerInfo
@@ -72,7 +75,28 @@ class TraceInfo:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the statistics as JSON-ready values."""
-        return dataclasses.asdict(self)
+        mapping = dataclasses.asdict(self)
+        del mapping["tokens"], mapping["batch"]
+        return mapping | self.batch
+
+
+def batch_figures(timeline: Timeline) -> dict[str, int]:
+    """Return what sets births, ends and sequences apart from one sequence that bears a token in every step.
+
+    ``births`` in all steps and ``births_max`` in one, the decoded tokens among them (``outputs``), the
+    number of ``sequences``, and ``live_tokens_max``, the most tokens that exist at a time; each only where
+    it is not that of one such sequence.
+    """
+    figures: dict[str, int] = {}
+    if not timeline.one_each:
+        figures |= {"births": int(timeline.births.sum()), "births_max": int(timeline.births.max())}
+    if not np.array_equal(timeline.outputs, timeline.births):
+        figures["outputs"] = int(timeline.outputs.sum())
+    if timeline.sequence.any():
+        figures["sequences"] = int(timeline.sequence.max()) + 1
+    if not timeline.all_stay:
+        figures["live_tokens_max"] = timeline.most_live
+    return figures
 
 
 def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
@@ -84,8 +108,8 @@ def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
             tallies.append(tally)
             report(len(tallies), trace.layers, "layers measured")
     return TraceInfo(
-        trace.layers, trace.prefill_tokens, trace.decode_steps, trace.source, trace.licence,
-        _figures(tallies), tuple(_figures([tally]) for tally in tallies),
+        trace.layers, trace.prefill_tokens, trace.decode_steps, trace.tokens, batch_figures(trace.timeline),
+        trace.source, trace.licence, _figures(tallies), tuple(_figures([tally]) for tally in tallies),
     )  # fmt: skip
 
 

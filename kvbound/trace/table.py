@@ -61,7 +61,9 @@ def read_csv(
         The file is not such a CSV file, or a row is invalid, missing or repeated.
     """
     builder = read_table(Path(path), progress=progress)
-    return Trace(builder.timeline.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence)
+    return Trace(
+        builder.timeline.prefill_tokens, builder.rows, tuple(builder.order), source=source, licence=licence
+    )
 
 
 def import_csv(

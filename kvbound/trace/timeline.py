@@ -103,13 +103,11 @@ class Timeline:
             raise fail("outputs", "at most as many decoded tokens as births in every step")
         last = np.broadcast_to(np.int64(steps), tokens)
         if ends is not None:
-            listed = isinstance(ends, Sequence | np.ndarray) and not isinstance(ends, str)
-            values = [steps if end is None else end for end in ends] if listed else ends  # type: ignore[union-attr]
-            given_ends = _integers(values, tokens)
+            given_ends = _integers(ends, tokens, none=steps)
             first = np.maximum(_birth_steps(prefill_tokens, born), 0)
             if given_ends is None or bool(np.any((given_ends < first) | (given_ends > steps))):
-                expected = f"a step from the token's birth to {steps - 1}, or null, for each of {tokens:,} tokens"
-                raise fail("ends", expected)
+                since = f"a step from the token's birth to {steps - 1}, or null"
+                raise fail("ends", f"{since}, for each of {tokens:,} tokens")
             last = given_ends
         labels = np.broadcast_to(np.int64(0), tokens)
         if sequence is not None:
@@ -121,7 +119,9 @@ class Timeline:
 
     def __repr__(self) -> str:
         """Return the numbers, in a line."""
-        return f"<Timeline: {self.prefill_tokens:,} + {int(self.births.sum()):,} tokens, {self.steps:,} steps>"
+        return (
+            f"<Timeline: {self.prefill_tokens:,} + {int(self.births.sum()):,} tokens, {self.steps:,} steps>"
+        )
 
     @property
     def steps(self) -> int:
@@ -149,11 +149,7 @@ class Timeline:
     @cached_property
     def position(self) -> Ints:
         """Position of each token in its sequence, shape (tokens,)."""
-        order = np.argsort(self.sequence, kind="stable")
-        begin = np.searchsorted(self.sequence[order], self.sequence)
-        position = np.empty(self.tokens, np.int64)
-        position[order] = np.arange(self.tokens)
-        return position - begin
+        return positions(self.sequence)
 
     @cached_property
     def _by_end(self) -> tuple[Ints, Ints]:
@@ -193,7 +189,7 @@ class Timeline:
         return Timeline(self.prefill_tokens, self.births[:steps], ends, sequence, self.outputs[:steps])
 
     def to_mapping(self, *, sequence: bool = True) -> dict[str, Any]:
-        """Return the fields of a trace that are not at their defaults; without `sequence` never the labels."""
+        """Return the fields of a trace that are not at their defaults, the labels only with `sequence`."""
         fields: dict[str, Any] = {}
         if not self.one_each:
             fields["births"] = self.births.tolist()
@@ -206,17 +202,37 @@ class Timeline:
         return fields
 
 
+def positions(sequence: Ints) -> Ints:
+    """Return the position of each token in its sequence, shape (tokens,), from the labels of sequences."""
+    position = np.arange(len(sequence))
+    if not sequence.any():
+        return position
+    order = np.argsort(sequence, kind="stable")
+    position[order] = np.arange(len(sequence)) - np.searchsorted(sequence[order], sequence[order])
+    return position
+
+
 def _birth_steps(prefill_tokens: int, births: Ints) -> Ints:
     steps = np.repeat(np.arange(len(births)), births)
     return np.concatenate([np.full(prefill_tokens, PROMPT), steps])
 
 
-def _integers(values: object, count: int) -> Ints | None:
-    """Return a list of `count` integers as an array, or None if it is something else."""
+def _integers(values: object, count: int, none: int | None = None) -> Ints | None:
+    """Return a list of `count` integers as an array, or None if it is something else.
+
+    Parameters
+    ----------
+    none
+        What entries that are None stand for; without it they are refused.
+    """
+    if isinstance(values, list | tuple) and none is not None:
+        values = [none if value is None else value for value in values]
     if isinstance(values, np.ndarray):
         array = values
     elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
-        if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, values))):
+        if not all(
+            issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, values))
+        ):
             return None
         try:
             array = np.array(values, np.int64)

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, show
+from kvbound.workloads.batch import Batch
 from kvbound.workloads.fang2025 import Fang2025
 from kvbound.workloads.make import make
 from kvbound.workloads.random_swap import RandomSwap
 from kvbound.workloads.recorded_like import RecordedLike
-from kvbound.workloads.synthetic import CountRule, Synthetic
+from kvbound.workloads.synthetic import CountRule, OneSequence, Synthetic
 
 __all__ = [
     "KINDS",
+    "Batch",
     "CountRule",
     "Fang2025",
     "RandomSwap",
@@ -28,13 +30,13 @@ __all__ = [
     "shape",
 ]
 
-KINDS: Final[Mapping[str, type[Synthetic]]] = {
+KINDS: Final[Mapping[str, type[OneSequence]]] = {
     each.kind: each for each in (Fang2025, RandomSwap, RecordedLike)
 }
 
 
 def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field: str = "") -> Synthetic:
-    """Read a synthetic workload: ``{"kind": ..., "layers": ..., ...}``.
+    """Read a synthetic workload: ``{"kind": ..., "layers": ..., ...}``; with ``batch``, several sequences.
 
     Raises
     ------
@@ -47,7 +49,9 @@ def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field
         raise InputError(
             file, place, f"one of {', '.join(KINDS)}, not {show(kind)}{did_you_mean(kind, KINDS)}"
         )
-    return KINDS[kind].from_mapping(mapping, file=file, field=field)
+    fields = Fields(mapping, file, field)
+    single = {name: fields.raw(name) for name in fields if name not in ("batch", "arrivals")}
+    return Batch.parse(KINDS[kind].from_mapping(single, file=file, field=field), fields)
 
 
 def shape(spec: Synthetic) -> tuple[int, int, int, NDArray[np.int64]]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from kvbound.fields import Fields
 from kvbound.workloads.draw import swapping_rows
-from kvbound.workloads.synthetic import CountRule, Synthetic
+from kvbound.workloads.synthetic import CountRule, OneSequence
 
 
 @dataclass(frozen=True)
-class Fang2025(Synthetic):
+class Fang2025(OneSequence):
     """Reads that drift towards recent tokens: random ids of a window replace the oldest ones.
 
     Parameters

@@ -45,7 +45,7 @@ def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | No
         rows[layer][start : start + len(block)] = block
 
     _run(spec, keep, progress, 1)
-    return Trace(spec.prefill_tokens, rows, source=spec.source())
+    return Trace(spec.prefill_tokens, rows, source=spec.source(), timeline=spec.timeline)
 
 
 def write_folder(
@@ -72,7 +72,7 @@ def _run(spec: Synthetic, sink: Sink, progress: Progress | None, workers: int) -
     done = [0] * spec.layers
 
     def layer_blocks(layer: int) -> None:
-        for rows in spec.layer_rows(layer, spec.stream(layer)):
+        for rows in spec.packed_rows(layer):
             if stop.is_set():
                 return
             sink(layer, done[layer], rows)

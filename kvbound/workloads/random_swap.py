@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from kvbound.fields import Fields
 from kvbound.workloads.draw import swapping_rows
-from kvbound.workloads.synthetic import CountRule, Synthetic
+from kvbound.workloads.synthetic import CountRule, OneSequence
 
 
 @dataclass(frozen=True)
-class RandomSwap(Synthetic):
+class RandomSwap(OneSequence):
     """The previous step's set, grown and then partly swapped, all of it uniformly at random.
 
     Parameters

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvbound.fields import Fields
 from kvbound.trace import bits
-from kvbound.workloads.synthetic import CountRule, Synthetic
+from kvbound.workloads.synthetic import CountRule, OneSequence
 
 _AGES: Final = 2.0 ** np.arange(-10, 1)
 _PROFILE: Final = np.array([4.79, 4.24, 3.85, 3.47, 3.03, 2.51, 2.13, 1.91, 1.06, -0.56, -0.99])
@@ -20,7 +20,7 @@ _DRIFT: Final = 1.001
 
 
 @dataclass(frozen=True)
-class RecordedLike(Synthetic):
+class RecordedLike(OneSequence):
     """Each slot reads the tokens with the highest scores: age profile + token effect + noise.
 
     The profile is the mean effect of a token's age, as a share of n, on the log of its head-averaged

@@ -1,4 +1,4 @@
-"""Base class of synthetic workloads: shape, read counts and seed."""
+"""Base classes of synthetic workloads: what all have, and shape, share and seed of a single sequence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -42,9 +43,53 @@ class CountRule(StrEnum):
         return counts
 
 
-@dataclass(frozen=True)
 class Synthetic(ABC):
-    """A workload generated from a few parameters and a seed.
+    """A workload generated from a few parameters and a seed."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Incremented when the same parameters give other reads."""
+
+    layers: int
+    prefill_tokens: int
+    """Tokens that exist before the first step."""
+    decode_steps: int
+
+    @property
+    @abstractmethod
+    def timeline(self) -> Timeline:
+        """Births and ends of the tokens."""
+
+    @abstractmethod
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the mapping that `kvbound.workloads.from_mapping` reads."""
+
+    @abstractmethod
+    def step_counts(self) -> NDArray[np.int64]:
+        """Return the reads of each step, equal in all layers, (steps,), without making the trace."""
+
+    @abstractmethod
+    def packed_rows(self, layer: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield packed rows of one layer in blocks (rows, bytes)."""
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and born tokens."""
+        return self.timeline.tokens
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of all packed rows."""
+        return self.layers * self.decode_steps * bits.row_bytes(self.tokens)
+
+    def source(self) -> str:
+        """Return the `source` of traces made from this workload."""
+        return f"kvbound synthetic {json.dumps(self.to_mapping(), sort_keys=True)}"
+
+
+@dataclass(frozen=True)
+class OneSequence(Synthetic):
+    """A workload of one sequence.
 
     Parameters
     ----------
@@ -60,10 +105,6 @@ class Synthetic(ABC):
     InputError
         A value is out of range.
     """
-
-    kind: ClassVar[str]
-    version: ClassVar[int] = 1
-    """Incremented when the same parameters give other reads."""
 
     layers: int
     prefill_tokens: int
@@ -113,12 +154,7 @@ class Synthetic(ABC):
         """Past tokens n of every step, (steps,)."""
         return self.prefill_tokens + np.arange(self.decode_steps)
 
-    @property
-    def tokens(self) -> int:
-        """Prompt and decoded tokens."""
-        return self.prefill_tokens + self.decode_steps
-
-    @property
+    @cached_property
     def timeline(self) -> Timeline:
         """Births and ends: one birth in every step, and nothing ends."""
         return Timeline.of(self.prefill_tokens, self.decode_steps)
@@ -128,23 +164,11 @@ class Synthetic(ABC):
         """Share of the past tokens that a slot reads."""
         return 1 - self.sparsity
 
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of all packed rows."""
-        return self.layers * self.decode_steps * bits.row_bytes(self.tokens)
-
-    @abstractmethod
-    def step_counts(self) -> NDArray[np.int64]:
-        """Return the reads of each step, equal in all layers, (steps,), without making the trace."""
-
     @abstractmethod
     def layer_rows(self, layer: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
         """Yield packed rows of one layer in blocks (rows, bytes)."""
 
-    def stream(self, layer: int) -> np.random.Generator:
-        """Return the layer's random generator."""
-        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(layer,)))
-
-    def source(self) -> str:
-        """Return the `source` of traces made from this workload."""
-        return f"kvbound synthetic {json.dumps(self.to_mapping(), sort_keys=True)}"
+    def packed_rows(self, layer: int, sequence: int = 0) -> Iterator[NDArray[np.uint8]]:
+        """Yield packed rows of one layer in blocks (rows, bytes); every sequence of a batch has its own."""
+        key = (layer, sequence) if sequence else (layer,)
+        return self.layer_rows(layer, np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key)))

@@ -1,6 +1,7 @@
 """Lanes hold the reads of the trace, block by block, without the reads of each step's own token."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes, count_units
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.workloads import RandomSwap
+from tests.solvers.lagrangian.cases import come_and_go
 from tests.strategies import tiny_instance, tiny_instances
 
 
@@ -31,6 +33,18 @@ def test_all_lanes_have_all_reads_of_past_tokens(instance: Instance) -> None:
 
 @given(tiny_instances(batch=True))
 def test_lanes_know_births_and_ends(instance: Instance) -> None:
+    births_and_ends(instance)
+
+
+@pytest.mark.parametrize("tokens", [64, 100, 128])
+def test_blocks_of_several_sequences_fill_more_words_than_a_row_has(tokens: int) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        births_and_ends(come_and_go(rng, tokens, 6, granularity=3))
+
+
+def births_and_ends(instance: Instance) -> None:
+    """Compare the lanes with the timeline, the blocks and the trace."""
     lanes, blocks, timeline = Lanes.all_of(instance, slice(None)), instance.grouping, instance.timeline
     assert np.array_equal(lanes.reads, instance.trace.past_counts())
     for layer in range(instance.layers):

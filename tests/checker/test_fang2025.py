@@ -79,9 +79,7 @@ def test_replayed_logs_cost_what_the_authors_report(name: str, policy: str, tmp_
     setting, trace = reference(name)
     instance = instance_of(setting, trace)
     run = simulate(setting, trace, policy, record=True)
-    write_placement(
-        run, tmp_path / "log.npz", instance_sha256=instance.sha256, tokens=instance.tokens
-    )
+    write_placement(run, tmp_path / "log.npz", instance_sha256=instance.sha256, tokens=instance.tokens)
     expected = REFERENCE[name]["results"][policy.replace("-", "_")]
     claimed = expected["total_ns"] / 1e9
     report = check(instance.expanded(), trace.rows, tmp_path / "log.npz", claimed_s=claimed)

@@ -176,7 +176,7 @@ def test_rows_of_another_shape_are_named(case: tuple[Instance, Schedule], tmp_pa
     assert report.problems[0].startswith("layer 0: the trace's rows are uint8")
 
 
-@given(tiny_instances())
+@given(tiny_instances() | tiny_instances(batch=True))
 def test_the_hash_is_that_of_the_package(instance: Instance) -> None:
     def refuse(expanded: dict[str, Any]) -> Report:
         arrays = {"schema": "kvbound.schedule/1", "instance_sha256": "x", "initial": 0}

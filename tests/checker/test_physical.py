@@ -187,7 +187,7 @@ CORRUPTIONS: dict[str, Callable[[Arrays], Arrays]] = {
     "after slot 0 (step 0, layer 0): tier fast holds 50 bytes, 10 over its capacity": without(0),
     "at the start: tier fast holds 50 bytes, 10 over its capacity": put("initial", (0, 2), 0),
     "the file was made for another instance": lambda a: a | {"instance_sha256": np.array("0" * 64)},
-    "slot 1 (step 0, layer 1): no birth of its token": without(3),
+    "slot 1 (step 0, layer 1): no birth of token 4": without(3),
     "event 3: its tier does not exist": put("tier", 3, 2),
     "initial names a tier that does not exist": put("initial", (1, 1), 7),
     "event 0: the item is moved before its birth": put("item", 0, 6),

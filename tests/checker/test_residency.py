@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from kvbound.checker import Report, check
 from kvbound.instance import Instance
 from kvbound.placement import write_placement
 from kvbound.residency import Residency
+from kvbound.schedule import Schedule
+from kvbound.trace import Trace
+from tests.strategies import random_schedule, tiny_instance
 
 ON_READ, PREFETCH = "swap-4x64-c30-b450", "native-r15-c25-b64-n64-prefetch"
 
@@ -48,9 +52,7 @@ def test_solved_written_and_checked(name: str, tmp_path: Path, monkeypatch: pyte
     assert isinstance(result.placement, Residency)
     assert result.time_s is not None
     path = tmp_path / "schedule.npz"
-    write_placement(
-        result.placement, path, instance_sha256=instance.sha256, tokens=instance.tokens
-    )
+    write_placement(result.placement, path, instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded(), instance.trace.rows, path, claimed_s=result.time_s)
     assert report.problems == ()
     assert report.bound_s is None
@@ -159,3 +161,60 @@ def test_malformed(case: Instance, arrays: dict[str, Any], name: str, value: Any
 def test_other_rules_are_refused(case: Instance, arrays: dict[str, Any]) -> None:
     exclusive = case.with_rules(copies="exclusive")
     assert "two tiers with inclusive copies" in replay(exclusive, arrays).problems[0]
+
+
+def of_bits(instance: Instance, initial: Any, bits: list[Any]) -> Residency:
+    found = Residency(instance.timeline)
+    found.initial = initial
+    for layer, after in enumerate(bits):
+        found.put(layer, after)
+    return found
+
+
+def reported(instance: Instance, placement: Residency | Schedule) -> Report:
+    arrays = placement.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
+    return check(instance.expanded(), instance.trace.rows, arrays)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_births_and_ends(seed: int) -> None:
+    """Bits and the events that they stand for get the same report; tokens that do not exist have none."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, batch=True, tiers=2, copies="inclusive", granularity=1)
+    schedule, timeline = random_schedule(rng, instance), instance.timeline
+    bits = [schedule.tier0_rows(layer, timeline) for layer in range(instance.layers)]
+    for trial in range(20):
+        flipped = [after.copy() for after in bits]
+        layer, step = int(rng.integers(instance.layers)), int(rng.integers(instance.decode_steps))
+        token = int(rng.integers(instance.tokens + 1))
+        if trial:
+            flipped[layer][step, token >> 3] ^= 1 << (token & 7)
+        report = reported(instance, residency := of_bits(instance, schedule.initial, flipped))
+        if trial and (token == instance.tokens or timeline.born[token] > step):
+            assert f"step {step}, layer {layer}: a token is in tier 0 that is not born yet" in report.problems
+        elif trial and timeline.ends[token] <= step:
+            assert f"step {step}, layer {layer}: a token is in tier 0 that has ended" in report.problems
+        else:
+            other = reported(instance, residency.to_schedule())
+            assert trial or report.ok
+            assert report.ok == other.ok
+            assert not report.ok or report.to_mapping() | {"checked": ""} == other.to_mapping() | {
+                "checked": ""
+            }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_trace_that_reads_tokens_which_do_not_exist_is_refused(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, batch=True, tiers=2, copies="inclusive", granularity=1)
+    timeline = instance.timeline
+    for token, step in np.ndindex(instance.tokens, instance.decode_steps):
+        rows = [row.copy() for row in instance.trace.rows]
+        rows[0][step, token >> 3] |= 1 << (token & 7)
+        trace = Trace(instance.prefill_tokens, tuple(rows), timeline=timeline)
+        wrong = dataclasses.replace(instance, workload=trace)
+        initial = np.ones((instance.layers, instance.prefill_tokens), np.uint8)
+        problems = reported(wrong, of_bits(wrong, initial, [np.zeros_like(row) for row in rows])).problems
+        ended, unborn = timeline.ends[token] < step, timeline.born[token] > step
+        for bad, when in ((ended, "has ended"), (unborn, "is not born yet")):
+            assert (f"step {step}, layer 0: the trace reads a token that {when}" in problems) == bad

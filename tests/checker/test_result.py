@@ -80,9 +80,7 @@ def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any)
         beside: dict[str, Report | None] = {}
         if result.placement is not None:
             sha256, tokens = instance.sha256, instance.tokens
-            write_placement(
-                result.placement, tmp_path / "log.npz", instance_sha256=sha256, tokens=tokens
-            )
+            write_placement(result.placement, tmp_path / "log.npz", instance_sha256=sha256, tokens=tokens)
             beside["schedule"] = check(instance.expanded(), instance.trace.rows, tmp_path / "log.npz")
         document = result.to_json()
         assert problems(instance, document, beside) == ()
@@ -212,17 +210,18 @@ def test_infeasible_is_refused_where_everything_fits() -> None:
     assert problems(heavy, solve(heavy, "lru").to_json(), {}) == ()
 
 
+@pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int) -> None:
-    """With a limited last tier as well, and prompts of a few blocks that just fit or just do not."""
+def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int, batch: bool) -> None:
+    """With a limited last tier as well, and a few blocks at a time that just fit or just do not."""
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)))
+    instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)), batch=batch)
     size, layers = instance.granularity * instance.item_bytes, instance.layers
-    blocks = layers * -(-(instance.prefill_tokens + instance.decode_steps) // instance.granularity)
+    blocks = layers * int(instance.grouping.held.max())
     weights = instance.llm.weight_bytes
     sizes = [
         weights + size * int(rng.integers(0, 3)),
-        *(size * int(n) for n in rng.integers(blocks - 2, blocks + 1, instance.tiers - 1)),
+        *(size * max(int(n), 0) for n in rng.integers(blocks - 2, blocks + 1, instance.tiers - 1)),
     ]
     tiers = (
         dataclasses.replace(tier, capacity=room)
@@ -236,3 +235,30 @@ def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int) -> N
     claims = none.to_json() | {"instance": found.to_json()["instance"]}
     assert claims["status"] == "infeasible"
     assert bool(problems(limited, claims, {})) == (found.status != "infeasible")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tokens_and_outputs_are_given_where_they_are_not_those_of_one_birth_per_step(seed: int) -> None:
+    instance = tiny_instance(np.random.default_rng(seed), batch=True)
+    result = solve(instance, "brute")
+    document, beside = result.to_json(), reports(instance, result)
+    assert problems(instance, document, beside) == ()
+    outputs = int(instance.timeline.outputs.sum())
+    for key, value, usual in (
+        ("tokens", instance.tokens, instance.prefill_tokens + instance.decode_steps),
+        ("outputs", outputs, instance.decode_steps),
+    ):
+        assert (key in document["instance"]) == (value != usual)
+        given = mutated(document, ("instance", key), value)
+        assert problems(instance, given, beside) == ()
+        missing = mutated(given, ("instance", key), ...)
+        assert bool(problems(instance, missing, beside)) == (value != usual)
+        for wrong in (value - 1, value + 1):
+            claim = mutated(given, ("instance", key), max(wrong, 0))
+            expected = f"instance.{key} is claimed to be {max(wrong, 0)}, but is {value}"
+            assert (problems(instance, claim, beside) == (expected,)) == (wrong >= 0)
+        with pytest.raises(Malformed):
+            problems(instance, mutated(document, ("instance", key), None), beside)
+    if document["tokens_per_s"]:
+        per_step = document | {"tokens_per_s": instance.decode_steps / document["time_s"]}
+        assert bool(problems(instance, per_step, beside)) == (outputs != instance.decode_steps)

@@ -86,3 +86,33 @@ def test_from_recorded_queries_and_keys(run: Run, tmp_path: Path) -> None:
     (tmp_path / "qk.npz").write_text("no archive")
     assert run(*argv, "-o", tmp_path / "b.trace").code == 3
     assert not (tmp_path / "b.trace").exists()
+
+
+def test_batch(run: Run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b.trace"
+    ran = run("trace", "batch", folder, folder, "--starts", "0,3", "-o", out)
+    assert (ran.code, ran.out) == (0, "")
+    assert "wrote" in ran.err
+    both = read_trace(out)
+    assert both.timeline.outputs.sum() == 2 * len(READS)
+    assert both.timeline.sequence.max() == 1
+    assert f"{both.tokens - 4:,} tokens in {len(READS) + 3} steps" in ran.err
+    assert run("trace", "batch", folder, "-o", tmp_path / "c.trace", "-q") == (0, "", "")
+    assert read_trace(tmp_path / "c.trace").row_hashes() == read_trace(folder).row_hashes()
+    for argv, message in (
+        (("--starts", "1,2"), "the least 0"),
+        (("--starts", "0"), "one start for each of 2 traces"),
+        (("--starts", "a,b"), "--starts: expected whole numbers from 0 on, separated by commas, not 'a,b'"),
+    ):
+        ran = run("trace", "batch", folder, folder, *argv, "-o", tmp_path / "d.trace")
+        assert ran.code == 2
+        assert message in ran.err
+    assert run("trace", "export", out, "-o", tmp_path / "b.csv").code == 2
+    assert not (tmp_path / "d.trace").exists()
+
+
+def test_synthetic_batches(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "a.trace"
+    argv = (*SYNTH, "--kind", "random-swap", "--set", "batch=3", "--set", "arrivals=[0, 0, 5]", "-o", out)
+    assert run(*argv).code == 0
+    assert read_trace(out).timeline.outputs.tolist() == [2] * 5 + [3] * 15 + [1] * 5

@@ -96,8 +96,8 @@ def _keep(result: Result, set_name: str, name: str) -> None:
     file = LIBRARY / set_name / f"{name}.schedule.npz"
     file.unlink(missing_ok=True)
     if result.method in METHODS and result.schedule is not None:
-        sha256, steps = result.instance.sha256, result.instance.decode_steps
-        write_placement(result.schedule, file, instance_sha256=sha256 or "", decode_steps=steps)
+        sha256, tokens = result.instance.sha256, result.instance.tokens
+        write_placement(result.schedule, file, instance_sha256=sha256 or "", tokens=tokens)
 
 
 def _keep_certificate(dual: Result, bound: Bound, name: str) -> None:

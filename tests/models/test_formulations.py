@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
@@ -20,6 +21,7 @@ from kvbound.simulation import simulate
 from kvbound.solvers.mip.highs import minimise
 from tests.strategies import rule_combinations, tiny_instance
 
+INTERVALS: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "migration": "on-read", "granularity": 1}
 Row = tuple[tuple[tuple[str, float], ...], float, float]
 
 
@@ -67,16 +69,25 @@ def same_program(instance: Instance, *, cuts: bool = True) -> None:
 
 
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
-def test_pyomo_and_sparse_arrays_are_the_same_program(rules: dict[str, object]) -> None:
+def test_pyomo_and_sparse_arrays_are_the_same_program(rules: dict[str, Any]) -> None:
     seed = sorted(map(str, rules.values()))
     rng = np.random.default_rng(list("-".join(seed).encode()))
-    same_program(tiny_instance(rng, **rules))  # type: ignore[arg-type]
+    same_program(tiny_instance(rng, **rules))
 
 
 def test_without_cuts_too() -> None:
     rng = np.random.default_rng(5)
     for _ in range(10):
         same_program(tiny_instance(rng), cuts=False)
+
+
+@pytest.mark.parametrize("rules", [{}, {"granularity": 2}, INTERVALS], ids=["any", "blocks", "intervals"])
+def test_with_births_and_ends_too(rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(25):
+        instance = tiny_instance(rng, batch=True, **rules)
+        same_program(instance)
+        same_program(instance, cuts=False)
 
 
 def test_fang2025_accounting_has_no_program() -> None:
@@ -92,8 +103,7 @@ def test_the_interval_form_is_used_where_it_applies(initial: str, timing: str) -
     rng = np.random.default_rng(3)
     strong = 0
     while strong < 20:
-        rules = {"copies": "inclusive", "migration": "on-read", "granularity": 1}
-        instance = tiny_instance(rng, tiers=2, initial=initial, timing=timing, **rules)
+        instance = tiny_instance(rng, initial=initial, timing=timing, **INTERVALS)
         if intervals.supports(instance):
             strong += 1
             assert isinstance(formulation(instance), intervals.Intervals)
@@ -103,9 +113,8 @@ def test_the_interval_form_is_used_where_it_applies(initial: str, timing: str) -
 
 def test_both_forms_have_the_same_optimum_and_the_same_plain_relaxation() -> None:
     rng = np.random.default_rng(4)
-    for _ in range(30):
-        rules = {"copies": "inclusive", "migration": "on-read", "granularity": 1}
-        instance = tiny_instance(rng, tiers=2, **rules)
+    for n in range(40):
+        instance = tiny_instance(rng, batch=n % 2 > 0, **INTERVALS)
         if not intervals.supports(instance):
             continue
         for integer, cuts in ((True, True), (False, True), (False, False)):
@@ -119,10 +128,13 @@ def test_both_forms_have_the_same_optimum_and_the_same_plain_relaxation() -> Non
                 assert strong == pytest.approx(general, rel=1e-6)
 
 
-def test_the_number_of_columns_is_bounded() -> None:
+@pytest.mark.parametrize(
+    "rules", [{}, {"batch": True}, {"batch": True, **INTERVALS}], ids=["plain", "batch", "intervals"]
+)
+def test_the_number_of_columns_is_bounded(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng(6)
     for _ in range(100):
-        instance = tiny_instance(rng)
+        instance = tiny_instance(rng, **rules)
         assert formulation(instance).matrix.columns <= columns(instance)
 
 

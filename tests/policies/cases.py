@@ -4,14 +4,21 @@ from typing import Any
 
 import numpy as np
 
+from kvbound.blocks import Blocks
 from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
 from kvbound.llm.model import Llm
 from kvbound.trace import Trace
-from tests.strategies import tiny_memory
+from kvbound.trace.timeline import FIELDS, Timeline
+from tests.strategies import tiny_memory, tiny_timeline
 
 
-def medium_instance(rng: np.random.Generator, *, tiers: int | None = None, **rules: Any) -> Instance:
-    """Return a feasible instance of up to 3 layers, 40 tokens, 4 tiers; rules not given are drawn."""
+def medium_instance(
+    rng: np.random.Generator, *, tiers: int | None = None, batch: bool = False, **rules: Any
+) -> Instance:
+    """Return a feasible instance of up to 3 layers, 40 tokens, 4 tiers; rules not given are drawn.
+
+    With `batch` other numbers of tokens than one may be born in a step, and tokens may end.
+    """
     drawn: dict[str, Any] = {
         "copies": rng.choice(list(Copies)),
         "migration": rng.choice(list(Migration)),
@@ -23,20 +30,25 @@ def medium_instance(rng: np.random.Generator, *, tiers: int | None = None, **rul
     layers, prefill, steps = int(rng.integers(1, 4)), int(rng.integers(0, 25)), int(rng.integers(1, 17))
     item, weights = int(rng.integers(1, 6)), int(rng.integers(0, 4))
     llm = Llm("medium", layers, item, weights, tuple(float(w) for w in rng.integers(0, 9 * item, layers)))
-    blocks = layers * -(-(prefill + steps) // made.granularity)
+    timeline = tiny_timeline(rng, prefill + steps, steps) if batch else Timeline.of(prefill, steps)
+    blocks = layers * Blocks.make(timeline, made.granularity).count
     memory = tiny_memory(rng, tiers or int(rng.integers(2, 5)), blocks, made.granularity * item, weights)
-    return Instance("medium", memory, llm, made, medium_trace(rng, layers, prefill, steps))
+    return Instance("medium", memory, llm, made, medium_trace(rng, layers, timeline))
 
 
-def medium_trace(rng: np.random.Generator, layers: int, prefill: int, steps: int) -> Trace:
+def medium_trace(rng: np.random.Generator, layers: int, timeline: Timeline) -> Trace:
     """Reads that repeat, in recorded order, own tokens among them; half of the time with mass."""
-    favour = rng.random((layers, prefill + steps))
+    favour = rng.random((layers, timeline.tokens))
     churn, density = rng.uniform(0, 1), rng.uniform(0.1, 0.8)
     reads, mass = [], []
-    for step in range(steps):
-        noise = rng.random((layers, prefill + step + 1))
-        worth = (1 - churn) * favour[:, : prefill + step + 1] + churn * noise
+    for step, end in enumerate(timeline.past[1:]):
+        noise = rng.random((layers, end))
+        worth = (1 - churn) * favour[:, :end] + churn * noise
+        worth[:, timeline.ends[:end] < step] = 0
         ids = [rng.permutation(np.flatnonzero(row > 1 - density)) for row in worth]
         reads.append(ids)
         mass.append([rng.integers(0, 8, len(row)) / 4 for row in ids])
-    return Trace.from_lists(prefill, reads, mass=mass if rng.random() < 0.5 else None)
+    given = {name: getattr(timeline, name) for name in FIELDS}
+    return Trace.from_lists(
+        timeline.prefill_tokens, reads, mass=mass if rng.random() < 0.5 else None, **given
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.instance import Instance
-from kvbound.policies import MoveRequest, Policy, Slot, make_policy
+from kvbound.policies import Birth, MoveRequest, Policy, Slot, make_policy
 from kvbound.policies.base import Scores
 from kvbound.policies.view import InstanceView
 from kvbound.simulation import simulate
@@ -43,5 +43,10 @@ def watch(instance: Instance, name: str, **options: Any) -> list[tuple[Slot, Mov
 
 
 def resident(slot: Slot) -> list[int]:
-    """Past tokens in tier 0, ascending."""
-    return np.flatnonzero(slot.tier == 0).tolist()
+    """Past tokens in tier 0 that exist after the slot, ascending."""
+    return [token for token in np.flatnonzero(slot.tier == 0).tolist() if slot.staying[token]]
+
+
+def births(slot: Slot, request: MoveRequest) -> list[Birth]:
+    """Return the requested admission of every new token."""
+    return [request.birth] * slot.births if isinstance(request.birth, Birth) else list(request.birth)

@@ -1,6 +1,7 @@
 """Next use, against its literal twin."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,8 @@ def fill(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
     return (-np.inf,) if first == instance.decode_steps else (-first, -layer)
 
 
-@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("batch", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_twin(seed: int) -> None:
-    assert_same(medium_instance(np.random.default_rng(seed)), "belady", rank, fill)
+def test_twin(batch: bool, seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed), batch=batch), "belady", rank, fill)

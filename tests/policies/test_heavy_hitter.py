@@ -1,6 +1,7 @@
 """Keep what gathered most attention, against its literal twin."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ def rank(seen: History, token: int) -> float:
     return sum(mass.get(token, 0.0) for step, mass in enumerate(seen.mass) if step != seen.born(token))
 
 
-@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("batch", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_twin(seed: int) -> None:
-    assert_same(medium_instance(np.random.default_rng(seed)), "heavy-hitter", rank)
+def test_twin(batch: bool, seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed), batch=batch), "heavy-hitter", rank)

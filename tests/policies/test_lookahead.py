@@ -11,17 +11,19 @@ from kvbound.policies.lookahead import balanced_share
 from kvbound.simulation import simulate
 from tests.instance_documents import llm, two_tiers
 from tests.policies.cases import medium_instance
-from tests.policies.spy import resident, watch
+from tests.policies.spy import births, resident, watch
 
 
-@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("batch", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
-def test_swaps_follow_the_published_rule(seed: int) -> None:
+def test_swaps_follow_the_published_rule(batch: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    instance = medium_instance(rng, tiers=2, granularity=1)
+    instance = medium_instance(rng, tiers=2, granularity=1, batch=batch)
     share, size = balanced_share(instance.memory), instance.item_bytes
     for slot, wish, soon in watch(instance, "lookahead-one"):
-        assert (wish.birth is Birth.MAKE_ROOM) == (slot.tokens in soon)
+        for token, birth in enumerate(births(slot, wish), slot.tokens):
+            assert birth is (Birth.MAKE_ROOM if token in soon else Birth.SLOW)
         if not soon:
             assert len(wish.promote) == 0
             continue
@@ -35,7 +37,7 @@ def test_swaps_follow_the_published_rule(seed: int) -> None:
         assert wish.promote.tolist() == taken
         leaving = victims[: max(0, len(taken) - slot.room)]
         others = sorted(inside - soon - set(leaving))
-        # the new token displaces the lowest id that the next step does not read
+        # new tokens displace the lowest ids that the next step does not read
         assert wish.evict.tolist() == leaving + others
 
 

@@ -1,6 +1,7 @@
 """Least recently used, against its literal twin."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ def rank(seen: History, token: int) -> float:
     return max(used, default=-1)
 
 
-@given(st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("batch", [False, True])
+@given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_twin(seed: int) -> None:
-    assert_same(medium_instance(np.random.default_rng(seed)), "lru", rank)
+def test_twin(batch: bool, seed: int) -> None:
+    assert_same(medium_instance(np.random.default_rng(seed), batch=batch), "lru", rank)

@@ -167,7 +167,7 @@ def test_a_file_that_is_not_there() -> None:
             "policy Odd: a MoveRequest's evict holds 9, expected one of the past",
         ),
         (MoveRequest(promote=np.array([-2, 1])), "promote holds -2, expected one of the past tokens 0 to 2"),
-        (MoveRequest(birth="slow"), "a MoveRequest's birth is a Birth, not 'slow'"),  # type: ignore[arg-type]
+        (MoveRequest(birth="slow"), "a Birth, or a list of one for each of the new tokens .1., not 'slow'"),  # type: ignore[arg-type]
     ],
 )
 def test_errors_about_return_values_name_the_policy(answer: object, message: str) -> None:

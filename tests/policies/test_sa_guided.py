@@ -13,13 +13,14 @@ from kvbound.policies import make_policy
 from kvbound.policies.base import Birth
 from kvbound.simulation import simulate
 from tests.policies.cases import medium_instance
-from tests.policies.spy import resident, watch
+from tests.policies.spy import births, resident, watch
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.sampled_from([0.1, 0.3, 0.5, 1.0]))
+@pytest.mark.parametrize("batch", [False, True])
+@given(seed=st.integers(0, 2**32 - 1), window=st.integers(1, 20), topk=st.sampled_from([0.1, 0.3, 0.5, 1.0]))
 @settings(max_examples=40, deadline=None)
-def test_promotes_by_the_published_score(seed: int, window: int, topk: float) -> None:
-    instance = medium_instance(np.random.default_rng(seed), granularity=1)
+def test_promotes_by_the_published_score(batch: bool, seed: int, window: int, topk: float) -> None:
+    instance = medium_instance(np.random.default_rng(seed), granularity=1, batch=batch)
     trace = instance.trace
     for slot, wish, soon in watch(instance, "sa-guided", window=window, topk=topk):
         score: dict[int, float] = {}
@@ -31,7 +32,8 @@ def test_promotes_by_the_published_score(seed: int, window: int, topk: float) ->
         candidates.sort(key=lambda token: (-score[token], token))
         assert wish.promote.tolist() == candidates[: math.ceil(topk * len(candidates))]
         assert wish.evict.tolist() == [token for token in resident(slot) if token not in score]
-        assert (wish.birth is Birth.MAKE_ROOM) == (slot.tokens in soon)
+        for token, birth in enumerate(births(slot, wish), slot.tokens):
+            assert birth is (Birth.MAKE_ROOM if token in soon else Birth.SLOW)
 
 
 @pytest.mark.parametrize(

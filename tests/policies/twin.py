@@ -3,7 +3,8 @@
 "Promote every missed read that their rule ranks above the lowest resident, in the reading slot; victims
 come from the slot's own layer and go to the next slower tier with room; the pool is shared over layers;
 ties: the lower id leaves first. A birth goes to the fastest tier with room after the policy's evictions."
-A block is worth its best token; a new block competes with the missed reads.
+A block is worth its best token that exists after the slot; new blocks compete with the missed reads. What
+ends leaves before anything moves. A block that ends in the step of its birth is never held.
 """
 
 from collections.abc import Callable
@@ -33,13 +34,13 @@ class History:
 
     def born(self, token: int) -> int | None:
         """Step of the token's birth; None for a prompt token."""
-        step = token - self.instance.prefill_tokens
+        step = int(self.instance.timeline.born[token])
         return step if step >= 0 else None
 
     def recorded(self, step: int) -> list[int]:
         """Past tokens read in any step, later ones too."""
         ids = self.instance.trace.reads(step, self.layer).tolist()
-        return [token for token in ids if token < self.instance.prefill_tokens + step]
+        return [token for token in ids if self.instance.timeline.born[token] < step]
 
     def advance(self) -> None:
         """Advance by one step."""
@@ -55,9 +56,15 @@ Rank = Callable[[History, int], float]
 Fill = Callable[[Instance, int, int], tuple[float, ...]]
 
 
+def age(instance: Instance, token: int, tokens: int) -> int:
+    """Later tokens of the token's sequence among so many tokens."""
+    labels = instance.timeline.sequence[:tokens].tolist()
+    return labels[token + 1 :].count(labels[token])
+
+
 def recent(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
-    """The default fill: the most recent prompt tokens, the same share for each layer."""
-    return (token, layer)
+    """The default fill: the most recent prompt tokens of each sequence, the same share for each layer."""
+    return (-age(instance, token, instance.prefill_tokens), layer)
 
 
 class Twin:
@@ -65,7 +72,8 @@ class Twin:
 
     def __init__(self, instance: Instance, rank: Rank, fill: Fill = recent) -> None:
         self.instance, self.rank = instance, rank
-        self.size, self.tiers = instance.granularity, range(instance.tiers)
+        self.tiers = range(instance.tiers)
+        self.members = list(members_of(instance).values())
         self.tier: dict[tuple[int, int], int] = {}
         self.start(fill)
         self.initial = dict(self.tier)
@@ -90,13 +98,12 @@ class Twin:
     def start(self, fill: Fill) -> None:
         """Place the prompt's blocks, the best first."""
         prompt, layers = self.instance.prefill_tokens, range(self.instance.layers)
-        where = [(block, layer) for block in range(-(-prompt // self.size)) for layer in layers]
+        where = [(n, layer) for n, block in enumerate(self.members) for layer in layers if block[0] < prompt]
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST
 
         def worth(place: tuple[int, int]) -> tuple[float, ...]:
             block, layer = place
-            members = range(block * self.size, min((block + 1) * self.size, prompt))
-            best = max(fill(self.instance, layer, token) for token in members)
+            best = max(fill(self.instance, layer, token) for token in self.members[block] if token < prompt)
             return (best[0], *(best[1:]), layer, block)
 
         for block, layer in where if forced else sorted(where, key=worth, reverse=True):
@@ -104,30 +111,40 @@ class Twin:
             self.tier[layer, block] = self.fastest(self.tiers[::-1] if idle else self.tiers)
 
     def slot(self, history: History) -> None:
-        """Promote, demote, and place the new token."""
-        layer, new = history.layer, self.instance.prefill_tokens + history.now
-        last = new // self.size
+        """Let blocks end, promote and demote others, and place new ones."""
+        layer, now = history.layer, history.now
+        born, ends = self.instance.timeline.born.tolist(), self.instance.timeline.ends.tolist()
 
         def worth(block: int) -> float:
-            members = range(block * self.size, min((block + 1) * self.size, new + 1))
-            return max(self.rank(history, token) for token in members)
+            there = [token for token in self.members[block] if born[token] <= now < ends[token]]
+            return max((self.rank(history, token) for token in there), default=-np.inf)
+
+        def order(block: int) -> tuple[float, int]:
+            return worth(block), block
 
         def held(tier: int) -> list[int]:
             """The layer's blocks there, the lowest first."""
             blocks = [block for (owner, block), at in self.tier.items() if (owner, at) == (layer, tier)]
-            return sorted(blocks, key=lambda block: (worth(block), block))
+            return sorted(blocks, key=order)
 
+        new: set[int] = set()
+        for block, tokens in enumerate(self.members):
+            last = max(ends[token] for token in tokens)
+            if last == now:
+                self.tier.pop((layer, block), None)
+            elif born[tokens[0]] == now:
+                new.add(block)
         moves = self.instance.rules.migration is not Migration.NONE
-        opens = new % self.size == 0
-        victims: list[int] = []  # of the new block
+        victims: list[int] = []  # of the new blocks
+        first: list[int] = []  # new blocks that are worth a place in tier 0
         for tier in self.tiers[:-1] if moves else ():
-            read = {token // self.size for token in history.reads[-1]}
-            coming = {block for block in read if self.tier[layer, block] > tier}
-            coming |= {last} if opens and tier == 0 else set()
+            read = {block for block, tokens in enumerate(self.members) if {*tokens} & {*history.reads[-1]}}
+            coming = {block for block in read if self.tier.get((layer, block), -1) > tier}
+            coming |= new if tier == 0 else set()
             room, residents = self.room(tier), held(tier)
             up: list[int] = []
             out: list[int] = []
-            for block in sorted(coming, key=lambda block: (worth(block), block), reverse=True):
+            for block in sorted(coming, key=order, reverse=True):
                 if room > len(up):
                     up.append(block)
                 elif residents and worth(block) > worth(residents[0]):
@@ -135,15 +152,17 @@ class Twin:
                     out.append(residents.pop(0))
                 else:
                     break
-            if opens and last in up:  # the birth comes after the moves, and so does its victim
-                up.remove(last)
-                victims = [out.pop()] if len(out) > max(0, len(up) - room) else []
+            if tier == 0:  # births come after the moves, and so do their victims
+                first = [block for block in up if block in new]
+                up = [block for block in up if block not in new]
+                needed = int(max(0, len(up) - room))
+                out, victims = out[:needed], out[needed:]
             for block in up:
                 self.tier[layer, block] = tier
             self.sink(layer, out, tier)
-        if opens:
-            self.sink(layer, victims, 0)
-            self.tier[layer, last] = self.fastest(self.tiers)
+        self.sink(layer, victims, 0)
+        for block in [*first, *sorted(new - {*first}, key=order, reverse=True)]:
+            self.tier[layer, block] = self.fastest(self.tiers)
 
     def sink(self, layer: int, blocks: list[int], tier: int) -> None:
         """Send blocks to the next slower tier with room."""
@@ -151,14 +170,32 @@ class Twin:
             self.tier[layer, block] = self.fastest(self.tiers[tier + 1 :])
 
 
+def members_of(instance: Instance, size: int | None = None) -> dict[tuple[int, int], list[int]]:
+    """Tokens of every block, named by its sequence and its number there, in the order of the first tokens.
+
+    Blocks have `size` tokens, by default as many as the rules say.
+    """
+    size = size or instance.granularity
+    found: dict[tuple[int, int], list[int]] = {}
+    seen: dict[int, int] = {}
+    for token, sequence in enumerate(instance.timeline.sequence.tolist()):
+        position = seen[sequence] = seen.get(sequence, -1) + 1
+        found.setdefault((sequence, position // size), []).append(token)
+    return found
+
+
 def replay(instance: Instance, schedule: Schedule) -> dict[tuple[int, int], dict[int, int]]:
-    """Tier of every block after every slot, from a schedule's events."""
+    """Tier of every block that exists after every slot, from a schedule's events."""
     after = {}
+    blocks = list(members_of(instance).values())
+    of = {token: block for block, tokens in enumerate(blocks) for token in tokens}
+    last = [max(instance.timeline.ends[tokens]) for tokens in blocks]
     for layer, events in enumerate(schedule.events):
-        tier = {block: int(k) for block, k in enumerate(schedule.initial[layer, :: instance.granularity])}
+        tier = {of[token]: int(k) for token, k in enumerate(schedule.initial[layer])}
         for step in range(instance.decode_steps):
             for n in np.flatnonzero(events.step == step):
-                tier[int(events.token[n]) // instance.granularity] = int(events.tier[n])
+                tier[of[int(events.token[n])]] = int(events.tier[n])
+            tier = {block: k for block, k in tier.items() if last[block] > step}
             after[step, layer] = dict(tier)
     return after
 
@@ -167,7 +204,9 @@ def assert_same(instance: Instance, name: str, rank: Rank, fill: Fill = recent) 
     """The policy and its twin put every block into the same tier after every slot."""
     schedule = run(instance, make_policy(name), np.random.default_rng(0))
     twin = Twin(instance, rank, fill)
-    first = schedule.initial[:, :: instance.granularity]
-    assert {(layer, block): int(k) for (layer, block), k in np.ndenumerate(first)} == twin.initial
+    blocks = enumerate(members_of(instance).values())
+    heads = {block: tokens[0] for block, tokens in blocks if tokens[0] < instance.prefill_tokens}
+    first = {(n, block): int(row[t]) for n, row in enumerate(schedule.initial) for block, t in heads.items()}
+    assert first == twin.initial
     for slot, tiers in replay(instance, schedule).items():
         assert tiers == twin.after[slot], f"slot {slot}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def test_the_default_takes_any_spread() -> None:
 def test_a_bound_whose_terms_cancel_is_proved_and_near() -> None:
     """Exclusive and serial, without room in a tier 0 that is slower by five orders of magnitude."""
     rng = np.random.default_rng(5)
-    rules = {"copies": Copies.EXCLUSIVE, "timing": Timing.SERIAL, "migration": Migration.NONE}
+    rules: dict[str, Any] = {"copies": Copies.EXCLUSIVE, "timing": Timing.SERIAL, "migration": Migration.NONE}
     instance = tiny_instance(rng, tiers=2, **rules)
     slow, fast = (dataclasses.replace(tier, latency=0.0) for tier in instance.memory.tiers)
     tiers = (

@@ -22,7 +22,13 @@ from kvbound.solvers.lagrangian.bound import item_subproblem, solve_dual
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.mip.highs import highs_program
 from kvbound.solvers.reference.brute_force import solve_brute
-from tests.strategies import random_schedule, rule_combinations, tiny_instance, with_free_writes
+from tests.strategies import (
+    random_schedule,
+    rule_combinations,
+    tiny_instance,
+    with_formats,
+    with_free_writes,
+)
 
 Floats = NDArray[np.float64]
 CLOSE = 1e-7
@@ -71,6 +77,14 @@ def test_under_every_rule(rules: dict[str, object]) -> None:
     rng = np.random.default_rng(list("-".join(map(str, rules.values())).encode()))
     for _ in range(2):
         ladder(tiny_instance(rng, **rules), rng)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_with_births_ends_and_other_formats(number: int) -> None:
+    rng = np.random.default_rng([1, number])
+    rules = rule_combinations()[2 * number + int(rng.integers(2))]
+    instance = tiny_instance(rng, batch=True, **rules)
+    ladder(with_formats(rng, instance) if number % 2 else instance, rng)
 
 
 @pytest.mark.parametrize("number", range(0, 96, 4))

@@ -16,7 +16,9 @@ def test_rows_do_not_depend_on_the_order_of_slots(tmp_path: Path, on_disk: bool)
     for seed in range(6):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        builder = RowBuilder(Timeline.of(2, 3), np.array([[2, 2], [2, 0], [3, 1]]), "x", folder if on_disk else None)
+        builder = RowBuilder(
+            Timeline.of(2, 3), np.array([[2, 2], [2, 0], [3, 1]]), "x", folder if on_disk else None
+        )
         for at in np.random.default_rng(seed).permutation(6):
             step, layer = slots[at]
             builder.add(step, layer, np.array(LISTS[step][layer], np.int64), "x")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kvbound.errors import InputError
 from kvbound.trace import Order, Trace
+from tests.strategies import tiny_batch
 
 Lists = list[list[list[int]]]
 
@@ -155,7 +156,11 @@ def test_a_mask_gives_the_same_trace_as_lists(given_lists: tuple[int, Lists]) ->
         (np.zeros((2, 1, 4), bool), 3, "prefill_tokens . steps = 5 tokens, not 4"),
         (np.zeros((0, 1, 3), bool), 3, "at least one step"),
         (np.zeros((2, 0, 5), bool), 3, "at least one step and layer"),
-        (np.ones((2, 1, 5), bool), 3, r"mask\[0\]\[0\]: expected no read beyond token 3, the last that exists"),
+        (
+            np.ones((2, 1, 5), bool),
+            3,
+            r"mask\[0\]\[0\]: expected no read beyond token 3, the last that exists",
+        ),
         (np.zeros((2, 1, 5), bool), 3.0, "prefill_tokens: expected an integer"),
         (None, 3, "booleans"),
     ],
@@ -163,3 +168,41 @@ def test_a_mask_gives_the_same_trace_as_lists(given_lists: tuple[int, Lists]) ->
 def test_invalid_masks_are_refused(mask: Any, prefill: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Trace.from_mask(mask, prefill)
+
+
+def test_births_and_ends_decide_what_may_be_read() -> None:
+    # two tokens are born in step 0, none in step 1; token 0 ends in step 0
+    fields: dict[str, Any] = {"births": [2, 0], "ends": [0, None, None]}
+    trace = Trace.from_lists(1, [[[0, 1, 2]], [[2, 1]]], **fields)
+    assert trace.tokens == 3
+    assert trace.own_reads().ravel().tolist() == [2, 0]
+    assert trace.past_counts().ravel().tolist() == [1, 2]
+    assert trace.past_reads(0).tolist() == [[True, False, False], [False, True, True]]
+    assert "1 + 2 tokens" in repr(trace)
+    for reads, message in (
+        ([[[0, 1, 2]], [[0]]], r"reads\[1\]\[0\]: expected no read of token 0 after step 0, its last"),
+        ([[[3]], [[1]]], r"reads\[0\]\[0\]: expected token ids from 0 to 2, not 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Trace.from_lists(1, reads, **fields)
+    mask = np.zeros((2, 1, 3), bool)
+    mask[0, 0, :2] = True
+    assert Trace.from_mask(mask, 1, **fields).past_counts().sum() == 1
+    mask[1, 0, 0] = True
+    with pytest.raises(
+        InputError, match=r"mask\[1\]\[0\]: expected no read of token 0 after step 0, its last"
+    ):
+        Trace.from_mask(mask, 1, **fields)
+    with pytest.raises(InputError, match="prefill_tokens \\+ births = 3 tokens, not 4"):
+        Trace.from_mask(np.zeros((2, 1, 4), bool), 1, **fields)
+
+
+@given(st.integers(0, 2**32 - 1), st.data())
+def test_the_head_of_a_batch_reads_what_the_batch_does(seed: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    whole = tiny_batch(rng, 2, int(rng.integers(1, 20)), int(rng.integers(1, 6)))
+    steps = data.draw(st.integers(1, whole.decode_steps))
+    head = whole.head(steps)
+    assert head.past_counts().tolist() == whole.past_counts()[:steps].tolist()
+    for step in range(steps):
+        assert head.reads(step, 1).tolist() == whole.reads(step, 1).tolist()

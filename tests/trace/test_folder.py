@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kvbound.errors import InputError, UsageError
-from kvbound.trace import Trace, read_trace, write_header, write_trace
-from kvbound.trace.folder import read_folder
+from kvbound.trace import Trace, read_trace, write_csv, write_header, write_trace
+from kvbound.trace.folder import file_hashes, read_folder
 from kvbound.trace.timeline import Timeline
 
 LISTS = [[[3, 0], [1]], [[], [0, 5]], [[6, 2], [1, 4]]]
@@ -210,3 +210,49 @@ def test_a_folder_without_a_header_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(InputError):
             read_trace(path)
+
+
+BATCH: dict[str, Any] = {
+    "births": [2, 0, 1], "ends": [0, 2, None, None, 2], "sequence": [0, 1, 0, 1, 1], "outputs": [1, 0, 1],
+}  # fmt: skip
+BATCH_LISTS = [[[1, 0], [1]], [[], [3, 2]], [[1, 4], [1]]]
+
+
+@pytest.fixture
+def batch_folder(tmp_path: Path) -> Path:
+    path = tmp_path / "b.trace"
+    write_trace(Trace.from_lists(2, BATCH_LISTS, **BATCH), path)
+    return path
+
+
+def test_births_and_ends_round_trip(batch_folder: Path) -> None:
+    trace = read_trace(batch_folder)
+    assert trace.timeline.to_mapping() == BATCH
+    assert [[trace.listed(j, layer).tolist() for layer in range(2)] for j in range(3)] == BATCH_LISTS
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("births", [2, 1, 1], "layer-000.npy|ends"),
+        ("births", [2, 0], "births: expected a number of tokens"),
+        ("ends", [0, 1, 3, 3, 2], "step 2: expected no read of token 1 after step 1, its last"),
+        ("ends", [0, 2, 3, 3, 1], "ends: expected a step from the token's birth"),
+        ("sequence", [0, 1], "sequence: expected an integer"),
+        ("outputs", [3, 0, 1], "outputs: expected at most"),
+    ],
+)
+def test_damaged_births_and_ends_are_named(
+    batch_folder: Path, name: str, values: list[int], message: str
+) -> None:
+    header = json.loads((batch_folder / "header.json").read_text())
+    np.save(batch_folder / f"{name}.npy", np.array(values))
+    header["sha256"] |= file_hashes(batch_folder, [f"{name}.npy"])
+    (batch_folder / "header.json").write_text(json.dumps(header))
+    with pytest.raises(InputError, match=message):
+        read_trace(batch_folder)
+
+
+def test_a_batch_is_not_written_as_csv(batch_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a CSV file holds one sequence"):
+        write_csv(read_trace(batch_folder), tmp_path / "b.csv")

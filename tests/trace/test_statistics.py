@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.trace import Trace, bits
+from kvbound.trace.batch import batch
 from kvbound.trace.statistics import LayerInfo, age_names, trace_info
 
 
@@ -106,3 +107,10 @@ def test_mapping_and_progress() -> None:
     info = trace_info(trace, lambda done, total, note: reported.append(done / total))
     assert info.to_mapping()["overall"]["reads_max"] == info.overall.reads_max
     assert reported[-1] == 1
+
+
+def test_ages_in_a_batch_are_those_of_its_sequences() -> None:
+    one, _ = random_trace(7)
+    alone, both = trace_info(one), trace_info(batch([one, one], [0, 3]))
+    assert both.overall.age == alone.overall.age
+    assert both.overall.own_reads == 2 * alone.overall.own_reads

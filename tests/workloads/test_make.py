@@ -5,8 +5,9 @@ import pytest
 
 from kvbound import workloads
 from kvbound.trace import read_trace
-from kvbound.workloads import Fang2025, Synthetic, make
+from kvbound.workloads import Fang2025, make
 from kvbound.workloads.make import IN_MEMORY_BYTES, write_folder
+from kvbound.workloads.synthetic import OneSequence
 
 SMALL = Fang2025(3, 200, 300)
 LARGE = Fang2025(5, 1500, 1000, variation=0.05)
@@ -17,7 +18,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("spec", [SMALL, LARGE])
-def test_bytes_do_not_depend_on_the_workers(tmp_path: Path, spec: Synthetic) -> None:
+def test_bytes_do_not_depend_on_the_workers(tmp_path: Path, spec: OneSequence) -> None:
     written = []
     for workers in (1, 2, 5):
         (tmp_path / str(workers)).mkdir()
@@ -40,7 +41,7 @@ def test_small_traces_are_not_cached(cache_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("spec", "workers"), [(SMALL, 1), (LARGE, 1), (LARGE, 2)])
-def test_progress_and_interruption(cache_folder: Path, spec: Synthetic, workers: int) -> None:
+def test_progress_and_interruption(cache_folder: Path, spec: OneSequence, workers: int) -> None:
     told: list[float] = []
 
     def interrupt(done: float, total: float, note: str) -> None:

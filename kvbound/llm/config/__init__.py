@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from importlib import resources
@@ -23,6 +24,7 @@ from kvbound.llm.config.families import FAMILIES, WRAPPERS
 from kvbound.llm.config.keys import Keys, unknown
 from kvbound.llm.config.layers import count
 from kvbound.llm.config.model import Model, per_layer
+from kvbound.llm.formats import ROW_FIELDS
 from kvbound.llm.model import Llm
 from kvbound.reading import read_bytes, read_json
 
@@ -113,7 +115,9 @@ def read_config(
     fields, kind = _language_model(outer)
     bits = read_bits(fields, outer, kv_dtype, weight_dtype)
     label = name or _text(outer, "_name_or_path").rstrip("/").split("/")[-1] or kind
-    return _in_bytes(_read(fields, outer, kind), bits, label, kind, f"{file}: {kind}")
+    model = _in_bytes(_read(fields, outer, kind), bits, label, kind, f"{file}: {kind}")
+    given = {key: fields.raw(key, default=None) for key in ROW_FIELDS}
+    return replace(model, config={key: value for key, value in given.items() if value is not None})
 
 
 def _load(path: Path) -> object:
@@ -219,6 +223,7 @@ def _in_bytes(model: Model, bits: Bits, name: str, kind: str, source: str) -> Ar
         model_type=kind,
         source=source,
         kv_bytes_per_token=kept,
+        kv_format={32: "f32", 16: "f16", 8: "fp8"}.get(bits.kv, ""),
         weight_read_bytes=read,
         windows=tuple(layer.window for layer in model.layers),
         parameters=model.parameters,

@@ -28,8 +28,12 @@ class Architecture:
         Number of parameters of the whole model.
     weight_bytes
         Bytes of all weights.
+    kv_format
+        Number format of the cache, a name of `kvbound.llm.formats`; empty if it is none of these.
     sources
         Field of an `Llm` to the derivation of its number.
+    config
+        Fields of the ``config.json`` that determine how long the rows of cached values are.
     """
 
     name: str
@@ -40,7 +44,9 @@ class Architecture:
     windows: tuple[int | None, ...]
     parameters: int
     weight_bytes: int
+    kv_format: str = "f16"
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def layers(self) -> int:
@@ -76,6 +82,8 @@ class Architecture:
             source=self.source,
             sources=self.sources,
             windows=self.windows,
+            kv_format=self.kv_format,
+            config=self.config,
         )
 
     def to_mapping(self) -> dict[str, Any]:

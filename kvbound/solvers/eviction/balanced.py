@@ -124,7 +124,7 @@ def _simulate(
     targets, free
         Hits that each slot can use, and misses that are free, (steps, layers).
     """
-    steps, layers, prefill = instance.decode_steps, instance.layers, instance.prefill_tokens
+    steps, layers, timeline = instance.decode_steps, instance.layers, instance.timeline
     rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
     prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
     inside = _initial(instance, transposed, targets)
@@ -132,22 +132,23 @@ def _simulate(
     for layer in range(layers):
         kernels.place_prompt(state, layer, inside[layer])
     for step in range(steps):
+        ending = timeline.ending(step)
         for layer in range(layers):
             spare = int(free[step, layer]) if prefetch else -1
             # a given initial placement stays until its layer's first slot
             evict = not forced or step > 0
-            kernels.simulate_slot(state, layer, rows[layer][step], step, prefill, spare, evict)
+            kernels.simulate_slot(state, layer, rows[layer][step], step, ending, spare, evict)
         progress(step + 1, steps, "balanced schedule")
-    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency(instance.timeline)
+    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency(timeline)
 
     def finish(layer: int) -> Bools:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
         after = np.zeros((steps, 8 * rows[layer].shape[1]), np.uint8)
         first = kernels.drop_unused_stays(
-            rows[layer], state.hits[layer], fetched, prefill, counts[layer], after
+            rows[layer], state.hits[layer], fetched, timeline.past, counts[layer], after
         )
         residency.put(layer, after)
-        return inside[layer] if forced else first[:prefill]
+        return inside[layer] if forced else first[: timeline.prefill_tokens]
 
     with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
         inside = np.stack(list(pool.map(finish, range(layers))))
@@ -163,6 +164,7 @@ def _empty_state(instance: Instance, transposed: Words, targets: Ints, prefetch:
     words = (layers, instance.decode_steps, -(-instance.tokens // 64))
     end = np.zeros((1, layers), np.int64)
     return kernels.State(
+        past=instance.timeline.past,
         transposed=transposed,
         target=np.concatenate([targets, end]).T.copy(),
         next_use=np.full(by_token, instance.decode_steps, np.int32),

@@ -34,6 +34,8 @@ class State(NamedTuple):
     An event of an item is its birth or a read. A stack is a top item per step and, per item, the one below.
     """
 
+    past: Ints
+    """Tokens born before each step, and in the end, (steps + 1,)."""
     transposed: Words
     """The reads, token by token; see `next_use.transpose`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
@@ -94,6 +96,8 @@ def _push_inside(state: State, layer: int, token: int, kind: int) -> None:
 def _pop_inside(state: State, layer: int, at: int, kind: int) -> int:
     """Take an item that a step reads next out of tier 0, and return it."""
     token = state.top_inside[kind, layer, at]
+    while not state.inside[layer, token]:  # it has ended
+        token = state.below[layer, token]
     state.top_inside[kind, layer, at] = state.below[layer, token]
     state.held[kind, layer, at] -= 1
     state.shared[SIZE] -= 1
@@ -178,8 +182,22 @@ def _flip_bit(rows: Words, step: int, token: int) -> None:
 
 
 @compiled()
+def _remove_ended(state: State, layer: int, ending: Ints) -> None:
+    """Take items that end without a read in their last step out of tier 0, as nothing reads them any more.
+
+    Only the start puts such items there.
+    """
+    at = state.target.shape[1] - 1
+    for token in ending:
+        if state.inside[layer, token] and state.next_use[layer, token] == at:
+            state.inside[layer, token] = False
+            state.held[SPARE, layer, at] -= 1
+            state.shared[SIZE] -= 1
+
+
+@compiled()
 def simulate_slot(
-    state: State, layer: int, row: Words, step: int, prefill: int, spare: int, evict: bool
+    state: State, layer: int, row: Words, step: int, ending: Ints, spare: int, evict: bool
 ) -> None:
     """Simulate one slot.
 
@@ -187,20 +205,25 @@ def simulate_slot(
     ----------
     row
         Bits of its reads, (words,).
+    ending
+        Tokens for which this step is the last one.
     spare
         Reads that tier 1 can serve at no cost; negative where nothing may be prefetched.
     evict
         Whether items may be evicted to make room.
     """
-    steps, born = state.target.shape[1] - 1, prefill + step
-    now, hit = np.empty(born + 1, np.int64), np.empty(born + 1, np.bool_)
-    count, hits = list_tokens(row, born, now), 0
-    now[count] = born
+    steps, past, tokens = state.target.shape[1] - 1, state.past[step], state.past[step + 1]
+    now, hit = np.empty(tokens, np.int64), np.empty(tokens, np.bool_)
+    count, hits = list_tokens(row, past, now), 0
+    events = count + tokens - past  # reads, then births
+    for n in range(count, events):
+        now[n] = past + n - count
+    _remove_ended(state, layer, ending)
     state.top_outside[layer, step] = -1
     for kind in (NEEDED, SPARE):
         state.shared[SIZE] -= state.held[kind, layer, step]
         state.held[kind, layer, step], state.top_inside[kind, layer, step] = 0, -1
-    for n in range(count + 1):
+    for n in range(events):
         token = now[n]
         hit[n] = state.inside[layer, token]
         at = next_read(state.transposed[layer], token, step + 1, steps)
@@ -213,7 +236,7 @@ def simulate_slot(
             _flip_bit(state.hits[layer], step, token)
             state.fetched_in[layer, token] = -1
             _keep_or_evict(state, layer, token)
-    for n in range(count + 1):
+    for n in range(events):
         token = now[n]
         if not hit[n]:
             needed = _needs_hit(state, layer, state.next_use[layer, token])
@@ -240,7 +263,7 @@ def _prefetch(state: State, step: int, layer: int, budget: int) -> None:
 
 @compiled()
 def drop_unused_stays(
-    rows: Words, hits: Words, fetched: Words, prefill: int, counts: Ints, after: Bytes
+    rows: Words, hits: Words, fetched: Words, past: Ints, counts: Ints, after: Bytes
 ) -> Bools:
     """Keep stays in tier 0 only from an event or a fetch to a hit, and count what the schedule does.
 
@@ -248,6 +271,8 @@ def drop_unused_stays(
     ----------
     rows, hits, fetched
         A layer's reads, and as in `State`, (steps, words); `fetched` may have no rows.
+    past
+        As in `State`.
     counts
         Counts of every slot, see `bitsets.counts`, (steps, 5); filled in.
     after
@@ -257,30 +282,30 @@ def drop_unused_stays(
     -------
     Whether an item has to start in tier 0, (tokens,).
     """
-    tokens, held = prefill + len(rows), 0
+    tokens, held = past[-1], 0
     keep, now, bits = (
         np.zeros(tokens, np.bool_),
         np.empty(tokens, np.int64),
         np.zeros(after.shape[1], np.uint8),
     )
     for step in range(len(rows) - 1, -1, -1):
-        born = prefill + step
         counts[step, HELD] = held
         after[step] = bits
         if len(fetched):
-            for n in range(list_tokens(fetched[step], born, now)):
+            for n in range(list_tokens(fetched[step], past[step], now)):
                 counts[step, UP] += 1
                 counts[step, UNREAD] += 1
                 keep[now[n]] = False
                 bits[now[n] >> 3] ^= np.uint8(1 << (now[n] & 7))
                 held -= 1
-        if keep[born]:
-            counts[step, UP] += 1
-            counts[step, BORN] = 1
-            keep[born] = False
-            bits[born >> 3] ^= np.uint8(1 << (born & 7))
-            held -= 1
-        for n in range(list_tokens(rows[step], born, now)):
+        for token in range(past[step], past[step + 1]):
+            if keep[token]:
+                counts[step, UP] += 1
+                counts[step, BORN] += 1
+                keep[token] = False
+                bits[token >> 3] ^= np.uint8(1 << (token & 7))
+                held -= 1
+        for n in range(list_tokens(rows[step], past[step], now)):
             token = now[n]
             hit = hits[step, token >> 6] >> np.uint64(token & 63) & np.uint64(1) != 0
             counts[step, UP] += int(keep[token] and not hit)

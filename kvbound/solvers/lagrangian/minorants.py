@@ -61,11 +61,11 @@ class SlotMinorants:
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
         """Derive the minorants from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
-        reads = instance.trace.past_counts()
+        slots = Slots.of(instance)
         base = fixed_traffic(instance)
-        Columns.of(base).reads[..., 0] = reads * size
+        Columns.of(base).reads[..., 0] = slots.reads * size
         facets = cost.facets
-        alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance)
+        alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance, slots)
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
@@ -74,7 +74,7 @@ class SlotMinorants:
         alpha, beta = alpha[needed], beta[needed]
         tier = tiers - 1
         slope = beta[:, tier]
-        breakpoints = marginal.breakpoints(alpha, slope, reads)
+        breakpoints = marginal.breakpoints(alpha, slope, slots.reads)
         below, above = (alpha + slope[:, None, None] * (breakpoints + k) for k in (0, 1))
         chord = above.max(axis=0) - below.max(axis=0)
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
@@ -134,15 +134,16 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
     return order[near.argmax(axis=0)]
 
 
-def sure_latency(instance: Instance, reads_at: int | None = None) -> Floats:
+def sure_latency(instance: Instance, slots: Slots, reads_at: int | None = None) -> Floats:
     """Seconds of latency that every slot has under any placement, (steps, layers).
 
     Parameters
     ----------
+    slots
+        All slots of the instance.
     reads_at
         A tier whose items the slot is known to read.
     """
-    slots = Slots.of(instance)
     latency = np.array([tier.latency for tier in instance.memory.tiers])
     touched = np.zeros((instance.tiers, *slots.reads.shape), bool)
     touched[0] = slots.weights > 0

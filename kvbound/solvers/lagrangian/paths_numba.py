@@ -88,13 +88,14 @@ def backward(
     steps, _, tiers = hold_price.shape
     chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
     after = np.empty(tiers)
-    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)
+    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
     for chunk in range(first, last):
         layer, start = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         stop = min(start + BLOCKS_AT_ONCE, born.shape[1])
+        begins, ends, bits = begin[layer], end[layer], begin.shape[1]
         for lane in range(start, stop):
             n = lane - start
-            tokens[n], grown[n], shrinks[n] = _complete(begin[layer], end[layer], size, lane, steps)
+            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
         for step in range(steps - 1, -1, -1):
             row, hold = rows[step, layer], hold_price[step, layer]
             extra, write = extra_price[step, layer], write_price[step, layer]
@@ -102,16 +103,17 @@ def backward(
                 if born[layer, lane] > step or last_step[layer, lane] < step:
                     continue
                 n, leaves = lane - start, last_step[layer, lane] == step
-                births = _born(begin[layer], size, lane, step) if step <= grown[n] else 0
                 for k in range(tiers):
                     after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k]
-                    if births > 0:
+                if step <= grown[n]:
+                    births = _born(begins, size, lane, step)
+                    for k in range(tiers):
                         after[k] += births * birth_price[step, layer, k]
-                if born[layer, lane] == step:
-                    birth_tier[layer, lane] = np.argmin(after)
-                    total[layer, lane] = after.min()
-                    continue
-                read = popcount_range(row, lane * size, min(size, len(begin[layer]) - lane * size))
+                    if born[layer, lane] == step:
+                        birth_tier[layer, lane] = np.argmin(after)
+                        total[layer, lane] = after.min()
+                        continue
+                read = popcount_range(row, lane * size, min(size, bits - lane * size))
                 if leaves:
                     for k in range(tiers):
                         value[layer, lane, k] = after[k] + read * read_price[step, layer, k]
@@ -119,7 +121,7 @@ def backward(
                 if grown[n] < step < shrinks[n]:
                     carried, unread = tokens[n], tokens[n] - read
                 else:
-                    carried, unread = _carried(row, begin[layer], end[layer], size, lane, step)
+                    carried, unread = _carried(row, begins, ends, size, lane, step)
                 allowed = legal[1 if read > 0 else 0]
                 for source in range(tiers):
                     best, chosen = after[source], source
@@ -163,12 +165,10 @@ def follow(
         for step in range(steps):
             for lane in range(begin, min(begin + BLOCKS_AT_ONCE, born.shape[1])):
                 now = tier[layer, lane]
-                if born[layer, lane] == step:
+                if now < tiers:
+                    now = choices[step, now, layer, lane] if step < last_step[layer, lane] else tiers
+                elif born[layer, lane] == step:
                     now = birth_tier[layer, lane]
-                elif last_step[layer, lane] <= step:
-                    now = np.uint8(tiers)
-                elif now < tiers:
-                    now = choices[step, now, layer, lane]
                 tier[layer, lane] = plan[step, layer, lane] = now
 
 
@@ -191,28 +191,34 @@ def count_traffic(
     """Add up the traffic of the chunks first..last-1 under a plan; see `paths.count_traffic`."""
     steps, tiers = len(plan), held.shape[2]
     chunks = -(-start.shape[1] // BLOCKS_AT_ONCE)
-    grown = np.empty(BLOCKS_AT_ONCE, np.int64)
+    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
     for chunk in range(first, last):
         layer, low = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         high = min(low + BLOCKS_AT_ONCE, start.shape[1])
+        begins, ends, bits = begin[layer], end[layer], begin.shape[1]
         for lane in range(low, high):
-            grown[lane - low] = _complete(begin[layer], end[layer], size, lane, steps)[1]
+            n = lane - low
+            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
         for step in range(steps):
-            row, counts = rows[step, layer], used[step, layer]
+            row, counts, holds = rows[step, layer], used[step, layer], held[step, layer]
             before = plan[step - 1, layer] if step > 0 else start[layer]
             for lane in range(low, high):
-                old, new = np.int64(before[lane]), np.int64(plan[step, layer, lane])
+                old, new, n = np.int64(before[lane]), np.int64(plan[step, layer, lane]), lane - low
                 if old < tiers:
-                    room = min(size, len(begin[layer]) - lane * size)
-                    counts[old] += popcount_range(row, lane * size, room)
+                    read = popcount_range(row, lane * size, min(size, bits - lane * size))
+                    counts[old] += read
                     if new < tiers and charged[old, new]:
-                        carried, unread = _carried(row, begin[layer], end[layer], size, lane, step)
+                        if grown[n] < step < shrinks[n]:
+                            carried, unread = tokens[n], tokens[n] - read
+                        else:
+                            carried, unread = _carried(row, begins, ends, size, lane, step)
                         counts[tiers + old] += unread
                         counts[2 * tiers + new] += carried
-                if new < tiers and last_step[layer, lane] > step:
-                    held[step, layer, new] += 1
-                tier = new if new < tiers else old
-                if step <= grown[lane - low] and tier < tiers:
-                    births = _born(begin[layer], size, lane, step)
+                if new < tiers:
+                    holds[new] += 1
+                if step <= grown[n] and min(old, new) < tiers:
+                    births, tier = _born(begins, size, lane, step), new if new < tiers else old
                     for k in range(tiers):
                         counts[2 * tiers + k] += births * birth_writes[tier, k]
+                    if new < tiers and last_step[layer, lane] == step:
+                        holds[new] -= 1  # it leaves in the step of its birth

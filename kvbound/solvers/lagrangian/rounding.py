@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine, solve
 from kvbound.certificate import FULL, MOST_SCALE, Certificate
-from kvbound.cost.ideal import ideal
+from kvbound.cost.ideal import Slots, ideal
 from kvbound.instance import Instance, Timing
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta, sure_latency
 
@@ -148,16 +148,16 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     -------
     The bounds, and the sums of their terms' magnitudes, which limit the rounding errors where terms cancel.
     """
-    reads = instance.trace.past_counts().astype(np.float64)
-    least, magnitude = np.full(reads.shape, np.inf), np.zeros(reads.shape)
+    slots = Slots.of(instance)
+    least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
     for above in (False, True):
-        value, terms = _side_bound(instance, certificate, above, reads)
+        value, terms = _side_bound(instance, certificate, above, slots)
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
 
 def _side_bound(
-    instance: Instance, certificate: Certificate, above: bool, reads: Floats
+    instance: Instance, certificate: Certificate, above: bool, slots: Slots
 ) -> tuple[Floats, Floats]:
     """Bound slots on one side of the chord, infinity where that side is empty; see `slot_bounds`.
 
@@ -165,21 +165,23 @@ def _side_bound(
     ----------
     above
         Whether more items than the breakpoint are read at the certificate's tier.
-    reads
-        Items read by each slot, (steps, layers).
+    slots
+        All slots of the instance.
     """
+    reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
     live = instance.timeline.live[:-1, None].astype(np.float64)
-    born = instance.timeline.births[:, None].astype(np.float64)
-    memory, tiers, size = instance.memory, instance.tiers, instance.item_bytes
+    memory, tiers = instance.memory, instance.tiers
+    sizes = np.array(instance.item_sizes, np.float64)[:, None, None]
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
     cost = certificate.theta[int(above)] * (unit / FULL / memory.bandwidths[order])[:, None, None]
-    held = combine(memory.read_load[:, order], cost)
-    wrote = combine(memory.write_load[:, order], cost)
-    read = size * (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
-    extra, write = size * held - paid[1], size * wrote - paid[2]
+    byte = combine(memory.read_load[:, order], cost)
+    held, wrote = sizes * byte, sizes * combine(memory.write_load[:, order], cost)
+    read = (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
+    extra, write = held - paid[1], wrote - paid[2]
+    weights = byte[0] * instance.llm.weight_reads
     other = np.delete(read, slow, axis=0).min(axis=0)
-    fixed = held[0] * instance.llm.weight_reads + reads * other
+    fixed = weights + reads * other
     fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)
     births = write[-1] if instance.inclusive else np.maximum(write.min(axis=0), 0)
     optional = write[: tiers - instance.inclusive]
@@ -189,12 +191,12 @@ def _side_bound(
     floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
     low = np.maximum(certificate.whole + 1.0, 0) if above else np.zeros_like(reads)
     high = live + 0 * reads if above else np.minimum(certificate.whole, live)
-    latency = np.where(low > 0, sure_latency(instance, slow), sure_latency(instance))
+    latency = np.where(low > 0, sure_latency(instance, slots, slow), sure_latency(instance, slots))
     value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
-    terms = np.abs(paid) + size * np.stack([held, held, wrote])
+    terms = np.abs(paid) + np.stack([held, held, wrote])
     magnitude = 3 * reads * terms[0].max(axis=0) + (live - reads) * terms[1].sum(axis=0)
     magnitude += (live + 2 * born) * terms[2].sum(axis=0)
-    return np.where(high < low, np.inf, value), magnitude + held[0] * instance.llm.weight_reads
+    return np.where(high < low, np.inf, value), magnitude + weights
 
 
 def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:

@@ -89,8 +89,7 @@ def cuttable_slots(program: Intervals) -> list[Slot]:
         after[classes.follows[:, 0]] = classes.follows[:, 1]
         for step in range(program.instance.decode_steps):
             begin, end = np.flatnonzero(classes.event == step), np.flatnonzero(classes.until == step)
-            reads = int(program.coefficients.read_counts[step, layer])
-            hull = program.hull(layer, reads, classes.entries(step))
+            reads, hull = int(program.coefficients.read_counts[step, layer]), program.slot_hull(step, layer)
             if len(begin) and len(end) and len(hull) > 1:
                 both = np.concatenate([begin, end])
                 begins = np.arange(len(both)) < len(begin)

@@ -41,7 +41,7 @@ def repair(instance: Instance, inside: Bools, after: Words, spare: Ints, progres
     """
     capacity = instance.capacity_blocks[0]
     assert capacity is not None  # only the last tier may be unlimited
-    layers, steps, prompt = instance.layers, instance.decode_steps, instance.prefill_tokens
+    layers, steps, timeline = instance.layers, instance.decode_steps, instance.timeline
     reads, rows = transposed_reads(instance), [instance.trace.words(layer) for layer in range(layers)]
     evict_excess(reads, inside, after, _held(after), spare, capacity)
     held = np.concatenate([inside.sum(axis=1)[None], _held(after)])
@@ -57,12 +57,12 @@ def repair(instance: Instance, inside: Bools, after: Words, spare: Ints, progres
     for step, layer in slots(0):
         if spare[step, layer] > 0:
             own = reads[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
-            give_up_hits(*own, room, layer, layers, step, prompt, forced)
+            give_up_hits(*own, room, layer, layers, step, timeline.past[step], timeline.born, forced)
     for number, within in enumerate(rounds, 1):
         for step, layer in slots(number):
             if room[step * layers + layer + 1] > 0:
                 own = reads[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
-                extend_stays(*own, room, layer, layers, step, prompt, within)
+                extend_stays(*own, room, layer, layers, step, timeline.past[step], within)
 
 
 def _held(after: Words) -> Ints:
@@ -155,7 +155,7 @@ def _remove(after: Words, held: Ints, spare: Ints, token: int, step: int, at: in
 @compiled()
 def give_up_hits(
     reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, layer: int, layers: int,
-    step: int, prompt: int, forced: bool,
+    step: int, past: int, born: Ints, forced: bool,
 ) -> None:  # fmt: skip
     """Give up hits that a slot does not need, of items that leave in it, the longest stays first.
 
@@ -165,12 +165,14 @@ def give_up_hits(
         Of the slot's layer: steps by token, the slot's own reads, and as for `repair`.
     room
         Room left at the start and after every slot of any layer, (1 + slots,); changed.
-    prompt
-        Tokens of the prompt.
+    past
+        Tokens born before the slot.
+    born
+        Step in which each token is born, -1 for the prompt, (tokens,).
     forced
         Whether the initial placement is given.
     """
-    token, since, count = np.empty(prompt + step, np.int64), np.empty(prompt + step, np.int64), 0
+    token, since, count = np.empty(past, np.int64), np.empty(past, np.int64), 0
     for n in range(len(row)):
         bits = row[n] & ~after[step, n]  # an item that stays on would have to be written again
         if step > 0:
@@ -178,8 +180,8 @@ def give_up_hits(
         while bits != 0:
             k = 64 * n + lowest_bit(bits)
             bits &= bits - np.uint64(1)
-            if k < prompt + step and (step > 0 or inside[k]):
-                token[count], since[count] = k, max(last_read(reads, k, step), k - prompt, -1)
+            if k < past and (step > 0 or inside[k]):
+                token[count], since[count] = k, max(last_read(reads, k, step), born[k])
                 count += int(since[count] >= 0 or not forced)
     order = np.argsort(since[:count], kind="mergesort")
     for n in order[: max(spare[step], 0)]:
@@ -197,13 +199,13 @@ def give_up_hits(
 @compiled()
 def extend_stays(
     reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, layer: int, layers: int,
-    step: int, prompt: int, within: int,
+    step: int, past: int, within: int,
 ) -> None:  # fmt: skip
     """Let items stay until their next read, if its slot has too many misses and there is room till then.
 
     Parameters
     ----------
-    reads, row, inside, after, spare, room, prompt
+    reads, row, inside, after, spare, room, past
         As for `give_up_hits`.
     within
         Steps until the next read, at most.
@@ -215,7 +217,7 @@ def extend_stays(
             k = 64 * n + lowest_bit(bits)
             bit = np.uint64(1) << np.uint64(k & 63)
             bits ^= bit
-            at = next_read(reads, k, step + 1, len(after)) if k < prompt + step else len(after)
+            at = next_read(reads, k, step + 1, len(after)) if k < past else len(after)
             if at > step + within or at == len(after) or spare[at] >= 0 or after[at - 1, n] & bit:
                 continue
             end, moment = at * layers + layer + 1, first

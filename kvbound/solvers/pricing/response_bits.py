@@ -146,7 +146,7 @@ class BitResponses:
         by_tier = columns(used)
         by_tier.reads[0], by_tier.reads[1] = counts[..., HITS], reads - counts[..., HITS]
         by_tier.extra_reads[1] = counts[..., UNREAD]
-        by_tier.writes[0], by_tier.writes[1] = counts[..., UP], 1
+        by_tier.writes[0], by_tier.writes[1] = counts[..., UP], self.instance.timeline.births[steps, None]
         return used
 
     def held(self) -> Floats:

@@ -41,7 +41,7 @@ class TierResponses:
         For the paths.
     first, plan
         Tiers of blocks at the start, (layers, blocks), and after every slot, (steps, layers, blocks), K for
-        those that have not begun; padded to whole groups.
+        those that do not exist; see `MultiTierPaths.paths`; padded to whole groups.
     counts, after
         Counts of the blocks with a path, see `count_traffic`.
     start
@@ -128,33 +128,34 @@ class TierResponses:
     def repaired(self, progress: Progress = silent) -> Schedule:
         """Return them as a schedule within the capacities; changes them in place."""
         instance = self.instance
-        plan, prompt = self.plan[:, :, : instance.blocks], -(-instance.prefill_tokens // instance.granularity)
-        first = self.first[:, :prompt]
+        blocks, plan = instance.grouping, self.plan[:, :, : instance.blocks]
+        first = self.first[:, : blocks.prompt]
         unlimited = instance.layers * instance.blocks
         room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks])
         if instance.rules.initial is Initial.FREE:
-            _repair_start(first, room)
+            _spread(first, room)
         room -= np.bincount(first.ravel(), minlength=instance.tiers)
         before = np.full((instance.layers, instance.blocks), instance.tiers, np.uint8)
-        before[:, :prompt] = first
+        before[:, : blocks.prompt] = first
         legal = Transitions.of(instance).legal
         replay = _Replay(instance, legal, bool((legal[0] != legal[1]).any()), room)
         for step, slots in enumerate(plan):
             progress(step, len(plan), PROGRESS_NOTE)
-            for layer, wanted in enumerate(slots):
-                replay.slot(before[layer], wanted, plan[step : step + _LOOKAHEAD, layer], step, layer)
+            replay.step(before, plan[step : step + _LOOKAHEAD], step)
             before = slots
-        initial = first[:, np.arange(instance.prefill_tokens) // instance.granularity]
-        return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), instance.grouping)
+        initial = first[:, blocks.of[: instance.prefill_tokens]]
+        return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), blocks)
 
 
-def _repair_start(first: Bytes, room: Ints) -> None:
-    """Move blocks beyond a tier's room (K,) one tier down, or up from the last; changes `first`."""
-    tiers, flat = len(room), first.ravel()
+def _spread(wanted: Bytes, room: Ints) -> None:
+    """Move blocks beyond a tier's room (K,) one tier down, or up from the last; changes `wanted`."""
+    tiers, flat = len(room), wanted.ravel()
+    if (np.bincount(flat, minlength=tiers) <= room).all():
+        return
     for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
         for tier in order:
             flat[np.flatnonzero(flat == tier)[room[tier] :]] = tier + way
-    first[:] = flat.reshape(first.shape)
+    wanted[:] = flat.reshape(wanted.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,36 +177,48 @@ class _Replay:
     by_read: bool
     room: Ints
 
-    def slot(self, before: Bytes, wanted: Bytes, ahead: Bytes, step: int, layer: int) -> None:
-        """Move a layer's blocks to their planned tiers, where the rules allow it and there is room.
+    def step(self, before: Bytes, ahead: Bytes, step: int) -> None:
+        """Move the blocks to their planned tiers, where the rules allow it and there is room.
 
         Parameters
         ----------
-        before, wanted
-            Tiers before the slot, and planned after it, (blocks,); the latter become those in fact.
+        before
+            Tiers before the step, (layers, blocks).
         ahead
-            The plan from this slot on, (steps, blocks).
+            The plan from this step on, (steps, layers, blocks); the first tiers become those in fact.
         """
-        size, token = self.instance.granularity, self.instance.prefill_tokens + step
-        born = -(-token // size)
-        now, goal = before[:born].copy(), wanted[:born].copy()
+        blocks, tiers = self.instance.grouping, self.instance.tiers
+        begun, end = blocks.begun(step), blocks.begun(step + 1)
+        ending = np.flatnonzero(blocks.last[:begun] == step)
+        gone, held = np.flatnonzero(blocks.last[:begun] <= step), blocks.last[begun:end] > step
+        for layer, wanted in enumerate(ahead[0]):
+            now = before[layer, :begun].copy()
+            if len(gone):
+                self.room[:] += np.bincount(now[ending], minlength=tiers)
+                now[gone] = tiers
+            self._move_all(now, ahead[:, layer, :begun], step, layer)
+            wanted[:begun] = now
+            if end > begun:
+                born = wanted[begun:end]
+                born[held] = self._placed(born[held])
+
+    def _move_all(self, now: Bytes, ahead: Bytes, step: int, layer: int) -> None:
+        """Move a layer's blocks; changes their tiers `now`, (blocks,), given the plan, (steps, blocks)."""
+        goal = ahead[0]
         moving = np.flatnonzero(goal != now)
         if len(moving):
-            read = self._read(step, layer, born)[moving] if self.by_read else 0
+            read = self._read(step, layer, len(now))[moving] if self.by_read else 0
             moving = moving[self.legal[read, now[moving], goal[moving]]]
         for down in (True, False):
             some = moving[(goal[moving] > now[moving]) == down]
             for tier in np.unique(goal[some]):
                 self._move(some[goal[some] == tier], tier, now, ahead)
-        wanted[:born] = now
-        if token % size == 0:
-            self._place_birth(wanted, born)
 
-    def _read(self, step: int, layer: int, born: int) -> Ints:
-        """Return 1 for the blocks that a slot reads, its own token aside, else 0, (blocks born before,)."""
-        size, read = self.instance.granularity, np.zeros(born, np.int64)
-        reads = self.instance.trace.reads(step, layer)
-        read[reads[reads < self.instance.prefill_tokens + step] // size] = 1
+    def _read(self, step: int, layer: int, begun: int) -> Ints:
+        """Return 1 for the blocks whose past tokens a slot reads, else 0, (blocks begun before,)."""
+        instance, read = self.instance, np.zeros(begun, np.int64)
+        reads = instance.trace.reads(step, layer)
+        read[instance.grouping.of[reads[reads < instance.timeline.past[step]]]] = 1
         return read
 
     def _move(self, coming: Ints, tier: int, now: Bytes, ahead: Bytes) -> None:
@@ -218,12 +231,8 @@ class _Replay:
         room[tier] -= len(coming)
         now[coming] = tier
 
-    def _place_birth(self, wanted: Bytes, block: int) -> None:
-        """Put a new block into its tier, else into the next slower one with room, else into the slowest."""
-        free = self.room > 0
-        tier = wanted[block]
-        if not free[tier]:
-            others = np.flatnonzero(free)
-            tier = others[others > tier][0] if (others > tier).any() else others[-1]
-        wanted[block] = tier
-        self.room[tier] -= 1
+    def _placed(self, wanted: Bytes) -> Bytes:
+        """Return the tiers of new blocks: those that they want, as far as there is room; changes `wanted`."""
+        _spread(wanted, self.room)
+        self.room[:] -= np.bincount(wanted, minlength=len(self.room))
+        return wanted

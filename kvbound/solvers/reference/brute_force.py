@@ -208,9 +208,7 @@ def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
         count = np.zeros(shape, dtype=np.int64)
         for layer, blocks in enumerate(held):
             copies_all = instance.inclusive and k == instance.tiers - 1
-            in_k = (
-                np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
-            )
+            in_k = np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
             count += in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
         if capacity is not None:
             fits &= count <= capacity
@@ -289,8 +287,8 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
     codes, back = np.unique(np.concatenate([slot.code.ravel() for slot in slots]), return_inverse=True)
     counts, layer = np.divmod(codes, instance.layers)
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
-    loads = (digits * instance.item_bytes).reshape(-1, 3, instance.tiers).astype(np.float64)
-    loads[:, 1, 0] += instance.llm.weight_reads[layer]
+    loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
+    loads[:, 1, 0] += instance.llm.weight_reads[layer] / instance.item_sizes[0]
     times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
     ends = np.cumsum([slot.code.size for slot in slots])
     for slot, part in zip(slots, np.split(times, ends[:-1]), strict=True):

@@ -16,8 +16,13 @@ Floats = NDArray[np.float64]
 
 
 def slot_times(instance: Instance, loads: Floats) -> Floats:
-    """Return seconds of slots for bytes read, read without choice, and written, ``(slots, 3, tiers)``."""
+    """Return seconds of slots for items read, read without choice, and written, ``(slots, 3, tiers)``.
+
+    Weights count in items of tier 0.
+    """
     memory, last = instance.memory, instance.tiers - 1
+    sizes = np.array(instance.item_sizes, np.float64)[:, None]
+    read_load, write_load = sizes * memory.read_load, sizes * memory.write_load
     latency = np.array([tier.latency for tier in memory.tiers])
     divertible = range(last) if instance.inclusive else range(0)
     best = np.full(len(loads), np.inf)
@@ -27,9 +32,13 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
             read[:, last] += read[:, diverted].sum(axis=1)
             read[:, diverted] = 0
             touched = read + loads[:, 1] + loads[:, 2] > 0
-            load = (read + loads[:, 1]) @ memory.read_load + loads[:, 2] @ memory.write_load
-            slope = (memory.read_load[last] - memory.read_load[list(divertible)]) / memory.bandwidths
+            idle, split = ~touched[:, last], read[:, list(divertible)].any(axis=1)
+            load = (read + loads[:, 1]) @ read_load + loads[:, 2] @ write_load
+            slope = (read_load[last] - read_load[list(divertible)]) / memory.bandwidths
             load /= memory.bandwidths
+            alone = load.sum(axis=1) if instance.rules.timing is Timing.SERIAL else load.max(axis=1)
+            best = np.where(idle, np.minimum(best, alone + touched @ latency), best)
+            touched[:, last] |= split
             if instance.rules.timing is Timing.SERIAL:
                 saving = np.minimum(slope.sum(axis=1), 0)
                 busy = load.sum(axis=1) + read[:, list(divertible)] @ saving

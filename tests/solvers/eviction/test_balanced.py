@@ -40,7 +40,8 @@ NAMES = (
 
 
 def simple(**rules: Any) -> st.SearchStrategy[Instance]:
-    return tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1, **rules)
+    rules |= {"copies": Copies.INCLUSIVE, "granularity": 1}
+    return tiny_instances(tiers=2, **rules) | tiny_instances(tiers=2, batch=True, **rules)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import kvbound as kv
+from kvbound.bitsets.counts import HITS
 from kvbound.cost.evaluate import evaluate_traffic
 from kvbound.library import best_known
 from kvbound.progress import silent
@@ -55,3 +58,14 @@ def test_spare_items_stay_and_count_as_hits() -> None:
 @pytest.mark.parametrize(("name", "most"), [("swap-2x48-c30-b64-prefetch", 1.02), ("tiny-prefetch", 1.05)])
 def test_the_start_holds_what_is_read_first(name: str, most: float) -> None:
     assert ratios(name)[0] < most
+
+
+def test_a_token_that_ends_leaves_its_room_to_a_promotion_in_the_same_slot() -> None:
+    """In the first step too, where a given initial placement allows no evictions."""
+    instance = kv.read_instance("tiny-on-read").with_rules(initial="prefill-first")
+    fast, slow = instance.memory.tiers
+    memory = dataclasses.replace(instance.memory, tiers=(dataclasses.replace(fast, capacity=1), slow))
+    trace = kv.Trace.from_lists(2, [[[1]]] * 3, births=0, ends=[0, None])
+    instance = dataclasses.replace(instance, workload=trace, memory=memory)
+    first = next(balanced.schedules(instance, silent))
+    assert first.counts[..., HITS].tolist() == [[0], [1], [1]]

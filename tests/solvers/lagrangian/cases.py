@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
+
 from kvbound.checker import check
 from kvbound.instance import Instance, Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.solvers.lagrangian.bound import solve_dual
 from kvbound.workloads import RandomSwap
+from tests.strategies import tiny_batch, tiny_instance
 
 
 def swaps(tokens: int, steps: int, link: float = 64e9, room: float = 0.5, **rules: Any) -> Instance:
@@ -29,3 +32,12 @@ def bound(instance: Instance, **options: Any) -> float:
     assert found.time_s == certificate.bound_s
     assert certificate.bound_s <= report.bound_s <= certificate.bound_s * (1 + 1e-9)
     return certificate.bound_s
+
+
+def come_and_go(rng: np.random.Generator, tokens: int, steps: int, **rules: Any) -> Instance:
+    """Tokens that come and go, in tiers that hold all of them."""
+    tiny = tiny_instance(rng, **rules)
+    fast = [Tier(t.name, 1e9, t.reads, t.writes) for t in tiny.memory.tiers[:-1]]
+    slow = tiny.memory.tiers[-1]
+    memory = Memory("roomy", tiny.memory.resources, (*fast, Tier(slow.name, None, slow.reads, slow.writes)))
+    return Instance("batch", memory, Llm("some", 2, 1, 0, 1.0), tiny.rules, tiny_batch(rng, 2, tokens, steps))

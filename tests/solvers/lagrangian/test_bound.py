@@ -25,7 +25,7 @@ from kvbound.result import Limit, Reason, Termination
 from kvbound.simulation import simulate
 from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
 from kvbound.solvers.mip.relaxation import solve_relaxation
-from kvbound.solvers.reference.brute_force import solve_brute
+from kvbound.solvers.reference.brute_force import find_optimum, solve_brute
 from kvbound.trace import Trace, read_csv
 from tests.paths import DATA
 from tests.solvers.lagrangian.cases import bound, swaps
@@ -42,6 +42,17 @@ def test_between_ideal_and_optimum(rules: dict[str, Any]) -> None:
     optimum = solve_brute(instance).time_s
     assert optimum is not None
     assert ideal(instance) * (1 - 1e-9) <= found <= optimum * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
+def test_between_ideal_and_optimum_where_tokens_come_and_go(rules: dict[str, Any]) -> None:
+    rng = np.random.default_rng([ord(letter) for letter in str(rules)])
+    instance = tiny_instance(rng, **rules, batch=True)
+    optimum = find_optimum(instance).time_s
+    for kernel in ("numpy", "numba"):
+        found = solve_dual(instance, iterations=40, kernel=kernel)[0].time_s
+        assert found is not None
+        assert ideal(instance) * (1 - 1e-9) <= found <= optimum * (1 + 1e-12)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -5,13 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
-from kvbound.instance import Instance
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.instance import Copies, Instance, Rules
+from kvbound.llm.model import Llm
+from kvbound.memory import Memory, Tier
+from kvbound.solvers.lagrangian.minorants import SlotMinorants, sure_latency
+from kvbound.trace import Trace
 from tests.solvers.lagrangian.cases import swaps
 from tests.strategies import random_schedule, tiny_instance, tiny_instances
 
+INSTANCES = tiny_instances() | tiny_instances(batch=True)
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -23,7 +28,7 @@ def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floa
     return np.moveaxis(traffic / instance.item_bytes, -1, 0), times
 
 
-@given(tiny_instances(), st.integers(0, 2**32 - 1), st.booleans())
+@given(INSTANCES, st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=100)
 def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts: bool) -> None:
     used, times = counts_and_times(instance, np.random.default_rng(seed))
@@ -34,7 +39,36 @@ def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts
     assert np.all(values <= times * (1 + 1e-12))
 
 
-@given(tiny_instances(), st.integers(0, 2**32 - 1))
+@given(tiny_instances(batch=True), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_sure_latencies_are_those_of_every_slot(instance: Instance, seed: int) -> None:
+    """Of the tiers that it certainly touches, at least the least of all if it touches any."""
+    used, _ = counts_and_times(instance, np.random.default_rng(seed))
+    latency = np.array([tier.latency for tier in instance.memory.tiers])
+    moved = used.reshape(3, instance.tiers, *used.shape[1:])
+    moved[1, 0] += instance.llm.weight_reads
+    if instance.inclusive:  # the last tier has copies of what is read elsewhere
+        moved[0] = 0
+    touched = moved.any(axis=0)
+    least = np.where(touched.any(axis=0), (latency[:, None, None] * touched).sum(axis=0), 0)
+    sure, births = sure_latency(instance, Slots.of(instance)), instance.timeline.births[:, None]
+    idle = (instance.trace.past_counts() + births == 0) & (instance.llm.weight_reads == 0)
+    assert np.all(sure[idle] == 0)
+    assert np.all(sure <= np.maximum(least, latency.min() * ~idle) + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("copies", "expected"), [("inclusive", [0.5, 0.0, 0.25]), ("exclusive", [0.25, 0.0, 0.25])]
+)
+def test_a_slot_without_reads_and_births_need_not_touch_any_tier(copies: str, expected: list[float]) -> None:
+    trace = Trace.from_lists(2, [[[0]], [[]], [[1]]], births=[2, 0, 0])
+    tiers = Tier("fast", 9.0, ("bus",), ("bus",), 0.25), Tier("slow", None, ("bus",), ("bus",), 0.5)
+    memory, llm = Memory("some", {"bus": 1.0}, tiers), Llm("some", 1, 1, 0, 0.0)
+    instance = Instance("idle", memory, llm, Rules(copies=Copies(copies)), trace)
+    assert sure_latency(instance, Slots.of(instance))[:, 0].tolist() == expected
+
+
+@given(INSTANCES, st.integers(0, 2**32 - 1))
 @settings(max_examples=100)
 def test_the_highest_facet_is_the_slot_time_without_latencies(instance: Instance, seed: int) -> None:
     if any(tier.latency for tier in instance.memory.tiers):

@@ -2,18 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from kvbound.certificate import FULL, Certificate
 from kvbound.checker import check
 from kvbound.cost.ideal import ideal
-from kvbound.instance import Instance
+from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns, schedule_traffic
+from kvbound.instance import Instance, Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers
+from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers, slot_bounds
 from tests.solvers.lagrangian.cases import swaps
-from tests.strategies import tiny_instances
+from tests.strategies import random_schedule, tiny_instances
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,35 @@ def test_the_ideal_certificate_proves_the_ideal_time(instance: Instance) -> None
     certificate = ideal_certificate(instance)
     assert certificate.bound_s == pytest.approx(ideal(instance), rel=1e-9)
     assert check(instance.expanded(), instance.trace.rows, certificate.arrays()).ok
+
+
+@given(tiny_instances(batch=True))
+@settings(max_examples=25)
+def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -> None:
+    assert ideal_certificate(instance).bound_s == pytest.approx(ideal(instance), rel=1e-9)
+
+
+@given(tiny_instances() | tiny_instances(batch=True), st.integers(0, 2**32 - 1))
+@settings(max_examples=80)
+def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = 3 * instance.tiers, instance.decode_steps, instance.layers
+    theta = rng.random((2, len(instance.memory.resources), *counts[1:]))
+    if instance.rules.timing is Timing.PARALLEL:
+        theta /= theta.sum(axis=1, keepdims=True)
+    certificate = Certificate(
+        instance.sha256,
+        bound_s=0.0,
+        scale=20,
+        capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
+        prices=(rng.normal(0.2, 1, counts) * 2**20).astype(np.int64),
+        tier=int(rng.integers(instance.tiers)),
+        whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
+        theta=np.floor(theta * FULL).astype(np.int64),
+    )
+    traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
+    times = SlotCost.of(instance).times(traffic)
+    Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
+    used = np.moveaxis(traffic / instance.item_bytes, -1, 0)
+    net = times * 2.0**20 - (certificate.prices * used).sum(axis=0)
+    assert np.all(slot_bounds(instance, certificate)[0] <= net + 1e-6 * (1 + abs(net)))

@@ -18,6 +18,7 @@ from kvbound.solvers.lagrangian.paths import MultiTierPaths
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.workloads import RandomSwap
+from tests.solvers.lagrangian.cases import come_and_go
 from tests.strategies import rule_combinations, tiny_instance
 
 KERNELS: tuple[Kernel, ...] = ("numpy", "numba")
@@ -42,6 +43,7 @@ def same_demand(instance: Instance, prices: Floats, capacity: Floats) -> None:
         capacity[-1] = 0
     general: ItemSubproblem = MultiTierPaths(instance, lanes(instance))
     value, demand = general.evaluate(prices, capacity)
+    found_bits: dict[str, Any] = {}
     for kernel in KERNELS:
         for threads in (1, 2):
             fast: ItemSubproblem = TwoTierPaths(instance, lanes(instance), kernel, threads)
@@ -51,24 +53,27 @@ def same_demand(instance: Instance, prices: Floats, capacity: Floats) -> None:
             assert used is not None
             np.testing.assert_allclose(used.used, demand.used)
             np.testing.assert_allclose(used.held[0], demand.held[0])
+            starts, after = TwoTierPaths(instance, lanes(instance), kernel, threads).paths(prices, capacity)
+            for name, bits in {"starts": starts, "after": after}.items():
+                assert np.array_equal(bits, found_bits.setdefault(name, bits))
             assert fast.evaluate(prices, capacity, demand=False) == (found, None)
 
 
 @pytest.mark.parametrize("migration", ["none", "on-read", "prefetch"])
 @pytest.mark.parametrize("initial", ["free", "prefill-first"])
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=8)
-def test_two_tier_paths_are_the_multi_tier_ones(migration: str, initial: str, seed: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=12)
+def test_two_tier_paths_are_the_multi_tier_ones(migration: str, initial: str, seed: int, batch: bool) -> None:
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial)
+    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial, batch=batch)
     same_demand(instance, *random_prices(instance, rng))
 
 
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
 def test_kernels_agree_on_multi_tier_paths(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng([ord(letter) for letter in str(rules)])
-    for _ in range(3):
-        instance = tiny_instance(rng, **rules)
+    for batch in (False, False, True, True):
+        instance = tiny_instance(rng, **rules, batch=batch)
         same_paths(instance, *random_prices(instance, rng))
 
 
@@ -92,7 +97,7 @@ def same_paths(instance: Instance, prices: Floats, capacity: Floats) -> None:
 def test_kernels_break_ties_alike(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng([ord(letter) for letter in str(rules)])
     for highest in (1, 2, 3):
-        instance = tiny_instance(rng, **rules)
+        instance = tiny_instance(rng, **rules, batch=highest == 2)
         prices, capacity = random_prices(instance, rng)
         prices, capacity = np.floor(highest * prices / 3), np.floor(highest * 4 * capacity)
         same_paths(instance, prices, capacity)
@@ -130,12 +135,35 @@ def test_words_of_tokens_that_are_all_born_late() -> None:
     same_demand(instance, prices, capacity / 100)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@pytest.mark.parametrize("migration", ["none", "on-read", "prefetch"])
+def test_words_of_tokens_that_come_and_go(migration: str) -> None:
+    """Tokens of a word are born in several steps, and end in others, some of them in the step of their
+    birth.
+    """
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        instance = come_and_go(rng, 300, 40, **TWO, migration=migration)
+        prices, capacity = random_prices(instance, rng)
+        same_demand(instance, prices, capacity / 20)
+
+
+@pytest.mark.parametrize("granularity", [1, 3, 16])
+def test_many_blocks_that_come_and_go(granularity: int) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        instance = come_and_go(
+            rng, 900, 30, granularity=granularity, copies=["inclusive", "exclusive"][seed % 2]
+        )
+        prices, capacity = random_prices(instance, rng)
+        same_paths(instance, prices, capacity / 20)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()), st.booleans())
 @settings(max_examples=60)
-def test_the_demand_is_a_supergradient(seed: int, rules: dict[str, Any]) -> None:
+def test_the_demand_is_a_supergradient(seed: int, rules: dict[str, Any], batch: bool) -> None:
     """The value is concave and positively homogeneous in the prices: it is the demand times the prices."""
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **rules)
+    instance = tiny_instance(rng, **rules, batch=batch)
     items = MultiTierPaths(instance, lanes(instance))
     here = random_prices(instance, rng)
     value, demand = items.evaluate(*here)

@@ -17,9 +17,12 @@ from tests.strategies import tiny_instances
 
 
 def simple() -> st.SearchStrategy[Instance]:
+    """Single tokens between two inclusive tiers, also with other births than one in a step, and ends."""
     rules: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
     on_read = tiny_instances(migration=Migration.ON_READ, **rules)
-    return on_read | tiny_instances(migration=Migration.PREFETCH, **rules)
+    prefetch = tiny_instances(migration=Migration.PREFETCH, **rules)
+    batch = tiny_instances(migration=Migration.ON_READ, batch=True, **rules)
+    return on_read | prefetch | batch | tiny_instances(migration=Migration.PREFETCH, batch=True, **rules)
 
 
 def untuned(instance: Instance, seed: int) -> Multipliers:

@@ -14,17 +14,20 @@ from hypothesis import strategies as st
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate, evaluate_traffic
-from kvbound.instance import Instance
+from kvbound.instance import Instance, Migration
 from kvbound.progress import Progress, silent
 from kvbound.result import Limit, Reason, Termination
+from kvbound.schedule import Schedule
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.best_response import best_responses
+from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.solvers.pricing.cases import cost, simple, untuned
+from tests.strategies import tiny_instance
 
 
 @given(simple(), st.integers(0, 99))
@@ -39,6 +42,29 @@ def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int)
     known = evaluate(instance, schedule.residency.to_schedule())
     assert known.time_s == pytest.approx(measures.time_s, rel=1e-12)
     assert (known.moved_bytes, known.hit_rate) == (measures.moved_bytes, measures.hit_rate)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_mostly_optimal_on_the_tiniest_instances(batch: bool) -> None:
+    """As often where any number of tokens is born in a step and tokens end as elsewhere."""
+    gaps = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        migration = [Migration.ON_READ, Migration.PREFETCH][seed % 2]
+        instance = tiny_instance(rng, batch=batch, migration=migration)
+        tuned = maximize_dual(instance, work=60)
+        assert tuned.multipliers is not None
+        found = best_responses(instance, tuned.multipliers, sweeps=2).schedule()
+        assert found is not None
+        schedule = found if isinstance(found, Schedule) else found.residency.to_schedule()
+        arrays = schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
+        time_s = evaluate(instance, schedule).time_s
+        assert check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s).problems == ()
+        optimum = find_optimum(instance).time_s
+        assert tuned.certificate.bound_s <= optimum * (1 + 1e-9)
+        assert optimum <= time_s * (1 + 1e-9)
+        gaps.append(time_s / optimum - 1)
+    assert np.median(gaps) < 1e-9
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -78,7 +79,15 @@ def test_best_responses_make_a_schedule_close_to_the_bound() -> None:
 # Repair
 
 
-def single(prompt: int, reads: Sequence[Sequence[int]], room: int, **rules: str) -> Instance:
+def single(
+    prompt: int,
+    reads: Sequence[Sequence[int]],
+    room: int,
+    *,
+    births: Sequence[int] | None = None,
+    ends: Sequence[int | None] | None = None,
+    **rules: Any,
+) -> Instance:
     """One layer of tokens of a byte, and a fast tier with capacity for `room` of them."""
     memory = {
         "name": "plain",
@@ -92,7 +101,8 @@ def single(prompt: int, reads: Sequence[Sequence[int]], room: int, **rules: str)
         "name": "toy", "layers": 1, "kv_bytes_per_token_layer": 1, "weight_bytes": 0,
         "weight_read_bytes_per_layer": 0,
     }  # fmt: skip
-    trace = {"prefill_tokens": prompt, "reads": [[list(step)] for step in reads]}
+    lists = [[list(step)] for step in reads]
+    trace = kv.Trace.from_lists(prompt, lists, births=births, ends=ends)
     return kv.make_instance("single", memory=memory, llm=llm, trace=trace, rules=rules)
 
 
@@ -126,6 +136,14 @@ def test_useless_hits_after_the_longest_stays_are_given_up_first() -> None:
     wanted = [[0], [0, 1], []]
     assert repaired(instance, [], wanted, [0, 0, 1]) == ([], [[], [1], []])
     assert repaired(instance, [], wanted, [0, 0, 0]) == ([], wanted)
+
+
+def test_a_useless_hit_is_given_up_from_the_birth_on() -> None:
+    """Of tokens born together, the one that has been in tier 0 for longer without a read goes first."""
+    instance = single(1, [[], [3], [2, 3]], room=2, births=[3, 0, 0])
+    wanted = [[2, 3], [2, 3], []]
+    assert repaired(instance, [], wanted, [0, 0, 1]) == ([], [[3], [3], []])
+    assert repaired(instance, [], wanted, [0, 1, 2]) == ([], [[3], [], []])
 
 
 def test_stays_until_slots_with_too_many_misses_are_extended_the_shortest_first() -> None:
@@ -164,6 +182,39 @@ def test_where_a_plan_exceeds_the_capacity_the_longest_stay_waits() -> None:
 def test_evictions_make_room_for_promotions_in_the_same_slot() -> None:
     instance = single(2, [[0], [0]], room=1, copies="exclusive")
     assert replayed(instance, [1, 0], [[0, 1], [0, 1]]).tolist() == [[1, 0], [0, 1], [0, 1]]
+
+
+def planned(instance: Instance, first: Sequence[int], plan: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Replay a plan given for all blocks; return their tiers in fact at the start and after every slot."""
+    state = TierResponses.empty(instance, 1, "numpy", 1)
+    state.first[0, : len(first)] = first
+    state.plan[:, 0, : instance.blocks] = plan
+    assert evaluate(instance, state.repaired()).time_s > 0
+    return [list(first), *state.plan[:, 0, : instance.blocks].tolist()]
+
+
+NONE = 2
+"""Tier of a block that does not exist, where there are two tiers."""
+
+
+def test_blocks_that_end_leave_their_room_to_others_in_the_same_slot() -> None:
+    instance = single(2, [[0, 1], [1]], room=1, births=[0, 1], ends=[0, 1, None], copies="exclusive")
+    plan = [[NONE, 0, NONE], [NONE, NONE, 0]]
+    assert planned(instance, [0, 1], plan) == [[0, 1], *plan]
+
+
+def test_blocks_that_begin_together_take_the_room_there_is() -> None:
+    """One that ends in the step of its birth needs none; the others that exceed it go to the next tier."""
+    instance = single(1, [[0], []], room=2, births=[4, 0], ends=[0, 0, None, None, None], copies="exclusive")
+    plan = [[NONE, 0, 0, 0, 0], [NONE, NONE, 0, 0, 0]]
+    assert planned(instance, [0], plan)[1:] == [[NONE, 0, 0, 0, 1], [NONE, NONE, 0, 0, 1]]
+
+
+def test_blocks_of_a_sequence_move_when_one_of_their_own_tokens_is_read() -> None:
+    instance = single(4, [[2], [3], [1]], room=2, granularity=2, copies="exclusive")
+    trace = kv.Trace.from_lists(4, [[[2]], [[3]], [[1]]], births=0, sequence=[0, 1, 0, 1])
+    instance = dataclasses.replace(instance, workload=trace)
+    assert planned(instance, [1, 1], [[0, 0], [1, 0], [0, 1]]) == [[1, 1], [0, 1], [1, 0], [1, 1]]
 
 
 # The best schedule and the search

@@ -33,9 +33,9 @@ def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
     capacity = instance.capacity_blocks[0]
     assert capacity is not None
-    born = np.arange(instance.tokens)[:, None] < instance.prefill_tokens + 1 + np.arange(steps)
+    timeline, now = instance.timeline, np.arange(steps)[:, None]
     words = np.zeros((layers, steps, 64), np.uint8)
-    words[:, :, : instance.tokens] = born.T
+    words[:, :, : instance.tokens] = (timeline.born <= row) & (row < timeline.ends)
     after = np.packbits(words, axis=2, bitorder="little").view(np.uint64)
     inside = np.zeros((layers, 64), np.bool_)
     inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
@@ -57,7 +57,7 @@ def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
             read[instance.trace.reads(step, layer)] = True
             entering = (bits[layer, step] > before[layer]) & ~read
             if step or instance.prefill_tokens == 0 or start[layer, : instance.prefill_tokens].all():
-                assert not entering[: instance.prefill_tokens + step].any()
+                assert not entering[: timeline.past[step]].any()
             before[layer] = bits[layer, step]
 
 

@@ -48,22 +48,24 @@ def rejected(instance: Instance, schedule: Schedule) -> tuple[str, ...]:
     return check(instance.expanded(), instance.trace.rows, arrays, claimed_s=time_s).problems
 
 
-@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans())
+@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_a_legal_schedule_whatever_the_prices(rules: dict[str, Any], seed: int, dear: bool) -> None:
+def test_a_legal_schedule_whatever_the_prices(
+    rules: dict[str, Any], seed: int, dear: bool, batch: bool
+) -> None:
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **rules)
+    instance = tiny_instance(rng, batch=batch, **rules)
     found = best_response.best_responses(instance, untuned(instance, rng, dear=dear), seed=seed).schedule()
     assert isinstance(found, Schedule)
     assert rejected(instance, found) == ()
 
 
-@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int) -> None:
+def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int, batch: bool) -> None:
     """Counts kept up to date with every response are those of the whole plan, counted at once."""
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **rules)
+    instance = tiny_instance(rng, batch=batch, **rules)
     responses = TierResponses.empty(instance, 1, "numba", 1)
     lanes = Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
+from kvbound.cost.slot import SlotCost
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.instance import Instance, Rules
 from kvbound.llm.model import Llm
@@ -19,6 +20,7 @@ from kvbound.memory import Memory, Tier
 from kvbound.result import Status
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers.reference.brute_force import Optimum, find_optimum, solve_brute
+from kvbound.solvers.reference.slot_times import slot_times
 from kvbound.trace import Trace
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
 
@@ -45,6 +47,19 @@ def test_the_checker_accepts_the_optimum_and_random_schedules_are_no_faster(comb
         for _ in range(5):
             other = random_schedule(rng, instance, restless=rng.random())
             assert optimum.time_s <= evaluate(instance, other).time_s * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("tiers", [2, 3])
+@pytest.mark.parametrize("timing", ["parallel", "serial"])
+def test_its_slot_times_are_those_of_the_cost_model_with_and_without_births(tiers: int, timing: str) -> None:
+    """Without births, nothing but reads that it serves for others touches the last tier."""
+    rng = np.random.default_rng(tiers)
+    for _ in range(40):
+        instance = tiny_instance(rng, tiers=tiers, timing=timing, copies="inclusive")
+        loads = rng.integers(0, 30, (10, 3, tiers)) * (rng.random((10, 3, tiers)) < 0.7)
+        loads[:5, :, -1] = 0
+        times = SlotCost.of(instance).times(loads.reshape(10, -1).astype(float) * instance.item_bytes)
+        assert slot_times(instance, loads.astype(float)) == pytest.approx(times, rel=1e-9)
 
 
 def enumerate_all(instance: Instance) -> float:

@@ -1,0 +1,208 @@
+"""When each token and each block exists, from the fields of a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker.report import Ints
+
+FIELDS = ("births", "ends", "sequence", "outputs")
+"""The optional fields of a trace."""
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """Births and ends of a layer's tokens and blocks, which are the same in every layer.
+
+    Token ids ascend in the order of the births. Blocks are numbered in the order of their first tokens.
+
+    Attributes
+    ----------
+    size
+        Tokens per block.
+    past
+        Tokens born before each step, and in the end, ``(steps + 1,)``.
+    born
+        Step in which each token is born, -1 for the prompt, ``(tokens,)``.
+    end
+        Last step in which each token exists, the number of steps if it stays, ``(tokens,)``.
+    outputs
+        Decoded tokens of each step, ``(steps,)``.
+    block
+        Block of each token, ``(tokens,)``.
+    head
+        First token of each block, ``(blocks,)``.
+    """
+
+    size: int
+    past: Ints
+    born: Ints
+    end: Ints
+    outputs: Ints
+    block: Ints
+    head: Ints
+
+    @classmethod
+    def read(cls, trace: Mapping[str, Any], size: int) -> Lifetimes:
+        """Validate the optional fields of a trace whose sizes are known to be right.
+
+        Raises
+        ------
+        ValueError
+            A field is not as expected.
+        """
+        steps, prefill = trace["decode_steps"], trace["prefill_tokens"]
+        births = np.ones(steps, np.int64)
+        if "births" in trace:
+            births = np.array(_integers(trace, "births", steps), np.int64)
+        past = prefill + np.concatenate([[0], np.cumsum(births)])
+        tokens = int(past[-1])
+        born = np.concatenate([np.full(prefill, -1), np.repeat(np.arange(steps), births)])
+        end, sequence, outputs = np.full(tokens, steps), np.zeros(tokens, np.int64), births
+        if "ends" in trace:
+            given = _integers(trace, "ends", tokens, default=steps)
+            listed = np.array([each is not None for each in trace["ends"]], np.bool_)
+            end = np.array(given, np.int64)
+            if np.any(listed & ((end < np.maximum(born, 0)) | (end >= steps))):
+                raise ValueError("expected ends from the token's birth to the last step, or null")
+        if "sequence" in trace:
+            sequence = np.array(_integers(trace, "sequence", tokens), np.int64)
+        if "outputs" in trace:
+            outputs = np.array(_integers(trace, "outputs", steps), np.int64)
+            if np.any((outputs < 0) | (outputs > births)):
+                raise ValueError("expected outputs from 0 to the births of their step")
+        return cls(size, past, born, end, outputs, *_divide(sequence, size))
+
+    @cached_property
+    def births(self) -> Ints:
+        """Tokens born in each step, ``(steps,)``."""
+        return np.diff(self.past)
+
+    @cached_property
+    def live(self) -> Ints:
+        """Past tokens that exist when each step begins, ``(steps,)``."""
+        return self.past[:-1] - self._by_end[1][:-1]
+
+    @cached_property
+    def begin(self) -> Ints:
+        """Step in which each block begins, -1 for those of the prompt, ascending, ``(blocks,)``."""
+        return self.born[self.head]
+
+    @cached_property
+    def last(self) -> Ints:
+        """Last step in which each block exists, the number of steps if it stays, ``(blocks,)``."""
+        last = np.full(len(self.head), -1)
+        np.maximum.at(last, self.block, self.end)
+        return last
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether a block occupies a tier at all: it does not end in the step in which it begins."""
+        return self.last > self.begin
+
+    @cached_property
+    def held_blocks(self) -> Ints:
+        """Blocks of a layer that occupy a tier at the start and after each step, ``(steps + 1,)``."""
+        steps = len(self.outputs)
+        begin = np.bincount(self.begin[self.held] + 1, minlength=steps + 2)
+        leave = np.bincount(self.last[self.held] + 1, minlength=steps + 2)
+        return np.cumsum(begin - leave)[:-1]
+
+    @cached_property
+    def prompt(self) -> int:
+        """Number of blocks that begin in the prompt: they come first."""
+        return int(np.count_nonzero(self.begin < 0))
+
+    @cached_property
+    def runs(self) -> tuple[Ints, Ints, Ints]:
+        """Runs of consecutive tokens of one block, in the order of the tokens.
+
+        Returns
+        -------
+        First token, end and block of each run, ``(runs,)``.
+        """
+        opens = np.diff(self.block, prepend=-1) != 0
+        first = np.flatnonzero(opens)
+        return first, np.append(first, len(self.block))[1:], self.block[first]
+
+    @cached_property
+    def _by_end(self) -> tuple[Ints, Ints]:
+        """Tokens in the order of their ends, and how many of them end before each step, ``(steps + 1,)``."""
+        order = np.argsort(self.end, kind="stable")
+        return order, np.searchsorted(self.end[order], np.arange(len(self.past)))
+
+    def ending(self, step: int) -> Ints:
+        """Return the tokens that end in a step."""
+        order, before = self._by_end
+        return order[before[step] : before[step + 1]]
+
+    def read_blocks(self, row: NDArray[np.uint8], step: int) -> tuple[Ints, Ints]:
+        """Count by blocks the past tokens that a slot reads, and those among them that outlast its step."""
+        bits = np.unpackbits(row, count=self.past[step], bitorder="little")
+        first, _, block = self.runs
+        runs, read = np.searchsorted(first, bits.size), np.zeros(len(self.head), np.int64)
+        np.add.at(read, block[:runs], np.add.reduceat(bits, first[:runs], dtype=np.int64))
+        lasting, ending = read.copy(), self.ending(step)
+        ending = ending[ending < bits.size]
+        np.subtract.at(lasting, self.block[ending], bits[ending])
+        return read, lasting
+
+    def carried(self, block: Ints, step: Ints) -> Ints:
+        """Return how many tokens each move of a block carries: those born before its step that outlast it."""
+        stride = len(self.outputs) + 2
+        first, beyond = self.born + 1, np.maximum(self.end, self.born + 1)
+        join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
+        place = block * stride + step
+        return np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")
+
+    def own_reads(self, rows: NDArray[np.uint8]) -> Ints:
+        """Return how many of its own tokens, which are still on the chip, each step reads, ``(steps,)``."""
+        token = np.arange(self.past[0], self.past[-1])
+        step, count = self.born[token], np.zeros(len(self.outputs), np.int64)
+        np.add.at(count, step, rows[step, token >> 3] >> (token & 7) & 1)
+        return count
+
+
+def count_tokens(trace: Mapping[str, Any]) -> int:
+    """Return the number of tokens of a trace, after validating its births.
+
+    Raises
+    ------
+    ValueError
+        The births are not as expected.
+    """
+    steps = trace["decode_steps"]
+    if "births" not in trace:
+        return int(trace["prefill_tokens"] + steps)
+    births = _integers(trace, "births", steps)
+    if min(births) < 0:
+        raise ValueError("expected births >= 0")
+    return int(trace["prefill_tokens"] + sum(births))
+
+
+def _integers(trace: Mapping[str, Any], name: str, count: int, default: int | None = None) -> list[int]:
+    """Return a list of integers, with a default for null if there is one."""
+    values = trace[name]
+    if isinstance(values, list) and len(values) == count:
+        if default is not None:
+            values = [default if value is None else value for value in values]
+        if all(type(value) is int for value in values):
+            return values
+    raise ValueError(f"expected {name}: a list of {count} integers")
+
+
+def _divide(sequence: Ints, size: int) -> tuple[Ints, Ints]:
+    """Return the block of each token, and the first token of each block, of any number of sequences."""
+    order = np.argsort(sequence, kind="stable")
+    at = np.arange(len(order))
+    position = at - np.searchsorted(sequence[order], sequence[order])
+    first = np.empty_like(order)
+    first[order] = order[at - position % size]
+    head = np.unique(first)
+    return np.searchsorted(head, first), head

@@ -1,0 +1,151 @@
+"""Number formats of cached values, with the bytes that a row of values takes in each.
+
+Blocks of the ggml formats hold 32 values: a scale d, for some a minimum m (both float16), and the values. The
+layouts are those of ``block_q8_0`` to ``block_q4_0`` in ggml. ``int8-g64`` and ``int4-g64`` are groups of so
+many values with a float16 scale, ``int4-g64-zero`` with a float16 zero point as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+from kvbound.fields import Fields, did_you_mean, show
+
+ROW_FIELDS: Final = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+"""Fields of a ``config.json`` that determine how long the rows of cached values are."""
+_GROUPS: Final = re.compile(r"int(?P<bits>[48])-g(?P<values>[1-9]\d{0,4})(?P<zero>-zero)?")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A number format: so many bytes for each block of values."""
+
+    values: int
+    bytes: int
+
+    def row_bytes(self, values: int) -> int:
+        """Bytes of a row of values, padded to whole blocks."""
+        return self.bytes * -(-values // self.values)
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "f32": Format(1, 4),
+    "f16": Format(1, 2),
+    "bf16": Format(1, 2),
+    "fp8": Format(1, 1),
+    "q8_0": Format(32, 2 + 32),
+    "q5_1": Format(32, 2 + 2 + 4 + 16),
+    "q5_0": Format(32, 2 + 4 + 16),
+    "q4_1": Format(32, 2 + 2 + 16),
+    "q4_0": Format(32, 2 + 16),
+}
+"""Formats by name; fp8 stands for e4m3 and e5m2 alike."""
+
+
+@dataclass(frozen=True)
+class KvShape:
+    """The values of one token's K, or V, in one layer: rows of equal length.
+
+    Parameters
+    ----------
+    rows, values
+        Number of rows, and values of each.
+    """
+
+    rows: int
+    values: int
+
+    def bytes(self, format_: Format) -> int:
+        """Bytes of all rows in a format."""
+        return self.rows * format_.row_bytes(self.values)
+
+
+def known(name: str) -> Format | None:
+    """Return the format of a name, or None."""
+    if name in FORMATS:
+        return FORMATS[name]
+    if (group := _GROUPS.fullmatch(name)) is None:
+        return None
+    bits, values = int(group["bits"]) * int(group["values"]), int(group["values"])
+    return Format(values, -(-bits // 8) + 2 + 2 * bool(group["zero"]))
+
+
+def kv_shape(kv_bytes: int, stored: Format, config: Mapping[str, Any]) -> KvShape | None:
+    """Return the shape of the K, and of the V, of one token in one layer, half of its KV each.
+
+    They are rows of ``head_dim`` values where a model's configuration agrees with its bytes, or else one row.
+
+    Parameters
+    ----------
+    kv_bytes
+        Bytes of K and V together.
+    stored
+        Format in which they take these bytes, without blocks.
+    config
+        Fields of the model's ``config.json``, or none.
+
+    Returns
+    -------
+    None if there is no whole number of values.
+    """
+    values = Fraction(kv_bytes * stored.values, 2 * stored.bytes)
+    if values.denominator != 1:
+        return None
+    heads, size = config.get("num_key_value_heads"), config.get("head_dim")
+    if size is None and isinstance(config.get("hidden_size"), int) and config.get("num_attention_heads"):
+        size = config["hidden_size"] // config["num_attention_heads"]
+    if isinstance(heads, int) and isinstance(size, int) and heads * size == values:
+        return KvShape(heads, size)
+    return KvShape(1, int(values))
+
+
+def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Mapping[str, Any]) -> int:
+    """Return the bytes of one token's KV in one layer in a tier with a format of its own.
+
+    Parameters
+    ----------
+    fields
+        Formats by tier: a name, ``{"k": ..., "v": ...}``, or ``{"bytes": ...}``.
+    kv_bytes, stored, config
+        As for `kv_shape`, the format by its name.
+
+    Raises
+    ------
+    InputError
+        There is no such format, or the KV cannot be stored in it.
+    """
+    given = fields.raw(tier)
+    if given is None:
+        return kv_bytes
+    if isinstance(given, Mapping) and "bytes" in given:
+        table = fields.child(tier)
+        size = table.integer("bytes", 1, 2**40)
+        table.done()
+        return size
+    names = [given, given]
+    if isinstance(given, Mapping):
+        table = fields.child(tier)
+        names = [table.text("k"), table.text("v")]
+        table.done()
+    base = known(stored)
+    shape = None if base is None or base.values > 1 else kv_shape(kv_bytes, base, config)
+    if shape is None:
+        raise fields.error(
+            tier, f"{{'bytes': ...}}, as {kv_bytes:,} B of {stored} are no whole number of values"
+        )
+    return sum(shape.bytes(_format(fields, tier, name)) for name in names)
+
+
+def _format(fields: Fields, tier: str, name: object) -> Format:
+    found = known(name) if isinstance(name, str) else None
+    if found is None:
+        names = ", ".join(FORMATS)
+        hint = did_you_mean(name, FORMATS) if isinstance(name, str) else ""
+        raise fields.error(
+            tier, f"a format ({names}, int8-g64, int4-g64, int4-g64-zero), not {show(name)}{hint}"
+        )
+    return found

@@ -1,0 +1,153 @@
+"""Batches of synthetic sequences of one kind, which all begin at once or arrive one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.fields import Fields, show
+from kvbound.trace import bits
+from kvbound.trace.batch import Reader, combined_rows, timeline_of
+from kvbound.trace.build import too_large
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
+from kvbound.workloads.synthetic import OneSequence, Synthetic
+
+Ints = NDArray[np.int64]
+
+MAX_SEQUENCES: Final = 4096
+_ARRIVALS: Final = 1 << 20
+"""Spawn key of the arrivals' random stream: no layer has this number."""
+
+
+@dataclass(frozen=True)
+class Batch(Synthetic):
+    """Sequences of one kind, each with reads of its own, decoded together; see `kvbound.trace.batch.batch`.
+
+    Parameters
+    ----------
+    of
+        One of the sequences.
+    batch
+        Number of sequences, at least 2.
+    arrivals
+        First step of each sequence, the least 0; or the mean number of sequences that arrive in a step
+        (Poisson, with the seed of the workload), the first at 0; None lets all begin at 0.
+
+    Raises
+    ------
+    InputError
+        A value is out of range.
+    """
+
+    of: OneSequence
+    batch: int
+    arrivals: tuple[int, ...] | float | None = None
+
+    @classmethod
+    def parse(cls, of: OneSequence, fields: Fields) -> Synthetic:
+        """Read the number of sequences and their arrivals; a batch of one is the sequence itself."""
+        count = fields.integer("batch", 1, MAX_SEQUENCES, default=1)
+        given = fields.raw("arrivals", default=None)
+        arrivals: tuple[int, ...] | float | None = None
+        if isinstance(given, list | tuple):
+            whole = all(type(step) is int and 0 <= step <= MAX_TOKENS for step in given)
+            if not whole or len(given) != count or min(given) != 0:
+                expected = f"the first step of each of {count:,} sequences, the least 0, not {show(given)}"
+                raise fields.error("arrivals", expected)
+            arrivals = tuple(given)
+        elif given is not None:
+            arrivals = fields.number("arrivals", 1e-9, 1e9)
+        if count == 1:
+            return of
+        made = cls(of, count, arrivals)
+        if excess := too_large(of.layers, count * of.tokens, made.decode_steps):
+            raise fields.error("batch", excess)
+        return made
+
+    @property
+    def layers(self) -> int:  # type: ignore[override]
+        """Number of layers."""
+        return self.of.layers
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """Kind of the sequences."""
+        return self.of.kind
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """Version of the kind."""
+        return self.of.version
+
+    @property
+    def prefill_tokens(self) -> int:  # type: ignore[override]
+        """Tokens of the prompts that exist before the first step."""
+        return self.timeline.prefill_tokens
+
+    @property
+    def decode_steps(self) -> int:  # type: ignore[override]
+        """Steps until the last sequence has finished."""
+        return max(self.starts) + self.of.decode_steps
+
+    @property
+    def timeline(self) -> Timeline:
+        """Births and ends of the tokens."""
+        return self._placed[0]
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """First step of each sequence."""
+        if self.arrivals is None:
+            return (0,) * self.batch
+        if isinstance(self.arrivals, tuple):
+            return self.arrivals
+        stream = np.random.default_rng(np.random.SeedSequence(self.of.seed, spawn_key=(_ARRIVALS,)))
+        gaps = stream.exponential(1 / self.arrivals, self.batch - 1)
+        return (0, *np.minimum(np.cumsum(gaps), MAX_TOKENS).astype(np.int64).tolist())
+
+    @cached_property
+    def _placed(self) -> tuple[Timeline, list[Ints]]:
+        shape = self.of.prefill_tokens, self.of.decode_steps
+        return timeline_of([shape] * self.batch, self.starts)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the mapping that `kvbound.workloads.from_mapping` reads."""
+        mapping = self.of.to_mapping() | {"batch": self.batch}
+        if self.arrivals is not None:
+            listed = list(self.arrivals) if isinstance(self.arrivals, tuple) else self.arrivals
+            mapping["arrivals"] = listed
+        return mapping
+
+    def step_counts(self) -> Ints:
+        """Reads of each step, (steps,)."""
+        counts, own = np.zeros(self.decode_steps, np.int64), self.of.step_counts()
+        for start in self.starts:
+            counts[start : start + len(own)] += own
+        return counts
+
+    def packed_rows(self, layer: int) -> Iterator[NDArray[np.uint8]]:
+        """Packed rows of one layer in blocks (rows, bytes)."""
+        readers = [
+            _reader(self.of.packed_rows(layer, number), self.of.tokens) for number in range(self.batch)
+        ]
+        lengths = [self.of.decode_steps] * self.batch
+        return combined_rows(readers, lengths, self.starts, *self._placed)
+
+
+def _reader(blocks: Iterator[NDArray[np.uint8]], tokens: int) -> Reader:
+    """Return a function that returns the next so many rows of a sequence, unpacked."""
+    left = np.zeros((0, bits.row_bytes(tokens)), np.uint8)
+
+    def read(count: int) -> NDArray[np.uint8]:
+        nonlocal left
+        while len(left) < count:
+            left = np.concatenate([left, next(blocks)])
+        rows, left = left[:count], left[count:]
+        return bits.unpack(rows, tokens)
+
+    return read

@@ -1,0 +1,66 @@
+"""A literal replay of schedules, block by block: the rules of moves, births, ends and capacity."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvbound.instance import Initial, Instance, Migration
+from kvbound.schedule import Schedule
+
+
+def problems(instance: Instance, schedule: Schedule) -> list[str]:
+    """Return the rules that a schedule breaks."""
+    timeline, blocks, last = instance.timeline, instance.grouping, instance.tiers - 1
+    rooms, found = list(instance.capacity_blocks), list[str]()
+    now = [{int(blocks.of[token]): int(tier) for token, tier in enumerate(row)} for row in schedule.initial]
+    for row, tiers in zip(schedule.initial, now, strict=True):
+        if [tiers[int(block)] for block in blocks.of[: row.size]] != row.tolist():
+            found.append("a block starts in two tiers")
+
+    def check_room(where: str) -> None:
+        for k, room in enumerate(rooms):
+            whole = instance.inclusive and k == last
+            held = sum(whole or tier == k for tiers in now for tier in tiers.values())
+            if room is not None and held > room:
+                found.append(f"{where}: {held} blocks in tier {k}, which holds {room}")
+
+    check_room("start")
+    if instance.rules.initial is Initial.PREFILL_FIRST:
+        free = [instance.layers * instance.blocks if room is None else room for room in rooms]
+        for block in range(blocks.prompt):
+            for tiers in now:
+                fastest = next(k for k, left in enumerate(free) if left)
+                free[fastest] -= 1
+                if tiers[block] != fastest:
+                    found.append("start: not filled in order")
+    for step, layer in np.ndindex(instance.decode_steps, instance.layers):
+        where, tiers = f"slot ({step}, {layer})", now[layer]
+        events, past = schedule.events[layer], int(timeline.past[step])
+        at = events.step == step
+        pairs = list(zip(events.token[at].tolist(), events.tier[at].tolist(), strict=True))
+        moves = [(token, tier) for token, tier in pairs if token < past]
+        births = [(token, tier) for token, tier in pairs if token >= past]
+        reads = {int(blocks.of[token]) for token in instance.trace.reads(step, layer) if token < past}
+        if [token for token, _ in births] != list(range(past, int(timeline.past[step + 1]))):
+            found.append(f"{where}: births are missing")
+        if pairs != moves + births or len({token for token, _ in pairs}) < len(pairs):
+            found.append(f"{where}: events out of order, or twice")
+        left = {block: tiers.pop(block) for block in list(tiers) if blocks.last[block] == step}
+        for token, tier in moves:
+            block = int(blocks.of[token])
+            if token != blocks.head[block] or block not in tiers:
+                found.append(f"{where}: token {token} cannot move")
+                continue
+            up = tier < tiers[block]
+            allowed = instance.rules.migration is Migration.PREFETCH or not up or block in reads
+            if instance.rules.migration is Migration.NONE or not allowed:
+                found.append(f"{where}: block {block} may not move to {tier}")
+            tiers[block] = tier
+        for token, tier in births:
+            block = int(blocks.of[token])
+            if block not in tiers and block not in left:
+                (left if blocks.last[block] == step else tiers)[block] = tier
+            if (tiers | left)[block] != tier:
+                found.append(f"{where}: token {token} is born beside its block")
+        check_room(where)
+    return found

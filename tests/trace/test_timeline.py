@@ -1,0 +1,95 @@
+"""Births and ends of tokens."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kvbound.errors import InputError
+from kvbound.trace.timeline import PROMPT, Timeline
+from tests.strategies import tiny_timeline
+
+
+def test_by_default_one_token_is_born_in_every_step_and_all_stay() -> None:
+    plain = Timeline.of(3, 4)
+    assert plain.to_mapping() == {}
+    assert plain.past.tolist() == [3, 4, 5, 6, 7]
+    assert plain.born.tolist() == [PROMPT, PROMPT, PROMPT, 0, 1, 2, 3]
+    assert plain.live.tolist() == plain.past.tolist()
+    assert plain.one_each
+    assert plain.all_stay
+    assert Timeline.of(3, 4, births=1).to_mapping() == {}
+    assert Timeline.of(3, 4, births=[1] * 4, ends=[None] * 7, outputs=1).to_mapping() == {}
+
+
+def test_births_and_ends_by_hand() -> None:
+    ends = [0, 3, None, 1, 1, None]
+    found = Timeline.of(
+        2, 4, births=[1, 2, 0, 1], ends=ends, sequence=[7, 7, 5, 7, 5, 5], outputs=[1, 0, 0, 1]
+    )
+    assert found.past.tolist() == [2, 3, 5, 5, 6]
+    assert found.born.tolist() == [PROMPT, PROMPT, 0, 1, 1, 3]
+    assert found.ends.tolist() == [0, 3, 4, 1, 1, 4]
+    assert found.sequence.tolist() == [0, 0, 1, 0, 1, 1]
+    assert found.position.tolist() == [0, 1, 0, 2, 1, 2]
+    # tokens 3 and 4 are born in step 1 and end in it
+    assert found.live.tolist() == [2, 2, 2, 2, 2]
+    assert [found.ending(step).tolist() for step in range(4)] == [[0], [3, 4], [], [1]]
+    assert found.to_mapping() == {
+        "births": [1, 2, 0, 1], "ends": ends, "sequence": [0, 0, 1, 0, 1, 1], "outputs": [1, 0, 0, 1],
+    }  # fmt: skip
+    assert "sequence" not in found.to_mapping(sequence=False)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_counts_are_those_of_the_tokens_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = int(rng.integers(1, 7))
+    timeline = tiny_timeline(rng, int(rng.integers(1, 12)), steps)
+    for step in range(steps + 1):
+        exists = (timeline.born < step) & (timeline.ends >= step)
+        assert timeline.live[step] == exists.sum()
+        assert timeline.past[step] == (timeline.born < step).sum()
+    again = Timeline.of(timeline.prefill_tokens, steps, **timeline.to_mapping())
+    for name in ("births", "ends", "sequence", "outputs"):
+        assert np.array_equal(getattr(again, name), getattr(timeline, name))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_head_of_a_timeline_is_what_happens_up_to_there(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = tiny_timeline(rng, int(rng.integers(1, 12)), 6)
+    for steps in range(1, 7):
+        head = whole.head(steps)
+        assert head.past.tolist() == whole.past[: steps + 1].tolist()
+        assert head.live[:steps].tolist() == whole.live[:steps].tolist()
+    assert whole.head(6).to_mapping() == whole.to_mapping()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"births": [1]}, "births: expected a number of tokens from 0 to 134,217,728, or one per step"),
+        ({"births": [1, -1]}, "births"),
+        ({"births": [1, 1.0]}, "births"),
+        ({"births": True}, "births"),
+        ({"births": "11"}, "births"),
+        ({"births": [1, 2**40]}, "births"),
+        ({"births": [2**27, 1]}, "at most 134,217,728 tokens in all"),
+        ({"outputs": [1, 2]}, "outputs: expected at most as many decoded tokens as births"),
+        (
+            {"ends": [0, 0, 0]},
+            "ends: expected a step from the token's birth to 1, or null, for each of 4 tokens",
+        ),
+        ({"ends": [0, 0, 0, 0]}, "ends"),  # token 3 is born in step 1
+        ({"ends": [-1, 0, 0, 1]}, "ends"),
+        ({"ends": [3, 0, 0, 1]}, "ends"),
+        ({"ends": 5}, "ends"),
+        ({"ends": ["1", 0, 0, 1]}, "ends"),
+        ({"sequence": [0, 1]}, "sequence: expected an integer for each of 4 tokens"),
+        ({"sequence": [0, 1, 2, None]}, "sequence"),
+    ],
+)
+def test_other_fields_are_refused_by_name(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Timeline.of(2, 2, **fields, file="x")
