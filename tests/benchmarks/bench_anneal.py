@@ -25,6 +25,7 @@ from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
 from kvbound.solvers.annealing.chains import Chains
 from kvbound.solvers.annealing.layout import (
+    ABSENT,
     BLOCK,
     CANDIDATES,
     DRAWS,
@@ -36,7 +37,6 @@ from kvbound.solvers.annealing.layout import (
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
-    UNBORN,
     SearchData,
     schedule_of,
     search_data,
@@ -53,14 +53,14 @@ HEAT = 0.15
 class Plain:
     """One schedule, lists of numbers, one move at a time."""
 
-    def __init__(self, data: SearchData, states: Chains) -> None:
+    def __init__(self, instance: Instance, data: SearchData, states: Chains) -> None:
         self.data = data
         self.tier, self.counts = states.tier[0].tolist(), states.counts[0].tolist()
         self.held, self.ticks = states.occupancy[0, 0].tolist(), states.ticks[0].tolist()
         self.rows, self.base = data.facets[0].tolist(), data.weight_ticks[:, 0].tolist()
         self.stays = [tuple(each) for each in data.intervals[:, : HIGH + 1].tolist()]
         self.number, self.room = data.interval_of.tolist(), int(data.capacity[0])
-        self.reads = data.reads.tolist()
+        self.reads, self.born = data.reads[0].tolist(), instance.timeline.born.tolist()
 
     def slot_ticks(self, slot: int) -> float:
         """Time of one slot by the facets."""
@@ -79,11 +79,11 @@ class Plain:
         around = range(max(low - 1, 0), min(high, data.steps - 1) + 1)
         for sign in (-1, 1):
             for step in around:
-                before, after, newborn = own[step], own[step + 1], token == data.prefill + step
+                before, after, newborn = own[step], own[step + 1], step == self.born[token]
                 if not (reads[step] or newborn or before != after):
                     continue
                 count = self.counts[step * layers + layer]
-                if before != UNBORN:
+                if before != ABSENT:
                     count[before] += sign * reads[step]
                 count[4] += sign * ((newborn or before == 1) and after == 0)
                 count[5] += sign * newborn
@@ -144,8 +144,8 @@ class Plain:
 class Picky(Plain):
     """The same with the moves of `moves`."""
 
-    def __init__(self, data: SearchData, states: Chains) -> None:
-        super().__init__(data, states)
+    def __init__(self, instance: Instance, data: SearchData, states: Chains) -> None:
+        super().__init__(instance, data, states)
         self.due, self.margin = data.intervals[:, DUE].tolist(), states.marginal[0].tolist()
         self.last = [own[-1] for own in self.number]
 
@@ -225,16 +225,16 @@ def states_of(instance: Instance, data: SearchData, chains: int) -> Chains:
     """Chains from belady's schedule, with what leaves before its next read leaving at once."""
     start = kv.simulate(instance, "belady").schedule
     assert start is not None
-    tier = tiers_of(data, start)
+    tier = tiers_of(instance, start)
     last = tier[data.intervals[:, BLOCK], data.intervals[:, HIGH]]
     tier = np.where(data.interval_of < 0, tier, last[data.interval_of])
-    return Chains.of(instance, data, [schedule_of(data, tier)] * chains)
+    return Chains.of(instance, data, [schedule_of(instance, tier)] * chains)
 
 
 def plain_rate(instance: Instance, seconds: float, kind: type[Plain]) -> float:
     """Moves per second of a plain annealer."""
     data = search_data(instance)
-    plain = kind(data, states_of(instance, data, 1))
+    plain = kind(instance, data, states_of(instance, data, 1))
     random.seed(0)
     heat, moves, begin = HEAT * float(np.mean(plain.ticks)), 0, time.process_time()
     while (taken := time.process_time() - begin) < seconds:

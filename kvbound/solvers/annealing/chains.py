@@ -190,13 +190,19 @@ def charge(
     sign
         1 to add, -1 to subtract.
     """
-    tiers = data.tiers
+    tiers, flat = data.tiers, counts.reshape(-1)
+    at = (chain * counts.shape[1] + slot) * counts.shape[2]
     there, stays = before != ABSENT, after != ABSENT
-    counts[chain[there], slot[there], before[there]] += sign * share.read[there]
-    moved = there & stays & data.charged[np.where(there, before, 0), np.where(stays, after, 0)]
-    counts[chain[moved], slot[moved], tiers + before[moved]] += sign * share.unread[moved]
-    counts[chain[moved], slot[moved], 2 * tiers + after[moved]] += sign * share.carried[moved]
-    born = share.grown > 0
-    into = np.where(stays, after, before)[born]  # where the block leaves, the tier that it had
-    writes = share.grown[born, None] * data.birth_writes[into]
-    counts[chain[born], slot[born], 2 * tiers :] += sign * writes
+    flat[at[there] + before[there]] += sign * share.read[there]
+    moved = there & stays & (before != after)
+    if data.inclusive:
+        moved &= after != tiers - 1
+    moved = np.flatnonzero(moved)
+    flat[at[moved] + tiers + before[moved]] += sign * share.unread[moved]
+    flat[at[moved] + 2 * tiers + after[moved]] += sign * share.carried[moved]
+    born = np.flatnonzero(share.grown)
+    into = np.where(stays[born], after[born], before[born])  # where the block leaves, the tier that it had
+    flat[at[born] + 2 * tiers + into] += sign * share.grown[born]
+    if data.inclusive:
+        born = born[into != tiers - 1]
+        flat[at[born] + 3 * tiers - 1] += sign * share.grown[born]

@@ -62,13 +62,15 @@ def charge(
     """Add the traffic of a block in a slot to the counts, or subtract it."""
     read, carried, unread, grown = share
     tiers = len(data.capacity)
+    free = tiers - 1 if data.inclusive else tiers  # moves there cost nothing, births are written there anyway
     if before != ABSENT:
         if read > 0:
             counts[slot, before] += sign * read
-        if before != after and after != ABSENT and data.charged[before, after]:
+        if before != after and after != ABSENT and after != free:
             counts[slot, 2 * tiers + after] += sign * carried
             counts[slot, tiers + before] += sign * unread
     if grown > 0:
         into = after if after != ABSENT else before
-        for k in range(tiers):
-            counts[slot, 2 * tiers + k] += sign * grown * data.birth_writes[into, k]
+        counts[slot, 2 * tiers + into] += sign * grown
+        if data.inclusive and into != free:
+            counts[slot, 2 * tiers + free] += sign * grown

@@ -38,8 +38,8 @@ BLOCK, LOW, HIGH, DUE = range(4)
 """Columns of `SearchData.intervals`."""
 CARRIED, GROWN = range(2)
 """Columns of `SearchData.tokens`."""
-LAST, FINAL = range(2)
-"""Columns of `SearchData.ends`."""
+LAYER, LAST, FINAL = range(3)
+"""Columns of `SearchData.traits`."""
 UNLIMITED = 2**60
 """Capacity, in blocks, of a tier without a limit."""
 TICKS_PER_SLOT = 2.0**28
@@ -90,7 +90,9 @@ class SearchData(NamedTuple):
         Decode steps, layers, blocks per layer.
     single
         Whether blocks are single tokens.
-    legal, charged, birth_writes
+    inclusive
+        Whether births are written to the last tier as well, and moves to it cost nothing.
+    legal
         As in `kvbound.cost.transitions.Transitions`.
     movable
         Whether blocks may move after their birth.
@@ -98,16 +100,15 @@ class SearchData(NamedTuple):
         Probability of each kind of move that changes a part of an interval; 0 where that is of no use.
     capacity
         Blocks that each tier holds, shape (K,).
-    reads, shared
-        Past tokens of each block read in each step, and those among them that a move would carry, shape
-        (layers * blocks, steps). They differ, and are two arrays, only where tokens end before their block.
+    reads
+        Past tokens of each block read in each step, and last those among them that a move would carry, shape
+        (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
     tokens
         Tokens that a move of each block in each step carries, and those born into it, shape
         (blocks, steps, 2).
-    layer
-        Layer of each block, shape (layers * blocks,).
-    ends
-        Last state in which each block takes room, and its last interval, shape (layers * blocks, 2).
+    traits
+        Layer of each block, last state in which it takes room, and its last interval, shape
+        (layers * blocks, 3).
     intervals
         Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
         none does; shape (intervals, 4).
@@ -132,17 +133,14 @@ class SearchData(NamedTuple):
     layers: int
     blocks: int
     single: bool
+    inclusive: bool
     legal: NDArray[np.bool_]
-    charged: NDArray[np.bool_]
-    birth_writes: Ints
     movable: bool
     partial_share: float
     capacity: Ints
     reads: Counts
-    shared: Counts
     tokens: Counts
-    layer: NDArray[np.int32]
-    ends: NDArray[np.int32]
+    traits: NDArray[np.int32]
     intervals: NDArray[np.int32]
     interval_of: NDArray[np.int32]
     facets: NDArray[np.float64]
@@ -180,17 +178,15 @@ def search_data(instance: Instance) -> SearchData:
             f"{_needed_bytes(instance) / 2**30:,.0f} GiB (not for single tokens between two tiers with "
             "inclusive copies, with numba); shorten the trace or coarsen the granularity"
         )
-    reads, shared = _block_reads(instance)
-    interval_of, intervals = _intervals(instance, reads)
-    blocks = instance.layers * instance.blocks
-    final = np.searchsorted(intervals[:, BLOCK], np.arange(blocks), side="right") - 1
+    reads = _block_reads(instance)
+    interval_of, intervals = _intervals(instance, reads[0])
+    block = np.arange(instance.layers * instance.blocks)
+    final = np.searchsorted(intervals[:, BLOCK], block, side="right") - 1
     last = np.tile(instance.grouping.last, instance.layers)
     return data_without_blocks(instance)._replace(
         reads=reads,
-        shared=shared,
         tokens=_block_tokens(instance.grouping, reads.dtype),
-        layer=np.repeat(np.arange(instance.layers, dtype=np.int32), instance.blocks),
-        ends=np.stack([last, final], axis=1).astype(np.int32),
+        traits=np.stack([block // instance.blocks, last, final], axis=1).astype(np.int32),
         intervals=intervals,
         interval_of=interval_of,
     )
@@ -229,17 +225,14 @@ def data_without_blocks(instance: Instance) -> SearchData:
         layers=instance.layers,
         blocks=instance.blocks,
         single=instance.granularity == 1,
+        inclusive=instance.inclusive,
         legal=transitions.legal,
-        charged=transitions.charged,
-        birth_writes=transitions.birth_writes,
         movable=movable,
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
-        reads=np.zeros((0, 0), np.uint16),
-        shared=np.zeros((0, 0), np.uint16),
+        reads=np.zeros((1, 0, 0), np.uint16),
         tokens=np.zeros((0, 0, 2), np.uint16),
-        layer=np.zeros(0, np.int32),
-        ends=np.zeros((0, 2), np.int32),
+        traits=np.zeros((0, 3), np.int32),
         intervals=np.zeros((0, 4), np.int32),
         interval_of=np.zeros((0, 0), np.int32),
         facets=facets,
@@ -280,22 +273,19 @@ def _tick_facets(
     return facets * instance.item_bytes, weight_ticks, diverted, cost.latency / tick_s
 
 
-def _block_reads(instance: Instance) -> tuple[Counts, Counts]:
-    """Reads of each block in each step, and those of tokens that a move carries; see `SearchData`."""
+def _block_reads(instance: Instance) -> Counts:
+    """Reads of each block in each step, and where that matters those of the tokens that a move carries."""
     blocks, ends, steps = instance.grouping, instance.timeline.ends, instance.decode_steps
-    shape = instance.layers, blocks.count, steps
+    shape = 1 + _ends_differ(blocks), instance.layers, blocks.count, steps
     reads = np.empty(shape, np.uint16 if blocks.size < 2**16 else np.uint32)
-    shared = np.empty_like(reads) if _ends_differ(blocks) else reads
     for layer in range(instance.layers):
         past = instance.trace.past_reads(layer)
         for rows in bits.blocks(steps):
-            reads[layer, :, rows] = blocks.sums(past[rows]).T
-            if shared is not reads:
+            reads[0, layer, :, rows] = blocks.sums(past[rows]).T
+            if len(reads) > 1:
                 staying = ends > np.arange(steps)[rows, None]
-                shared[layer, :, rows] = blocks.sums(past[rows] & staying).T
-    flat = instance.layers * blocks.count, steps
-    reads_of_blocks = reads.reshape(flat)
-    return reads_of_blocks, reads_of_blocks if shared is reads else shared.reshape(flat)
+                reads[1, layer, :, rows] = blocks.sums(past[rows] & staying).T
+    return reads.reshape(len(reads), -1, steps)
 
 
 def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
@@ -303,7 +293,7 @@ def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> C
     timeline, steps = blocks.timeline, blocks.timeline.steps
     tokens = np.zeros((blocks.count, steps, 2), dtype)
     later = timeline.born >= 0
-    np.add.at(tokens, (blocks.of[later], timeline.born[later], GROWN), 1)
+    np.add.at(tokens[:, :, GROWN], (blocks.of[later], timeline.born[later]), 1)
     change = np.zeros((blocks.count, steps + 1), np.int32)
     begin = timeline.born + 1
     np.add.at(change, (blocks.of, begin), 1)
@@ -324,7 +314,8 @@ def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], ND
     first = np.where(fixed, 1, born + 1)
     until = last + (passing & (not instance.inclusive))
     state = np.arange(steps + 1)
-    exists = (first[:, None] <= state) & (state <= until[:, None])
+    exists = first[:, None] <= state
+    exists &= state <= until[:, None]
     opens = state == first[:, None]
     if moves:
         opens[:, 1:] |= reads > 0
@@ -332,15 +323,16 @@ def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], ND
         exists &= ~fixed[:, None]
     opens &= exists
     number = np.cumsum(opens.ravel(), dtype=np.int32).reshape(exists.shape) - 1
-    number[~exists | passing[:, None]] = -1
+    number[~exists] = -1
+    number[passing] = -1
     block, low = (each.astype(np.int32) for each in np.nonzero(opens))
     high = until[block]
     same_block = block[1:] == block[:-1]
     high[:-1][same_block] = low[1:][same_block] - 1
     read = moves & (high < steps)
     read &= reads[block, np.minimum(high, steps - 1)] > 0
-    due = np.where(read, high * layers + block // instance.blocks, -1)
-    return number, np.stack([block, low, high, due.astype(np.int32)], axis=1)
+    due = np.where(read, high * np.int32(layers) + block // np.int32(instance.blocks), np.int32(-1))
+    return number, np.stack([block, low, high, due], axis=1)
 
 
 def tiers_of(instance: Instance, schedule: Schedule) -> Tiers:

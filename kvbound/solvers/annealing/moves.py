@@ -136,7 +136,7 @@ class _Moves:
         chain = np.arange(len(u))
         s = self._choose_intervals()
         block, low, high = (data.intervals[s, column].astype(np.int64) for column in (BLOCK, LOW, HIGH))
-        further = np.minimum(s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.ends[block, FINAL])
+        further = np.minimum(s + 1 + (u[:, 3] * (MAX_RUN - 1)).astype(np.int64), data.traits[block, FINAL])
         part = (u[:, 3] * (high - low + 1)).astype(np.int64)
         kind = np.searchsorted(RUN_SHARE + data.partial_share * np.arange(4), u[:, 0], side="right")
         high = np.select(
@@ -196,7 +196,7 @@ class _Moves:
         inside = (step >= 0) & (step < self.data.steps)
         step = np.where(inside, step, 0)
         before, after = (self.chains.tier[chain, block, step + n] for n in (0, 1))
-        read = (self.data.reads[block, step] > 0).astype(np.int64)
+        read = (self.data.reads[0][block, step] > 0).astype(np.int64)
         moves = self.data.legal[read, np.minimum(before, self.last), np.minimum(after, self.last)]
         return ~inside | (before == ABSENT) | (after == ABSENT) | (before == after) | moves
 
@@ -218,7 +218,7 @@ class _Moves:
         """
         layers, layer = self.data.layers, block // self.data.blocks
         start = np.where(low > 0, (low - 1) * layers + layer + 1, 0)
-        high = np.minimum(high, self.data.ends[block, LAST])
+        high = np.minimum(high, self.data.traits[block, LAST])
         return start, np.minimum(high * layers + layer, self.data.slots)
 
     def _reassign(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> _Reassignment:
@@ -250,13 +250,14 @@ class _Moves:
         new_before = np.where(step >= low[row], new[np.maximum(at, 0)], before)
         new_after = np.where(step < high[row], new[np.minimum(at + 1, len(new) - 1)], after)
         layer, within = np.divmod(blocks, data.blocks)
-        read, shared = (table[blocks, step].astype(np.int64) for table in (data.reads, data.shared))
-        tokens = data.tokens[within, step].astype(np.int64)
-        share = Share(read, tokens[:, CARRIED], tokens[:, CARRIED] - shared, tokens[:, GROWN])
-        busy = (read > 0) | (share.grown > 0) | (before != after) | (new_before != new_after)
+        read, grown = data.reads[0][blocks, step], data.tokens[within, step, GROWN]
+        busy = (read > 0) | (grown > 0) | (before != after) | (new_before != new_after)
         busy &= (before != new_before) | (after != new_after)
+        carried = data.tokens[within[busy], step[busy], CARRIED].astype(np.int64)
+        unread = carried - data.reads[-1][blocks[busy], step[busy]]
+        share = Share(read[busy].astype(np.int64), carried, unread, grown[busy].astype(np.int64))
         chains, slot = chains[busy], (step * data.layers + layer)[busy]
-        given = data, self.chains.counts, chains, slot, Share(*(each[busy] for each in share))
+        given = data, self.chains.counts, chains, slot, share
         charge(*given, before[busy], after[busy], -1)
         charge(*given, new_before[busy], new_after[busy], 1)
         return chains * data.slots + slot

@@ -19,6 +19,7 @@ from kvbound.solvers.annealing.layout import (
     GROWN,
     HIGH,
     LAST,
+    LAYER,
     LOW,
     MAX_RUN,
     MAX_VICTIMS,
@@ -54,7 +55,7 @@ def _update_counts(
     """
     block, low, high, new = change
     steps, layers, tiers = data.steps, data.layers, len(data.capacity)
-    layer = np.int64(data.layer[block])
+    layer = np.int64(data.traits[block, LAYER])
     within = block - layer * data.blocks
     quiet = data.single and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
@@ -63,7 +64,7 @@ def _update_counts(
             continue  # no read and no birth within an interval
         new_before = new if step >= low else before
         new_after = new if step < high else after
-        read = np.int64(data.reads[block, step])
+        read = np.int64(data.reads[0, block, step])
         grown = np.int64(data.tokens[within, step, GROWN])
         if read == 0 and grown == 0 and before == after and new_before == new_after:
             continue
@@ -79,7 +80,7 @@ def _update_counts(
                 saved[number, c] = counts[slot, c]
             number += 1
         carried = np.int64(data.tokens[within, step, CARRIED])
-        share = read, carried, carried - np.int64(data.shared[block, step]), grown
+        share = read, carried, carried - np.int64(data.reads[-1, block, step]), grown
         charge(data, counts, slot, share, before, after, -1)
         charge(data, counts, slot, share, new_before, new_after, 1)
     return number
@@ -92,8 +93,8 @@ def _reassign(
 ) -> None:  # fmt: skip
     """Make reassignment n of a move and keep the old tiers, or restore them."""
     block, low, high, new = change
-    layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity
-    last = np.int64(data.ends[block, LAST])
+    layers, layer, capacity = data.layers, np.int64(data.traits[block, LAYER]), data.capacity
+    last = np.int64(data.traits[block, LAST])
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state
@@ -125,16 +126,16 @@ def _legal(data: SearchData, tier: Tiers, block: int, step: int) -> bool:
         return True
     if before == ABSENT or after == ABSENT:
         return True
-    return data.legal[int(data.reads[block, step] > 0), before, after]
+    return data.legal[int(data.reads[0, block, step] > 0), before, after]
 
 
 @compiled(forceinline=True)
 def _overfull(data: SearchData, occupancy: Occupancy, full: int, block: int, low: int, high: int) -> int:
     """First moment of a block's states at which a tier exceeds its capacity, -1 if none."""
-    layers, layer, capacity = data.layers, np.int64(data.layer[block]), data.capacity[full]
+    layers, layer, capacity = data.layers, np.int64(data.traits[block, LAYER]), data.capacity[full]
     if capacity < UNLIMITED:
         start = (low - 1) * layers + layer + 1 if low > 0 else 0
-        stop = min(min(high, np.int64(data.ends[block, LAST])) * layers + layer + 1, occupancy.shape[1])
+        stop = min(high * layers + layer + 1, occupancy.shape[1])
         for t in range(start, stop):
             if occupancy[full, t] > capacity:
                 return t
@@ -158,7 +159,7 @@ def _propose(data: SearchData, tier: Tiers, marginal: Ints, draws: Floats, m: in
     shift = 1 + int(draws[m, 2] * (len(data.capacity) - 1))
     part = int(draws[m, 3] * (high - low + 1))
     if draws[m, 0] < RUN_SHARE:
-        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), np.int64(data.ends[block, FINAL]))
+        further = min(s + 1 + int(draws[m, 3] * (MAX_RUN - 1)), int(data.traits[block, FINAL]))
         high = np.int64(data.intervals[further, HIGH])
     elif draws[m, 0] < RUN_SHARE + data.partial_share:
         low += part
@@ -183,7 +184,7 @@ def _victim(
     found, found_state, least = -1, 0, _NEVER
     block = start
     for _ in range(PROBES):
-        layer = data.layer[block]
+        layer = data.traits[block, LAYER]
         state = complete + 1 if layer <= ahead else complete
         if tier[block, state] == full and data.interval_of[block, state] >= 0 and block != first:
             due = data.intervals[data.interval_of[block, state], DUE]
@@ -222,7 +223,8 @@ def _make(
     """
     last = len(data.capacity) - 1
     block, low, high, new = _propose(data, tier, marginal, draws, m)
-    full, first, begin, end = new, block, low, high
+    full, first, begin = new, block, low
+    end = min(high, np.int64(data.traits[block, LAST]))  # beyond, no room is taken
     number = 0
     for n in range(MAX_VICTIMS + 1):
         change = block, low, high, new

@@ -43,7 +43,7 @@ class PackedAnnealer:
     @classmethod
     def of(cls, instance: Instance, schedule: TwoTierSchedule, rng: np.random.Generator) -> PackedAnnealer:
         """Start from a schedule."""
-        from kvbound.solvers.annealing.packed_numba import PackedChain
+        from kvbound.solvers.annealing.packed_numba import FastBits, PackedChain
 
         data, reads = data_without_blocks(instance), transposed_reads(instance)
         after, timeline = np.zeros_like(reads), instance.timeline
@@ -60,8 +60,7 @@ class PackedAnnealer:
         ticks = slot_ticks(data, counts, layer)
         chain = PackedChain(
             reads=reads,
-            after=after,
-            start=schedule.residency.initial == 0,
+            fast=FastBits(schedule.residency.initial == 0, after),
             fixed_start=instance.rules.initial is Initial.PREFILL_FIRST,
             life=np.stack([timeline.born, timeline.ends], axis=1).astype(np.int32),
             ids=np.stack([np.minimum(_oldest(timeline), timeline.past), timeline.past], axis=1),
@@ -100,17 +99,17 @@ class PackedAnnealer:
 
         instance, words = self.instance, count_units(self.instance)
         start = np.zeros((instance.layers, 64 * words), np.bool_)
-        start[:, : instance.prefill_tokens] = self.chain.start
+        start[:, : instance.prefill_tokens] = self.chain.fast.start
 
         def rows(layer: int) -> Words:
             after = np.zeros((instance.decode_steps, words), np.uint64)
-            transpose_back(self.chain.after[layer], after)
+            transpose_back(self.chain.fast.after[layer], after)
             return after
 
         return TwoTierSchedule.of(instance, start, rows)
 
 
 def _oldest(timeline: Timeline) -> Ints:
-    """Return the first id of a token that exists in each state or later, or in the one before, (steps + 1,)."""
+    """Return the first id of a token that exists in each state, the one before or later, (steps + 1,)."""
     before = np.maximum(np.arange(timeline.steps + 1) - 1, 0)
     return np.searchsorted(np.maximum.accumulate(timeline.ends), before)

@@ -39,16 +39,31 @@ _GOLDEN = 0.6180339887498949
 """Its multiples, modulo 1, spread evenly from any number on."""
 
 
+class FastBits(NamedTuple):
+    """Which items are in tier 0: functions that need no more of a chain are much faster with fewer arrays.
+
+    Attributes
+    ----------
+    start
+        Whether items are there before the first slot, shape (layers, prompt tokens).
+    after
+        Bits of the steps after whose slots an item is there, lowest first, shape
+        (layers, ceil(steps / 64), tokens).
+    """
+
+    start: Bools
+    after: Words
+
+
 class PackedChain(NamedTuple):
     """A schedule between two tiers as bits, with its counts and times, for compiled code.
 
     Attributes
     ----------
-    reads, after
-        Bits of the steps that read an item, and of those after whose slots it is in tier 0, lowest first,
-        shape (layers, ceil(steps / 64), tokens).
-    start
-        Whether items are in tier 0 before the first slot, shape (layers, prompt tokens).
+    reads
+        Bits of the steps that read an item, in the form of `FastBits.after`.
+    fast
+        The schedule.
     fixed_start
         Whether the rules fix that.
     life
@@ -63,8 +78,7 @@ class PackedChain(NamedTuple):
     """
 
     reads: Words
-    after: Words
-    start: Bools
+    fast: FastBits
     fixed_start: bool
     life: NDArray[np.int32]
     ids: Ints
@@ -75,32 +89,32 @@ class PackedChain(NamedTuple):
 
 
 @compiled(forceinline=True)
-def _in_fast(chain: PackedChain, layer: int, token: int, state: int) -> bool:
+def _in_fast(fast: FastBits, layer: int, token: int, state: int) -> bool:
     """Whether an item is in tier 0 in a state: 0 the start, i after the slot of step i - 1."""
     if state == 0:
-        return token < chain.start.shape[1] and chain.start[layer, token]
+        return token < fast.start.shape[1] and fast.start[layer, token]
     n = state - 1
-    return (chain.after[layer, n >> 6, token] >> np.uint64(n & 63)) & _ONE != 0
+    return (fast.after[layer, n >> 6, token] >> np.uint64(n & 63)) & _ONE != 0
 
 
 @compiled(forceinline=True)
 def _run_around(data: SearchData, chain: PackedChain, layer: int, token: int, state: int) -> Run:
     """The run of an item around a state."""
-    inside = _in_fast(chain, layer, token, state)
-    low = max(last_read(chain.reads[layer], token, state), np.int64(chain.life[token, 0])) + 1
-    high = min(next_read(chain.reads[layer], token, state, data.steps), np.int64(chain.life[token, 1]))
+    inside = _in_fast(chain.fast, layer, token, state)
+    low = max(last_read(chain.reads[layer], token, state), int(chain.life[token, 0])) + 1
+    high = min(next_read(chain.reads[layer], token, state, data.steps), int(chain.life[token, 1]))
     first = last = state
-    while first > low and _in_fast(chain, layer, token, first - 1) == inside:
+    while first > low and _in_fast(chain.fast, layer, token, first - 1) == inside:
         first -= 1
-    while last < high and _in_fast(chain, layer, token, last + 1) == inside:
+    while last < high and _in_fast(chain.fast, layer, token, last + 1) == inside:
         last += 1
     return layer, token, first, last
 
 
 @compiled(forceinline=True)
-def _is_read(chain: PackedChain, layer: int, token: int, step: int) -> bool:
+def _is_read(reads: Words, layer: int, token: int, step: int) -> bool:
     """Whether a step reads an item."""
-    return (chain.reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
+    return (reads[layer, step >> 6, token] >> np.uint64(step & 63)) & _ONE != 0
 
 
 @compiled(forceinline=True)
@@ -108,14 +122,14 @@ def _put(data: SearchData, chain: PackedChain, run: Run, inside: bool) -> None:
     """Put a run into tier 0, or out of it, and update the occupancy."""
     layer, token, first, last = run
     if first == 0:
-        chain.start[layer, token] = inside
+        chain.fast.start[layer, token] = inside
     for chunk in range(max(first - 1, 0) >> 6, ((last - 1) >> 6) + 1):
         low, high = max(first - 1 - 64 * chunk, 0), min(last - 1 - 64 * chunk, 63)
         mask = (_ALL << np.uint64(low)) & (_ALL >> np.uint64(63 - high))
         if inside:
-            chain.after[layer, chunk, token] |= mask
+            chain.fast.after[layer, chunk, token] |= mask
         else:
-            chain.after[layer, chunk, token] &= ~mask
+            chain.fast.after[layer, chunk, token] &= ~mask
     begin = (first - 1) * data.layers + layer + 1 if first > 0 else 0
     change = 1 if inside else -1
     for t in range(begin, min(last * data.layers + layer + 1, len(chain.occupancy))):
@@ -137,7 +151,7 @@ def _move(
     for step in (first - 1, last):
         if not 0 <= step < data.steps:
             continue
-        slot, read = step * data.layers + layer, int(_is_read(chain, layer, token, step))
+        slot, read = step * data.layers + layer, int(_is_read(chain.reads, layer, token, step))
         for n in range(number):
             if touched[n] == slot:
                 break
@@ -148,8 +162,8 @@ def _move(
             number += 1
         for sign in (-1, 1):
             run_inside = inside == (sign == 1)  # where the run is: before the move, then after it
-            before = _in_fast(chain, layer, token, step) if step < first else run_inside
-            after = _in_fast(chain, layer, token, step + 1) if step + 1 > last else run_inside
+            before = _in_fast(chain.fast, layer, token, step) if step < first else run_inside
+            after = _in_fast(chain.fast, layer, token, step + 1) if step + 1 > last else run_inside
             # a token that ends seems to move to the last tier, which costs nothing either
             newborn = chain.life[token, 0] == step
             old = ABSENT if newborn else np.uint8(not before)
@@ -178,7 +192,7 @@ def _existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
     first, count = chain.ids[state, 0], chain.ids[state, 1] - chain.ids[state, 0]
     for _ in range(PACKED_TRIES if count > 0 else 0):
         token = first + int(u * count)
-        latest = min(state, np.int64(chain.life[token, 1]))
+        latest = min(state, int(chain.life[token, 1]))
         if latest >= state - 1 and latest > chain.life[token, 0]:
             return token, latest
         u = u + _GOLDEN if u + _GOLDEN < 1 else u + _GOLDEN - 1
@@ -199,13 +213,14 @@ def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tup
             if due == data.steps:
                 return False, True, (layer, token, state, state)
             state = due
-            if chain.marginal[due * data.layers + layer, 1] > 0 and not _in_fast(chain, layer, token, due):
+            gain = chain.marginal[due * data.layers + layer, 1]
+            if gain > 0 and not _in_fast(chain.fast, layer, token, due):
                 break
             state += 1
         else:
             return False, True, (layer, token, state, state)
     else:
-        inside = _in_fast(chain, layer, token, state)
+        inside = _in_fast(chain.fast, layer, token, state)
     _, _, first, last = _run_around(data, chain, layer, token, state)
     promotes_unread = data.legal[0, 1, 0]
     if promotes_unread and not inside and draws[m, 4] < data.partial_share:  # the promotion may come later
@@ -214,8 +229,8 @@ def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tup
     if valid and not inside and not promotes_unread and first > 0:
         # enters tier 0 on a read or at birth, or is there already
         step = first - 1
-        valid = chain.life[token, 0] == step or _in_fast(chain, layer, token, step)
-        valid |= _is_read(chain, layer, token, step)
+        valid = chain.life[token, 0] == step or _in_fast(chain.fast, layer, token, step)
+        valid |= _is_read(chain.reads, layer, token, step)
     return valid, not inside, (layer, token, first, last)
 
 
@@ -232,10 +247,10 @@ def _victim(
     token, _ = _existing(chain, draws[m, 6 + 2 * number], state)
     found, least, latest = -1, _NEVER, -1
     for _ in range(min(PACKED_PROBES, end - begin) if token >= 0 else 0):
-        if (layer != run[0] or token != run[1]) and _in_fast(chain, layer, token, state):
+        if (layer != run[0] or token != run[1]) and _in_fast(chain.fast, layer, token, state):
             due = next_read(chain.reads[layer], token, state, data.steps)
             cost = _FREE
-            if due < data.steps and _in_fast(chain, layer, token, due):
+            if due < data.steps and _in_fast(chain.fast, layer, token, due):
                 cost = max(chain.marginal[due * data.layers + layer, 0], cost)
             if cost < least or (cost == least and due > latest):
                 found, least, latest = token, cost, due

@@ -37,7 +37,7 @@ def assert_consistent(instance: Instance, chains: Chains) -> None:
     """The checker accepts the schedule of every chain, and the arrays are those of that schedule."""
     data = search_data(instance)
     for n in range(chains.count):
-        schedule = schedule_of(data, chains.tier[n])
+        schedule = schedule_of(instance, chains.tier[n])
         time_s = evaluate(instance, schedule).time_s
         assert chains.totals[n] * data.tick_s == pytest.approx(time_s, rel=1e-7)
         arrays = schedule.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
@@ -92,8 +92,8 @@ def test_arrays_of_tiers_convert_back_to_the_schedule() -> None:
             continue
         schedule = random_schedule(rng, instance)
         data = search_data(instance)
-        tier = tiers_of(data, schedule)
-        again = schedule_of(data, tier)
+        tier = tiers_of(instance, schedule)
+        again = schedule_of(instance, tier)
         assert np.array_equal(again.initial, schedule.initial)
-        assert np.array_equal(tiers_of(data, again), tier)
+        assert np.array_equal(tiers_of(instance, again), tier)
         assert evaluate(instance, again) == evaluate(instance, schedule)
