@@ -239,6 +239,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "mutation": mutation,
     "paper": partial(readme, "paper/README.md", 1),
     "real": partial(readme, "real/README.md", 1),
+    "batch": partial(readme, "batch/README.md", 1),
     "small": partial(readme, "small/README.md", 1),
     "tiny": partial(readme, "tiny/README.md", 1),
 }

@@ -77,6 +77,7 @@ CELLS: Final[tuple[tuple[int, str, str, int, dict[str, Any]], ...]] = (
     (4, "70b", "h200", 25, {}),
     (8, "8b", "h100", 10, {}),
     (8, "8b", "h100", 25, EXCLUSIVE),
+    (8, "8b", "gh200", 25, EXCLUSIVE),
     (8, "70b", "h200", 25, PREFETCH),
     (8, "8b", "gh200", 25, PAGES),
     (16, "8b", "h200", 25, {}),

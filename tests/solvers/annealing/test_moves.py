@@ -91,7 +91,6 @@ def test_arrays_of_tiers_convert_back_to_the_schedule() -> None:
         if instance.memory.tiers[-1].capacity is not None:
             continue
         schedule = random_schedule(rng, instance)
-        data = search_data(instance)
         tier = tiers_of(instance, schedule)
         again = schedule_of(instance, tier)
         assert np.array_equal(again.initial, schedule.initial)
