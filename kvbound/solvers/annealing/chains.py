@@ -125,9 +125,9 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
     most = ticks.max(axis=-1)
     if data.has_latency:
         read, extra, written = (part > 0 for part in np.split(count[..., None, :], 3, axis=-1))
-        busy = extra | written | (read & ~data.diverted)
+        busy = extra | written | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         busy[..., 0] |= data.has_weights[layer, None]
-        busy[..., -1] |= (read & data.diverted).any(axis=-1)
+        busy[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
         for k in range(tiers):
             most += np.where(busy[..., k], data.latency[k], 0.0)
     return np.rint(most.min(axis=-1)).astype(np.int64)

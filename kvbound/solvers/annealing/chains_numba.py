@@ -26,13 +26,13 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
                 ticks += facets[n, v, c] * counts[slot, c]
             most = max(most, ticks)
         if data.has_latency:
-            moved = False
+            helps = False
             for k in range(tiers):
-                away = data.diverted[n, k]
-                moved |= away and counts[slot, k] > 0
+                away = k < tiers - 1 and data.diverted[n, k]
                 busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
                 busy |= not away and counts[slot, k] > 0
-                busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and moved)
+                busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and helps)
+                helps |= counts[slot, k] > 0 and data.diverted[n, tiers - 1]
                 if busy:
                     most += data.latency[k]
         best = min(best, most)

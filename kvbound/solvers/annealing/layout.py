@@ -118,9 +118,11 @@ class SearchData(NamedTuple):
     facets, weight_ticks
         Ticks per token of the facets of the slot cost, and of the weights of each layer, by the set of tiers
         whose reads the last tier serves instead (one set where no tier has a latency), shapes (sets, V, 3K)
-        and (layers, sets, V).
+        and (layers, sets, V). In one more set it serves none, not even in part, where that may save its
+        latency.
     diverted
-        Which tiers are in each set, shape (sets, K).
+        Which tiers are in each set, and in the last column whether the last tier may serve reads of others,
+        shape (sets, K).
     has_weights
         Whether a layer reads weights, shape (layers,).
     latency, has_latency
@@ -261,15 +263,20 @@ def _tick_facets(
     instance: Instance, tick_s: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """Facets, ticks of the weights, sets of diverted tiers, and latencies; see `SearchData`."""
-    cost, tiers = SlotCost.of(instance), instance.tiers
-    optional = range(tiers - 1) if instance.inclusive and cost.latency.any() else range(0)
+    cost, last = SlotCost.of(instance), instance.tiers - 1
+    optional = range(last) if instance.inclusive and cost.latency.any() else range(0)
     sets = [s for size in range(len(optional) + 1) for s in itertools.combinations(optional, size)]
-    facets = np.stack([cost.facets] * len(sets)) / tick_s
-    diverted = np.zeros((len(sets), tiers), bool)
+    # a birth is written to the last tier, which is therefore only left alone in steps without one
+    alone = instance.inclusive and cost.latency[last] > 0 and bool((instance.timeline.births == 0).any())
+    facets = np.stack([cost.facets] * (len(sets) + alone)) / tick_s
+    diverted = np.zeros((len(facets), last + 1), bool)
     for n, tiers_off in enumerate(sets):
-        facets[n][:, list(tiers_off)] = facets[n][:, [tiers - 1]]
+        facets[n][:, list(tiers_off)] = facets[n][:, [last]]
         diverted[n, list(tiers_off)] = True
-    weight_ticks = instance.llm.weight_reads[:, None, None] * facets[:, :, tiers]
+    diverted[: len(sets), last] = instance.inclusive
+    if alone:
+        facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
+    weight_ticks = instance.llm.weight_reads[:, None, None] * facets[:, :, last + 1]
     return facets * instance.item_bytes, weight_ticks, diverted, cost.latency / tick_s
 
 

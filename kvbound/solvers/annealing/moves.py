@@ -204,21 +204,16 @@ class _Moves:
         """First moment of these states at which a tier exceeds its capacity, -1 if none."""
         if not len(chain):
             return chain
-        start, stop = self._moments(block, low, high)
-        row, at = _concatenated(start, np.maximum(start, stop))
+        start, stop = self._moments(block // self.data.blocks, low, high)
+        row, at = _concatenated(start, stop)
         over = self.chains.occupancy[chain[row], tier[row], at] > self.data.capacity[tier[row]]
-        over &= at <= stop[row]
         t = np.minimum.reduceat(np.where(over, at, _NEVER), _range_starts(start, stop))
         return np.where(t == _NEVER, -1, t)
 
-    def _moments(self, block: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
-        """First and last of the moments (0 the start, s + 1 after slot s) in which states take room.
-
-        Where they take none, the last is the one before the first.
-        """
-        layers, layer = self.data.layers, block // self.data.blocks
+    def _moments(self, layer: Ints, low: Ints, high: Ints) -> tuple[Ints, Ints]:
+        """First and last of the moments (0 the start, s + 1 after slot s) in which states hold."""
+        layers = self.data.layers
         start = np.where(low > 0, (low - 1) * layers + layer + 1, 0)
-        high = np.minimum(high, self.data.traits[block, LAST])
         return start, np.minimum(high * layers + layer, self.data.slots)
 
     def _reassign(self, chain: Ints, block: Ints, low: Ints, high: Ints, new: Tiers) -> _Reassignment:
@@ -229,9 +224,10 @@ class _Moves:
         slots = self._update_counts(chain, block, low, high, new)
         row, state = _concatenated(low, high)
         old = tier[chain[row], block[row], state]
-        changed = old != new
+        changed = (old != new) & (state <= data.traits[block[row], LAST])  # beyond, no room is taken
         where = row[changed]
-        moments, at = _concatenated(*self._moments(block[where], state[changed], state[changed]))
+        layer = block[where] // data.blocks
+        moments, at = _concatenated(*self._moments(layer, state[changed], state[changed]))
         occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):
             of = states[changed][moments]

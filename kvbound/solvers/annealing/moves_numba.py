@@ -223,8 +223,7 @@ def _make(
     """
     last = len(data.capacity) - 1
     block, low, high, new = _propose(data, tier, marginal, draws, m)
-    full, first, begin = new, block, low
-    end = min(high, np.int64(data.traits[block, LAST]))  # beyond, no room is taken
+    full, first, begin, end = new, block, low, high
     number = 0
     for n in range(MAX_VICTIMS + 1):
         change = block, low, high, new

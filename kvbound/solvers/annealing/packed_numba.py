@@ -185,7 +185,7 @@ def _overfull(data: SearchData, chain: PackedChain, run: Run) -> int:
 
 
 @compiled(forceinline=True)
-def _existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
+def existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
     """A token that exists in a state or in the one before, by a uniform number, and the later of these states
     that it has; token -1 if none was found.
     """
@@ -203,7 +203,7 @@ def _existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
 def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tuple[bool, bool, Run]:
     """Whether there is a move, whether it goes to tier 0, and the run that moves."""
     layer, state = int(draws[m, 0] * data.layers), 1 + int(draws[m, 1] * data.steps)
-    token, state = _existing(chain, draws[m, 2], state)
+    token, state = existing(chain, draws[m, 2], state)
     if token < 0:
         return False, True, (layer, token, state, state)
     inside = False
@@ -244,7 +244,7 @@ def _victim(
     if t > 0:
         state = (t - 1) // data.layers + ((t - 1) % data.layers >= layer)
     begin, end = chain.ids[state, 0], chain.ids[state, 1]
-    token, _ = _existing(chain, draws[m, 6 + 2 * number], state)
+    token, _ = existing(chain, draws[m, 6 + 2 * number], state)
     found, least, latest = -1, _NEVER, -1
     for _ in range(min(PACKED_PROBES, end - begin) if token >= 0 else 0):
         if (layer != run[0] or token != run[1]) and _in_fast(chain.fast, layer, token, state):

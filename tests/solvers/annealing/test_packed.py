@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import threading
 import time
@@ -24,9 +25,11 @@ from kvbound.solvers import incumbent
 from kvbound.solvers.annealing import layout, packed
 from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
 from kvbound.solvers.annealing.packed import PackedAnnealer
+from kvbound.solvers.annealing.packed_numba import existing
 from kvbound.solvers.annealing.solve import solve_annealing
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.reference.brute_force import solve_brute
+from kvbound.trace import Trace
 from tests.strategies import tiny_instances
 
 pytest.importorskip("numba", reason="packed annealing needs numba; without it such instances are refused")
@@ -41,7 +44,12 @@ def always_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "CHUNK", 500)
 
 
-movable = simple(migration=Migration.ON_READ) | simple(migration=Migration.PREFETCH)
+movable = (
+    simple(migration=Migration.ON_READ)
+    | simple(migration=Migration.PREFETCH)
+    | simple(migration=Migration.ON_READ, batch=True)
+    | simple(migration=Migration.PREFETCH, batch=True)
+)
 
 
 @given(movable, st.integers(0, 99))
@@ -77,6 +85,29 @@ def test_time_is_between_the_optimum_and_the_start(instance: Instance) -> None:
     assert best is not None
     assert result.time_s is not None
     assert best * (1 - 1e-9) <= result.time_s <= start * (1 + 1e-9)
+
+
+@given(simple(migration=Migration.ON_READ, batch=True))
+@settings(max_examples=40, deadline=None)
+def test_every_token_that_exists_is_drawn(instance: Instance) -> None:
+    timeline, steps = instance.timeline, instance.decode_steps
+    start = TwoTierSchedule.replayed(instance, next(balanced.schedules(instance, silent)).residency)
+    chain = PackedAnnealer.of(instance, start, np.random.default_rng(0)).chain
+    held = timeline.ends > timeline.born
+    for state in range(steps + 1):
+        drawn = {existing(chain, u, state) for u in np.arange(0.5, 60) / 60}
+        around = held & (timeline.born < state) & (timeline.ends >= state - 1)
+        expected = {(t, min(state, int(timeline.ends[t]))) for t in np.flatnonzero(around).tolist()}
+        assert drawn == (expected or {(-1, 0)})
+
+
+def test_tokens_that_exist_are_found_among_many_that_have_ended() -> None:
+    trace = Trace.from_lists(2000, [[[0]], [[2001]], [[2001]]], births=[3, 0, 0], ends=[0] * 2000 + [3] * 3)
+    instance = dataclasses.replace(kv.read_instance("tiny-on-read"), workload=trace)
+    start = TwoTierSchedule.replayed(instance, next(balanced.schedules(instance, silent)).residency)
+    chain = PackedAnnealer.of(instance, start, np.random.default_rng(0)).chain
+    drawn = {existing(chain, u, 3) for u in np.arange(0.5, 60) / 60}
+    assert drawn == {(2000, 3), (2001, 3), (2002, 3)}
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def assert_checked(instance: Instance, result: Result) -> None:
     assert report.ok, report.problems
 
 
-@given(tiny_instances())
-@settings(max_examples=20, deadline=None)
+@given(tiny_instances() | tiny_instances(batch=True))
+@settings(max_examples=30, deadline=None)
 def test_schedules_keep_the_rules_and_are_not_below_the_optimum(instance: Instance) -> None:
     result = quick(instance)
     assert_checked(instance, result)
@@ -56,11 +56,12 @@ def test_schedules_keep_the_rules_and_are_not_below_the_optimum(instance: Instan
         assert time_of(result) <= time_of(kv.simulate(instance, policy)) * (1 + 1e-9)
 
 
-def test_near_the_optimum_on_tiny_instances() -> None:
+@pytest.mark.parametrize("batch", [False, True])
+def test_near_the_optimum_on_tiny_instances(batch: bool) -> None:
     rng = np.random.default_rng(8)
     ratios = []
     for _ in range(30):
-        instance = tiny_instance(rng)
+        instance = tiny_instance(rng, batch=batch)
         result = solve_annealing(instance, gap=0.0, moves=250, cycles=1, chains=8)
         ratios.append(time_of(result) / time_of(solve_brute(instance)))
     assert np.mean(np.array(ratios) < 1 + 1e-6) > 0.9
@@ -71,7 +72,7 @@ def test_near_the_optimum_on_tiny_instances() -> None:
 @settings(max_examples=20, deadline=None)
 def test_a_start_never_gets_slower(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng)
+    instance = tiny_instance(rng, batch=seed % 2 == 1)
     instance = dataclasses.replace(instance, memory=_roomy(instance))
     start = random_schedule(rng, instance)
     result = quick(instance, start=start, seed=seed)
