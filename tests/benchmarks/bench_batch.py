@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_batch [SECONDS] > batch.csv
 
-Sixteen sequences of 3,072 + 1,024 tokens through 32 layers, eight from the start and one more every 128 steps:
-an 8B model on an H100 whose HBM has room for a quarter of the largest live KV. The bound is tuned for SECONDS,
-by default 120. The trace, made once and cached, is not timed.
+Sixteen sequences of 3,072 + 1,024 tokens through 32 layers, eight from the start and one more every 128
+steps: an 8B model on an H100 whose HBM has room for a quarter of the largest live KV. The bound is tuned for
+SECONDS, by default 120. The trace, made once and cached, is not timed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from kvbound.instance_io import make_instance
 from kvbound.result import peak_rss_bytes
 
 ARRIVALS = [*[0] * 8, *range(128, 1025 + 127, 128)]
-COLUMNS = ["tokens", "cells", "ideal_s", "bound_s", "schedule_s", "gap", "seconds", "peak_gb", "tuned_for_s"]
+COLUMNS = "tokens", "cells", "ideal_s", "bound_s", "schedule_s", "gap", "seconds", "peak_gb", "tuned_for_s"
 
 
 def case() -> Instance:
     """Return the instance."""
     workload = {
-        "kind": "recorded-like", "layers": 32, "prefill_tokens": 3072, "decode_steps": 1024, "sparsity": "85%",
-        "batch": len(ARRIVALS), "arrivals": ARRIVALS,
+        "kind": "recorded-like", "layers": 32, "prefill_tokens": 3072, "decode_steps": 1024,
+        "sparsity": "85%", "batch": len(ARRIVALS), "arrivals": ARRIVALS,
     }  # fmt: skip
     return make_instance(
         "batch", memory="h100-pcie5", llm="llama-3.1-8b", trace={"synthetic": workload}, capacity="25%"

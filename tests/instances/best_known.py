@@ -1,6 +1,7 @@
 """Find the library's best known values again: ``python -m tests.instances.best_known [SET or NAME ...]``.
 
-Rows of other sets stay as they are. Tiny, paper and small take a minute or two, batch ten, real half an hour more.
+Rows of other sets stay as they are. Tiny, paper and small take a minute or two, batch ten, real half an
+hour more.
 """
 
 from __future__ import annotations
