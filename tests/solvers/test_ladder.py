@@ -87,6 +87,28 @@ def test_with_births_ends_and_other_formats(number: int) -> None:
     ladder(with_formats(rng, instance) if number % 2 else instance, rng)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, 300, 20))
+def test_every_method_and_the_checker_agree_on_batches_and_formats(start: int) -> None:
+    """Brute force = program <= every schedule; certificate <= optimum; two to four tiers, any other rules."""
+    for number in range(start, start + 20):
+        rng = np.random.default_rng([2, number])
+        instance = tiny_instance(rng, tiers=2 + number % 3, batch=True)
+        instance = with_formats(rng, instance) if number % 2 else instance
+        brute, exact = solve_brute(instance), kv.solve(instance, "exact", gap=1e-7)
+        assert brute.time_s is not None
+        assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
+        bound, certificate = solve_dual(instance, iterations=60, kernel="numpy")
+        assert bound.time_s is not None
+        assert bound.time_s <= brute.time_s * (1 + 1e-12)
+        assert kv.check(instance, certificate).ok
+        found = [brute, exact, *(kv.solve(instance, name, work=40) for name in ("pricing", "anneal"))]
+        for result in [*found, kv.simulate(instance, "belady"), kv.simulate(instance, "lru")]:
+            report = kv.check(instance, result)
+            assert report.ok, (number, result.method, report.problems)
+            assert (result.time_s or 0.0) >= brute.time_s * (1 - CLOSE)
+
+
 @pytest.mark.parametrize("number", range(0, 96, 4))
 def test_with_tiers_that_cost_nothing_to_write(number: int) -> None:
     rng = np.random.default_rng(number)
