@@ -29,8 +29,13 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = float(instance.timeline.live[:-1].mean())
-    kv_bytes = llm.kv_bytes(instance.timeline.most_live)
-    limits = [None if n is None else n * instance.block_bytes for n in instance.capacity_blocks]
+    entries = instance.layers * instance.timeline.most_live
+    sizes, kv_bytes = instance.item_sizes, entries * instance.item_bytes
+    limits = [
+        None if blocks is None else blocks * instance.granularity * size
+        for blocks, size in zip(instance.capacity_blocks, sizes, strict=True)
+    ]
+    formats = {"formats": instance.formats} if len(set(sizes)) > 1 else {}
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,
@@ -44,6 +49,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "share_of_past_read": float(counts.mean() / past) if past else 0.0,
         "own_token_reads": 0 if recorded is None else int(recorded.own_reads().sum()),
         "item_bytes": instance.item_bytes,
+        **formats,
         "kv_bytes": kv_bytes,
         "kv_bytes_read_per_slot": float(counts.mean() * instance.item_bytes),
         "weight_bytes": llm.weight_bytes,
@@ -53,9 +59,9 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
                 "name": tier.name,
                 "capacity_bytes": tier.capacity,
                 "room_for_kv_bytes": free,
-                "room_for_kv_share": None if free is None or not kv_bytes else free / kv_bytes,
+                "room_for_kv_share": None if free is None or not entries else free / (entries * size),
             }
-            for tier, free in zip(instance.memory.tiers, limits, strict=True)
+            for tier, free, size in zip(instance.memory.tiers, limits, sizes, strict=True)
         ],
         "rules": instance.rules.to_mapping(),
         "ideal": None if (bound := bound or binding(instance)) is None else bound.to_mapping(),
@@ -76,7 +82,8 @@ def describe(instance: Instance) -> list[Table | str]:
         ("batch", numbers.batch(known)),
         ("reads", reads),
         ("own-token reads", _own(instance, known["own_token_reads"])),
-        ("llm", f"{instance.llm.name}: {instance.item_bytes:,} B of KV per token and layer"),
+        ("llm", f"{instance.llm.name}: {instance.llm.kv_bytes_per_token_layer:,} B of KV per token and layer"),
+        ("formats", ", ".join(f"{size:,} B in {tier}" for tier, size in instance.formats.items())),
         (
             "KV at the end" if instance.timeline.all_stay else "KV at most",
             f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}",
