@@ -154,7 +154,7 @@ class Lifetimes:
         return read, lasting
 
     def carried(self, block: Ints, step: Ints) -> Ints:
-        """Count the tokens that each move carries: those of its block born before and ending after its step."""
+        """Count the tokens that each move carries: those of its block born before it that end after it."""
         stride = len(self.outputs) + 2
         first, beyond = self.born + 1, np.maximum(self.end, self.born + 1)
         join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
