@@ -1,4 +1,4 @@
-"""Blocks: the consecutive tokens of one sequence that move together, and when each block exists."""
+"""Blocks: consecutive tokens of one sequence that move together, and the steps in which each block exists."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Blocks:
 
     @property
     def count(self) -> int:
-        """Number of blocks in a layer, in the end."""
+        """Number of blocks in a layer, counting all that exist at some time."""
         return len(self.head)
 
     @property
     def contiguous(self) -> bool:
-        """Whether block b consists of the tokens from b * size on."""
+        """Whether the tokens of block b are those from b * size on."""
         return self.size == 1 or not self.timeline.sequence.any()
 
     @cached_property
@@ -73,8 +73,8 @@ class Blocks:
     def last(self) -> Ints:
         """Last step in which each block exists, the number of steps for those that stay, shape (blocks,).
 
-        It is that of its last token. In the slots of this step the block may be read, but it does not move,
-        and it leaves before their capacity is checked.
+        It is the latest end of its tokens. In the slots of this step the block may be read, but it does not
+        move, and it leaves its tier before the capacities are checked.
         """
         last = np.full(self.count, -1, np.int64)
         np.maximum.at(last, self.of, self.timeline.ends)
@@ -82,18 +82,18 @@ class Blocks:
 
     @property
     def prompt(self) -> int:
-        """Number of blocks that begin in the prompt: they come first."""
+        """Number of blocks that begin in the prompt, which have the lowest numbers."""
         return int(np.count_nonzero(self.born < 0))
 
     def begun(self, step: int) -> int:
-        """Number of blocks that begin before a step: they come first."""
+        """Return the number of blocks that begin before a step, which have the lowest numbers."""
         return int(np.searchsorted(self.born, step))
 
     @cached_property
     def carried(self) -> Ints:
         """Tokens that a move of each block in each step carries, shape (steps, blocks).
 
-        They are those born before the step that do not end in it or earlier.
+        They are those that were born in an earlier step and end in a later one or stay.
         """
         return self._counts(self.timeline.born + 1, self.timeline.ends)
 
@@ -107,13 +107,13 @@ class Blocks:
 
     @cached_property
     def movable(self) -> NDArray[np.bool_]:
-        """Whether each block may move in each step: it exists before and after it, shape (steps, blocks)."""
+        """Whether each block may move in each step: it exists before and after it, (steps, blocks)."""
         step = np.arange(self.timeline.steps)[:, None]
         return (self.born < step) & (step < self.last)
 
     @cached_property
     def held(self) -> Ints:
-        """Blocks of a layer that exist at the start and after each step, shape (steps + 1,)."""
+        """Blocks of a layer that take up room at the start and after each step, shape (steps + 1,)."""
         steps = self.timeline.steps
         lasting = self.last > self.born
         begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)

@@ -20,15 +20,15 @@ _ADMISSIONS: Final = Birth.MAKE_ROOM, Birth.IF_ROOM, Birth.SLOW
 
 
 class Choice(NamedTuple):
-    """What scores amount to in one tier.
+    """The moves and admissions that scores imply for one tier.
 
     Attributes
     ----------
     request
         The moves.
     outranking, others
-        New blocks that are worth more than what is in the tier, or find room there, and the rest; each in
-        descending order of scores.
+        New blocks that find room in the tier or have higher scores than its lowest residents, and the other
+        new blocks; each in descending order of scores.
     """
 
     request: MoveRequest
@@ -43,8 +43,8 @@ class Hierarchy:
     Attributes
     ----------
     tier
-        Tier of each block, shape (layers, blocks); the last one for blocks that have not begun, and for
-        those that have left the one that they were in.
+        Tier of each block, shape (layers, blocks); the last one for blocks that have not begun. Blocks that
+        have ended keep the tier that they were in.
     room
         Free blocks of each tier, shape (K,).
     """
@@ -91,7 +91,8 @@ class Hierarchy:
     def carry_out(self, answer: Scores | MoveRequest, slot: Slot) -> Ids:
         """Make the moves of a slot that the rules allow, place new blocks; return the blocks that moved.
 
-        The room of what leaves has been freed. Scores are turned into one request for each tier but the last.
+        The room of the blocks that leave has been freed before. Scores are turned into one request for each
+        tier but the last.
         """
         state = self.tier[slot.layer, : len(self._staying)]
         before = state.copy()
@@ -166,7 +167,7 @@ class Hierarchy:
         return gone
 
     def admit(self, birth: Birth, blocks: Ids, evictable: Ids, slot: Slot) -> None:
-        """Place new blocks in order, in place of as many evictable ones as need be if room is to be made."""
+        """Place new blocks in order; with `MAKE_ROOM` evict as many evictable blocks as necessary."""
         if not len(blocks):
             return
         if birth is Birth.MAKE_ROOM:
@@ -184,7 +185,7 @@ class Hierarchy:
         if not len(self._passing):
             return
         free = np.flatnonzero(self.room > 0)
-        into_last = self.instance.inclusive or not len(free)  # which then gets a copy in any case
+        into_last = self.instance.inclusive or not len(free)  # inclusive: it gets a copy anyway
         self.tier[layer, self._passing] = self.instance.tiers - 1 if into_last else free[0]
 
     def _admissions(self, birth: Birth | Sequence[Birth], slot: Slot) -> list[tuple[Birth, Ids]]:

@@ -129,8 +129,8 @@ class Instance:
     workload
         The read trace, or the description of a synthetic one.
     formats
-        Bytes of one token's KV in one layer in the tiers that hold another number format than the llm's, by
-        the tiers' names.
+        Bytes of one token's KV in one layer, by tier name, for the tiers with another number format than the
+        llm's.
     """
 
     name: str
@@ -153,12 +153,10 @@ class Instance:
         ) > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
         if not self.physical and len(set(sizes)) > 1:
-            expected = f"no other formats, as accounting {self.rules.accounting} knows one size of items"
+            expected = f"no formats of tiers, as accounting {self.rules.accounting} has one size of items"
             raise InputError(self.name, "formats", expected)
         if not self.physical and self.timeline.to_mapping():
-            expected = (
-                f"one birth in every step and no ends, as accounting {self.rules.accounting} knows no others"
-            )
+            expected = f"one birth in every step and no ends under accounting {self.rules.accounting}"
             raise InputError(self.name, "trace", expected)
 
     def __repr__(self) -> str:
@@ -188,7 +186,7 @@ class Instance:
 
     @property
     def tokens(self) -> int:
-        """Prompt and born tokens; P + N where every step bears one."""
+        """Prompt and born tokens; P + N where one token is born in every step."""
         return self.workload.tokens
 
     @property
@@ -224,7 +222,7 @@ class Instance:
 
     @property
     def blocks(self) -> int:
-        """Blocks per layer, all that ever exist."""
+        """Blocks per layer, counting all that exist at some time."""
         return self.grouping.count
 
     @property
@@ -330,7 +328,7 @@ class Instance:
             "prefill_tokens": self.prefill_tokens,
             "decode_steps": self.decode_steps,
             "sha256": self.trace.row_hashes(),
-            # labels matter only to blocks
+            # labels determine only blocks of more than one token
             **self.timeline.to_mapping(sequence=self.granularity > 1),
         }
         if trace_path is not None:

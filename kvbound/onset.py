@@ -52,8 +52,8 @@ class Onset:
 def onset(instance: Instance) -> Onset | None:
     """Return from where on no tier is as good.
 
-    None if none is already, if the slots are too many, or if the run is not that of one sequence that bears
-    a token in every step and keeps all: its other sizes are not defined.
+    None if no tier is as good already, if there are too many slots, or if the trace is not that of one
+    sequence with one birth in every step and no ends: it cannot be scaled to other sizes.
     """
     timeline = instance.timeline
     if not (timeline.one_each and timeline.all_stay) or timeline.sequence.any():

@@ -31,7 +31,7 @@ def exceeds_event_limit(instance: Instance) -> bool:
 class Residency:
     """A placement of single tokens in two tiers, in temporary files that are removed with the process.
 
-    A token that ends in the step of its birth is never held, and counts as born into the last tier.
+    A token that ends in the step of its birth never takes up room, and counts as born into the last tier.
 
     Attributes
     ----------

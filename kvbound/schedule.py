@@ -93,7 +93,7 @@ class Schedule:
         return token > np.maximum.accumulate(before)
 
     def flat(self, tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Return all events as (slot, item, tier), sorted by slot, which is the form of the file."""
+        """Return all events as (slot, item, tier), sorted by slot, in the form of the file."""
         slot = np.concatenate([e.step.astype(np.int64) * self.layers + n for n, e in enumerate(self.events)])
         item = np.concatenate([e.token.astype(np.int64) + n * tokens for n, e in enumerate(self.events)])
         tier = np.concatenate([e.tier for e in self.events])
@@ -187,8 +187,8 @@ def from_tiers(
     initial
         Shape (layers, prefill).
     tiers
-        Per layer, shape (steps, blocks): the tier after each slot, for a block that leaves in the step of its
-        birth the tier into which it is born; other entries of blocks that do not exist are ignored.
+        Per layer, shape (steps, blocks): the tier after each slot. A block that ends in the step of its birth
+        has the tier into which it is born there; other entries of blocks that do not exist are ignored.
     blocks
         The blocks of the instance; by default single tokens, one of them born in every step.
     """
@@ -201,7 +201,7 @@ def from_tiers(
     for layer, after in enumerate(tiers):
         before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
         before[0, : blocks.prompt] = initial[layer, blocks.head[: blocks.prompt]]
-        # a token that joins its block in the last step of the block is born into the tier it has then
+        # a token born in the last step of its block is born into the tier that the block leaves
         held = np.where(
             step < blocks.last[owner], step, np.maximum(blocks.last[owner] - 1, blocks.born[owner])
         )

@@ -131,7 +131,7 @@ def _initial_scores(policy: Policy, view: InstanceView, rng: np.random.Generator
 
 
 class _Step(NamedTuple):
-    """The tokens of a step: copies, which all its slots share."""
+    """What the slots of a step have in common: its tokens, in copies."""
 
     number: int
     tokens: int

@@ -124,7 +124,7 @@ def tiny_timeline(rng: np.random.Generator, tokens: int, steps: int) -> Timeline
 
 
 def tiny_batch(rng: np.random.Generator, layers: int, tokens: int, steps: int) -> Trace:
-    """Random reads of tokens that come and go."""
+    """Random reads of tokens that exist."""
     timeline = tiny_timeline(rng, tokens, steps)
     step = np.arange(steps)[:, None, None]
     live = (timeline.born <= step) & (step <= timeline.ends)

@@ -32,7 +32,7 @@ class Lanes:
         The layers that the blocks belong to.
     rows
         Reads of the blocks' tokens, block after block, (steps, layers, words), bits as in a trace; reads of
-        tokens that their step bears are left out.
+        tokens born in the same step are left out.
     blocks
         Number of the block in each lane, (layers, lanes).
     born
@@ -108,7 +108,7 @@ class Lanes:
 
 
 def _tokens(instance: Instance, places: Ints) -> Ints:
-    """Return the tokens at places, numbered block after block; as many as there are where there is none."""
+    """Return the token at each place, numbered block after block; the number of tokens if there is none."""
     blocks = instance.grouping
     if blocks.contiguous:
         return np.minimum(places, instance.tokens)
@@ -117,7 +117,7 @@ def _tokens(instance: Instance, places: Ints) -> Ints:
 
 
 def _take_words(trace: Words, words: Ints, rows: Words) -> None:
-    """Copy words of a trace, (steps, words), ascending, as far as there are any."""
+    """Copy words of a trace, (steps, words), by their ascending numbers, as far as the trace has them."""
     present = np.searchsorted(words, trace.shape[1])
     complete = present == trace.shape[1]
     rows[:, :present] = trace[:, slice(present) if complete else words[:present]]
@@ -135,7 +135,7 @@ def _take_bits(trace: NDArray[np.uint8], tokens: Ints, rows: Words) -> None:
 
 
 def _clear_own_reads(rows: Words, begin: NDArray[np.int32]) -> None:
-    """Clear the bits of the tokens that each step bears in rows (steps, words) of some tokens."""
+    """Clear in rows (steps, words) of some tokens the bits of those that are born in the row's own step."""
     lane = np.flatnonzero((begin >= 0) & (begin < len(rows)))
     clear = ~(np.uint64(1) << (lane & 63).astype(np.uint64))
     np.bitwise_and.at(rows, (begin[lane], lane >> 6), clear)

@@ -37,8 +37,8 @@ def transpose(rows: Words, past: Ints, by_token: Words) -> None:
     Parameters
     ----------
     past
-        Tokens born before each step, (steps,): the bits of others, such as those that the step bears, are
-        left out.
+        Tokens born before each step, (steps,): the bits of others, such as those born in the step, are left
+        out.
     by_token
         (ceil(steps / 64), tokens), zeros; filled in.
     """

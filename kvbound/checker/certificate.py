@@ -253,7 +253,8 @@ def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDA
 def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
     """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
 
-    A block that ends costs nothing after its last step, whose iteration discards what those before it added.
+    A block costs nothing after its last step: the iteration of that step discards what those of later steps,
+    which come first, have added.
     """
     tiers, life, slots = len(case.names), case.life, case.steps * case.layers
     running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)

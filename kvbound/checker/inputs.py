@@ -148,7 +148,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
 def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tuple[int, int, int]:
     """Check a trace's sizes and that the rows are its own; return its layers, prompt tokens and steps.
 
-    Nothing of the claimed sizes is made before they are known to be those of the rows.
+    No array of the claimed sizes is allocated before they are known to be those of the rows.
     """
     layers, prefill, steps = trace["layers"], trace["prefill_tokens"], trace["decode_steps"]
     _require({

@@ -1,4 +1,4 @@
-"""When each token and each block exists, from the fields of a trace."""
+"""The steps in which each token and each block exists, from the fields of a trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS = ("births", "ends", "sequence", "outputs")
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Births and ends of a layer's tokens and blocks, which are the same in every layer.
+    """Births and ends of the tokens and blocks of a layer, which are the same in every layer.
 
     Token ids ascend in the order of the births. Blocks are numbered in the order of their first tokens.
 
@@ -143,7 +143,7 @@ class Lifetimes:
         return order[before[step] : before[step + 1]]
 
     def read_blocks(self, row: NDArray[np.uint8], step: int) -> tuple[Ints, Ints]:
-        """Count by blocks the past tokens that a slot reads, and those among them that outlast its step."""
+        """Count for each block the past tokens that a slot reads, and those of them that end later."""
         bits = np.unpackbits(row, count=self.past[step], bitorder="little")
         first, _, block = self.runs
         runs, read = np.searchsorted(first, bits.size), np.zeros(len(self.head), np.int64)
@@ -154,7 +154,7 @@ class Lifetimes:
         return read, lasting
 
     def carried(self, block: Ints, step: Ints) -> Ints:
-        """Return how many tokens each move of a block carries: those born before its step that outlast it."""
+        """Count the tokens that each move carries: those of its block born before it that end after it."""
         stride = len(self.outputs) + 2
         first, beyond = self.born + 1, np.maximum(self.end, self.born + 1)
         join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
@@ -162,7 +162,7 @@ class Lifetimes:
         return np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")
 
     def own_reads(self, rows: NDArray[np.uint8]) -> Ints:
-        """Return how many of its own tokens, which are still on the chip, each step reads, ``(steps,)``."""
+        """Count the reads of tokens born in the same step, which are still on the chip, ``(steps,)``."""
         token = np.arange(self.past[0], self.past[-1])
         step, count = self.born[token], np.zeros(len(self.outputs), np.int64)
         np.add.at(count, step, rows[step, token >> 3] >> (token & 7) & 1)
@@ -198,7 +198,7 @@ def _integers(trace: Mapping[str, Any], name: str, count: int, default: int | No
 
 
 def _divide(sequence: Ints, size: int) -> tuple[Ints, Ints]:
-    """Return the block of each token, and the first token of each block, of any number of sequences."""
+    """Return the block of each token and the first token of each block, given the sequence of each token."""
     order = np.argsort(sequence, kind="stable")
     at = np.arange(len(order))
     position = at - np.searchsorted(sequence[order], sequence[order])

@@ -294,7 +294,7 @@ def _flips(
 ) -> _Flips:
     """Return the changes of `_serve`'s masks: by births, moves and the ends of tokens.
 
-    A move takes along the tokens that have ended: nothing may read these.
+    A move also flips the bits of tokens of its block that have ended, which is harmless: nothing reads these.
     """
     life, ended, nowhere = case.life, len(case.names), len(case.names) + 1
     first, end, owner = life.runs
@@ -332,7 +332,8 @@ def _serve(
 ) -> Ints:
     """Return ``(steps, tiers)``: the tokens read by the tier that holds them when the slot begins.
 
-    There is a mask of tokens for each tier, one of those that have ended, and one that births flip from.
+    There is a mask of tokens for each tier, one for those that have ended, and one, unused otherwise, that
+    births flip from.
     """
     tiers, width = len(case.names), rows.shape[1]
     masks = np.zeros((tiers + 2, width), dtype=np.uint8)

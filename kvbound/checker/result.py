@@ -76,7 +76,7 @@ def _instance(case: Case, rows: Rows, claims: Mapping[str, Any], *, needs_trace:
         "decode_steps": case.steps, "reads": reads, "tokens": case.tokens,
         "outputs": int(case.life.outputs.sum()),
     }  # fmt: skip
-    # left out where every step bears one token
+    # left out where one token is born in every step
     claimed = {"tokens": case.prefill + case.steps, "outputs": case.steps} | claims["instance"]
     for key, value in recomputed.items():
         claim = claimed[key]
@@ -183,7 +183,7 @@ def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _has_room(case: Case) -> bool:
-    """Whether a schedule surely exists: if all blocks fit at any time, each may stay in its first tier.
+    """Whether a schedule surely exists: if all blocks fit at all times, each may stay in its first tier.
 
     False under the study's accounting, whose rules may still fail to fill the tiers.
     """

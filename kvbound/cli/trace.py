@@ -96,15 +96,15 @@ def batch(
     starts: Annotated[
         str | None,
         typer.Option(
-            metavar="STEP,...", help="First step of each sequence, the least 0; by default all begin at 0."
+            metavar="STEP,...", help="First step of each sequence, the earliest 0; by default all begin at 0."
         ),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Combine sequences that are decoded together into one trace.
 
-    A sequence that begins later arrives with its whole prompt in the step before its first, and each leaves
-    with its last step.
+    The whole prompt of a sequence that begins later is born in the step before its first; the tokens of each
+    sequence end in its last step.
     """
     from kvbound.trace import read_trace, write_trace
     from kvbound.trace.batch import batch as combine

@@ -25,7 +25,8 @@ _ROWS = 128
 class Columns(NamedTuple):
     """The parts of a traffic array, each a view of shape (..., K).
 
-    Every item counts with its bytes in tier 0, whatever the format of the tier; see `kvbound.cost.slot`.
+    Every item counts with its bytes in tier 0, whatever the format of the tier that holds it; see
+    `kvbound.cost.slot`.
 
     Attributes
     ----------
@@ -56,8 +57,8 @@ def fixed_traffic(instance: Instance, weights: Floats | None = None, births: Cou
     Parameters
     ----------
     weights, births
-        Bytes of weights that slots of any shape read, and tokens that they bear, in place of those of the
-        instance's slots.
+        Bytes of weights that slots read, and tokens born in them, arrays of one shape, in place of those of
+        the instance's slots.
     """
     shape = instance.decode_steps, instance.layers
     if weights is None or births is None:
@@ -104,7 +105,8 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     ------
     KvboundError
         The schedule does not belong to the instance: it names layers, steps, tokens or tiers that do not
-        exist, births are missing, or ended tokens move.
+        exist, births are missing, or blocks move in or before the step in which they begin, or in or after
+        the one in which they end.
     UsageError
         The instance has another accounting.
     """

@@ -1,8 +1,8 @@
 """Number formats of cached values, with the bytes that a row of values takes in each.
 
 Blocks of the ggml formats hold 32 values: a scale d, for some a minimum m (both float16), and the values. The
-layouts are those of ``block_q8_0`` to ``block_q4_0`` in ggml. ``int8-g64`` and ``int4-g64`` are groups of so
-many values with a float16 scale, ``int4-g64-zero`` with a float16 zero point as well.
+layouts are those of ``block_q8_0`` to ``block_q4_0`` in ggml. In formats such as ``int8-g64`` a group of 64
+values has a float16 scale, and in ``int4-g64-zero`` a float16 zero point as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GROUPS: Final = re.compile(r"int(?P<bits>[48])-g(?P<values>[1-9]\d{0,4})(?P<zer
 
 @dataclass(frozen=True)
 class Format:
-    """A number format: so many bytes for each block of values."""
+    """A number format: the values of a block, and the bytes that they take together."""
 
     values: int
     bytes: int
@@ -65,7 +65,7 @@ class KvShape:
 
 
 def known(name: str) -> Format | None:
-    """Return the format of a name, or None."""
+    """Return the format with a name, or None if there is none."""
     if name in FORMATS:
         return FORMATS[name]
     if (group := _GROUPS.fullmatch(name)) is None:
@@ -75,22 +75,23 @@ def known(name: str) -> Format | None:
 
 
 def kv_shape(kv_bytes: int, stored: Format, config: Mapping[str, Any]) -> KvShape | None:
-    """Return the shape of the K, and of the V, of one token in one layer, half of its KV each.
+    """Return the shape of the K of one token in one layer, which is also that of its V.
 
-    They are rows of ``head_dim`` values where a model's configuration agrees with its bytes, or else one row.
+    Each takes half of the bytes: rows of ``head_dim`` values if the model's configuration agrees with that,
+    otherwise one row.
 
     Parameters
     ----------
     kv_bytes
         Bytes of K and V together.
     stored
-        Format in which they take these bytes, without blocks.
+        Format in which they take these bytes, one without blocks.
     config
         Fields of the model's ``config.json``, or none.
 
     Returns
     -------
-    None if there is no whole number of values.
+    The shape, or None if the bytes are not those of a whole number of values.
     """
     values = Fraction(kv_bytes * stored.values, 2 * stored.bytes)
     if values.denominator != 1:

@@ -116,7 +116,7 @@ class Coefficients:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """Which blocks take room at the start and after each step, shape (1 + steps, blocks)."""
+        """Which blocks take up room at the start and after each step, shape (1 + steps, blocks)."""
         step = np.arange(-1, self.instance.decode_steps)[:, None]
         return (self.grouping.born <= step) & (step < self.grouping.last)
 
@@ -124,8 +124,8 @@ class Coefficients:
     def placed(self) -> NDArray[np.bool_]:
         """Which blocks have a tier at the start and after each step, shape (1 + steps, blocks).
 
-        They are those that take room, and those that end in the step of their birth: they are written to a
-        tier.
+        They are those that take up room, and those that end in the step of their birth, which are written to
+        a tier all the same.
         """
         step = np.arange(-1, self.instance.decode_steps)[:, None]
         return self.held | (self.grouping.born == step)
@@ -134,7 +134,7 @@ class Coefficients:
     def joined(self) -> Ints:
         """Step after which a block has the tier of its births, shape (steps, blocks).
 
-        It is the step of the births, or the one before in a block that leaves in that step.
+        It is the step of the births or, for a block that ends in that step, the one before.
         """
         return np.arange(self.instance.decode_steps)[:, None] - ~self.placed[1:]
 

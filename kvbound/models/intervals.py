@@ -1,12 +1,12 @@
 """The interval form of the program, for two tiers, inclusive copies and promotion on reads.
 
 From an event (the start, its birth, a read) to its next read an item stays in tier 0, or it leaves at once:
-moving it in between gains nothing. After its last read it is left out, so that no interval outlasts the
-item. Items of a layer with the same event and the same future reads form a class, and one integer y counts
-how many of them stay. The items that stay and that were not in tier 0 are promoted; those whose interval
-ends in a slot are its hits; and every interval takes capacity for as long as it lasts. The linear relaxation
-is at least as strong as that of `kvbound.models.time_indexed`, with a tenth of the columns. Units are those
-of `kvbound.models.coefficients`; equations: "Exact" in docs/methods.md.
+moving it in between gains nothing. After its last read it leaves, so that no interval extends beyond its end.
+Items of a layer with the same event and the same future reads form a class, and one integer y counts how many
+of them stay. The items that stay and that were not in tier 0 are promoted; those whose interval ends in a
+slot are its hits; and every interval takes capacity for as long as it lasts. The linear relaxation is at
+least as strong as that of `kvbound.models.time_indexed`, with a tenth of the columns. Units are those of
+`kvbound.models.coefficients`; equations: "Exact" in docs/methods.md.
 """
 
 from __future__ import annotations

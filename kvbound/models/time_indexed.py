@@ -2,7 +2,7 @@
 
 One binary x[j, l, b, k] says that block b of layer l is in tier k after slot (j, l), or at the start for
 j = -1; a block in none of these tiers is in the last one. A block that ends in the step of its birth has
-columns for this step alone: they are the tier that it is written to, and take no room. This form covers every
+columns for this step alone, which say to which tier it is written and take up no room. This form covers every
 rule; `kvbound.models.intervals` is stronger and smaller where it applies. Units are those of
 `kvbound.models.coefficients`.
 """

@@ -33,7 +33,7 @@ class Birth(Enum):
 class MoveRequest:
     """What a policy requests in a slot: promotions, evictions, and the admission of new tokens.
 
-    What no longer exists after the slot is passed over.
+    Tokens of blocks that end in the slot are ignored.
 
     Attributes
     ----------
@@ -44,8 +44,9 @@ class MoveRequest:
     together
         Whether all of `evict` leave as soon as one has to.
     birth
-        Where new tokens go: all of them, or each. A block that begins goes where the fastest of its new
-        tokens would, those for which room is made before others and those kept out of tier 0 after them.
+        Where new tokens go: one admission for all of them, or one for each. A new block takes the most
+        favourable admission of its new tokens: `MAKE_ROOM` before `IF_ROOM` before `SLOW`. Blocks are placed
+        in this order too.
     """
 
     promote: Ids = field(default_factory=lambda: NO_TOKENS)

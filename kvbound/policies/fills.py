@@ -15,7 +15,7 @@ def recent_first(instance: InstanceView) -> Scores:
 
 
 def recency(sequence: Ids) -> Scores:
-    """Return how recent each token is: the fewer tokens of its sequence are later, the higher its score.
+    """Return how recent each token is: the fewer later tokens its sequence has, the higher the score.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class Page:
         # a page makes room only for a younger one
         pairs = min(max(len(promote) - slot.room, 0), len(evict))
         older = np.argmin(np.append(page[evict[:pairs]] < page[promote[slot.room :][:pairs]], False))
-        # a token joins the first one of its page, if that is still there
+        # a new token goes to tier 0 with room if the first token of its page that still exists is there
         staying, first = np.flatnonzero(slot.staying)[::-1], np.full(self.pages.count, -1)
         first[page[staying]] = staying
         joins = np.append(slot.resident, True)[first[new]]

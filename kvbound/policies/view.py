@@ -27,8 +27,8 @@ class Unseen(UsageError, AttributeError):
 class InstanceView:
     """What a policy may see of an instance: sizes, rules, memory and capacities, but not the reads.
 
-    Attributes have the names and meanings they have in `kvbound.Instance`; `sequence` has the sequence to
-    which each prompt token belongs, shape (prefill,), read-only.
+    Attributes have the names and meanings they have in `kvbound.Instance`. In addition `sequence` holds the
+    sequence to which each prompt token belongs, shape (prefill,), read-only.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Slot:
         Tier of each past token before the slot's moves, uint8, shape (tokens,), read-only; the number of
         tiers for tokens that ended before this slot.
     room
-        How many more tokens fit into tier 0, after what ends in this slot has left.
+        How many more tokens fit into tier 0 once the blocks that end in this slot have left.
     """
 
     instance: InstanceView

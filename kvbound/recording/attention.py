@@ -81,7 +81,7 @@ def sparsify(trace: Trace, share: float) -> Trace:
     Raises
     ------
     UsageError
-        The trace has no attention mass, it is a batch, or the share is not in (0, 1].
+        The trace has no attention mass or is a batch, or the share is not in (0, 1].
     """
     if trace.timeline.to_mapping():
         raise UsageError("a batch cannot be made sparser; select the reads of each sequence before")

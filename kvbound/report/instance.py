@@ -82,7 +82,10 @@ def describe(instance: Instance) -> list[Table | str]:
         ("batch", numbers.batch(known)),
         ("reads", reads),
         ("own-token reads", _own(instance, known["own_token_reads"])),
-        ("llm", f"{instance.llm.name}: {instance.llm.kv_bytes_per_token_layer:,} B of KV per token and layer"),
+        (
+            "llm",
+            f"{instance.llm.name}: {instance.llm.kv_bytes_per_token_layer:,} B of KV per token and layer",
+        ),
         ("formats", ", ".join(f"{size:,} B in {tier}" for tier, size in instance.formats.items())),
         (
             "KV at the end" if instance.timeline.all_stay else "KV at most",

@@ -41,7 +41,7 @@ def count(value: float | None) -> str:
 
 
 def shape(layers: int, prefill_tokens: int, decode_steps: int, tokens: int | None = None) -> str:
-    """Format a trace's shape: ``5 layers, 128 + 384 tokens``, with the steps if these bear other numbers."""
+    """Format a trace's shape: ``5 layers, 128 + 384 tokens``, and steps where these differ."""
     born = decode_steps if tokens is None else tokens - prefill_tokens
     steps = "" if born == decode_steps else f" in {decode_steps:,} steps"
     return f"{layers:,} layer{'s' * (layers != 1)}, {prefill_tokens:,} + {born:,} tokens{steps}"

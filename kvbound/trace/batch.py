@@ -1,4 +1,4 @@
-"""Batches: recorded sequences decoded together, each from a step of its own on."""
+"""Batches: traces of several sequences that are decoded together, each from its own first step on."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from kvbound.trace.timeline import Timeline
 
 Ints = NDArray[np.int64]
 Reader = Callable[[int], NDArray[np.uint8]]
-"""Returns the next so many rows of a sequence's reads, unpacked, (rows, tokens)."""
+"""Returns the next rows of a sequence's reads, as many as asked for, unpacked, (rows, tokens)."""
 
 
 def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress: Progress = silent) -> Trace:
-    """Decode several sequences together.
+    """Combine the traces of several sequences into one, in which they are decoded together.
 
-    In each step every sequence that has begun and not finished decodes one token. The prompt of a sequence
-    that begins later arrives in the step before its first: it is born there, and counts as no output. A
-    sequence leaves with its last step.
+    In each step one token is decoded of every sequence that has begun and not finished. The prompt of a
+    sequence that begins later is born in the step before its first, and its tokens are no outputs. The tokens
+    of a sequence end in its last step, or stay if that is the last step of all.
 
     Parameters
     ----------
     traces
         One sequence each, with the same layers. A single one is returned unchanged.
     starts
-        First step of each sequence, the least 0; by default all begin at 0.
+        First step of each sequence, the earliest 0; by default all begin at 0.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def _starts(traces: Sequence[Trace], starts: Sequence[int] | None) -> list[int]:
     if len(first) != len(traces):
         raise UsageError(f"expected one start for each of {len(traces)} traces, not {len(first)}")
     if min(first) != 0:
-        raise UsageError(f"expected starts of steps, the least 0, not {', '.join(map(str, first))}")
+        raise UsageError(f"expected starts of steps, the earliest 0, not {', '.join(map(str, first))}")
     for number, trace in enumerate(traces, 1):
         if trace.layers != traces[0].layers:
             raise UsageError(f"trace {number} has {trace.layers} layers, the first {traces[0].layers}")
@@ -98,7 +98,7 @@ def timeline_of(shapes: Sequence[tuple[int, int]], starts: Sequence[int]) -> tup
     order = np.argsort(birth, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    last = np.where(np.array(ends) < steps, np.array(ends) - 1, steps)  # nothing comes after the last step
+    last = np.where(np.array(ends) < steps, np.array(ends) - 1, steps)  # those of the last step stay
     timeline = Timeline.of(
         int(np.count_nonzero(birth < 0)), steps,
         births=np.bincount(birth[birth >= 0], minlength=steps),
@@ -131,7 +131,7 @@ def combined_rows(
 
 
 def _reader(trace: Trace, layer: int) -> Reader:
-    """Return a function that returns the next so many rows of a trace's layer, unpacked."""
+    """Return a function that returns the next rows of a trace's layer, as many as asked for, unpacked."""
     done = 0
 
     def read(count: int) -> NDArray[np.uint8]:
@@ -145,7 +145,7 @@ def _reader(trace: Trace, layer: int) -> Reader:
 def _lists(
     traces: Sequence[Trace], layer: int, first: Sequence[int], timeline: Timeline, ids: list[Ints]
 ) -> tuple[Order | None, NDArray[np.float16] | None]:
-    """Return the lists of a layer, one sequence after the other, and their mass, as far as recorded."""
+    """Return the lists of a layer, in each step one sequence after the other, and their mass, if recorded."""
     weighed = all(trace.mass[layer] is not None for trace in traces)
     if not weighed and all(trace.order[layer] is None for trace in traces):
         return None, None

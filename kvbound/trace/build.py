@@ -57,7 +57,7 @@ class RowBuilder:
     Parameters
     ----------
     timeline
-        Births and ends; a step may read tokens that exist, and those that it bears.
+        Births and ends; a step may read tokens that exist and tokens that are born in it.
     counts
         Length of every list, (steps, layers).
     file

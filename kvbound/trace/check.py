@@ -28,7 +28,8 @@ def check_layer(
     Raises
     ------
     InputError
-        A row reads tokens of the future, or ended ones, or the lists or masses do not agree with the rows.
+        A row reads tokens of the future or tokens that have ended, or the lists or masses do not agree with
+        the rows.
     """
     file = path / f"layer-{layer:03}.npy"
     if wrong := wrong_read(timeline, rows):

@@ -31,7 +31,7 @@ class Trace:
         Prompt tokens P: the ids 0..P-1 exist before the first step.
     rows
         Per layer packed bits, uint8 (steps, row_bytes(tokens)); bit i of row j is set if step j reads
-        token i, one that exists or that the step bears. Possibly memory maps.
+        token i, which exists or is born in the step. Possibly memory maps.
     order
         Per layer None where every list is ascending, else the lists as recorded.
     mass
@@ -92,7 +92,7 @@ class Trace:
         return bits.words(self.rows[layer])
 
     def reads(self, step: int, layer: int) -> NDArray[np.int64]:
-        """Ascending ids that one slot reads, including those that its step bears, if recorded."""
+        """Ascending ids that one slot reads, including recorded reads of tokens born in its step."""
         return bits.ids(self.rows[layer][step])
 
     def listed(self, step: int, layer: int) -> NDArray[np.int64]:
@@ -118,11 +118,11 @@ class Trace:
         return np.concatenate([[0], np.cumsum(self._counts[:, layer])]).astype(np.int64)
 
     def counts(self) -> NDArray[np.int64]:
-        """Reads of each slot, own tokens included, (steps, layers)."""
+        """Reads of each slot, including those of tokens born in its step, (steps, layers)."""
         return self._counts.copy()
 
     def own_reads(self) -> NDArray[np.int64]:
-        """Reads of each slot among the tokens that its own step bears, (steps, layers)."""
+        """Reads of each slot of tokens born in its own step, (steps, layers)."""
         past = self.timeline.past
         return np.stack([bits.count_within(rows, past[:-1], past[1:]) for rows in self.rows], axis=1)
 
@@ -185,7 +185,8 @@ class Trace:
         Raises
         ------
         InputError
-            An id is from the future, ended, negative, repeated or not an integer, or a list is missing.
+            An id is negative, repeated, from the future, of a token that has ended or not an integer, or a
+            list is missing.
         """
         lists = _ids(prefill_tokens, reads, file)
         timeline = Timeline.of(
@@ -223,9 +224,8 @@ class Trace:
         Parameters
         ----------
         mask
-            Booleans (steps, layers, tokens): whether a slot reads a token. There are P + steps tokens, unless
-            births say otherwise: those of the prompt and those decoded; step j reads ids up to P + j, its own
-            token included.
+            Booleans (steps, layers, tokens): whether a slot reads a token. The tokens are those of the prompt
+            and those born, by default one in every step; a step may read all up to those born in it.
         births, ends, sequence, outputs
             See `kvbound.trace.timeline.Timeline.of`.
         file
@@ -234,7 +234,7 @@ class Trace:
         Raises
         ------
         InputError
-            The mask has another type or shape, or reads tokens of the future, or ended ones.
+            The mask has another type or shape, or reads tokens of the future or tokens that have ended.
         """
         expected = "booleans of shape (steps, layers, tokens)"
         try:
@@ -310,7 +310,7 @@ def _check_shapes(trace: Trace) -> None:
 
 
 def _plain_timeline(trace: Trace) -> Timeline:
-    """Return the timeline of one birth in every step, for shapes that are not too large."""
+    """Return the timeline with one birth in every step and no ends; refuse shapes that are too large."""
     steps = len(trace.rows[0]) if trace.rows else 0
     if not 0 <= trace.prefill_tokens <= MAX_TOKENS:
         raise InputError(

@@ -2,7 +2,8 @@
 
 ``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they are not
 ascending, ``mass-000.npy`` the recorded attention mass; ``births.npy``, ``ends.npy``, ``sequence.npy`` and
-``outputs.npy`` what differs from one birth in every step. The header has the SHA-256 of every file.
+``outputs.npy`` hold the fields of the timeline that differ from their defaults. The header has the SHA-256 of
+every file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ _ROWS = 64
 
 
 class Future:
-    """The future reads of one layer, and the births and ends, which all layers share.
+    """The future reads of one layer, and the births and ends, which are the same in all layers.
 
     Next uses are tabulated for one block of steps at a time, backwards from those at the block's end, so that
     memory stays proportional to blocks x tokens and one pass over the bits suffices.

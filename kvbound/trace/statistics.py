@@ -39,7 +39,7 @@ class LayerInfo:
         gap that at least this share of the gaps do not exceed), and ``share_1``, the share of gaps of one
         step. None if no token is read twice.
     age
-        Share of the reads by age, which is the number of tokens of its sequence from this one on:
+        Share of the reads by age, which is the number of past tokens of the sequence from the token read on:
         ``1``, ``2-4``, ``5-16``, ...
     working_set
         Distinct tokens read in a layer within windows of 1, 8 and 64 consecutive steps (mean over the
@@ -61,7 +61,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class TraceInfo:
-    """Shape and origin of a trace, what `batch_figures` has, and statistics by layer and overall."""
+    """Shape and origin of a trace, its `batch_figures`, and statistics by layer and overall."""
 
     layers: int
     prefill_tokens: int
@@ -81,11 +81,11 @@ class TraceInfo:
 
 
 def batch_figures(timeline: Timeline) -> dict[str, int]:
-    """Return what sets births, ends and sequences apart from one sequence that bears a token in every step.
+    """Return the figures in which a trace differs from one sequence with one birth in every step and no ends.
 
-    ``births`` in all steps and ``births_max`` in one, the decoded tokens among them (``outputs``), the
-    number of ``sequences``, and ``live_tokens_max``, the most tokens that exist at a time; each only where
-    it is not that of one such sequence.
+    They are ``births`` in all steps and ``births_max`` in one step, the decoded tokens among the births
+    (``outputs``), the number of ``sequences``, and ``live_tokens_max``, the largest number of tokens that
+    exist at any time; each is left out where such a sequence would have the same figure.
     """
     figures: dict[str, int] = {}
     if not timeline.one_each:
@@ -189,7 +189,7 @@ def _count_gaps(
 
 
 def _count_ages(past: NDArray[np.uint64], timeline: Timeline, steps: slice) -> NDArray[np.int64]:
-    """Return the reads of some steps in each age class: by the tokens of its sequence born since then."""
+    """Return the reads of some steps in each age class; see `LayerInfo.age`."""
     if not timeline.one_each or timeline.sequence.any():
         return _count_ages_in_batch(past, timeline, steps)
     token = timeline.past[:-1][steps]

@@ -95,7 +95,7 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
     Raises
     ------
     UsageError
-        Its births or ends cannot be written in that format.
+        The trace is a batch, which the format cannot hold.
     """
     if trace.timeline.to_mapping():
         raise UsageError("a CSV file holds one sequence, with one birth in every step; write a trace folder")

@@ -1,4 +1,4 @@
-"""Births and ends: in which step each token is produced, and in which one it exists for the last time."""
+"""Births and ends: the step in which each token is born, and the last step in which it exists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Timeline:
     sequence
         Sequence to which each token belongs, numbered in the order of their first tokens, shape (tokens,).
     outputs
-        Decoded tokens of each step: without the prompts that arrive in it, shape (steps,).
+        Decoded tokens among the births of each step, those of arriving prompts left out, shape (steps,).
     """
 
     prefill_tokens: int
@@ -69,13 +69,13 @@ class Timeline:
         Parameters
         ----------
         births
-            A number for all steps, or one per step; None is 1.
+            Tokens born in each step: one number for all steps, or one per step; None is 1.
         ends
-            Last step of each token, None for those that stay; None if all do.
+            Last step of each token, None for a token that stays; None in place of all if no token ends.
         sequence
-            Label of each token, an integer; None is one sequence.
+            Label of each token, an integer that all tokens of a sequence share; None is one sequence.
         outputs
-            As `births`; None is as many as births.
+            Decoded tokens of each step, in the form of `births`; None means all births.
         file, field
             Their origin, for messages.
 
@@ -118,7 +118,7 @@ class Timeline:
         return cls(prefill_tokens, born, last, labels, decoded)
 
     def __repr__(self) -> str:
-        """Return the numbers, in a line."""
+        """Return the numbers of tokens and steps, in a line."""
         return (
             f"<Timeline: {self.prefill_tokens:,} + {int(self.births.sum()):,} tokens, {self.steps:,} steps>"
         )
@@ -135,9 +135,9 @@ class Timeline:
 
     @cached_property
     def past(self) -> Ints:
-        """Tokens born before each step, and in the end, shape (steps + 1,).
+        """Tokens born before each step, and in all steps, shape (steps + 1,).
 
-        Step j bears those with ids from ``past[j]`` to ``past[j + 1] - 1``.
+        The tokens born in step j have the ids from ``past[j]`` to ``past[j + 1] - 1``.
         """
         return self.prefill_tokens + np.concatenate([[0], np.cumsum(self.births)])
 
@@ -164,7 +164,7 @@ class Timeline:
 
     @property
     def one_each(self) -> bool:
-        """Whether every step bears one token."""
+        """Whether one token is born in every step."""
         return bool((self.births == 1).all())
 
     @property
@@ -174,7 +174,7 @@ class Timeline:
 
     @cached_property
     def live(self) -> Ints:
-        """Past tokens that exist when each step begins, and in the end, shape (steps + 1,)."""
+        """Past tokens that exist when each step begins, and after the last one, shape (steps + 1,)."""
         return self.past - self._by_end[1]
 
     @property
@@ -183,13 +183,13 @@ class Timeline:
         return int(self.live.max())
 
     def head(self, steps: int) -> Timeline:
-        """Return the timeline of the first `steps` steps; what ends later stays."""
+        """Return the timeline of the first `steps` steps, in which tokens that end later stay."""
         tokens = int(self.past[steps])
         ends, sequence = np.minimum(self.ends[:tokens], steps), self.sequence[:tokens]
         return Timeline(self.prefill_tokens, self.births[:steps], ends, sequence, self.outputs[:steps])
 
     def to_mapping(self, *, sequence: bool = True) -> dict[str, Any]:
-        """Return the fields of a trace that are not at their defaults, the labels only with `sequence`."""
+        """Return the fields of a trace that differ from their defaults, `sequence` only if asked for."""
         fields: dict[str, Any] = {}
         if not self.one_each:
             fields["births"] = self.births.tolist()
@@ -203,7 +203,7 @@ class Timeline:
 
 
 def positions(sequence: Ints) -> Ints:
-    """Return the position of each token in its sequence, shape (tokens,), from the labels of sequences."""
+    """Return the position of each token in its sequence, given the sequence of each, shape (tokens,)."""
     position = np.arange(len(sequence))
     if not sequence.any():
         return position

@@ -1,4 +1,4 @@
-"""Batches of synthetic sequences of one kind, which all begin at once or arrive one after the other."""
+"""Batches of synthetic sequences of one kind, which begin together or at different steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ARRIVALS: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Batch(Synthetic):
-    """Sequences of one kind, each with reads of its own, decoded together; see `kvbound.trace.batch.batch`.
+    """Sequences of one kind, each with its own reads, decoded together; see `kvbound.trace.batch.batch`.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class Batch(Synthetic):
     batch
         Number of sequences, at least 2.
     arrivals
-        First step of each sequence, the least 0; or the mean number of sequences that arrive in a step
-        (Poisson, with the seed of the workload), the first at 0; None lets all begin at 0.
+        First step of each sequence, the earliest 0; or the mean number of sequences that begin per step (a
+        Poisson process with the workload's seed, the first at 0); None lets all begin at 0.
 
     Raises
     ------
@@ -57,7 +57,7 @@ class Batch(Synthetic):
         if isinstance(given, list | tuple):
             whole = all(type(step) is int and 0 <= step <= MAX_TOKENS for step in given)
             if not whole or len(given) != count or min(given) != 0:
-                expected = f"the first step of each of {count:,} sequences, the least 0, not {show(given)}"
+                expected = f"the first step of each of {count:,} sequences, the earliest 0, not {show(given)}"
                 raise fields.error("arrivals", expected)
             arrivals = tuple(given)
         elif given is not None:
@@ -140,7 +140,7 @@ class Batch(Synthetic):
 
 
 def _reader(blocks: Iterator[NDArray[np.uint8]], tokens: int) -> Reader:
-    """Return a function that returns the next so many rows of a sequence, unpacked."""
+    """Return a function that returns the next rows of a sequence, as many as asked for, unpacked."""
     left = np.zeros((0, bits.row_bytes(tokens)), np.uint8)
 
     def read(count: int) -> NDArray[np.uint8]:

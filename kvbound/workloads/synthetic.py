@@ -1,4 +1,4 @@
-"""Base classes of synthetic workloads: what all have, and shape, share and seed of a single sequence."""
+"""Base classes of synthetic workloads: what all share, and the parameters of a single sequence."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class OneSequence(Synthetic):
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Births and ends: one birth in every step, and nothing ends."""
+        """Births and ends: one birth in every step, and no ends."""
         return Timeline.of(self.prefill_tokens, self.decode_steps)
 
     @property

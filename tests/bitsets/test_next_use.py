@@ -26,7 +26,7 @@ def test_reads_around_a_step(module: ModuleType, data: bytes, step: int) -> None
 @given(instance=tiny_instances(migration=Migration.ON_READ) | tiny_instances(batch=True))
 @settings(max_examples=20, deadline=None)
 def test_transposed_reads(module: ModuleType, instance: Instance) -> None:
-    """The bits of a token are the steps whose rows have it, except for the step that bears it."""
+    """The bits of a token are the steps whose rows have it, except for the step of its birth."""
     by_token, steps = module.transposed_reads(instance), instance.decode_steps
     for layer in range(instance.layers):
         rows = np.unpackbits(instance.trace.rows[layer], axis=1, bitorder="little")[:, : instance.tokens]

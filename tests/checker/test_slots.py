@@ -39,7 +39,7 @@ def random_case(
 def random_loads(
     rng: np.random.Generator, tiers: int
 ) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
-    """Bytes ``(slots, 3, tiers)``; every slot bears a token, written through to the last tier."""
+    """Bytes ``(slots, 3, tiers)``; in every slot a token is born and written through to the last tier."""
     loads = rng.integers(0, 30, (6, 3, tiers)) * (rng.random((6, 3, tiers)) < 0.7)
     loads[:, 2, -1] += 1
     return loads.astype(float)

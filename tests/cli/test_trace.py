@@ -100,7 +100,7 @@ def test_batch(run: Run, folder: Path, tmp_path: Path) -> None:
     assert run("trace", "batch", folder, "-o", tmp_path / "c.trace", "-q") == (0, "", "")
     assert read_trace(tmp_path / "c.trace").row_hashes() == read_trace(folder).row_hashes()
     for argv, message in (
-        (("--starts", "1,2"), "the least 0"),
+        (("--starts", "1,2"), "the earliest 0"),
         (("--starts", "0"), "one start for each of 2 traces"),
         (("--starts", "a,b"), "--starts: expected whole numbers from 0 on, separated by commas, not 'a,b'"),
     ):

@@ -1,4 +1,4 @@
-"""The batch set: recorded sequences decoded together, which come and go, on memories that people own."""
+"""The batch set: recorded sequences that are decoded together, with arrivals and ends, on common memories."""
 
 from __future__ import annotations
 

@@ -32,14 +32,14 @@ def test_two_sequences_by_hand() -> None:
     later = Trace.from_lists(3, [[[2, 3]], [[0, 3]], [[4, 1]]])
     both = batch([first, later], [0, 1])
     assert both.prefill_tokens == 2
-    # step 0 bears the first's token 2 and the other's prompt, step 1 one token of each
+    # born in step 0: the first's token 2 and the other's prompt; in step 1: one token of each
     assert both.timeline.births.tolist() == [4, 2, 1, 1]
     assert both.timeline.outputs.tolist() == [1, 2, 1, 1]
     assert both.timeline.sequence.tolist() == [0, 0, 0, 1, 1, 1, 0, 1, 1, 1]
-    # the first leaves with step 1, its last; the other stays, as nothing comes after it
+    # the first ends in step 1, its last; the other stays, as its last step is that of the run
     assert both.timeline.ends.tolist() == [1, 1, 1, 4, 4, 4, 1, 4, 4, 4]
     assert [both.listed(step, 0).tolist() for step in range(4)] == [[0], [1, 2, 5, 7], [3, 7], [8, 4]]
-    assert both.past_counts().ravel().tolist() == [1, 3, 2, 2]  # token 7 is read in the step that bears it
+    assert both.past_counts().ravel().tolist() == [1, 3, 2, 2]  # token 7 is read in the step of its birth
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,8 +95,8 @@ def test_what_does_not_fit_together_is_refused() -> None:
         ([], None, "at least one"),
         ([one, other], None, "trace 2 has 1 layers, the first 2"),
         ([one, one], [0], "one start for each of 2 traces, not 1"),
-        ([one, one], [1, 2], "the least 0, not 1, 2"),
-        ([one, one], [0, -1], "the least 0"),
+        ([one, one], [1, 2], "the earliest 0, not 1, 2"),
+        ([one, one], [0, -1], "the earliest 0"),
         ([one, batch([one, one])], None, "trace 2 is a batch itself"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -1,13 +1,13 @@
 """What annealing searches on: the constants of an instance, and schedules as arrays of tiers.
 
 The *states* of a block are numbered by steps: state 0 is the start, and state i holds after the layer's slot
-of step i - 1. A block has states from its birth to its end, where that is in step j the last is state j. An
-*interval* is the run of states from one event of a block (the start, its birth, a read) to its next read or
-its end. Moving a block back and forth within an interval gains nothing, so that most moves of the search
-change the tier of a whole interval.
+of step i - 1. A block has states from its birth to its end; the last one of a block that ends in step j is
+state j. An *interval* is the run of states from one event of a block (the start, its birth, a read) to its
+next read or its end. Moving a block back and forth within an interval gains nothing, so that most moves of
+the search change the tier of a whole interval.
 
-A block that ends in the step of its birth is never held, but its birth is written to some tier. With
-exclusive copies, where any tier may be best, it gets one state, after its birth, which takes no room; with
+A block that ends in the step of its birth never takes up room, but its birth is written to some tier. With
+exclusive copies, where any tier may be best, it gets one state, after its birth, which takes up no room; with
 inclusive copies its tier is the last one, to which the birth is written in any case.
 """
 

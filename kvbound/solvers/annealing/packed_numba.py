@@ -36,11 +36,11 @@ _NEVER, _FREE = np.int64(np.iinfo(np.int64).max), np.int64(0)
 _ONE = np.uint64(1)
 _ALL = ~np.uint64(0)
 _GOLDEN = 0.6180339887498949
-"""Its multiples, modulo 1, spread evenly from any number on."""
+"""Fractional part of the golden ratio: its multiples, modulo 1, are spread evenly."""
 
 
 class FastBits(NamedTuple):
-    """Which items are in tier 0: functions that need no more of a chain are much faster with fewer arrays.
+    """Which items are in tier 0; a tuple of its own, as compiled functions are faster with fewer arrays.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class PackedChain(NamedTuple):
     life
         Birth step and last step of each token, shape (tokens, 2).
     ids
-        Tokens that may exist in each state or in the one before: the first id, and one more than the last,
+        Range of the tokens that may exist in each state or in the one before: first id, and last id plus 1,
         shape (steps + 1, 2).
     counts, ticks, marginal
         As in `kvbound.solvers.annealing.chains.Chains`, of one chain.
@@ -164,7 +164,7 @@ def _move(
             run_inside = inside == (sign == 1)  # where the run is: before the move, then after it
             before = _in_fast(chain.fast, layer, token, step) if step < first else run_inside
             after = _in_fast(chain.fast, layer, token, step + 1) if step + 1 > last else run_inside
-            # a token that ends seems to move to the last tier, which costs nothing either
+            # the end of a token is counted as a move to the last tier, which costs nothing either
             newborn = chain.life[token, 0] == step
             old = ABSENT if newborn else np.uint8(not before)
             share = read, 1, 1 - read, int(newborn)
@@ -186,8 +186,8 @@ def _overfull(data: SearchData, chain: PackedChain, run: Run) -> int:
 
 @compiled(forceinline=True)
 def existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
-    """A token that exists in a state or in the one before, by a uniform number, and the later of these states
-    that it has; token -1 if none was found.
+    """A token, drawn by a uniform number, that exists in a state or the one before, and the later of these
+    states in which it exists; token -1 if none was found.
     """
     first, count = chain.ids[state, 0], chain.ids[state, 1] - chain.ids[state, 0]
     for _ in range(PACKED_TRIES if count > 0 else 0):

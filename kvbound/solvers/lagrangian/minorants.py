@@ -135,7 +135,7 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
 
 
 def sure_latency(instance: Instance, slots: Slots, reads_at: int | None = None) -> Floats:
-    """Seconds of latency that every slot has under any placement, (steps, layers).
+    """Return the latency in seconds that each slot has under any placement, (steps, layers).
 
     Parameters
     ----------

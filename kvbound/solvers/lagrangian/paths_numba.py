@@ -19,7 +19,9 @@ Steps = NDArray[np.int32]
 
 @compiled()
 def _complete(begin: Steps, end: Steps, size: int, lane: int, steps: int) -> tuple[int, int, int]:
-    """Return the number of a block's tokens, and the steps, exclusive, between which all of them exist.
+    """Return the number of a block's tokens, and the last birth and first end among them.
+
+    In the steps strictly between the two a move carries all tokens.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def _carried(row: Words, begin: Steps, end: Steps, size: int, lane: int, step: i
 
 @compiled()
 def _born(begin: Steps, size: int, lane: int, step: int) -> int:
-    """Count the tokens of a block that a step bears."""
+    """Count the tokens of a block that are born in a step."""
     count = 0
     for bit in range(lane * size, min(lane * size + size, len(begin))):
         count += int(begin[bit] == step)

@@ -2,8 +2,8 @@
 
 The dynamic program of an item needs one number, its cost from tier 0 minus its cost from tier 1, carried from
 the last step to the first. Items are lanes, 64 to a word of the packed reads; a forward pass over whole words
-then counts the traffic of the cheapest paths. No price is negative: then an item that ends in the step of its
-birth is born into tier 1, and one whose two costs are equal does not move.
+then counts the traffic of the cheapest paths. Prices must not be negative: then an item that ends in the step
+of its birth is born into tier 1, and an item does not move where both costs are equal.
 
 Equations: "Shortest paths" in docs/methods.md.
 """

@@ -43,7 +43,7 @@ def _end_before(step: int, last: NDArray[np.int32]) -> int:
 
 @compiled()
 def _take_ends(step: int, last: NDArray[np.int32], hold: float, value: Floats) -> np.uint64:
-    """Let both tiers cost the same after the step for the lanes that end in it; return these lanes."""
+    """Let both tiers cost the same after a step for the lanes that end in it; return these lanes' bits."""
     ended = _EMPTY
     for lane in range(64):
         if last[lane] == step:

@@ -232,7 +232,7 @@ class _Replay:
         now[coming] = tier
 
     def _placed(self, wanted: Bytes) -> Bytes:
-        """Return the tiers of new blocks: those that they want, as far as there is room; changes `wanted`."""
+        """Return the tiers of new blocks: the planned ones as far as there is room; changes `wanted`."""
         _spread(wanted, self.room)
         self.room[:] -= np.bincount(wanted, minlength=len(self.room))
         return wanted

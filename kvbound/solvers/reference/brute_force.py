@@ -39,14 +39,14 @@ class Optimum:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of tokens: those of one sequence that move together."""
+    """A block: tokens of one sequence that move together."""
 
     tokens: list[int]
     born: list[int]  # step of each token's birth, -1 in the prompt
     ends: list[int]  # last step in which each token exists
 
     def exists(self, step: int) -> bool:
-        """Whether the block exists after a step, or at the start for -1."""
+        """Whether the block takes up room after a step, or at the start for step -1."""
         return self.born[0] <= step < max(self.ends)
 
 
@@ -63,7 +63,7 @@ class _Slot:
     layer: int
     after: list[int]  # blocks that exist after the slot
     passing: list[int]  # blocks that end in the step of their birth
-    code: Ints  # token counts and layer of the slot as one number, -1 where the rules forbid the change
+    code: Ints  # token counts and layer of the slot as one number; -1 where the rules forbid the change
 
 
 def solve_brute(

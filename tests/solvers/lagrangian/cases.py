@@ -35,7 +35,7 @@ def bound(instance: Instance, **options: Any) -> float:
 
 
 def come_and_go(rng: np.random.Generator, tokens: int, steps: int, **rules: Any) -> Instance:
-    """Tokens that come and go, in tiers that hold all of them."""
+    """Random births and ends, in tiers with room for all tokens."""
     tiny = tiny_instance(rng, **rules)
     fast = [Tier(t.name, 1e9, t.reads, t.writes) for t in tiny.memory.tiers[:-1]]
     slow = tiny.memory.tiers[-1]
