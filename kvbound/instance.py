@@ -155,7 +155,7 @@ class Instance:
         if not self.physical and len(set(sizes)) > 1:
             expected = f"no formats of tiers, as accounting {self.rules.accounting} has one size of items"
             raise InputError(self.name, "formats", expected)
-        if not self.physical and self.timeline.to_mapping():
+        if not self.physical and not self.timeline.plain:
             expected = f"one birth in every step and no ends under accounting {self.rules.accounting}"
             raise InputError(self.name, "trace", expected)
 

@@ -273,14 +273,17 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     path = fields.text("path")
     claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
     hashes = fields.raw("sha256", default=None)
-    given = {name: fields.raw(name) for name in TIMELINE if fields.has(name)}
+    # an expanded instance, which has hashes, names all fields that are not at their defaults but the labels
+    stated = [name for name in TIMELINE if (hashes is not None and name != "sequence") or fields.has(name)]
+    given = {name: fields.raw(name, default=None) for name in stated}
     fields.done()
     trace = read_trace((folder or Path()) / path)
     for key, claimed in claims.items():
         if claimed != getattr(trace, key):
             raise fields.error(key, f"{getattr(trace, key)} as in {path}, not {show(claimed)}")
+    known = trace.timeline.to_mapping() if given else {}
     for name, claimed in given.items():
-        if claimed != trace.timeline.to_mapping().get(name):
+        if claimed != known.get(name):
             raise fields.error(name, f"the {name} of {path}; it is another trace")
     if hashes is not None and hashes != trace.row_hashes():
         raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")

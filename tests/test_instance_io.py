@@ -324,9 +324,8 @@ def test_batches_come_back(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         assert read_instance(tmp_path / name).sha256 == instance.sha256
     document = json.loads((tmp_path / "b.json").read_text())
-    document["trace"]["births"][0] += 1
-    (tmp_path / "b.json").write_text(json.dumps(document))
-    with pytest.raises(
-        InputError, match=r"trace.births: expected the births of b.trace; it is another trace"
-    ):
-        read_instance(tmp_path / "b.json")
+    for births in (None, [count + 1 for count in document["trace"]["births"]]):
+        document["trace"] |= {"births": births}
+        (tmp_path / "b.json").write_text(json.dumps(document))
+        with pytest.raises(InputError, match=r"trace.births: expected the births of b.trace; it is another"):
+            read_instance(tmp_path / "b.json")

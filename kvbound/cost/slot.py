@@ -64,7 +64,7 @@ class SlotCost:
         return cls(instance.memory, instance.rules, instance.item_sizes)
 
     @cached_property
-    def weight_of_byte(self) -> Integers:
+    def size_ratio(self) -> Integers:
         """Bytes transferred at each tier for a byte of tier 0's format, times a common factor, shape (K,)."""
         sizes = np.array(self.item_sizes or (1,) * self.tiers, np.int64)
         whole: Integers = sizes // np.gcd.reduce(sizes)
@@ -73,7 +73,7 @@ class SlotCost:
     @cached_property
     def format_ratio(self) -> Array:
         """Bytes transferred at each tier for a byte of tier 0's format, shape (K, 1)."""
-        return (self.weight_of_byte / self.weight_of_byte[0])[:, None]
+        return (self.size_ratio / self.size_ratio[0])[:, None]
 
     @property
     def tiers(self) -> int:
@@ -156,8 +156,8 @@ class SlotCost:
         return self.ideal_rows[_undominated(self.ideal_rows)]
 
     def _scaled(self, load: Array) -> Array:
-        """Return loads of each tier times the integers `weight_of_byte`, shape (K, R)."""
-        return load * self.weight_of_byte[:, None]
+        """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
+        return load * self.size_ratio[:, None]
 
     def _weights(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""

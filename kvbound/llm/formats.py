@@ -133,7 +133,10 @@ def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Ma
         names = [table.text("k"), table.text("v")]
         table.done()
     base = known(stored)
-    shape = None if base is None or base.values > 1 else kv_shape(kv_bytes, base, config)
+    if base is None or base.values > 1:
+        expected = "{'bytes': ...}, as the llm's kv_format is neither f32, f16, bf16 nor fp8"
+        raise fields.error(tier, expected)
+    shape = kv_shape(kv_bytes, base, config)
     if shape is None:
         raise fields.error(
             tier, f"{{'bytes': ...}}, as {kv_bytes:,} B of {stored} are no whole number of values"

@@ -83,7 +83,7 @@ def sparsify(trace: Trace, share: float) -> Trace:
     UsageError
         The trace has no attention mass or is a batch, or the share is not in (0, 1].
     """
-    if trace.timeline.to_mapping():
+    if not trace.timeline.plain:
         raise UsageError("a batch cannot be made sparser; select the reads of each sequence before")
     lists: list[list[NDArray[np.int64]]] = []
     mass: list[list[NDArray[np.float16]]] = []

@@ -35,7 +35,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         None if blocks is None else blocks * instance.granularity * size
         for blocks, size in zip(instance.capacity_blocks, sizes, strict=True)
     ]
-    formats = {"formats": instance.formats} if len(set(sizes)) > 1 else {}
+    formats = {"formats": dict(instance.formats)} if instance.formats else {}
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,

@@ -72,7 +72,7 @@ def _starts(traces: Sequence[Trace], starts: Sequence[int] | None) -> list[int]:
     for number, trace in enumerate(traces, 1):
         if trace.layers != traces[0].layers:
             raise UsageError(f"trace {number} has {trace.layers} layers, the first {traces[0].layers}")
-        if trace.timeline.to_mapping():
+        if not trace.timeline.plain:
             raise UsageError(f"trace {number} is a batch itself; expected one sequence")
     return first
 

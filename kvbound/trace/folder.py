@@ -125,7 +125,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def write_header(folder: Path, layers: int, timeline: Timeline, source: str = "", licence: str = "") -> None:
     """Write the timeline, hash the .npy files in `folder`, and write the header that makes it a trace."""
-    for name in timeline.to_mapping():
+    for name in timeline.given:
         np.save(folder / f"{name}.npy", getattr(timeline, name), allow_pickle=False)
     names = sorted(file.name for file in folder.glob("*.npy"))
     header = {

@@ -209,11 +209,12 @@ def _count_ages(past: NDArray[np.uint64], timeline: Timeline, steps: slice) -> N
 def _count_ages_in_batch(past: NDArray[np.uint64], timeline: Timeline, steps: slice) -> NDArray[np.int64]:
     ages = np.zeros(len(AGE_LIMITS) + 1, np.int64)
     sequence, position = timeline.sequence, timeline.position
+    born = np.bincount(sequence[: timeline.past[steps.start]], minlength=int(sequence.max(initial=0)) + 1)
     for step, row in zip(range(steps.start, steps.stop), past, strict=True):
-        born = np.bincount(sequence[: timeline.past[step]], minlength=1)
         ids = bits.ids(row.view(np.uint8))
         age = born[sequence[ids]] - position[ids]
         ages += np.bincount(np.searchsorted(AGE_LIMITS, age), minlength=len(ages))
+        np.add.at(born, sequence[timeline.past[step] : timeline.past[step + 1]], 1)
     return ages
 
 

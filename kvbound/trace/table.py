@@ -97,7 +97,7 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
     UsageError
         The trace is a batch, which the format cannot hold.
     """
-    if trace.timeline.to_mapping():
+    if not trace.timeline.plain:
         raise UsageError("a CSV file holds one sequence, with one birth in every step; write a trace folder")
     report = progress or silent
     digits = np.array([str(token) for token in range(trace.tokens)], object)

@@ -163,6 +163,22 @@ class Timeline:
         return order[before[step] : before[step + 1]]
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the fields that are not at their defaults."""
+        defaults = {
+            "births": self.one_each,
+            "ends": self.all_stay,
+            "sequence": not self.sequence.any(),
+            "outputs": np.array_equal(self.outputs, self.births),
+        }
+        return tuple(name for name in FIELDS if not defaults[name])
+
+    @property
+    def plain(self) -> bool:
+        """Whether all fields are at their defaults: one sequence, one birth in every step, no ends."""
+        return not self.given
+
+    @property
     def one_each(self) -> bool:
         """Whether one token is born in every step."""
         return bool((self.births == 1).all())
@@ -189,16 +205,12 @@ class Timeline:
         return Timeline(self.prefill_tokens, self.births[:steps], ends, sequence, self.outputs[:steps])
 
     def to_mapping(self, *, sequence: bool = True) -> dict[str, Any]:
-        """Return the fields of a trace that differ from their defaults, `sequence` only if asked for."""
-        fields: dict[str, Any] = {}
-        if not self.one_each:
-            fields["births"] = self.births.tolist()
-        if not self.all_stay:
-            fields["ends"] = [None if end == self.steps else end for end in self.ends.tolist()]
-        if sequence and self.sequence.any():
-            fields["sequence"] = self.sequence.tolist()
-        if not np.array_equal(self.outputs, self.births):
-            fields["outputs"] = self.outputs.tolist()
+        """Return the fields of a trace that are not at their defaults, the labels only with `sequence`."""
+        fields: dict[str, Any] = {name: getattr(self, name).tolist() for name in self.given}
+        if "ends" in fields:
+            fields["ends"] = [None if end == self.steps else end for end in fields["ends"]]
+        if not sequence:
+            fields.pop("sequence", None)
         return fields
 
 

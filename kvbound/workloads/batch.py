@@ -10,11 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.fields import Fields, show
+from kvbound.errors import InputError
+from kvbound.fields import Fields, located, show
 from kvbound.trace import bits
 from kvbound.trace.batch import Reader, combined_rows, timeline_of
-from kvbound.trace.build import too_large
-from kvbound.trace.timeline import MAX_TOKENS, Timeline
+from kvbound.trace.build import MAX_SLOTS, too_large
+from kvbound.trace.timeline import Timeline
 from kvbound.workloads.synthetic import OneSequence, Synthetic
 
 Ints = NDArray[np.int64]
@@ -55,19 +56,22 @@ class Batch(Synthetic):
         given = fields.raw("arrivals", default=None)
         arrivals: tuple[int, ...] | float | None = None
         if isinstance(given, list | tuple):
-            whole = all(type(step) is int and 0 <= step <= MAX_TOKENS for step in given)
-            if not whole or len(given) != count or min(given) != 0:
-                expected = f"the first step of each of {count:,} sequences, the earliest 0, not {show(given)}"
-                raise fields.error("arrivals", expected)
             arrivals = tuple(given)
         elif given is not None:
             arrivals = fields.number("arrivals", 1e-9, 1e9)
-        if count == 1:
-            return of
-        made = cls(of, count, arrivals)
-        if excess := too_large(of.layers, count * of.tokens, made.decode_steps):
-            raise fields.error("batch", excess)
-        return made
+        with located(fields.file, fields.field):
+            made = cls(of, count, arrivals)
+        return of if count == 1 else made
+
+    def __post_init__(self) -> None:
+        place = f"workload {self.kind}"
+        if isinstance(self.arrivals, tuple):
+            whole = all(type(step) is int and 0 <= step <= MAX_SLOTS for step in self.arrivals)
+            if not whole or len(self.arrivals) != self.batch or min(self.arrivals) != 0:
+                first = f"the first step of each of {self.batch:,} sequences, the earliest 0"
+                raise InputError(place, "arrivals", f"{first}, not {show(list(self.arrivals))}")
+        if excess := too_large(self.of.layers, self.batch * self.of.tokens, self.decode_steps):
+            raise InputError(place, "batch", excess)
 
     @property
     def layers(self) -> int:  # type: ignore[override]
@@ -108,7 +112,7 @@ class Batch(Synthetic):
             return self.arrivals
         stream = np.random.default_rng(np.random.SeedSequence(self.of.seed, spawn_key=(_ARRIVALS,)))
         gaps = stream.exponential(1 / self.arrivals, self.batch - 1)
-        return (0, *np.minimum(np.cumsum(gaps), MAX_TOKENS).astype(np.int64).tolist())
+        return (0, *np.minimum(np.cumsum(gaps), MAX_SLOTS).astype(np.int64).tolist())
 
     @cached_property
     def _placed(self) -> tuple[Timeline, list[Ints]]:
