@@ -44,7 +44,7 @@ def synth(
     prefill: Annotated[int, typer.Option(metavar="N", min=1, help="Number of prompt tokens.")],
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Number of decode steps.")],
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Generator: fang2025, random-swap, ...")
+        str, typer.Option(metavar="KIND", help="Generator: dense, fang2025, random-swap, recorded-like.")
     ] = "fang2025",
     sparsity: Annotated[
         str | None, typer.Option(metavar="SHARE", help="Share of the past tokens that is not read.")

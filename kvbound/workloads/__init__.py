@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, show
 from kvbound.workloads.batch import Batch
+from kvbound.workloads.dense import Dense
 from kvbound.workloads.fang2025 import Fang2025
 from kvbound.workloads.make import make
 from kvbound.workloads.random_swap import RandomSwap
@@ -21,6 +22,7 @@ __all__ = [
     "KINDS",
     "Batch",
     "CountRule",
+    "Dense",
     "Fang2025",
     "RandomSwap",
     "RecordedLike",
@@ -31,7 +33,7 @@ __all__ = [
 ]
 
 KINDS: Final[Mapping[str, type[OneSequence]]] = {
-    each.kind: each for each in (Fang2025, RandomSwap, RecordedLike)
+    each.kind: each for each in (Dense, Fang2025, RandomSwap, RecordedLike)
 }
 
 
