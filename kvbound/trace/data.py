@@ -123,12 +123,11 @@ class Trace:
 
     def own_reads(self) -> NDArray[np.int64]:
         """Reads of each slot of tokens born in its own step, (steps, layers)."""
-        past = self.timeline.past
-        return np.stack([bits.count_within(rows, past[:-1], past[1:]) for rows in self.rows], axis=1)
+        return self._own.copy()
 
     def past_counts(self) -> NDArray[np.int64]:
         """Reads of each slot among past tokens, (steps, layers)."""
-        return self._counts - self.own_reads()
+        return self._counts - self._own
 
     def past_reads(self, layer: int) -> NDArray[np.bool_]:
         """Which past tokens each step reads in a layer, (steps, tokens)."""
@@ -266,6 +265,11 @@ class Trace:
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
         return np.stack([bits.count(rows) for rows in self.rows], axis=1)
+
+    @cached_property
+    def _own(self) -> NDArray[np.int64]:
+        past = self.timeline.past
+        return np.stack([bits.count_within(rows, past[:-1], past[1:]) for rows in self.rows], axis=1)
 
     @cached_property
     def _hashes(self) -> tuple[str, ...]:
