@@ -113,7 +113,11 @@ def batch(
     check_target(out)
     first = None if starts is None else options.counts("--starts", starts, 0)
     with console.Bar(quiet=quiet) as bar:
-        combined = combine([read_trace(path) for path in traces], first, bar)
+        opened = [read_trace(path) for path in traces]
+        try:
+            combined = combine(opened, first, bar)
+        except UsageError as error:
+            raise UsageError(f"{', '.join(map(str, traces))}: {error}") from None
         write_trace(combined, out)
     _note_written(out, combined, quiet)
 

@@ -132,16 +132,16 @@ def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Ma
         table = fields.child(tier)
         names = [table.text("k"), table.text("v")]
         table.done()
+    formats = [_format(fields, tier, name) for name in names]
     base = known(stored)
     if base is None or base.values > 1:
         expected = "{'bytes': ...}, as the llm's kv_format is neither f32, f16, bf16 nor fp8"
         raise fields.error(tier, expected)
     shape = kv_shape(kv_bytes, base, config)
     if shape is None:
-        raise fields.error(
-            tier, f"{{'bytes': ...}}, as {kv_bytes:,} B of {stored} are no whole number of values"
-        )
-    return sum(shape.bytes(_format(fields, tier, name)) for name in names)
+        odd = f"{kv_bytes:,} B of {stored} are no whole number of values"
+        raise fields.error(tier, f"{{'bytes': ...}}, as {odd}")
+    return sum(shape.bytes(format_) for format_ in formats)
 
 
 def _format(fields: Fields, tier: str, name: object) -> Format:

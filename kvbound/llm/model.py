@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.fields import MAX_BYTES, Fields, located, show
+from kvbound.llm.formats import FORMATS, known
 from kvbound.units import UnitError, exact_share, whole_up
 
 MAX_LAYERS: Final = 4096
@@ -144,7 +145,7 @@ class Llm:
             "sources": {path: sources.text(path) for path in sources},
             "windows": _windows(fields),
             "config": {key: config.raw(key) for key in config},
-            "kv_format": fields.raw("kv_format", default="f16"),
+            "kv_format": _kv_format(fields),
         }
         for key in _DERIVED:
             fields.has(key)
@@ -169,6 +170,13 @@ def _whole_bytes(fields: Fields, key: str) -> int:
         found = show(fields.raw(key))
         raise fields.error(key, f"a whole number of bytes from 1 to {MAX_KV_BYTES:,}, not {found}")
     return int(size)
+
+
+def _kv_format(fields: Fields) -> str:
+    name = fields.raw("kv_format", default="f16")
+    if name != "" and (not isinstance(name, str) or known(name) is None):
+        raise fields.error("kv_format", f"one of {', '.join(FORMATS)}, not {show(name)}")
+    return str(name)
 
 
 def _weight_reads(fields: Fields) -> float | tuple[float, ...]:

@@ -75,7 +75,8 @@ def describe(instance: Instance) -> list[Table | str]:
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
     shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
-    reads += f" or {numbers.share(known['share_of_past_read'])} of the past tokens"
+    past = "past tokens" if instance.timeline.all_stay else "past tokens that exist"
+    reads += f" or {numbers.share(known['share_of_past_read'])} of the {past}"
     kv, weights = known["kv_bytes_read_per_slot"], known["weight_bytes_read_per_slot"]
     pairs = [
         ("workload", f"{shape}, {instance.slots:,} slots{made}"),

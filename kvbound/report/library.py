@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def library_table(entries: Sequence[Entry]) -> Table:
     """Return the table of instances, one row each."""
-    return table(("set", "instance", ">layers", ">tokens", ">best known", ">x bound"), map(_row, entries))
+    return table(
+        ("set", "instance", ">layers", ">prompt + steps", ">best known", ">x bound"), map(_row, entries)
+    )
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -48,11 +48,11 @@ def shape(layers: int, prefill_tokens: int, decode_steps: int, tokens: int | Non
 
 
 def batch(figures: Mapping[str, int]) -> str:
-    """Format `kvbound.trace.statistics.batch_figures`: ``4 sequences, at most 512 births in a step``."""
+    """Format `kvbound.trace.statistics.batch_figures`: ``4 sequences, births per step up to 512``."""
     phrases = {
         "sequences": "{:,} sequences",
-        "births_max": "at most {:,} births in a step",
-        "live_tokens_max": "at most {:,} tokens at a time",
+        "births_max": "births per step up to {:,}",
+        "live_tokens_max": "tokens at a time up to {:,}",
         "outputs": "{:,} decoded",
     }
     return ", ".join(text.format(figures[name]) for name, text in phrases.items() if name in figures)

@@ -41,10 +41,11 @@ def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress
     first = _starts(traces, starts)
     if len(traces) == 1:
         return traces[0]
+    steps = max(start + trace.decode_steps for start, trace in zip(first, traces, strict=True))
+    if excess := too_large(traces[0].layers, sum(trace.tokens for trace in traces), steps):
+        raise UsageError(f"expected {excess}")
     timeline, ids = timeline_of([(trace.prefill_tokens, trace.decode_steps) for trace in traces], first)
     lengths, layers = [trace.decode_steps for trace in traces], traces[0].layers
-    if excess := too_large(layers, timeline.tokens, timeline.steps):
-        raise UsageError(f"the batch may have {excess}")
     rows, order, mass = [], [], []
     for layer in range(layers):
         progress(layer, layers, "layers combined")

@@ -294,6 +294,8 @@ def _check_shapes(trace: Trace) -> None:
         raise fail("layers", f"1 to {MAX_LAYERS:,} layers, not {len(trace.rows)}")
     if trace.timeline.prefill_tokens != trace.prefill_tokens or trace.timeline.steps != trace.decode_steps:
         raise fail("timeline", f"{trace.prefill_tokens:,} prompt tokens and {trace.decode_steps:,} steps")
+    if not trace.tokens:
+        raise fail("births", "at least one token in all")
     if excess := too_large(trace.layers, trace.tokens, trace.decode_steps):
         raise fail("layers", excess)
     shape = (trace.decode_steps, bits.row_bytes(trace.tokens))

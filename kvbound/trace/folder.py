@@ -54,6 +54,8 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     files = {name: hashes.text(name) for name in hashes}
     if excess := too_large(layers, prefill + steps * ("births.npy" not in files), steps):
         raise header.error("decode_steps", excess)
+    if verify:
+        _check_hashes(path, {name: files[name] for name in _TIMELINE if name in files})
     timeline = _open_timeline(path, prefill, steps, files)
     if excess := too_large(layers, timeline.tokens, steps):
         raise header.error("decode_steps", excess)
@@ -68,7 +70,7 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     if len(files) != len(named):
         raise header.error("sha256", f"the files of {layers} layers and no others")
     if verify:
-        _check_hashes(path, files)
+        _check_hashes(path, {name: digest for name, digest in files.items() if name not in _TIMELINE})
         for layer in range(layers):
             check_layer(path, layer, timeline, rows[layer], order[layer], mass[layer])
     source, licence = header.text("source", default=""), header.text("licence", default="")
@@ -219,6 +221,9 @@ def _names(order: list[Order | None], mass: list[NDArray[np.float16] | None]) ->
 
 
 def _check_hashes(path: Path, files: Mapping[str, str]) -> None:
+    for name in files:
+        if not (path / name).exists():
+            raise InputError(path, name, "this file, but it is missing")
     for name, found in file_hashes(path, list(files)).items():
         if found != files[name]:
             raise InputError(

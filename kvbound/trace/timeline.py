@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
+from kvbound.fields import show
 
 Ints = NDArray[np.int64]
 
@@ -92,7 +93,8 @@ class Timeline:
             single = isinstance(given, int | np.integer) and not isinstance(given, bool)
             counts = _integers([given] * steps if single else given, steps)
             if counts is None or bool(np.any((counts < 0) | (counts > MAX_TOKENS))):
-                raise fail(name, f"a number of tokens from 0 to {MAX_TOKENS:,}, or one per step")
+                numbers = f"a number of tokens from 0 to {MAX_TOKENS:,}, or a list of {steps:,}, one per step"
+                raise fail(name, f"{numbers}, not {_found(given)}")
             return counts
 
         born = np.ones(steps, np.int64) if births is None else per_step("births", births)
@@ -100,20 +102,30 @@ class Timeline:
             raise fail("births", f"at most {MAX_TOKENS:,} tokens in all, not {tokens:,}")
         decoded = born if outputs is None else per_step("outputs", outputs)
         if bool(np.any(decoded > born)):
-            raise fail("outputs", "at most as many decoded tokens as births in every step")
+            step = int(np.flatnonzero(decoded > born)[0])
+            most = f"at most as many decoded tokens as births in every step: in step {step} {born[step]:,}"
+            raise fail("outputs", f"{most}, not {decoded[step]:,}")
         last = np.broadcast_to(np.int64(steps), tokens)
         if ends is not None:
             given_ends = _integers(ends, tokens, none=steps)
+            if given_ends is None:
+                each = f"a list of {tokens:,} steps, one per token, null for tokens that stay"
+                raise fail("ends", f"{each}, not {_found(ends)}")
             first = np.maximum(_birth_steps(prefill_tokens, born), 0)
-            if given_ends is None or bool(np.any((given_ends < first) | (given_ends > steps))):
-                since = f"a step from the token's birth to {steps - 1}, or null"
-                raise fail("ends", f"{since}, for each of {tokens:,} tokens")
+            listed = np.array([end == steps for end in ends]) if isinstance(ends, list | tuple) else False
+            if len(wrong := np.flatnonzero((given_ends < first) | (given_ends > steps) | listed)):
+                token = int(wrong[0])
+                since = (
+                    f"for token {token} a step from its birth, {first[token]:,}, to {steps - 1:,}, or null"
+                )
+                raise fail("ends", f"{since}, not {given_ends[token]:,}")
             last = given_ends
         labels = np.broadcast_to(np.int64(0), tokens)
         if sequence is not None:
             given_labels = _integers(sequence, tokens)
             if given_labels is None:
-                raise fail("sequence", f"an integer for each of {tokens:,} tokens")
+                each = f"a list of {tokens:,} integers, one per token"
+                raise fail("sequence", f"{each}, not {_found(sequence)}")
             labels = _by_first_occurrence(given_labels)
         return cls(prefill_tokens, born, last, labels, decoded)
 
@@ -227,6 +239,13 @@ def positions(sequence: Ints) -> Ints:
 def _birth_steps(prefill_tokens: int, births: Ints) -> Ints:
     steps = np.repeat(np.arange(len(births)), births)
     return np.concatenate([np.full(prefill_tokens, PROMPT), steps])
+
+
+def _found(given: object) -> str:
+    """Describe what was given in place of a number or a list."""
+    if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str):
+        return f"a list of {len(given):,}: {show(list(given))}"
+    return show(given)
 
 
 def _integers(values: object, count: int, none: int | None = None) -> Ints | None:

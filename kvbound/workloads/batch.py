@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.fields import Fields, located, show
+from kvbound.fields import Fields, as_number, located, show
 from kvbound.trace import bits
 from kvbound.trace.batch import Reader, combined_rows, timeline_of
 from kvbound.trace.build import MAX_SLOTS, too_large
@@ -58,7 +58,11 @@ class Batch(Synthetic):
         if isinstance(given, list | tuple):
             arrivals = tuple(given)
         elif given is not None:
-            arrivals = fields.number("arrivals", 1e-9, 1e9)
+            number = as_number(given)
+            if number is None or not 1e-9 <= number <= 1e9:
+                expected = "a list of first steps such as [0, 2, 4], or how many sequences begin per step"
+                raise fields.error("arrivals", f"{expected}, from 1e-09 to 1e+09, not {show(given)}")
+            arrivals = number
         with located(fields.file, fields.field):
             made = cls(of, count, arrivals)
         return of if count == 1 else made

@@ -102,6 +102,7 @@ def test_batch(run: Run, folder: Path, tmp_path: Path) -> None:
     for argv, message in (
         (("--starts", "1,2"), "the earliest 0"),
         (("--starts", "0"), "one start for each of 2 traces"),
+        (("--starts", "0,99999999999"), "a.trace: expected at most 16,777,216 steps times layers"),
         (("--starts", "a,b"), "--starts: expected whole numbers from 0 on, separated by commas, not 'a,b'"),
     ):
         ran = run("trace", "batch", folder, folder, *argv, "-o", tmp_path / "d.trace")

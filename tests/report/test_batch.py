@@ -23,7 +23,7 @@ FIELDS: dict[str, Any] = {
     "outputs": [1, 0, 1],
 }
 FIGURES = {"births": 3, "births_max": 2, "outputs": 2, "sequences": 2, "live_tokens_max": 3}
-PHRASE = "2 sequences, at most 2 births in a step, at most 3 tokens at a time, 2 decoded"
+PHRASE = "2 sequences, births per step up to 2, tokens at a time up to 3, 2 decoded"
 
 
 def batch(**fields: object) -> Instance:

@@ -201,8 +201,14 @@ def test_births_and_ends_decide_what_may_be_read() -> None:
 def test_the_head_of_a_batch_reads_what_the_batch_does(seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)
     whole = tiny_batch(rng, 2, int(rng.integers(1, 20)), int(rng.integers(1, 6)))
-    steps = data.draw(st.integers(1, whole.decode_steps))
+    first = int(np.argmax(whole.timeline.past[1:] > 0)) + 1  # the first step with a token
+    steps = data.draw(st.integers(first, whole.decode_steps))
     head = whole.head(steps)
     assert head.past_counts().tolist() == whole.past_counts()[:steps].tolist()
     for step in range(steps):
         assert head.reads(step, 1).tolist() == whole.reads(step, 1).tolist()
+
+
+def test_a_run_without_any_token_is_refused() -> None:
+    with pytest.raises(InputError, match="births: expected at least one token in all"):
+        Trace.from_lists(0, [[[]], [[]]], births=0)

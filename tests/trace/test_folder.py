@@ -237,8 +237,12 @@ def test_births_and_ends_round_trip(batch_folder: Path) -> None:
         ("births", [2, 1, 1], "layer-000.npy|ends"),
         ("births", [2, 0], "births: expected a number of tokens"),
         ("ends", [0, 1, 3, 3, 2], "step 2: expected no read of token 1 after step 1, its last"),
-        ("ends", [0, 2, 3, 3, 1], "ends: expected a step from the token's birth"),
-        ("sequence", [0, 1], "sequence: expected an integer"),
+        (
+            "ends",
+            [0, 2, 3, 3, 1],
+            "ends: expected for token 4 a step from its birth, 2, to 2, or null, not 1",
+        ),
+        ("sequence", [0, 1], "sequence: expected a list of 5 integers"),
         ("outputs", [3, 0, 1], "outputs: expected at most"),
     ],
 )

@@ -69,24 +69,31 @@ def test_the_head_of_a_timeline_is_what_happens_up_to_there(seed: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"births": [1]}, "births: expected a number of tokens from 0 to 134,217,728, or one per step"),
+        (
+            {"births": [1]},
+            r"births: expected a number of tokens .*, or a list of 2, .*not a list of 1: \[1\]",
+        ),
         ({"births": [1, -1]}, "births"),
         ({"births": [1, 1.0]}, "births"),
         ({"births": True}, "births"),
         ({"births": "11"}, "births"),
         ({"births": [1, 2**40]}, "births"),
         ({"births": [2**27, 1]}, "at most 134,217,728 tokens in all"),
-        ({"outputs": [1, 2]}, "outputs: expected at most as many decoded tokens as births"),
+        (
+            {"outputs": [1, 2]},
+            "outputs: expected at most as many decoded tokens as births in every step: in step 1 1, not 2",
+        ),
         (
             {"ends": [0, 0, 0]},
-            "ends: expected a step from the token's birth to 1, or null, for each of 4 tokens",
+            r"ends: expected a list of 4 steps, one per token, .*not a list of 3: \[0, 0, 0\]",
         ),
         ({"ends": [0, 0, 0, 0]}, "ends"),  # token 3 is born in step 1
         ({"ends": [-1, 0, 0, 1]}, "ends"),
-        ({"ends": [3, 0, 0, 1]}, "ends"),
+        ({"ends": [3, 0, 0, 1]}, "ends: expected for token 0 a step from its birth, 0, to 1, or null, not 3"),
+        ({"ends": [2, 0, 0, 1]}, "ends: expected for token 0 .* not 2"),
         ({"ends": 5}, "ends"),
         ({"ends": ["1", 0, 0, 1]}, "ends"),
-        ({"sequence": [0, 1]}, "sequence: expected an integer for each of 4 tokens"),
+        ({"sequence": [0, 1]}, "sequence: expected a list of 4 integers, one per token, not a list of 2"),
         ({"sequence": [0, 1, 2, None]}, "sequence"),
     ],
 )

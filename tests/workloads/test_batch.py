@@ -73,7 +73,10 @@ def test_arrivals_are_a_poisson_process_of_the_seed() -> None:
         ({"batch": 2, "arrivals": [1, 2]}, "the earliest 0"),
         ({"batch": 2, "arrivals": [0, -1]}, "the earliest 0"),
         ({"batch": 2, "arrivals": [0, 1.5]}, "the earliest 0"),
-        ({"batch": 2, "arrivals": 0}, "arrivals: expected a finite number"),
+        (
+            {"batch": 2, "arrivals": "0,2"},
+            r"arrivals: expected a list of first steps such as \[0, 2, 4\], or how many",
+        ),
         ({"batch": 4096, "decode_steps": 2**20}, "batch: expected at most 134,217,728 tokens in all"),
         ({"batch": 2, "arrivals": [0, 2**24]}, "batch: expected at most 16,777,216 steps times layers"),
         ({"batch": 2, "arrival": [0, 1]}, "arrival: expected one of"),
