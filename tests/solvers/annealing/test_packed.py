@@ -102,7 +102,8 @@ def test_every_token_that_exists_is_drawn(instance: Instance) -> None:
 
 
 def test_tokens_that_exist_are_found_among_many_that_have_ended() -> None:
-    trace = Trace.from_lists(2000, [[[0]], [[2001]], [[2001]]], births=[3, 0, 0], ends=[0] * 2000 + [3] * 3)
+    ends = [*[0] * 2000, None, None, None]
+    trace = Trace.from_lists(2000, [[[0]], [[2001]], [[2001]]], births=[3, 0, 0], ends=ends)
     instance = dataclasses.replace(kv.read_instance("tiny-on-read"), workload=trace)
     start = TwoTierSchedule.replayed(instance, next(balanced.schedules(instance, silent)).residency)
     chain = PackedAnnealer.of(instance, start, np.random.default_rng(0)).chain
