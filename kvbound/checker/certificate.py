@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.conclusion import prefill_first
 from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
-from kvbound.checker.physical import prefill_first
 from kvbound.checker.report import Ints, Refused, Report
 
 SCHEMA = "kvbound.certificate/1"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.cost.rays import split_rays, spread_rays, undominated
 from kvbound.instance import Copies, Instance, Rules, Timing
 from kvbound.memory import Memory
 
@@ -114,11 +115,11 @@ class SlotCost:
     def _facets(self) -> tuple[Array, Array]:
         last = self.tiers - 1
         load = self._scaled(self.memory.read_load)
-        theta = self._weights(_split_rays(load) if self.inclusive else np.eye(load.shape[1]))
+        theta = self._weights(split_rays(load) if self.inclusive else np.eye(load.shape[1]))
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
         rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
-        needed = _undominated(rows)
+        needed = undominated(rows)
         return rows[needed], theta[needed]
 
     @cached_property
@@ -126,7 +127,7 @@ class SlotCost:
         """Weights theta over the resources, shape (V, R), one of which proves any slot's ideal time."""
         read, write = self._scaled(self.memory.read_load), self._scaled(self.memory.write_load)
         # with inclusive copies births go to the last tier at any prices
-        return self._weights(_spread_rays(read) if self.inclusive else _spread_rays(read, write))
+        return self._weights(spread_rays(read) if self.inclusive else spread_rays(read, write))
 
     @cached_property
     def ideal_rows(self) -> Array:
@@ -153,7 +154,7 @@ class SlotCost:
     @cached_property
     def ideal_facets(self) -> Array:
         """The rows of `ideal_rows` that no other row dominates."""
-        return self.ideal_rows[_undominated(self.ideal_rows)]
+        return self.ideal_rows[undominated(self.ideal_rows)]
 
     def _scaled(self, load: Array) -> Array:
         """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
@@ -302,74 +303,3 @@ class SlotCost:
                     diverted[..., last] += diverted[..., tier]
                     diverted[..., tier] = 0
                 yield diverted
-
-
-def _split_rays(load: Array) -> Array:
-    """Return the extreme rays of the cells into which (load[k] - load[-1]) @ x = 0 divide x >= 0.
-
-    x are prices per byte of the resources; on these hyperplanes a read costs the same at tier k as at the
-    last one. A function that is concave, and linear on each cell, has its maximum over any slice at a ray.
-    """
-    flats: list[Integers] = [np.eye(load.shape[1]).astype(_exact(load))]
-    for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64).astype(_exact(load)):
-        if cut.any():
-            flats += [_on_plane(rays, cut) for rays in flats]
-    return _normalised(np.vstack(flats))
-
-
-def _spread_rays(*loads: Array) -> Array:
-    """Return the extreme rays of the cells of min_k load[k] @ x, where bytes go to the cheapest tier.
-
-    Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
-    """
-    tiers, resources = loads[0].shape
-    rays: Integers = np.eye(resources + len(loads) * tiers).astype(_exact(*loads))
-    for n, load in enumerate(loads):
-        slack = np.zeros((tiers, len(rays[0]) - resources), np.int64)
-        slack[:, n * tiers : (n + 1) * tiers] = np.eye(tiers)
-        system = np.hstack([load.astype(np.int64), -slack]).astype(rays.dtype)
-        for row in system[1:]:
-            rays = _on_plane(rays, row - system[0])
-    prices = rays[:, :resources]
-    return _normalised(prices[prices.any(axis=1)])
-
-
-def _exact(*loads: Array) -> type:
-    """Return the type of integers that do not overflow: Python's, unless all loads are 0 or 1."""
-    return np.int64 if max(load.max() for load in loads) <= 1 else object
-
-
-def _on_plane(rays: Integers, cut: Integers) -> Integers:
-    """Return the extreme rays of the intersection of a cone, given by its rays, with cut @ x = 0.
-
-    The cone is x >= 0 within some hyperplanes. The new rays are those in the plane, and the points where it
-    cuts a face spanned by two adjacent rays, which no third ray's support is contained in (double description
-    method). All numbers are integers, so that no ray is lost to rounding at extreme ratios of bandwidths.
-    """
-    value, support = rays @ cut, rays > 0
-    above, below = np.flatnonzero(value > 0), np.flatnonzero(value < 0)
-    found = [rays[value == 0]]
-    for n in above:
-        outside = ~(support[n] | support[below])
-        contained = np.count_nonzero(~(outside @ support.T), axis=1)
-        adjacent = below[contained == 2]
-        found.append(value[n] * rays[adjacent] - value[adjacent, None] * rays[n])
-    cut_rays = np.vstack(found)
-    return cut_rays // np.gcd.reduce(cut_rays, axis=1, keepdims=True)
-
-
-def _normalised(rays: Integers) -> Array:
-    """Return the distinct rays, each scaled to sum 1, sorted."""
-    return np.unique((rays / rays.sum(axis=1, keepdims=True)).astype(np.float64), axis=0)
-
-
-def _undominated(rows: Array) -> NDArray[np.intp]:
-    """Return the indices of the rows that no other row dominates, in ascending order of the rows."""
-    rows, first = np.unique(rows, axis=0, return_index=True)
-    keep: list[int] = []
-    kept = np.empty_like(rows)
-    for n in np.argsort(-rows.sum(axis=1), kind="stable"):
-        if not np.all(rows[n] <= kept[: len(keep)], axis=1).any():
-            kept[len(keep)] = rows[n] * (1 + 1e-12)
-            keep.append(int(n))
-    return first[sorted(keep)]
