@@ -141,18 +141,19 @@ class Instance:
     formats: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sizes, names = self.item_sizes, [tier.name for tier in self.memory.tiers]
-        if min(sizes) < 1 or not set(self.formats) <= set(names):
+        usual, names = self.llm.kv_bytes_per_token_layer, [tier.name for tier in self.memory.tiers]
+        if min(self.formats.values(), default=1) < 1 or not set(self.formats) <= set(names):
             expected = f"bytes of an item, at least 1, in tiers among {', '.join(names)}"
             raise InputError(self.name, "formats", expected)
+        others = {name: int(self.formats[name]) for name in names if self.formats.get(name, usual) != usual}
+        object.__setattr__(self, "formats", others)
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
-        if (
-            size := self.layers * self.tokens * max(sizes)
-        ) > MAX_BYTES:  # so that no count of bytes overflows
+        size = self.layers * self.tokens * max(self.item_sizes)
+        if size > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
-        if not self.physical and len(set(sizes)) > 1:
+        if not self.physical and len(set(self.item_sizes)) > 1:
             expected = f"no formats of tiers, as accounting {self.rules.accounting} has one size of items"
             raise InputError(self.name, "formats", expected)
         if not self.physical and not self.timeline.plain:
@@ -198,7 +199,7 @@ class Instance:
     def item_sizes(self) -> tuple[int, ...]:
         """Bytes of one token's KV in one layer, by tier, shape (K,)."""
         usual = int(self.llm.kv_bytes_per_token_layer)
-        return tuple(int(self.formats.get(tier.name, usual)) for tier in self.memory.tiers)
+        return tuple(self.formats.get(tier.name, usual) for tier in self.memory.tiers)
 
     @property
     def item_bytes(self) -> int:
@@ -302,12 +303,7 @@ class Instance:
 
     def document(self, trace: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of an instance file, everything spelled out, given its entry for the trace."""
-        usual = self.llm.kv_bytes_per_token_layer
-        formats = {
-            tier.name: {"bytes": size}
-            for tier, size in zip(self.memory.tiers, self.item_sizes, strict=True)
-            if size != usual
-        }
+        formats = {tier: {"bytes": size} for tier, size in self.formats.items()}
         return {
             "schema": SCHEMA,
             "name": self.name,

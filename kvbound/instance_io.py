@@ -144,10 +144,10 @@ def make_instance(
             first["capacity"] = _copy(capacity)
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
-    room, model, others = _hardware(raw, workload.timeline.most_live, file)
+    room, model, sizes = _hardware(raw, workload.timeline.most_live, file)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
     with located(file):
-        return Instance(name, room, model, allowed, workload, others)
+        return Instance(name, room, model, allowed, workload, sizes)
 
 
 def read_hardware(
@@ -178,7 +178,7 @@ def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
 
 
 def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory, Llm, dict[str, int]]:
-    """Return the memory, the language model, and the bytes of an item in tiers with formats of their own."""
+    """Return the memory, the language model, and the bytes of an item by tier."""
     model = Llm.from_mapping(raw["llm"], file, "llm")
     formats = Fields(raw.get("formats", {}), file, "formats")
 
@@ -193,8 +193,7 @@ def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory
     room = Memory.from_mapping(raw["memory"], file, "memory", share_of=share_of)
     sizes = {tier.name: size(tier.name) for tier in room.tiers}
     formats.done()
-    usual = model.kv_bytes_per_token_layer
-    return room, model, {name: found for name, found in sizes.items() if found != usual}
+    return room, model, sizes
 
 
 def _entry(kind: str, value: object, file: object) -> Any:

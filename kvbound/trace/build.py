@@ -173,3 +173,48 @@ def as_ids(values: object, file: object, field: str) -> NDArray[np.int64]:
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
         raise InputError(file, field, f"{expected}, all of them integers")
     return array.astype(np.int64)
+
+
+def checked_prefill(tokens: object, file: object) -> int:
+    """Return a number of prompt tokens; raise an InputError if it is none."""
+    if isinstance(tokens, bool) or not isinstance(tokens, (int, np.integer)):
+        raise InputError(file, "prefill_tokens", f"an integer, not {tokens!r}")
+    if not 0 <= tokens <= MAX_TOKENS:
+        raise InputError(file, "prefill_tokens", f"0 to {MAX_TOKENS:,}, not {tokens}")
+    return int(tokens)
+
+
+def read_lists(
+    prefill_tokens: int, reads: Sequence[Sequence[Any]], file: object
+) -> list[list[NDArray[np.int64]]]:
+    """Return lists of token ids, ``reads[step][layer]``, as arrays; raise an InputError if one is missing."""
+    checked_prefill(prefill_tokens, file)
+    if not isinstance(reads, (Sequence, np.ndarray)) or len(reads) == 0:
+        raise InputError(file, "reads", "a list of steps, at least one")
+    lists = []
+    for step, row in enumerate(reads):
+        if not isinstance(row, (Sequence, np.ndarray)) or isinstance(row, str) or len(row) == 0:
+            raise InputError(file, f"reads[{step}]", "a list of layers, at least one")
+        if len(row) != len(reads[0]) or len(row) > MAX_LAYERS:
+            raise InputError(
+                file, f"reads[{step}]", f"{len(reads[0])} layers as in the first step, not {len(row)}"
+            )
+        lists.append([as_ids(ids, file, f"reads[{step}][{layer}]") for layer, ids in enumerate(row)])
+    return lists
+
+
+def layer_mass(
+    lists: list[list[NDArray[np.int64]]], mass: Sequence[Sequence[Any]], layer: int, file: object
+) -> NDArray[np.float16]:
+    """Return the attention mass of a layer's lists, (reads,); raise an InputError if it does not fit them."""
+    most = float(np.finfo(np.float16).max)
+    parts = []
+    for step, row in enumerate(lists):
+        try:
+            part = np.asarray(mass[step][layer], np.float64)
+        except (LookupError, TypeError, ValueError):
+            part = np.full(1, np.nan)
+        if part.shape != row[layer].shape or not bool(np.all((part >= 0) & (part <= most))):
+            raise InputError(file, f"mass[{step}][{layer}]", f"one number from 0 to {most:g} per read")
+        parts.append(part.astype(np.float16))
+    return np.concatenate(parts)

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from kvbound.errors import InputError
 from kvbound.trace import bits
-from kvbound.trace.build import MAX_LAYERS, Order, RowBuilder, as_ids, too_large
+from kvbound.trace.build import (
+    MAX_LAYERS,
+    Order,
+    RowBuilder,
+    checked_prefill,
+    layer_mass,
+    read_lists,
+    too_large,
+)
 from kvbound.trace.check import wrong_read
 from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
@@ -187,7 +195,7 @@ class Trace:
             An id is negative, repeated, from the future, of a token that has ended or not an integer, or a
             list is missing.
         """
-        lists = _ids(prefill_tokens, reads, file)
+        lists = read_lists(prefill_tokens, reads, file)
         timeline = Timeline.of(
             int(prefill_tokens), len(lists),
             births=births, ends=ends, sequence=sequence, outputs=outputs, file=file,
@@ -198,7 +206,7 @@ class Trace:
                 builder.add(step, layer, ids, f"reads[{step}][{layer}]")
         masses: list[NDArray[np.float16] | None] = [None] * builder.layers
         if mass is not None:
-            masses = [_layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
+            masses = [layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
         return cls(
             int(prefill_tokens), builder.rows, tuple(builder.order), tuple(masses), source, licence,
             timeline=timeline,
@@ -240,7 +248,7 @@ class Trace:
             read = np.asarray(mask)
         except ValueError:  # lists of different lengths
             raise InputError(file, "mask", f"{expected}, not lists of different lengths") from None
-        prefill = _prefill(prefill_tokens, file)
+        prefill = checked_prefill(prefill_tokens, file)
         if read.dtype != np.bool_ or read.ndim != 3:
             raise InputError(file, "mask", f"{expected}, not {read.dtype} of shape {read.shape}")
         steps, layers, tokens = read.shape
@@ -327,44 +335,3 @@ def _plain_timeline(trace: Trace) -> Timeline:
     if excess := too_large(len(trace.rows), trace.prefill_tokens + steps, steps):
         raise InputError("trace", "layers", excess)
     return Timeline.of(trace.prefill_tokens, steps)
-
-
-def _prefill(tokens: object, file: object) -> int:
-    if isinstance(tokens, bool) or not isinstance(tokens, (int, np.integer)):
-        raise InputError(file, "prefill_tokens", f"an integer, not {tokens!r}")
-    if not 0 <= tokens <= MAX_TOKENS:
-        raise InputError(file, "prefill_tokens", f"0 to {MAX_TOKENS:,}, not {tokens}")
-    return int(tokens)
-
-
-def _ids(prefill_tokens: int, reads: Sequence[Sequence[Any]], file: object) -> list[list[NDArray[np.int64]]]:
-    """Return the lists as arrays after checking that every step has one for each layer."""
-    _prefill(prefill_tokens, file)
-    if not isinstance(reads, (Sequence, np.ndarray)) or len(reads) == 0:
-        raise InputError(file, "reads", "a list of steps, at least one")
-    lists = []
-    for step, row in enumerate(reads):
-        if not isinstance(row, (Sequence, np.ndarray)) or isinstance(row, str) or len(row) == 0:
-            raise InputError(file, f"reads[{step}]", "a list of layers, at least one")
-        if len(row) != len(reads[0]) or len(row) > MAX_LAYERS:
-            raise InputError(
-                file, f"reads[{step}]", f"{len(reads[0])} layers as in the first step, not {len(row)}"
-            )
-        lists.append([as_ids(ids, file, f"reads[{step}][{layer}]") for layer, ids in enumerate(row)])
-    return lists
-
-
-def _layer_mass(
-    lists: list[list[NDArray[np.int64]]], mass: Sequence[Sequence[Any]], layer: int, file: object
-) -> NDArray[np.float16]:
-    most = float(np.finfo(np.float16).max)
-    parts = []
-    for step, row in enumerate(lists):
-        try:
-            part = np.asarray(mass[step][layer], np.float64)
-        except (LookupError, TypeError, ValueError):
-            part = np.full(1, np.nan)
-        if part.shape != row[layer].shape or not bool(np.all((part >= 0) & (part <= most))):
-            raise InputError(file, f"mass[{step}][{layer}]", f"one number from 0 to {most:g} per read")
-        parts.append(part.astype(np.float16))
-    return np.concatenate(parts)

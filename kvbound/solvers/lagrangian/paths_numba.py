@@ -18,22 +18,32 @@ Steps = NDArray[np.int32]
 
 
 @compiled()
-def _complete(begin: Steps, end: Steps, size: int, lane: int, steps: int) -> tuple[int, int, int]:
-    """Return the number of a block's tokens, and the last birth and first end among them.
+def _summarise(
+    begin: Steps,
+    end: Steps,
+    size: int,
+    start: int,
+    steps: int,
+    tokens: Ints,
+    last_birth: Ints,
+    first_end: Ints,
+) -> None:
+    """Fill in the tokens of blocks from `start` on, and the last birth and first end among these.
 
-    In the steps strictly between the two a move carries all tokens.
+    In the steps strictly between the two a move carries all tokens; the loops below do not call `_carried`
+    for them, as a call with arrays would take most of the time.
 
     Parameters
     ----------
     begin, end
         Birth step and last step of each token of a layer; see `kvbound.bitsets.lanes.Lanes`.
     """
-    tokens, grown, shrinks = 0, -1, steps
-    for bit in range(lane * size, min(lane * size + size, len(begin))):
-        if begin[bit] < steps:
-            tokens += 1
-            grown, shrinks = max(grown, begin[bit]), min(shrinks, end[bit])
-    return tokens, grown, shrinks
+    for n in range(min(len(tokens), -(-len(begin) // size) - start)):
+        tokens[n], last_birth[n], first_end[n] = 0, -1, steps
+        for bit in range((start + n) * size, min((start + n + 1) * size, len(begin))):
+            if begin[bit] < steps:
+                tokens[n] += 1
+                last_birth[n], first_end[n] = max(last_birth[n], begin[bit]), min(first_end[n], end[bit])
 
 
 @compiled()
@@ -90,14 +100,12 @@ def backward(
     steps, _, tiers = hold_price.shape
     chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
     after = np.empty(tiers)
-    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
+    tokens, last_birth, first_end = np.empty((3, BLOCKS_AT_ONCE), np.int64)
     for chunk in range(first, last):
         layer, start = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         stop = min(start + BLOCKS_AT_ONCE, born.shape[1])
         begins, ends, bits = begin[layer], end[layer], begin.shape[1]
-        for lane in range(start, stop):
-            n = lane - start
-            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
+        _summarise(begins, ends, size, start, steps, tokens, last_birth, first_end)
         for step in range(steps - 1, -1, -1):
             row, hold = rows[step, layer], hold_price[step, layer]
             extra, write = extra_price[step, layer], write_price[step, layer]
@@ -107,7 +115,7 @@ def backward(
                 n, leaves = lane - start, last_step[layer, lane] == step
                 for k in range(tiers):
                     after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k]
-                if step <= grown[n]:
+                if step <= last_birth[n]:
                     births = _born(begins, size, lane, step)
                     for k in range(tiers):
                         after[k] += births * birth_price[step, layer, k]
@@ -120,7 +128,7 @@ def backward(
                     for k in range(tiers):
                         value[layer, lane, k] = after[k] + read * read_price[step, layer, k]
                     continue
-                if grown[n] < step < shrinks[n]:
+                if last_birth[n] < step < first_end[n]:
                     carried, unread = tokens[n], tokens[n] - read
                 else:
                     carried, unread = _carried(row, begins, ends, size, lane, step)
@@ -193,14 +201,12 @@ def count_traffic(
     """Add up the traffic of the chunks first..last-1 under a plan; see `paths.count_traffic`."""
     steps, tiers = len(plan), held.shape[2]
     chunks = -(-start.shape[1] // BLOCKS_AT_ONCE)
-    tokens, grown, shrinks = np.empty((3, BLOCKS_AT_ONCE), np.int64)  # see `_complete`
+    tokens, last_birth, first_end = np.empty((3, BLOCKS_AT_ONCE), np.int64)
     for chunk in range(first, last):
         layer, low = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         high = min(low + BLOCKS_AT_ONCE, start.shape[1])
         begins, ends, bits = begin[layer], end[layer], begin.shape[1]
-        for lane in range(low, high):
-            n = lane - low
-            tokens[n], grown[n], shrinks[n] = _complete(begins, ends, size, lane, steps)
+        _summarise(begins, ends, size, low, steps, tokens, last_birth, first_end)
         for step in range(steps):
             row, counts, holds = rows[step, layer], used[step, layer], held[step, layer]
             before = plan[step - 1, layer] if step > 0 else start[layer]
@@ -210,7 +216,7 @@ def count_traffic(
                     read = popcount_range(row, lane * size, min(size, bits - lane * size))
                     counts[old] += read
                     if new < tiers and charged[old, new]:
-                        if grown[n] < step < shrinks[n]:
+                        if last_birth[n] < step < first_end[n]:
                             carried, unread = tokens[n], tokens[n] - read
                         else:
                             carried, unread = _carried(row, begins, ends, size, lane, step)
@@ -218,7 +224,7 @@ def count_traffic(
                         counts[2 * tiers + new] += carried
                 if new < tiers:
                     holds[new] += 1
-                if step <= grown[n] and min(old, new) < tiers:
+                if step <= last_birth[n] and min(old, new) < tiers:
                     births, tier = _born(begins, size, lane, step), new if new < tiers else old
                     for k in range(tiers):
                         counts[2 * tiers + k] += births * birth_writes[tier, k]
