@@ -112,8 +112,8 @@ class Blocks:
         return (self.born < step) & (step < self.last)
 
     @cached_property
-    def held(self) -> Ints:
-        """Blocks of a layer that take up room at the start and after each step, shape (steps + 1,)."""
+    def held_counts(self) -> Ints:
+        """Number of a layer's blocks that take up room at the start and after each step, shape (steps + 1,)."""
         steps = self.timeline.steps
         lasting = self.last > self.born
         begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)

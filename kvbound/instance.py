@@ -284,7 +284,7 @@ class Instance:
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
             rooms.append(free // (self.granularity * self.item_sizes[k]))
-        total, most = self.layers * int(self.grouping.held.max()), self._together(rooms)
+        total, most = self.layers * int(self.grouping.held_counts.max()), self._together(rooms)
         if most is not None and most < total:
             where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
             size = self.granularity * self.item_sizes[-1]

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from kvbound.errors import InfeasibleError
+from kvbound.identity import InstanceId, identify
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule
 from kvbound.version import __version__
@@ -110,29 +111,6 @@ class Termination:
     def to_json(self) -> dict[str, str | None]:
         """Return what JSON holds."""
         return {"reason": str(self.reason), "limit": None if self.limit is None else str(self.limit)}
-
-
-@dataclass(frozen=True)
-class InstanceId:
-    """The instance that a result belongs to; `sha256` is None if the trace was not needed."""
-
-    name: str
-    sha256: str | None
-    layers: int
-    prefill_tokens: int
-    decode_steps: int
-    tokens: int
-    outputs: int
-    reads: int
-
-    def to_json(self) -> dict[str, str | int | None]:
-        """Return what JSON holds; what follows from one birth in every step is left out."""
-        values = dataclasses.asdict(self)
-        if self.tokens == self.prefill_tokens + self.decode_steps:
-            del values["tokens"]
-        if self.outputs == self.decode_steps:
-            del values["outputs"]
-        return values
 
 
 @dataclass(frozen=True)
@@ -316,20 +294,6 @@ def infeasible(instance: Instance, error: InfeasibleError, begin: float, about: 
         termination=Termination(message=str(error)),
         wall_s=time.perf_counter() - begin,
         **about,
-    )
-
-
-def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
-    """Return the instance as a result names it; its hash needs the trace."""
-    return InstanceId(
-        name=instance.name,
-        sha256=instance.sha256 if with_trace else None,
-        layers=instance.layers,
-        prefill_tokens=instance.prefill_tokens,
-        decode_steps=instance.decode_steps,
-        tokens=instance.tokens,
-        outputs=int(instance.timeline.outputs.sum()),
-        reads=int(instance.read_counts().sum()),
     )
 
 

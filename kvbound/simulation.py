@@ -15,6 +15,7 @@ from kvbound.cost.ideal import ideal
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.hierarchy import Hierarchy
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
@@ -23,7 +24,7 @@ from kvbound.policies.base import Policy, Scores
 from kvbound.policies.fills import recent_first
 from kvbound.policies.view import Ids, InstanceView, Slot
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, identify, infeasible
+from kvbound.result import Bound, BoundStatus, Result, Status, infeasible
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
 from kvbound.trace.future import Future

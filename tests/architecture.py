@@ -25,7 +25,7 @@ FLOORS = (
     ("models", "bitsets", "fang2025", "hierarchy", "onset", "limit"),
     ("cost",),
     ("policies", "result", "library"),
-    ("placement",),
+    ("placement", "identity"),
     ("initial", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
     ("blocks", "catalog", "workloads", "recording"),

@@ -21,7 +21,7 @@ def test_blocks_of_two_sequences_by_hand() -> None:
     assert blocks.prompt == 2
     assert blocks.born.tolist() == [-1, -1, 0, 1]
     assert blocks.last.tolist() == [2, 3, 2, 3]
-    assert blocks.held.tolist() == [2, 3, 4, 2]
+    assert blocks.held_counts.tolist() == [2, 3, 4, 2]
     assert blocks.carried.tolist() == [[2, 1, 0, 0], [1, 1, 1, 0], [0, 1, 0, 1]]
     assert blocks.grown.tolist() == [[0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
 
@@ -50,7 +50,7 @@ def test_blocks_are_what_their_tokens_say(seed: int) -> None:
         sum(timeline.born[own[0]] <= step < timeline.ends[own].max() for own in tokens)
         for step in range(-1, steps)
     ]
-    assert blocks.held.tolist() == exists
+    assert blocks.held_counts.tolist() == exists
     for step in range(steps):
         carried = [((timeline.born[own] < step) & (step < timeline.ends[own])).sum() for own in tokens]
         assert blocks.carried[step].tolist() == carried

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kvbound
+from kvbound.identity import InstanceId
 from kvbound.result import (
     Bound,
     BoundStatus,
-    InstanceId,
     Limit,
     Measures,
     Reason,

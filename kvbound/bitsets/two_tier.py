@@ -99,7 +99,7 @@ class TwoTierSchedule:
         columns.extra_reads[..., 1] = counts[..., UNREAD] * size
         columns.writes[..., 0] = counts[..., UP] * size
         held = np.concatenate([self.start[None], counts[..., HELD]])
-        live = np.broadcast_to(np.diff(instance.grouping.held)[:, None], reads.shape)
+        live = np.broadcast_to(np.diff(instance.grouping.held_counts)[:, None], reads.shape)
         blocks = np.stack([np.diff(held, axis=0), live], axis=-1)
         first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
         births = np.stack([counts[..., BORN], instance.timeline.births[:, None] - counts[..., BORN]], axis=-1)

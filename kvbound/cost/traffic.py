@@ -129,7 +129,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
         counts.occupy(blocks[:, layer])
         np.add.at(births, (counts.birth_step, layer, counts.birth_tier), 1)
     if instance.inclusive:
-        blocks[:, :, -1] = np.diff(instance.grouping.held)[:, None]
+        blocks[:, :, -1] = np.diff(instance.grouping.held_counts)[:, None]
         start[-1] = first.size
     return ScheduleTraffic(traffic, up, down, blocks, start, births)
 

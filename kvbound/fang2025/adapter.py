@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvbound.cost.evaluate import tpot
 from kvbound.errors import InfeasibleError, UsageError
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.policies.base import Policy
 from kvbound.progress import Progress
-from kvbound.result import Measures, Result, Status, identify, infeasible
+from kvbound.result import Measures, Result, Status, infeasible
 
 if TYPE_CHECKING:
     from kvbound.fang2025 import Run

@@ -86,7 +86,7 @@ def columns(instance: Instance) -> int:
         births = layers * (instance.tokens - instance.prefill_tokens)
         return 2 * (reads + births) + layers * instance.prefill_tokens + 4 * instance.slots + 1
     grouping = instance.grouping
-    held, moving = layers * int(grouping.held.sum()), layers * int(grouping.held[:-1].sum())
+    held, moving = layers * int(grouping.held_counts.sum()), layers * int(grouping.held_counts[:-1].sum())
     slots = instance.slots * (1 + 5 * tiers)
     if instance.rules.migration is Migration.NONE:
         return layers * instance.blocks * fast + slots

@@ -112,7 +112,7 @@ def _own(instance: Instance, own: int) -> str:
 def _blocks(instance: Instance) -> str:
     if instance.granularity == 1:
         return ""
-    blocks = instance.layers * int(instance.grouping.held.max())
+    blocks = instance.layers * int(instance.grouping.held_counts.max())
     return f" in {blocks:,} blocks of {units.format_bytes(instance.block_bytes)}"
 
 

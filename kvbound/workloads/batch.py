@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -48,6 +48,9 @@ class Batch(Synthetic):
     of: OneSequence
     batch: int
     arrivals: tuple[int, ...] | float | None = None
+    layers: int = field(init=False, repr=False, compare=False)
+    prefill_tokens: int = field(init=False, repr=False, compare=False)
+    decode_steps: int = field(init=False, repr=False, compare=False)
 
     @classmethod
     def parse(cls, of: OneSequence, fields: Fields) -> Synthetic:
@@ -74,13 +77,14 @@ class Batch(Synthetic):
             if not whole or len(self.arrivals) != self.batch or min(self.arrivals) != 0:
                 first = f"the first step of each of {self.batch:,} sequences, the earliest 0"
                 raise InputError(place, "arrivals", f"{first}, not {show(list(self.arrivals))}")
+        for name, value in {
+            "layers": self.of.layers,
+            "prefill_tokens": self.of.prefill_tokens * self.starts.count(0),
+            "decode_steps": max(self.starts) + self.of.decode_steps,
+        }.items():
+            object.__setattr__(self, name, value)
         if excess := too_large(self.of.layers, self.batch * self.of.tokens, self.decode_steps):
             raise InputError(place, "batch", excess)
-
-    @property
-    def layers(self) -> int:  # type: ignore[override]
-        """Number of layers."""
-        return self.of.layers
 
     @property
     def kind(self) -> str:  # type: ignore[override]
@@ -91,16 +95,6 @@ class Batch(Synthetic):
     def version(self) -> int:  # type: ignore[override]
         """Version of the kind."""
         return self.of.version
-
-    @property
-    def prefill_tokens(self) -> int:  # type: ignore[override]
-        """Tokens of the prompts that exist before the first step."""
-        return self.timeline.prefill_tokens
-
-    @property
-    def decode_steps(self) -> int:  # type: ignore[override]
-        """Steps until the last sequence has finished."""
-        return max(self.starts) + self.of.decode_steps
 
     @property
     def timeline(self) -> Timeline:

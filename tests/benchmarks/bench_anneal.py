@@ -23,7 +23,7 @@ import kvbound as kv
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.library import best_known
-from kvbound.solvers.annealing.chains import Chains
+from kvbound.solvers.annealing.chains import Chains, schedule_of, tiers_of
 from kvbound.solvers.annealing.layout import (
     ABSENT,
     BLOCK,
@@ -38,9 +38,7 @@ from kvbound.solvers.annealing.layout import (
     STRIDE,
     TARGETED_SHARE,
     SearchData,
-    schedule_of,
     search_data,
-    tiers_of,
 )
 from kvbound.solvers.annealing.solve import solve_annealing
 from kvbound.solvers.annealing.tempering import try_moves

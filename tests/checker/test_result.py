@@ -217,7 +217,7 @@ def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int, batc
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)), batch=batch)
     size, layers = instance.granularity * instance.item_bytes, instance.layers
-    blocks = layers * int(instance.grouping.held.max())
+    blocks = layers * int(instance.grouping.held_counts.max())
     weights = instance.llm.weight_bytes
     sizes = [
         weights + size * int(rng.integers(0, 3)),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import kvbound as kv
 from kvbound import catalog
 from kvbound.errors import InputError
 from kvbound.instance_io import LIBRARY, from_mapping, library
+from kvbound.llm.formats import FORMATS, known
 from kvbound.workloads import KINDS
 from tests.cli.conftest import READS, document
 
@@ -50,6 +52,13 @@ def test_it_knows_every_kind_and_every_rule() -> None:
     kinds = SCHEMA["$defs"]["synthetic"]["properties"]["synthetic"]["properties"]["kind"]["enum"]
     assert set(kinds) == set(KINDS)
     assert set(SCHEMA["$defs"]["rules"]["properties"]) == set(kv.Rules().to_mapping())
+
+
+def test_it_knows_every_number_format() -> None:
+    names, groups = SCHEMA["$defs"]["formatName"]["anyOf"]
+    assert names["enum"] == list(FORMATS)
+    for name in ("int8-g64", "int4-g1", "int4-g32-zero", "int2-g64", "int8-g0", "int8", "q8_1"):
+        assert (re.search(groups["pattern"], name) is not None) == (known(name) is not None), name
 
 
 def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

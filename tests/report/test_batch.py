@@ -84,7 +84,7 @@ def test_nothing_is_ever_held() -> None:
 
 def test_blocks_at_most() -> None:
     instance = batch(**FIELDS).with_rules(granularity=2)
-    held = int(np.max(instance.grouping.held))
+    held = int(np.max(instance.grouping.held_counts))
     assert held < instance.blocks
     assert f" in {held} blocks of 2 B" in text(report_instance.describe(instance))
 

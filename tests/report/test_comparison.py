@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kvbound.identity import InstanceId
 from kvbound.report.comparison import compare_table, csv_text, document, reference, verdict
 from kvbound.report.result import describe
-from kvbound.result import Bound, BoundStatus, InstanceId, Measures, Result, Status, ranked
+from kvbound.result import Bound, BoundStatus, Measures, Result, Status, ranked
 
 CASE = InstanceId("case", "0" * 64, 2, 4, 10, 14, 10, 100)
 

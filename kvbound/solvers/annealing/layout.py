@@ -25,7 +25,6 @@ from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.errors import UsageError
 from kvbound.instance import Initial, Instance, Migration
-from kvbound.schedule import Schedule, from_tiers
 from kvbound.trace import bits
 
 ABSENT = 255
@@ -340,29 +339,3 @@ def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], ND
     read &= reads[block, np.minimum(high, steps - 1)] > 0
     due = np.where(read, high * np.int32(layers) + block // np.int32(instance.blocks), np.int32(-1))
     return number, np.stack([block, low, high, due], axis=1)
-
-
-def tiers_of(instance: Instance, schedule: Schedule) -> Tiers:
-    """Return the tier of every block in every state, shape (layers * blocks, steps + 1)."""
-    blocks, steps = instance.grouping, instance.decode_steps
-    tier = np.full((instance.layers, blocks.count, steps + 1), ABSENT, np.uint8)
-    passing = blocks.last == blocks.born
-    gone = np.arange(steps + 1) > (blocks.last + passing)[:, None]
-    for layer, events in enumerate(schedule.events):
-        of_layer = tier[layer]
-        of_layer[: blocks.prompt] = schedule.initial[layer, blocks.head[: blocks.prompt], None]
-        block = blocks.of[events.token]
-        for step, b, to in zip(events.step.tolist(), block.tolist(), events.tier.tolist(), strict=True):
-            of_layer[b, step + 1 :] = to
-        of_layer[gone] = ABSENT
-        if instance.inclusive:
-            of_layer[passing, blocks.born[passing] + 1] = instance.tiers - 1
-    return tier.reshape(-1, steps + 1)
-
-
-def schedule_of(instance: Instance, tier: Tiers) -> Schedule:
-    """Return the schedule of an array of tiers; the inverse of `tiers_of`."""
-    blocks = instance.grouping
-    of_layers = tier.reshape(instance.layers, blocks.count, -1)
-    initial = of_layers[:, blocks.of[: instance.prefill_tokens], 0]
-    return from_tiers(initial, [of_layer[:, 1:].T for of_layer in of_layers], blocks)

@@ -14,15 +14,16 @@ from kvbound.cost.evaluate import evaluate, refuse_spread
 from kvbound.cost.ideal import ideal
 from kvbound.errors import KvboundError, UsageError
 from kvbound.fang2025.annealing import EVALUATIONS, solve_published
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
-from kvbound.solvers.annealing.chains import Chains
-from kvbound.solvers.annealing.layout import MAX_BYTES, SearchData, schedule_of, search_data, too_large
+from kvbound.solvers.annealing.chains import Chains, schedule_of
+from kvbound.solvers.annealing.layout import MAX_BYTES, SearchData, search_data, too_large
 from kvbound.solvers.annealing.packed import PackedAnnealer
 from kvbound.solvers.annealing.search import MIN_MOVES, CycleSearch, StopRule
 from kvbound.solvers.annealing.tempering import Annealer

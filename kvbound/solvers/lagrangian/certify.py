@@ -8,10 +8,11 @@ from typing import Any
 from kvbound.certificate import Certificate
 from kvbound.checker import check
 from kvbound.errors import InputError, KvboundError
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Reason, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Reason, Result, Status, Termination
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.warm_start import refuse_infeasible
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.fix_and_search import Search

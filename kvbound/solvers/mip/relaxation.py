@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from kvbound.cost.ideal import ideal
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, identify
+from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.solvers.mip.exact import REJECTED
 from kvbound.solvers.mip.highs import minimise
 from kvbound.solvers.warm_start import refuse_infeasible

@@ -17,13 +17,14 @@ from typing import Any
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import UsageError
+from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.models import columns
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
 from kvbound.residency import exceeds_event_limit
-from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination, identify
+from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from kvbound.cost.evaluate import evaluate
 from kvbound.errors import InfeasibleError, UsageError
+from kvbound.identity import identify
 from kvbound.instance import Initial, Instance, Migration
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, identify
+from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.slot_times import slot_times
 

@@ -13,8 +13,8 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.instance import Copies, Instance
 from kvbound.kernels import Kernel
 from kvbound.schedule import LayerEvents, Schedule
-from kvbound.solvers.annealing.chains import Chains
-from kvbound.solvers.annealing.layout import DRAWS, schedule_of, search_data, tiers_of
+from kvbound.solvers.annealing.chains import Chains, schedule_of, tiers_of
+from kvbound.solvers.annealing.layout import DRAWS, search_data
 from kvbound.solvers.annealing.tempering import Annealer, try_moves
 from kvbound.trace import Trace
 from tests.strategies import random_schedule, rule_combinations, tiny_instance
