@@ -113,7 +113,7 @@ class Blocks:
 
     @cached_property
     def held_counts(self) -> Ints:
-        """Number of a layer's blocks that take up room at the start and after each step, shape (steps + 1,)."""
+        """Number of a layer's blocks that exist at the start and after each step, shape (steps + 1,)."""
         steps = self.timeline.steps
         lasting = self.last > self.born
         begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
