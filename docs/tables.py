@@ -86,7 +86,7 @@ def llms() -> str:
     def row(name: str) -> tuple[str, ...]:
         llm = catalog.llm(name)
         sizes = (
-            llm.kv_bytes_per_token_layer,
+            max(llm.kv_sizes),
             llm.kv_bytes(1),
             llm.weight_bytes,
             float(llm.weight_reads.mean()),

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from kvbound.cost.ideal import ideal as ideal
     from kvbound.frame import compare as compare
     from kvbound.instance import Instance as Instance
-    from kvbound.instance import Rules as Rules
     from kvbound.instance_io import make_instance as make_instance
     from kvbound.instance_io import read_instance as read_instance
     from kvbound.instance_io import write_instance as write_instance
     from kvbound.result import Bound as Bound
     from kvbound.result import Result as Result
+    from kvbound.rules import Rules as Rules
     from kvbound.schedule import Schedule as Schedule
     from kvbound.simulation import simulate as simulate
     from kvbound.solvers.portfolio import solve as solve

@@ -14,9 +14,10 @@ from kvbound.cost.ideal import Slots, ideal_bytes, ideal_latency, one_tier_bytes
 from kvbound.cost.parts import TimeParts, time_parts
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
 from kvbound.onset import Onset, onset
 from kvbound.placement import PhysicalPlacement
+from kvbound.rules import Timing
 from kvbound.schedule import Schedule
 
 _MOST_AT_ONCE = 1 << 22

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,12 +16,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """The blocks of a layer, numbered in the order of their first tokens; they are the same in every layer.
+    """The blocks of the layers, numbered in the order of their first tokens.
+
+    Every layer has the same blocks, which begin in the same steps. In layers with a sliding window they end
+    earlier than in others.
 
     Attributes
     ----------
     timeline
-        Births and ends of the tokens.
+        Births of the tokens, and their ends in layers without a window.
+    timelines
+        Births and ends of the tokens by layer, shape (layers,); one object for all layers that are alike.
     size
         Tokens per block, g.
     of
@@ -30,26 +36,35 @@ class Blocks:
     """
 
     timeline: Timeline
+    timelines: Sequence[Timeline]
     size: int
     of: Ints
     head: Ints
 
     @classmethod
-    def make(cls, timeline: Timeline, size: int) -> Blocks:
-        """Divide the tokens of every sequence into blocks."""
-        tokens = np.arange(timeline.tokens)
+    def make(cls, timeline: Timeline, size: int, timelines: Sequence[Timeline] = ()) -> Blocks:
+        """Divide the tokens of every sequence into blocks; by default of one layer."""
+        timelines, tokens = timelines or (timeline,), np.arange(timeline.tokens)
         if size == 1:
-            return cls(timeline, 1, tokens, tokens)
+            return cls(timeline, timelines, 1, tokens, tokens)
         if not timeline.sequence.any():
-            return cls(timeline, size, tokens // size, tokens[::size])
+            return cls(timeline, timelines, size, tokens // size, tokens[::size])
         head = np.flatnonzero(timeline.position % size == 0)
         at = np.lexsort((timeline.position[head], timeline.sequence[head]))
         begin = np.searchsorted(timeline.sequence[head][at], timeline.sequence)
-        return cls(timeline, size, at[begin + timeline.position // size], head)
+        return cls(timeline, timelines, size, at[begin + timeline.position // size], head)
+
+    def _by_layer(self, compute: Callable[[Timeline], Ints]) -> Ints:
+        """Return what a function of the timeline gives for each layer, shape (layers, ...), read-only."""
+        known = {id(each): compute(each) for each in {id(each): each for each in self.timelines}.values()}
+        if len(known) == 1:
+            (same,) = known.values()
+            return np.broadcast_to(same, (len(self.timelines), *same.shape))
+        return np.stack([known[id(each)] for each in self.timelines])
 
     @property
     def count(self) -> int:
-        """Number of blocks in a layer, counting all that exist at some time."""
+        """Number of blocks in a layer, counting all that exist at some time in some layer."""
         return len(self.head)
 
     @property
@@ -71,14 +86,24 @@ class Blocks:
 
     @cached_property
     def last(self) -> Ints:
-        """Last step in which each block exists, the number of steps for those that stay, shape (blocks,).
+        """Last step in which each block exists, the number of steps for those that stay, (layers, blocks).
 
         It is the latest end of its tokens. In the slots of this step the block may be read, but it does not
-        move, and it leaves its tier before the capacities are checked.
+        move, and it leaves its tier before the capacities are checked. It is -1 for blocks of the prompt that
+        have left the layer's window before the first step: they never exist.
         """
-        last = np.full(self.count, -1, np.int64)
-        np.maximum.at(last, self.of, self.timeline.ends)
-        return last
+
+        def latest(timeline: Timeline) -> Ints:
+            last = np.full(self.count, -1, np.int64)
+            np.maximum.at(last, self.of, timeline.ends)
+            return last
+
+        return self._by_layer(latest)
+
+    @property
+    def initial(self) -> NDArray[np.bool_]:
+        """Whether each block that begins in the prompt exists at the start, shape (layers, prompt)."""
+        return self.last[:, : self.prompt] >= 0
 
     @property
     def prompt(self) -> int:
@@ -91,11 +116,11 @@ class Blocks:
 
     @cached_property
     def carried(self) -> Ints:
-        """Tokens that a move of each block in each step carries, shape (steps, blocks).
+        """Tokens that a move of each block in each step carries, shape (layers, steps, blocks).
 
         They are those that were born in an earlier step and end in a later one or stay.
         """
-        return self._counts(self.timeline.born + 1, self.timeline.ends)
+        return self._by_layer(lambda timeline: self._counts(timeline.born + 1, timeline.ends))
 
     @cached_property
     def grown(self) -> Ints:
@@ -107,18 +132,21 @@ class Blocks:
 
     @cached_property
     def movable(self) -> NDArray[np.bool_]:
-        """Whether each block may move in each step: it exists before and after it, (steps, blocks)."""
+        """Whether each block may move in each step, (layers, steps, blocks): it exists before and after."""
         step = np.arange(self.timeline.steps)[:, None]
-        return (self.born < step) & (step < self.last)
+        return (self.born < step) & (step < self.last[:, None])
 
     @cached_property
     def held_counts(self) -> Ints:
-        """Number of a layer's blocks that exist at the start and after each step, shape (steps + 1,)."""
-        steps = self.timeline.steps
-        lasting = self.last > self.born
-        begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
-        end = np.bincount(self.last[lasting] + 1, minlength=steps + 2)[: steps + 1]
-        return np.cumsum(begin - end)
+        """Number of each layer's blocks that exist at the start and after each step, (steps + 1, layers)."""
+        steps, counts = self.timeline.steps, dict[int, Ints]()
+        for timeline, last in zip(self.timelines, self.last, strict=True):
+            if id(timeline) not in counts:
+                lasting = last > self.born
+                begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
+                end = np.bincount(last[lasting] + 1, minlength=steps + 2)[: steps + 1]
+                counts[id(timeline)] = np.cumsum(begin - end)
+        return np.stack([counts[id(timeline)] for timeline in self.timelines], axis=1)
 
     def sums(self, bits: NDArray[np.bool_]) -> Ints:
         """Count the tokens of each block in masks of tokens, (..., blocks) from (..., tokens)."""

@@ -44,8 +44,8 @@ class Certificate:
     scale
         Prices are in units of 2**-scale seconds.
     capacity
-        Price of a block in a tier at the start and after every slot, (K, 1 + steps * layers), at least 0, and
-        0 where a tier has no limit.
+        Price of a unit of a tier's room at the start and after every slot, (K, 1 + steps * layers), at least
+        0, and 0 where a tier has no limit; see `kvbound.Instance.capacity_units`.
     prices
         Per item read, read without a choice, and written, by tier: (3K, steps, layers).
     tier, whole

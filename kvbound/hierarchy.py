@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.cost.transitions import Transitions
+from kvbound.errors import InfeasibleError
 from kvbound.initial import Tiers, best_scores, fill
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.policies.base import NO_TOKENS, Birth, MoveRequest, Scores
 from kvbound.policies.view import Ids, Slot, mask
+from kvbound.rules import Migration
+from kvbound.trace.timeline import Timeline
 
 _ADMISSIONS: Final = Birth.MAKE_ROOM, Birth.IF_ROOM, Birth.SLOW
 """In the order in which blocks are placed."""
@@ -40,34 +43,37 @@ class Choice(NamedTuple):
 class Hierarchy:
     """Where every block is, and how many more fit into each tier, which all layers share.
 
+    In a slot, room is counted in blocks of its layer.
+
     Attributes
     ----------
     tier
         Tier of each block, shape (layers, blocks); the last one for blocks that have not begun. Blocks that
         have ended keep the tier that they were in.
-    room
-        Free blocks of each tier, shape (K,).
+    free
+        Free units of each tier before the slot, shape (K,).
     """
 
     instance: Instance
     tier: Tiers
-    room: NDArray[np.int64]
+    free: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         self._legal = Transitions.of(self.instance).legal
         self._blocks = self.instance.grouping
-        self.begin(0)
+        self._slot: tuple[int, Timeline | None] = -1, None
 
     @classmethod
     def filled(cls, instance: Instance, scores: Scores) -> Hierarchy:
         """Fill the tiers with the prompt, in descending order of scores (layers, prefill)."""
-        unlimited = instance.layers * instance.blocks
-        room = np.array([unlimited if r is None else r for r in instance.capacity_blocks], np.int64)
+        unlimited = int(instance.units.sum()) * instance.blocks
+        free = np.array([unlimited if r is None else r for r in instance.capacity_units], np.int64)
         tier = np.full((instance.layers, instance.blocks), instance.tiers - 1, np.uint8)
         prompt = fill(instance, scores)
         tier[:, : prompt.shape[1]] = prompt
-        room -= np.bincount(prompt.ravel(), minlength=instance.tiers)
-        return cls(instance, tier, room)
+        for units, tiers, exists in zip(instance.units, prompt, instance.grouping.initial, strict=True):
+            free -= units * np.bincount(tiers[exists], minlength=instance.tiers)
+        return cls(instance, tier, free)
 
     def tiers(self, tokens: int, layer: int | slice = slice(None)) -> Tiers:
         """Return a copy of the tier of each of the first tokens' blocks, shape (..., tokens)."""
@@ -76,23 +82,26 @@ class Hierarchy:
             return of_layer[..., :tokens].copy()
         return of_layer[..., self._blocks.of[:tokens]]
 
-    def begin(self, step: int) -> None:
-        """Determine the blocks that leave, stay and begin in a step, before its first slot."""
-        begun, end = self._blocks.begun(step), self._blocks.begun(step + 1)
-        past, new = self._blocks.last[:begun], self._blocks.last[begun:end]
-        self._leaving, self._staying = np.flatnonzero(past == step), past > step
-        self._new, self._passing = (begun + np.flatnonzero(chosen) for chosen in (new > step, new == step))
-
-    def release(self, layer: int) -> None:
-        """Free the room of the blocks that leave in the step's slot of a layer."""
+    def begin(self, step: int, layer: int) -> None:
+        """Begin a slot: free the room of the blocks that leave in it, and count room in its blocks."""
+        if (step, self.instance.timelines[layer]) != self._slot:  # the last slot is of a layer that is alike
+            self._slot = step, self.instance.timelines[layer]
+            begun, end = self._blocks.begun(step), self._blocks.begun(step + 1)
+            past, new = np.split(self._blocks.last[layer, :end], [begun])
+            self._leaving, self._staying = np.flatnonzero(past == step), past > step
+            self._new, self._passing = (
+                begun + np.flatnonzero(chosen) for chosen in (new > step, new == step)
+            )
+        units = int(self.instance.units[layer])
+        self._fit = self.free // units if units else np.full_like(self.free, self.instance.blocks)
+        self.room = self._fit.copy()
         if len(self._leaving):
             np.add.at(self.room, self.tier[layer, self._leaving], 1)
 
     def carry_out(self, answer: Scores | MoveRequest, slot: Slot) -> Ids:
         """Make the moves of a slot that the rules allow, place new blocks; return the blocks that moved.
 
-        The room of the blocks that leave has been freed before. Scores are turned into one request for each
-        tier but the last.
+        Scores are turned into one request for each tier but the last.
         """
         state = self.tier[slot.layer, : len(self._staying)]
         before = state.copy()
@@ -109,6 +118,7 @@ class Hierarchy:
         for birth, blocks in admissions:
             self.admit(birth, blocks, evictable, slot)
         self._pass_through(slot.layer)
+        self.free += int(self.instance.units[slot.layer]) * (self.room - self._fit)
         return np.flatnonzero(state != before)
 
     def choose(self, scores: Scores, slot: Slot, tier: int) -> Choice:
@@ -177,6 +187,9 @@ class Hierarchy:
         if birth is Birth.SLOW:
             order = np.append(order[1:], 0)
         tiers = np.repeat(order, np.minimum(self.room[order], len(blocks)))[: len(blocks)]
+        if len(tiers) < len(blocks):
+            where = f"step {slot.step}, layer {slot.layer}"
+            raise InfeasibleError(f"{self.instance.name}: no tier has room for a new block in {where}")
         self.tier[slot.layer, blocks] = tiers
         self.room -= np.bincount(tiers, minlength=self.instance.tiers)
 
@@ -200,7 +213,7 @@ class Hierarchy:
     def _block_scores(self, scores: Scores, slot: Slot) -> Scores:
         """Return the score of each block, that of the best token that exists after the slot."""
         if self._blocks.size > 1:
-            gone = self.instance.timeline.ends[: len(scores)] <= slot.step
+            gone = self.instance.timelines[slot.layer].ends[: len(scores)] <= slot.step
             scores = np.where(gone, -np.inf, scores) if gone.any() else scores
         return best_scores(self._blocks, scores)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.blocks import Blocks
-from kvbound.instance import Initial, Instance
+from kvbound.errors import InfeasibleError
+from kvbound.first_fit import first_fit
+from kvbound.instance import Instance
+from kvbound.rules import Initial
 
 Ids = NDArray[np.int64]
 Tiers = NDArray[np.uint8]
+
+_FORCED: WeakKeyDictionary[Instance, Tiers] = WeakKeyDictionary()
+"""What `forced_fill` has found."""
 
 
 def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
@@ -17,20 +25,21 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
 
     The tiers are filled fastest first with the blocks in descending order of their best token's score, shape
     (layers, prefill). Blocks of score -inf are put into the slowest tier with room. Where the rules say
-    prefill-first, the scores do not matter; see `forced_tiers`.
+    prefill-first, the scores do not matter; see `forced_fill`.
     """
     if instance.rules.initial is Initial.PREFILL_FIRST:
         return forced_fill(instance)
-    worth = best_scores(instance.grouping, scores).ravel()
-    ranked = np.lexsort((-np.arange(worth.size), -worth))
-    room = np.array([worth.size if r is None else min(r, worth.size) for r in instance.capacity_blocks])
-    order = np.arange(instance.tiers, dtype=np.uint8)
-    fast = np.repeat(order, room)[: np.count_nonzero(worth > -np.inf)]
-    room -= np.bincount(fast, minlength=instance.tiers)
-    slow = np.repeat(order[::-1], room[::-1])[: worth.size - fast.size]
-    tiers = np.empty(worth.size, np.uint8)
-    tiers[ranked] = np.concatenate([fast, slow])
-    return tiers.reshape(instance.layers, instance.grouping.prompt)
+    worth = best_scores(instance.grouping, scores)
+    exists = np.broadcast_to(instance.grouping.initial, worth.shape)
+    units = np.broadcast_to(instance.units[:, None], worth.shape)[exists]
+    ranked = np.lexsort((-np.flatnonzero(exists), -worth[exists]))
+    fast = ranked[: np.count_nonzero(worth[exists] > -np.inf)]
+    slow, room = ranked[len(fast) :], _room(instance)
+    placed = np.empty(len(ranked), np.int64)
+    placed[fast] = first_fit(units[fast], room)
+    np.subtract.at(room, placed[fast], units[fast])
+    placed[slow] = instance.tiers - 1 - first_fit(units[slow], room[::-1])
+    return _checked(instance, exists, placed)
 
 
 def best_scores(blocks: Blocks, scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -50,21 +59,47 @@ def best_scores(blocks: Blocks, scores: NDArray[np.float64]) -> NDArray[np.float
 
 
 def forced_fill(instance: Instance) -> Tiers:
-    """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks)."""
-    blocks = np.arange(instance.grouping.prompt)
-    return forced_tiers(instance, blocks, np.arange(instance.layers)[:, None]).astype(np.uint8)
+    """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks).
+
+    Block by block, with all layers of one before the next, each is put into the fastest tier with room for
+    it. Blocks that are outside a layer's window from the start do not exist there, and get the last tier.
+
+    Raises
+    ------
+    InfeasibleError
+        No tier has room for a block.
+    """
+    if instance not in _FORCED:
+        exists = instance.grouping.initial.T
+        units = np.broadcast_to(instance.units, exists.shape)[exists]
+        _FORCED[instance] = _checked(instance, exists, first_fit(units, _room(instance))).T
+    return _FORCED[instance]
 
 
-def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Ids:
-    """Return the tiers into which prefill-first puts prompt blocks of some layers.
-
-    It fills the tiers fastest first, block by block, with all layers of one before the next.
+def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Tiers:
+    """Return the tiers of some blocks under prefill-first, that of the last prompt block for later ones.
 
     Parameters
     ----------
     block, layer
         Indices whose shapes broadcast.
     """
-    unlimited = instance.layers * instance.blocks
-    room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks[:-1]])
-    return np.searchsorted(np.cumsum(room), block * instance.layers + layer, side="right")
+    tiers = forced_fill(instance)
+    if not tiers.size:
+        return np.zeros(np.broadcast_shapes(block.shape, layer.shape), np.uint8)
+    return tiers[layer, np.minimum(block, tiers.shape[1] - 1)]
+
+
+def _room(instance: Instance) -> Ids:
+    """Return the room of each tier in units, shape (K,), where unlimited means enough for all."""
+    unlimited = instance.blocks * int(instance.units.sum())
+    return np.array([unlimited if limit is None else limit for limit in instance.capacity_units], np.int64)
+
+
+def _checked(instance: Instance, exists: NDArray[np.bool_], placed: Ids) -> Tiers:
+    """Return the tiers of blocks in the shape of `exists`, given those of the ones that exist."""
+    if placed.size and not 0 <= placed.min() <= placed.max() < instance.tiers:
+        raise InfeasibleError(f"{instance.name}: after the fill no tier has room for a block of the prompt")
+    tiers = np.full(exists.shape, instance.tiers - 1, np.uint8)
+    tiers[exists] = placed
+    return tiers

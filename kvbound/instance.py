@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from kvbound import workloads
 from kvbound.blocks import Blocks
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.fields import MAX_BYTES, Fields, show
+from kvbound.fields import MAX_BYTES, show
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.rules import Accounting, Copies, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
 from kvbound.workloads import Synthetic
@@ -27,97 +28,7 @@ from kvbound.workloads import Synthetic
 SCHEMA = "kvbound.instance/1"
 
 
-class Copies(StrEnum):
-    """Whether the last tier keeps a copy of every item, or there is only one copy."""
-
-    INCLUSIVE = "inclusive"
-    EXCLUSIVE = "exclusive"
-
-
-class Migration(StrEnum):
-    """Which items may move up: none, those that the slot reads, any past one."""
-
-    NONE = "none"
-    ON_READ = "on-read"
-    PREFETCH = "prefetch"
-
-
-class Timing(StrEnum):
-    """Resources work side by side, or one after the other."""
-
-    PARALLEL = "parallel"
-    SERIAL = "serial"
-
-
-class Initial(StrEnum):
-    """The prompt's placement is free, or filled in order, fastest tier first."""
-
-    FREE = "free"
-    PREFILL_FIRST = "prefill-first"
-
-
-class Accounting(StrEnum):
-    """This project's cost model, or that of the study arXiv 2508.13231."""
-
-    PHYSICAL = "physical"
-    FANG2025 = "fang2025"
-
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is allowed, and how it is charged; docs/model.md defines the terms."""
-
-    copies: Copies = Copies.INCLUSIVE
-    migration: Migration = Migration.ON_READ
-    timing: Timing = Timing.PARALLEL
-    initial: Initial = Initial.FREE
-    granularity: int = 1
-    accounting: Accounting = Accounting.PHYSICAL
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            default, value = field.default, getattr(self, field.name)
-            if isinstance(default, StrEnum):
-                kind = type(default)
-                if value not in list(kind):
-                    words = ", ".join(repr(str(word)) for word in kind)
-                    raise InputError("rules", field.name, f"one of {words}, not {show(value)}")
-                object.__setattr__(self, field.name, kind(value))
-        size: object = self.granularity
-        whole = isinstance(size, int | np.integer) and not isinstance(size, bool)
-        if not whole or not 1 <= self.granularity <= 2**20:
-            raise InputError("rules", "granularity", f"1 to {2**20} tokens, not {show(size)}")
-        object.__setattr__(self, "granularity", int(self.granularity))
-
-    @classmethod
-    def from_mapping(cls, mapping: object, file: object = "rules", field: str = "") -> Rules:
-        """Read the table of an instance file; every field has a default.
-
-        Raises
-        ------
-        InputError
-            A word or number is not one of the allowed ones.
-        """
-        fields = Fields(mapping, file, field)
-        values: dict[str, Any] = {}
-        for known in dataclasses.fields(cls):
-            default = known.default
-            if isinstance(default, StrEnum):
-                values[known.name] = fields.choice(known.name, type(default), default)
-            else:
-                values[known.name] = fields.integer(known.name, 1, 2**20, default=1)
-        fields.done()
-        return cls(**values)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the table of an instance file, with all fields."""
-        return {
-            field.name: value if isinstance(value := getattr(self, field.name), int) else str(value)
-            for field in dataclasses.fields(self)
-        }
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +40,8 @@ class Instance:
     workload
         The read trace, or the description of a synthetic one.
     formats
-        Bytes of one token's KV in one layer, by tier name, for the tiers with another number format than the
+        Bytes of one token's KV in a layer, by tier name, for the tiers with another number format than the
+        llm's: one number, or one per layer if layers differ. In every layer they are in the same ratio to the
         llm's.
     """
 
@@ -138,27 +50,67 @@ class Instance:
     llm: Llm
     rules: Rules
     workload: Trace | Synthetic
-    formats: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    formats: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        usual, names = self.llm.kv_bytes_per_token_layer, [tier.name for tier in self.memory.tiers]
-        if min(self.formats.values(), default=1) < 1 or not set(self.formats) <= set(names):
-            expected = f"bytes of an item, at least 1, in tiers among {', '.join(names)}"
-            raise InputError(self.name, "formats", expected)
-        others = {name: int(self.formats[name]) for name in names if self.formats.get(name, usual) != usual}
-        object.__setattr__(self, "formats", others)
+        object.__setattr__(self, "formats", self._checked_formats())
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
-        size = self.layers * self.tokens * max(self.item_sizes)
+        size = self.tokens * sum(self.llm.kv_sizes) * max(self.unit_sizes) // self.unit_sizes[0]
         if size > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
-        if not self.physical and len(set(self.item_sizes)) > 1:
-            expected = f"no formats of tiers, as accounting {self.rules.accounting} has one size of items"
+        if self.rules.windows is Windows.ENDS and not any(self.llm.windows):
+            expected = "the window of at least one layer, as rules.windows is 'ends'"
+            raise InputError(self.name, "llm.windows", expected)
+        if not self.physical:
+            self._check_study()
+        if isinstance(self.workload, Trace):
+            self._check_reads(self.workload)
+
+    def _checked_formats(self) -> dict[str, int | tuple[int, ...]]:
+        """Return the formats of tiers that differ from the llm's, in the order of the tiers."""
+        usual, names = self.llm.kv_sizes, [tier.name for tier in self.memory.tiers]
+        others: dict[str, int | tuple[int, ...]] = {}
+        if not set(self.formats) <= set(names):
+            raise InputError(self.name, "formats", f"tiers among {', '.join(names)}")
+        for name in (name for name in names if name in self.formats):
+            given = self.formats[name]
+            sizes = tuple(map(int, given)) if isinstance(given, tuple | list) else (int(given),) * self.layers
+            largest = max(range(self.layers), key=lambda layer: usual[layer])
+            ratio = [size * usual[largest] == sizes[largest] * own for size, own in zip(sizes, usual)]  # noqa: B905
+            if min(sizes[largest], 1) < 1 or len(sizes) != self.layers or not all(ratio):
+                expected = "bytes of a token's KV, at least 1, in the same ratio to the llm's in all layers"
+                raise InputError(self.name, f"formats.{name}", f"{expected}, not {show(given)}")
+            if sizes != usual:
+                others[name] = sizes if len(set(sizes)) > 1 else sizes[0]
+        return others
+
+    def _check_study(self) -> None:
+        """Refuse what accounting fang2025 does not have."""
+        accounting = self.rules.accounting
+        if len(set(self.unit_sizes)) > 1:
+            expected = f"no formats of tiers, as accounting {accounting} has one size of items"
             raise InputError(self.name, "formats", expected)
-        if not self.physical and not self.timeline.plain:
-            expected = f"one birth in every step and no ends under accounting {self.rules.accounting}"
+        if len(set(self.llm.kv_sizes)) > 1:
+            expected = f"one size for all layers under accounting {accounting}"
+            raise InputError(self.name, "llm.kv_bytes_per_token_layer", expected)
+        if self.rules.windows is Windows.ENDS:
+            raise InputError(self.name, "rules.windows", f"'ignore' under accounting {accounting}")
+        if not self.timeline.plain:
+            expected = f"one birth in every step and no ends under accounting {accounting}"
             raise InputError(self.name, "trace", expected)
+
+    def _check_reads(self, trace: Trace) -> None:
+        """Refuse reads of tokens outside a layer's window, and in layers that keep no KV."""
+        for layer, (timeline, size) in enumerate(zip(self.timelines, self.llm.kv_sizes, strict=True)):
+            if timeline is not self.timeline and (wrong := trace.wrong_read(layer, timeline)):
+                step, expected = wrong
+                window = f"within the window of {self.llm.windows[layer]:,} tokens, {expected}"
+                raise InputError(self.name, f"trace, step {step}, layer {layer}", window)
+            if not size and (counts := trace.past_counts()[:, layer]).any():
+                where = f"trace, step {int(counts.argmax())}, layer {layer}"
+                raise InputError(self.name, where, "no read of past tokens, as the layer keeps no KV")
 
     def __repr__(self) -> str:
         """Return name and sizes, in a line."""
@@ -196,30 +148,53 @@ class Instance:
         return self.decode_steps * self.layers
 
     @cached_property
-    def item_sizes(self) -> tuple[int, ...]:
-        """Bytes of one token's KV in one layer, by tier, shape (K,)."""
-        usual = int(self.llm.kv_bytes_per_token_layer)
-        return tuple(self.formats.get(tier.name, usual) for tier in self.memory.tiers)
+    def timelines(self) -> tuple[Timeline, ...]:
+        """Births and ends of the tokens in each layer, shape (layers,); one object for layers that are alike.
+
+        They differ from `timeline` only in layers with a sliding window, if tokens end when they leave it.
+        """
+        return self.timeline.by_layer(windows_of(self.rules, self.llm))
+
+    @cached_property
+    def unit_sizes(self) -> tuple[int, ...]:
+        """Bytes of a unit by tier, shape (K,): the greatest common divisor of the layers' KV per token."""
+        given = (self.formats.get(tier.name, self.llm.kv_sizes) for tier in self.memory.tiers)
+        return tuple(math.gcd(*sizes) if isinstance(sizes, tuple) else sizes for sizes in given)
+
+    @cached_property
+    def units(self) -> Ints:
+        """Units of one token's KV in each layer, in any tier, shape (layers,); all 1 if layers are alike."""
+        sizes = np.array(self.llm.kv_sizes, np.int64)
+        units = sizes // np.gcd.reduce(sizes)
+        units.flags.writeable = False
+        return units
+
+    @cached_property
+    def item_bytes(self) -> Ints:
+        """Bytes of one token's KV in each layer, in tier 0, shape (layers,)."""
+        sizes = self.units * self.unit_sizes[0]
+        sizes.flags.writeable = False
+        return sizes
+
+    @cached_property
+    def live(self) -> Ints:
+        """Past tokens that exist in each layer when each step begins, and in the end, (steps + 1, layers)."""
+        return np.stack([timeline.live for timeline in self.timelines], axis=1)
 
     @property
-    def item_bytes(self) -> int:
-        """Bytes of one token's KV in one layer in tier 0, s."""
-        return self.item_sizes[0]
+    def uniform(self) -> bool:
+        """Whether items of all layers have the same size."""
+        return bool((self.units == 1).all())
 
     @property
     def granularity(self) -> int:
         """Tokens per block, g."""
         return self.rules.granularity
 
-    @property
-    def block_bytes(self) -> int:
-        """Bytes that a block occupies in tier 0, g * s."""
-        return self.granularity * self.item_bytes
-
     @cached_property
     def grouping(self) -> Blocks:
         """Division of every layer's tokens into blocks."""
-        return Blocks.make(self.timeline, self.granularity)
+        return Blocks.make(self.timeline, self.granularity, self.timelines)
 
     @property
     def blocks(self) -> int:
@@ -253,7 +228,11 @@ class Instance:
         UsageError
             The trace fits neither the cache nor the disk.
         """
-        return self.workload if isinstance(self.workload, Trace) else workloads.make(self.workload)
+        if isinstance(self.workload, Trace):
+            return self.workload
+        made = workloads.make(self.workload)
+        self._check_reads(made)
+        return made
 
     def read_counts(self) -> NDArray[np.int64]:
         """Reads of past tokens in each slot, shape (steps, layers); a synthetic trace is not made for it."""
@@ -262,9 +241,10 @@ class Instance:
         return workloads.shape(self.workload)[3]
 
     @cached_property
-    def capacity_blocks(self) -> tuple[int | None, ...]:
-        """Number of blocks that fit into each tier beside the resident weights; None is unlimited.
+    def capacity_units(self) -> tuple[int | None, ...]:
+        """Room of each tier beside the resident weights; None is unlimited.
 
+        A block of a layer takes `units` of it: where layers are alike, this is the number of blocks that fit.
         Computed in integers of any size; all checks of capacity use these numbers.
 
         Raises
@@ -283,18 +263,23 @@ class Instance:
                     f"{self.name}: the weights ({self.llm.weight_bytes:,} B) do not fit into "
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
-            rooms.append(free // (self.granularity * self.item_sizes[k]))
-        total, most = self.layers * int(self.grouping.held_counts.max()), self._together(rooms)
+            rooms.append(free // (self.granularity * self.unit_sizes[k]))
+        total, most = self.most_held, self._together(rooms)
         if most is not None and most < total:
             where = f"the last tier {self.memory.tiers[-1].name}" if self.inclusive else "all tiers together"
-            size = self.granularity * self.item_sizes[-1]
-            raise InfeasibleError(f"{self.name}: {total:,} blocks of {size:,} B do not fit into {where}")
+            size, what = self.granularity * self.unit_sizes[-1], "blocks" if self.uniform else "units of KV"
+            raise InfeasibleError(f"{self.name}: {total:,} {what} of {size:,} B do not fit into {where}")
         return tuple(rooms)
 
+    @cached_property
+    def most_held(self) -> int:
+        """Units of the blocks that exist at the start or after a slot, at most."""
+        return int(largest_sum(self.grouping.held_counts * self.units))
+
     @property
-    def most_blocks(self) -> int | None:
-        """Number of blocks that fit into all tiers together; as for `capacity_blocks`."""
-        return self._together(self.capacity_blocks)
+    def most_units(self) -> int | None:
+        """Units that fit into all tiers together; as for `capacity_units`."""
+        return self._together(self.capacity_units)
 
     def _together(self, rooms: Sequence[int | None]) -> int | None:
         """Add up rooms; with inclusive copies the last tier holds every block."""
@@ -303,12 +288,16 @@ class Instance:
 
     def document(self, trace: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of an instance file, everything spelled out, given its entry for the trace."""
-        formats = {tier: {"bytes": size} for tier, size in self.formats.items()}
+        formats = {
+            tier: {"bytes": list(size) if isinstance(size, tuple) else size}
+            for tier, size in self.formats.items()
+        }
+        windows = {"windows": list(self.llm.windows)} if self.rules.windows is Windows.ENDS else {}
         return {
             "schema": SCHEMA,
             "name": self.name,
             "memory": self.memory.to_mapping(),
-            "llm": self.llm.to_mapping(),
+            "llm": self.llm.to_mapping() | windows,
             "trace": dict(trace),
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
@@ -324,8 +313,8 @@ class Instance:
             "prefill_tokens": self.prefill_tokens,
             "decode_steps": self.decode_steps,
             "sha256": self.trace.row_hashes(),
-            # labels determine only blocks of more than one token
-            **self.timeline.to_mapping(sequence=self.granularity > 1),
+            # labels determine only blocks of more than one token, and windows
+            **self.timeline.to_mapping(sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS),
         }
         if trace_path is not None:
             trace["path"] = trace_path
@@ -344,6 +333,37 @@ class Instance:
     def with_rules(self, **changes: Any) -> Instance:
         """Return the same instance under other rules."""
         return dataclasses.replace(self, rules=dataclasses.replace(self.rules, **changes))
+
+
+def windows_of(rules: Rules, llm: Llm) -> tuple[int | None, ...]:
+    """Return the window of each layer that determines ends of tokens, shape (layers,)."""
+    return llm.windows if rules.windows is Windows.ENDS and llm.windows else (None,) * llm.layers
+
+
+def most_bytes(timelines: Sequence[Timeline], sizes: Sequence[int]) -> int:
+    """Return the bytes of the KV that exists at the start or after a slot, at most, counted in single tokens.
+
+    Parameters
+    ----------
+    timelines, sizes
+        Births and ends in each layer, and bytes of one token's KV there, shape (layers,).
+    """
+    if all(each is timelines[0] for each in timelines):
+        return timelines[0].most_live * sum(sizes)
+    live = np.stack([timeline.live for timeline in timelines], axis=1)
+    return int(largest_sum(live.astype(object) * np.array(sizes, object)))  # of any size
+
+
+def largest_sum(held: Ints) -> np.int64:
+    """Return the largest sum over layers at the start or after a slot.
+
+    Parameters
+    ----------
+    held
+        What each layer holds at the start and after each step, shape (steps + 1, layers).
+    """
+    change = np.cumsum(np.diff(held, axis=0).ravel())
+    return held[0].sum() + max(change.max(), 0)
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
@@ -16,12 +16,13 @@ from kvbound import workloads
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
-from kvbound.instance import SCHEMA, Instance, Rules
-from kvbound.llm.formats import item_bytes
+from kvbound.instance import SCHEMA, Instance, most_bytes, windows_of
+from kvbound.llm.formats import kv_sizes
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.overrides import apply
 from kvbound.reading import read_json
+from kvbound.rules import Rules
 from kvbound.trace import Trace, read_trace, write_trace
 from kvbound.trace.timeline import FIELDS as TIMELINE
 from kvbound.units import is_bare_fraction
@@ -144,8 +145,13 @@ def make_instance(
             first["capacity"] = _copy(capacity)
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
-    room, model, sizes = _hardware(raw, workload.timeline.most_live, file)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
+    timeline = workload.timeline
+
+    def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
+        return most_bytes(timeline.by_layer(windows_of(allowed, model)), sizes)
+
+    room, model, sizes = _hardware(raw, kv_bytes, file)
     with located(file):
         return Instance(name, room, model, allowed, workload, sizes)
 
@@ -162,11 +168,9 @@ def read_hardware(
     """
     named = _from_json(llm, None)
     raw: dict[str, Any] = {"memory": _entry("memory", memory, None), "llm": _entry("llm", named, None)}
-    if isinstance(named, Llm) and named.windows:  # an instance's trace already keeps to them
-        raw["llm"]["windows"] = list(named.windows)
     _change(raw, overrides, file)
     _refuse_fractions(raw["memory"], file)
-    return _hardware(raw, tokens, file)[:2]
+    return _hardware(raw, lambda _, sizes: tokens * sum(sizes), file)[:2]
 
 
 def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
@@ -177,21 +181,30 @@ def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
         apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
 
 
-def _hardware(raw: Mapping[str, Any], tokens: int, file: object) -> tuple[Memory, Llm, dict[str, int]]:
-    """Return the memory, the language model, and the bytes of an item by tier."""
+def _hardware(
+    raw: Mapping[str, Any], kv_bytes: Callable[[Llm, Sequence[int]], int], file: object
+) -> tuple[Memory, Llm, dict[str, tuple[int, ...]]]:
+    """Return the memory, the language model, and the bytes of a token's KV in each layer by tier.
+
+    Parameters
+    ----------
+    kv_bytes
+        Returns the bytes of KV that a capacity given as a share refers to, for a language model and its
+        bytes of a token's KV in tier 0 by layer.
+    """
     model = Llm.from_mapping(raw["llm"], file, "llm")
     formats = Fields(raw.get("formats", {}), file, "formats")
 
-    def size(tier: str) -> int:
+    def by_layer(tier: str) -> tuple[int, ...]:
         if not formats.has(tier):
-            return int(model.kv_bytes_per_token_layer)
-        return item_bytes(formats, tier, model.kv_bytes_per_token_layer, model.kv_format, model.config)
+            return model.kv_sizes
+        return kv_sizes(formats, tier, model.kv_sizes, model.kv_format, model.config)
 
     def share_of(share: Fraction) -> int:
-        return model.room_for_share(share, tokens, size(raw["memory"]["tiers"][0]["name"]))
+        return model.room_for_share(share, kv_bytes(model, by_layer(raw["memory"]["tiers"][0]["name"])))
 
     room = Memory.from_mapping(raw["memory"], file, "memory", share_of=share_of)
-    sizes = {tier.name: size(tier.name) for tier in room.tiers}
+    sizes = {tier.name: by_layer(tier.name) for tier in room.tiers}
     formats.done()
     return room, model, sizes
 
@@ -201,7 +214,8 @@ def _entry(kind: str, value: object, file: object) -> Any:
     if isinstance(value, Memory):
         return value.to_mapping()
     if isinstance(value, Llm):  # formats of tiers follow from these two
-        return value.to_mapping() | {"kv_format": value.kv_format, "config": dict(value.config)}
+        derived = {"kv_format": value.kv_format, "config": dict(value.config), "windows": list(value.windows)}
+        return value.to_mapping() | derived
     if isinstance(value, str):
         from kvbound import catalog
 

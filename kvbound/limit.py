@@ -20,9 +20,9 @@ import numpy as np
 
 from kvbound.cost.slot import SlotCost
 from kvbound.errors import InfeasibleError, UsageError
-from kvbound.instance import Rules
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.rules import Rules
 from kvbound.units import format_bytes
 
 RESERVE: Final = 2**30
@@ -85,18 +85,28 @@ class Decoding:
     @property
     def kv_bytes(self) -> int:
         """Bytes that the KV of all sequences takes."""
-        return self.batch * self._kv_bytes(self.context if self.allocated is None else self.allocated)
+        return sum(self.kv_by_layer)
+
+    @property
+    def kv_by_layer(self) -> list[int]:
+        """Bytes that the KV of all sequences takes in each layer, shape (layers,)."""
+        return self._kv_by_layer(self.context if self.allocated is None else self.allocated)
 
     @property
     def kv_reads(self) -> Fraction:
         """Bytes of KV that a step reads."""
-        return Fraction(self.share) * self.batch * self._kv_bytes(self.context)
+        return sum(self.kv_reads_by_layer, Fraction(0))
 
-    def _kv_bytes(self, tokens: int) -> int:
-        """Return the bytes of one sequence's KV; a sliding window counts the token that the step makes."""
+    @property
+    def kv_reads_by_layer(self) -> list[Fraction]:
+        """Bytes of KV that a step reads in each layer, shape (layers,)."""
+        return [Fraction(self.share) * size for size in self._kv_by_layer(self.context)]
+
+    def _kv_by_layer(self, tokens: int) -> list[int]:
+        """Return the bytes of all sequences' KV; a sliding window counts the token that the step makes."""
         windows = self.llm.windows or (None,) * self.llm.layers
-        kept = sum(tokens if window is None else min(tokens, window - 1) for window in windows)
-        return kept * int(self.llm.kv_bytes_per_token_layer)
+        kept = (tokens if window is None else min(tokens, window - 1) for window in windows)
+        return [self.batch * count * size for count, size in zip(kept, self.llm.kv_sizes, strict=True)]
 
     @property
     def weight_reads(self) -> Fraction:
@@ -220,8 +230,9 @@ def layers_that_fit(setting: Decoding) -> int:
     assert capacity is not None  # only the last tier may be unlimited
     stored = Fraction(setting.llm.weight_bytes) / total if total else Fraction(0)
     room, count = Fraction(capacity) - RESERVE, 0
-    for weights in reversed(setting.llm.weight_reads.tolist()):
-        room -= Fraction(weights) * stored + Fraction(setting.kv_bytes, setting.llm.layers)
+    layers = list(zip(setting.llm.weight_reads.tolist(), setting.kv_by_layer, strict=True))
+    for weights, kv in reversed(layers):
+        room -= Fraction(weights) * stored + kv
         if room < 0:
             break
         count += 1
@@ -236,11 +247,13 @@ def layers_first_s(setting: Decoding) -> float | None:
     weights, count = list(map(Fraction, setting.llm.weight_reads.tolist())), layers_that_fit(setting)
     first = len(weights) - count
     far, near = (sum(part, Fraction(0)) for part in (weights[:first], weights[first:]))
-    kv = Fraction(count, len(weights))
+    reads = sum(setting.kv_reads_by_layer[first:], Fraction(0))
+    births = setting.batch * Fraction(sum(setting.llm.kv_sizes[first:]))
     stored = Fraction(setting.llm.weight_bytes) * far / (setting.weight_reads or 1)
-    if not _holds(setting, 1, stored + (1 - kv) * setting.kv_bytes):
+    if not _holds(setting, 1, stored + sum(setting.kv_by_layer[:first])):
         return None
-    return _step_s(setting, 0, near, kv) + _step_s(setting, 1, far, 1 - kv)
+    others = setting.kv_reads - reads, setting.births - births
+    return _step_s(setting, 0, near + reads, births) + _step_s(setting, 1, far + others[0], others[1])
 
 
 def weights_first_s(setting: Decoding) -> float | None:
@@ -250,20 +263,19 @@ def weights_first_s(setting: Decoding) -> float | None:
     """
     if not (_holds(setting, 0, setting.llm.weight_bytes) and _holds(setting, 1, setting.kv_bytes)):
         return None
-    none, every = Fraction(0), Fraction(1)
-    return _step_s(setting, 0, setting.weight_reads, none) + _step_s(setting, 1, none, every)
+    weights = _step_s(setting, 0, setting.weight_reads, Fraction(0))
+    return weights + _step_s(setting, 1, setting.kv_reads, setting.births)
 
 
 def all_in_first_s(setting: Decoding) -> float | None:
     """Return the seconds of a step with everything in tier 0; None if it is too large."""
     fits = _holds(setting, 0, setting.llm.weight_bytes + setting.kv_bytes)
-    return _step_s(setting, 0, setting.weight_reads, Fraction(1)) if fits else None
+    return _step_s(setting, 0, setting.reads, setting.births) if fits else None
 
 
-def _step_s(setting: Decoding, tier: int, weights: Fraction, kv: Fraction) -> float:
-    """Return the seconds of reading weights and a share of the KV from one tier, and of its births there."""
-    read = _read_s(setting, tier, weights + kv * setting.kv_reads)
-    return read + _written_s(setting, tier, kv * setting.births)
+def _step_s(setting: Decoding, tier: int, reads: Fraction, births: Fraction) -> float:
+    """Return the seconds of reading bytes from one tier, and of writing others there."""
+    return _read_s(setting, tier, reads) + _written_s(setting, tier, births)
 
 
 def _holds(setting: Decoding, tier: int, size: float | Fraction) -> bool:

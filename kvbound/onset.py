@@ -13,7 +13,8 @@ from kvbound.cost.ideal import Floats, Slots, ideal_bytes, ideal_latency, one_ti
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.fields import MAX_BYTES
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
+from kvbound.rules import Initial
 from kvbound.trace.build import MAX_ITEMS
 from kvbound.trace.timeline import MAX_TOKENS
 
@@ -133,8 +134,8 @@ class _Sizes:
         return first_failure(start, candidates(start, most, full), fails)
 
     def blocks(self, batch: int, tokens: int) -> int:
-        """Return the blocks of all KV at the end."""
-        return batch * self.instance.layers * -(-tokens // self.instance.granularity)
+        """Return the units of all KV at the end."""
+        return batch * int(self.instance.units.sum()) * -(-tokens // self.instance.granularity)
 
     def holds(self, tier: int, blocks: int) -> bool:
         """Return whether so many blocks may all be in a tier.
@@ -142,13 +143,13 @@ class _Sizes:
         The prompt is forced into the fastest tier with room where the rules say prefill-first.
         """
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST and tier > 0
-        room = self.instance.capacity_blocks[tier]
+        room = self.instance.capacity_units[tier]
         return not forced and (room is None or blocks <= room) and self.feasible(blocks)
 
     def feasible(self, blocks: int) -> bool:
         """Return whether the memory can hold so many blocks."""
-        most = self.instance.most_blocks
-        return (most is None or blocks <= most) and blocks * self.instance.block_bytes <= MAX_BYTES
+        most, unit = self.instance.most_units, self.instance.granularity * self.instance.unit_sizes[0]
+        return (most is None or blocks <= most) and blocks * unit <= MAX_BYTES
 
     def _scaled(self, traffic: Floats, batch: int, tokens: int) -> Floats:
         scaled = traffic.copy()

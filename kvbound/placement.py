@@ -69,7 +69,7 @@ def read_placement(path: Path | str, instance: Instance) -> PhysicalPlacement:
             return read_schedule(path, instance_sha256=instance.sha256, layers=layers, timeline=timeline)
         if file.text("instance_sha256") != instance.sha256:
             raise InputError(path, "instance_sha256", WRONG_INSTANCE)
-        residency = Residency(timeline)
+        residency = Residency(instance.timelines)
         residency.initial = file.array("initial", np.uint8, layers, timeline.prefill_tokens)
         for layer in range(layers):
             residency.put(layer, file.array(f"after_{layer}", np.uint8, *instance.trace.rows[layer].shape))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -35,16 +35,16 @@ class Residency:
 
     Attributes
     ----------
-    timeline
-        Births and ends of the tokens.
+    timelines
+        Births and ends of the tokens in each layer, shape (layers,).
     initial
         Tier of each prompt token's KV before the first slot, uint8, shape (layers, prefill).
     """
 
     initial: NDArray[np.uint8]
 
-    def __init__(self, timeline: Timeline) -> None:
-        self.timeline = timeline
+    def __init__(self, timelines: Sequence[Timeline]) -> None:
+        self.timelines = timelines
         self._files: dict[int, tuple[IO[bytes], tuple[int, ...]]] = {}
         opened = self._opened = ExitStack()
         weakref.finalize(self, opened.close)
@@ -73,7 +73,10 @@ class Residency:
 
     def to_schedule(self) -> Schedule:
         """Return it as events."""
-        events = [_events(self.after(n), first == 0, self.timeline) for n, first in enumerate(self.initial)]
+        events = [
+            _events(self.after(n), first == 0, timeline)
+            for n, (first, timeline) in enumerate(zip(self.initial, self.timelines, strict=True))
+        ]
         return Schedule(self.initial, tuple(events))
 
     def arrays(self, *, instance_sha256: str, tokens: int) -> Mapping[str, Any]:

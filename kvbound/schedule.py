@@ -193,7 +193,8 @@ def from_tiers(
         The blocks of the instance; by default single tokens, one of them born in every step.
     """
     if blocks is None:
-        blocks = Blocks.make(Timeline.of(initial.shape[1], len(tiers[0])), 1)
+        timeline = Timeline.of(initial.shape[1], len(tiers[0]))
+        blocks = Blocks.make(timeline, 1, (timeline,) * len(tiers))
     timeline = blocks.timeline
     token = np.arange(timeline.prefill_tokens, timeline.tokens)
     step, owner = timeline.born[token], blocks.of[token]
@@ -202,11 +203,10 @@ def from_tiers(
         before = np.vstack([np.zeros_like(after[:1]), after[:-1]])
         before[0, : blocks.prompt] = initial[layer, blocks.head[: blocks.prompt]]
         # a token born in the last step of its block is born into the tier that the block leaves
-        held = np.where(
-            step < blocks.last[owner], step, np.maximum(blocks.last[owner] - 1, blocks.born[owner])
-        )
+        last = blocks.last[layer, owner]
+        held = np.where(step < last, step, np.maximum(last - 1, blocks.born[owner]))
         born = np.where(held < 0, before[0, owner], after[held, owner])
-        moved, block = np.nonzero(blocks.movable & (after != before))
+        moved, block = np.nonzero(blocks.movable[layer] & (after != before))
         order = np.argsort(np.concatenate([moved, step]), kind="stable")  # births come last
         columns = ([moved, step], [blocks.head[block], token], [after[moved, block], born])
         parts.append(LayerEvents.of(*(np.concatenate(column)[order] for column in columns)))

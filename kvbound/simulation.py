@@ -28,6 +28,7 @@ from kvbound.result import Bound, BoundStatus, Result, Status, infeasible
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
 from kvbound.trace.future import Future
+from kvbound.trace.timeline import Timeline
 
 
 def simulate(
@@ -76,7 +77,7 @@ def simulate(
     if not instance.physical:
         return simulate_published(instance, rule or name, about, kernel, progress, begin, record=record)
     try:
-        _ = instance.capacity_blocks
+        _ = instance.capacity_units
         if rule is None and name == "best":
             return _ideal(instance, about, begin)
         rule = rule or make_policy(name, **options)
@@ -113,9 +114,10 @@ def run(
     futures = [view.future(layer) if oracle else None for layer in range(instance.layers)]
     logs = [_Log(instance.grouping) for _ in range(instance.layers)]
     for step in range(instance.decode_steps):
-        now = _Step.of(instance, step)
-        hierarchy.begin(step)
-        for layer in range(instance.layers):
+        now: _Step | None = None
+        for layer, timeline in enumerate(instance.timelines):
+            now = now if now and now.timeline is timeline else _Step.of(timeline, step)
+            hierarchy.begin(step, layer)
             slot = _observe(view, trace, hierarchy, futures[layer], now, layer)
             answer = checked_answer(policy, policy.step(slot), slot)
             moved = hierarchy.carry_out(answer, slot)
@@ -132,8 +134,9 @@ def _initial_scores(policy: Policy, view: InstanceView, rng: np.random.Generator
 
 
 class _Step(NamedTuple):
-    """What the slots of a step have in common: its tokens, in copies."""
+    """What a step's slots of layers that are alike have in common: its tokens, in copies."""
 
+    timeline: Timeline
     number: int
     tokens: int
     births: int
@@ -142,14 +145,13 @@ class _Step(NamedTuple):
     ended: Ids
 
     @classmethod
-    def of(cls, instance: Instance, step: int) -> _Step:
-        timeline = instance.timeline
+    def of(cls, timeline: Timeline, step: int) -> _Step:
         tokens, births = int(timeline.past[step]), int(timeline.births[step])
         sequence, ends = timeline.sequence[: tokens + births].copy(), timeline.ends[:tokens]
         staying = ends > step
         for shared in (sequence, staying):
             shared.flags.writeable = False
-        return cls(step, tokens, births, sequence, staying, np.flatnonzero(ends < step))
+        return cls(timeline, step, tokens, births, sequence, staying, np.flatnonzero(ends < step))
 
 
 def _observe(
@@ -167,7 +169,6 @@ def _observe(
     tier.flags.writeable = False
     if future is not None:
         future.now = step
-    hierarchy.release(layer)
     room = int(hierarchy.room[0]) * view.granularity
     return Slot(
         view,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Initial, Migration
 from kvbound.schedule import Schedule
 
 
 def problems(instance: Instance, schedule: Schedule) -> list[str]:
     """Return the rules that a schedule breaks."""
     timeline, blocks, last = instance.timeline, instance.grouping, instance.tiers - 1
-    rooms, found = list(instance.capacity_blocks), list[str]()
+    rooms, found = list(instance.capacity_units), list[str]()
     now = [{int(blocks.of[token]): int(tier) for token, tier in enumerate(row)} for row in schedule.initial]
     for row, tiers in zip(schedule.initial, now, strict=True):
         if [tiers[int(block)] for block in blocks.of[: row.size]] != row.tolist():

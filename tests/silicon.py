@@ -126,7 +126,7 @@ def scaled(model: str, system: str, bits: int, gpus: int) -> tuple[Memory, Llm]:
     rates = {name: gpus * rate for name, rate in memory.resources.items()}
     small = dataclasses.replace(
         llm,
-        kv_bytes_per_token_layer=llm.kv_bytes_per_token_layer * KV_BITS // CATALOG_BITS,
+        kv_bytes_per_token_layer=tuple(size * KV_BITS // CATALOG_BITS for size in llm.kv_sizes),
         weight_bytes=llm.weight_bytes * bits / CATALOG_BITS,
         weight_read_bytes_per_layer=tuple((llm.weight_reads * (bits / CATALOG_BITS)).tolist()),
     )

@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from kvbound.blocks import Blocks
-from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.rules import Copies, Initial, Migration, Rules, Timing
 from kvbound.schedule import LayerEvents, Schedule
-from kvbound.trace import Trace
+from kvbound.trace import Trace, bits
 from kvbound.trace.timeline import FIELDS, Timeline
 
 MOST_BLOCKS = {2: 8, 3: 5, 4: 4}
@@ -27,7 +28,12 @@ def rule_combinations() -> list[dict[str, Any]]:
 
 
 def tiny_instance(
-    rng: np.random.Generator, *, tiers: int | None = None, batch: bool = False, **rules: Any
+    rng: np.random.Generator,
+    *,
+    tiers: int | None = None,
+    layers: int | None = None,
+    batch: bool = False,
+    **rules: Any,
 ) -> Instance:
     """Return a feasible instance whose joint states brute force can enumerate.
 
@@ -35,8 +41,8 @@ def tiny_instance(
     ----------
     rng
         Decides everything that is not given.
-    tiers
-        Number of tiers, 2 or 3 if not given.
+    tiers, layers
+        Number of tiers, 2 or 3 if not given, and of layers, 1 or 2 if not given.
     batch
         Whether other numbers of tokens than one may be born in a step, and tokens may end.
     **rules
@@ -51,7 +57,7 @@ def tiny_instance(
         "granularity": int(rng.integers(1, 3)),
     }
     made = Rules(**(drawn | rules))
-    layers = int(rng.integers(1, 3))
+    layers = layers or int(rng.integers(1, 3))
     tokens = max(
         int(rng.integers(2, MOST_BLOCKS[tiers] // layers + 1)) * made.granularity - int(rng.integers(2)), 2
     )
@@ -71,13 +77,50 @@ def tiny_instance(
 def with_formats(rng: np.random.Generator, instance: Instance) -> Instance:
     """Return the instance with items of other sizes in its tiers, and the same room for them."""
     sizes = tuple(rng.integers(1, 9, instance.tiers).tolist())
+    by_layer = [tuple((instance.units * size).tolist()) for size in sizes]
     tiers = []
-    for k, (tier, blocks) in enumerate(zip(instance.memory.tiers, instance.capacity_blocks, strict=True)):
+    for k, (tier, blocks) in enumerate(zip(instance.memory.tiers, instance.capacity_units, strict=True)):
         weights = 0 if k else int(instance.llm.weight_bytes)
         room = None if blocks is None else weights + blocks * instance.granularity * sizes[k]
         tiers.append(replace(tier, capacity=room))
-    formats = dict(zip((tier.name for tier in tiers), sizes, strict=True))
+    formats = dict(zip((tier.name for tier in tiers), by_layer, strict=True))
     return replace(instance, memory=replace(instance.memory, tiers=tuple(tiers)), formats=formats)
+
+
+def with_layers(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return the instance with layers of different sizes, often some without KV, and often with windows.
+
+    What layers without KV and tokens outside their windows would have been read for is left out, and the
+    tiers have other room.
+    """
+    layers, trace, llm = instance.layers, instance.trace, instance.llm
+    sizes = rng.integers(0 if rng.random() < 0.3 else 1, 6, layers)
+    sizes[rng.integers(layers)] = rng.integers(1, 6)
+    windows: tuple[int | None, ...] = ()
+    if rng.random() < 0.7:
+        drawn = rng.integers(1, instance.tokens + 1, layers).tolist()
+        windows = tuple(None if rng.random() < 0.3 else window for window in drawn)
+    step, timeline = np.arange(instance.decode_steps)[:, None], trace.timeline
+    read = np.stack([bits.unpack(rows, trace.tokens).view(bool) for rows in trace.rows], axis=1)
+    for layer, own in enumerate(timeline.by_layer(windows or (None,) * layers)):
+        read[:, layer] &= (sizes[layer] > 0) & (step <= own.ends)
+    fields = {name: getattr(timeline, name) for name in FIELDS}
+    made = Trace.from_mask(read, trace.prefill_tokens, **fields)
+    total = instance.granularity * instance.blocks * int(sizes.sum())
+    tiers = []
+    for k, tier in enumerate(instance.memory.tiers):
+        room: float | None = int(rng.integers(0, max(total * 3 // 4, 1) + 1))
+        if k == instance.tiers - 1:
+            room = None if rng.random() < 0.7 else total
+        weights = 0 if k else int(llm.weight_bytes)
+        tiers.append(replace(tier, capacity=None if room is None else room + weights))
+    return replace(
+        instance,
+        memory=replace(instance.memory, tiers=tuple(tiers)),
+        llm=replace(llm, kv_bytes_per_token_layer=tuple(sizes.tolist()), windows=windows),
+        rules=replace(instance.rules, windows="ends" if any(windows) else "ignore"),
+        workload=made,
+    )
 
 
 def with_free_writes(rng: np.random.Generator, instance: Instance) -> Instance:
@@ -180,48 +223,51 @@ def random_schedule(rng: np.random.Generator, instance: Instance, restless: floa
         Chance that a block tries to move in a slot of its layer.
     """
     blocks, last = instance.grouping, instance.tiers - 1
-    free = [np.inf if room is None else room for room in instance.capacity_blocks]
+    free = [np.inf if room is None else room for room in instance.capacity_units]
     tier: list[dict[int, int]] = [{} for _ in range(instance.layers)]
+    units = instance.units.tolist()
 
-    def enter(k: int) -> int:
-        free[k] -= 1 if k < last else 0
+    def enter(k: int, layer: int) -> int:
+        free[k] -= units[layer] if k < last else 0
         return k
 
-    def leave(k: int) -> None:
-        free[k] += 1 if k < last else 0
+    def leave(k: int, layer: int) -> None:
+        free[k] += units[layer] if k < last else 0
 
-    def open_tiers() -> list[int]:
-        return [k for k in range(last + 1) if k == last or free[k] > 0]
+    def open_tiers(layer: int) -> list[int]:
+        return [k for k in range(last + 1) if k == last or free[k] >= units[layer]]
 
     for block in range(blocks.prompt):
-        for now in tier:
-            forced = instance.rules.initial is Initial.PREFILL_FIRST
-            now[block] = enter(open_tiers()[0] if forced else int(rng.choice(open_tiers())))
+        for layer, now in enumerate(tier):
+            if blocks.last[layer, block] >= 0:
+                forced = instance.rules.initial is Initial.PREFILL_FIRST
+                choice = open_tiers(layer)[0] if forced else int(rng.choice(open_tiers(layer)))
+                now[block] = enter(choice, layer)
     prompt = blocks.of[: instance.prefill_tokens]
-    initial = np.array([[now[b] for b in prompt.tolist()] for now in tier], np.uint8)
+    initial = np.array([[now.get(b, last) for b in prompt.tolist()] for now in tier], np.uint8)
     events: list[list[tuple[int, int, int]]] = [[] for _ in tier]
     for step, layer in np.ndindex(instance.decode_steps, instance.layers):
         now, past = tier[layer], instance.timeline.past
         reads = instance.trace.reads(step, layer)
         read = set(blocks.of[reads[reads < past[step]]].tolist())
-        gone = {block: now.pop(block) for block in list(now) if blocks.last[block] == step}
+        gone = {block: now.pop(block) for block in list(now) if blocks.last[layer, block] == step}
         for k in gone.values():
-            leave(k)
+            leave(k, layer)
         for block in rng.permutation(sorted(now)).tolist():
-            target = int(rng.choice(open_tiers()))
+            target = int(rng.choice(open_tiers(layer)))
             up_allowed = instance.rules.migration is Migration.PREFETCH or block in read
             allowed = instance.rules.migration is not Migration.NONE and (target > now[block] or up_allowed)
             if target != now[block] and allowed and rng.random() < restless:
-                leave(now[block])
-                now[block] = enter(target)
+                leave(now[block], layer)
+                now[block] = enter(target, layer)
                 events[layer].append((step, int(blocks.head[block]), target))
         for token in range(past[step], past[step + 1]):
             block = int(blocks.of[token])
             if block not in now and block not in gone:
-                if blocks.last[block] == step:
+                if blocks.last[layer, block] == step:
                     gone[block] = int(rng.integers(last + 1))
                 else:
-                    now[block] = enter(int(rng.choice(open_tiers())))
+                    now[block] = enter(int(rng.choice(open_tiers(layer))), layer)
             events[layer].append((step, token, (gone | now)[block]))
     made = (LayerEvents.of(*np.array(found, np.int64).reshape(-1, 3).T) for found in events)
     return Schedule(initial.reshape(instance.layers, -1), tuple(made))

@@ -13,9 +13,10 @@ from kvbound.binding import Binding, binding, schedule_parts
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
 from kvbound.onset import Onset
 from kvbound.report.binding import made_of, placement_gains, sentences, summary
+from kvbound.rules import Timing
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.cost_cases import toy

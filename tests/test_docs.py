@@ -14,9 +14,10 @@ import pytest
 import kvbound
 from docs import tables
 from kvbound.cli import main
-from kvbound.instance import SCHEMA, Rules
+from kvbound.instance import SCHEMA
 from kvbound.instance_io import LIBRARY, library
 from kvbound.policies import POLICIES
+from kvbound.rules import Rules
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *tables.pages()]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from kvbound.checker.inputs import instance_sha256
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.instance import Accounting, Copies, Initial, Instance, Migration, Rules, Timing
+from kvbound.instance import Instance
 from kvbound.instance_io import from_mapping, make_instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.rules import Accounting, Copies, Initial, Migration, Rules, Timing
 from kvbound.trace import Trace
 from kvbound.workloads import Fang2025, RandomSwap
 from tests.instance_documents import DOCUMENT, changed
@@ -76,7 +77,7 @@ def test_sizes() -> None:
     instance = toy(rules={"granularity": 2})
     assert (instance.layers, instance.prefill_tokens, instance.decode_steps) == (2, 2, 3)
     assert (instance.tokens, instance.slots, instance.tiers) == (5, 6, 2)
-    assert (instance.item_bytes, instance.block_bytes, instance.blocks) == (4, 8, 3)
+    assert (instance.item_bytes.tolist(), instance.unit_sizes, instance.blocks) == ([4, 4], (4, 4), 3)
     assert instance.inclusive
     assert instance.physical
 
@@ -93,9 +94,9 @@ def test_capacity_is_what_fits_beside_the_weights(capacity: int, weights: int, s
     instance = toy(memory=memory, llm=llm, rules={"granularity": size})
     if weights > capacity:
         with pytest.raises(InfeasibleError, match="weights"):
-            _ = instance.capacity_blocks
+            _ = instance.capacity_units
         return
-    room, unlimited = instance.capacity_blocks
+    room, unlimited = instance.capacity_units
     assert unlimited is None
     assert room is not None
     assert weights + room * size * item <= capacity < weights + (room + 1) * size * item
@@ -114,10 +115,10 @@ def test_feasible_to_the_last_block(size: int) -> None:
             rules = {"copies": copies, "granularity": size}
             instance = toy(memory=MEMORY | {"tiers": tiers}, rules=rules)
             if last == needed:
-                assert instance.capacity_blocks == (fast, last)
+                assert instance.capacity_units == (fast, last)
             else:
                 with pytest.raises(InfeasibleError, match=f"{blocks} blocks"):
-                    _ = instance.capacity_blocks
+                    _ = instance.capacity_units
 
 
 def test_own_reads_count_only_under_the_published_accounting() -> None:
@@ -298,10 +299,10 @@ def test_all_that_exists_at_one_time_must_fit() -> None:
         document = changed("memory/tiers/1/capacity", size, changed("trace", BATCH))
         instance = from_mapping(document)
         if fits:
-            assert instance.capacity_blocks[1] == 3
+            assert instance.capacity_units[1] == 3
         else:
             with pytest.raises(InfeasibleError, match="3 blocks of 4 B do not fit"):
-                _ = instance.capacity_blocks
+                _ = instance.capacity_units
 
 
 def test_the_published_accounting_knows_no_other_births() -> None:

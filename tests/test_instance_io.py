@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from kvbound import catalog
 from kvbound.errors import InputError, UsageError
-from kvbound.instance import Rules
 from kvbound.instance_io import (
     LIBRARY,
     from_mapping,
@@ -26,6 +25,7 @@ from kvbound.instance_io import (
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.reading import read_json
+from kvbound.rules import Rules
 from kvbound.trace import Trace, write_trace
 from kvbound.workloads import RandomSwap
 from tests.instance_documents import DOCUMENT, changed
@@ -217,7 +217,7 @@ def test_capacity_finds_a_tier_whatever_it_is_called() -> None:
     for name in ("a.b", "1", "capacity"):
         document = changed("memory/tiers/0/name", name)
         assert (
-            make_instance("t", **(parts() | {"memory": document["memory"]}), capacity=8).capacity_blocks[0]
+            make_instance("t", **(parts() | {"memory": document["memory"]}), capacity=8).capacity_units[0]
             == 2
         )
 

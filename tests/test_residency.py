@@ -48,7 +48,7 @@ def test_read_back(instance: Instance, arrays: dict[str, Any], tmp_path: Path) -
 
 
 def test_its_files_are_closed_when_it_is_no_longer_used() -> None:
-    residency = Residency(Timeline.of(0, 3))
+    residency = Residency([Timeline.of(0, 3)])
     residency.put(0, np.ones((3, 8), np.uint8))
     file, bits = residency._files[0][0], residency.after(0)
     del residency
@@ -62,7 +62,7 @@ import os, signal
 import numpy as np
 from kvbound.residency import Residency
 from kvbound.trace.timeline import Timeline
-residency = Residency(Timeline.of(0, 3))
+residency = Residency([Timeline.of(0, 3)])
 residency.put(0, np.ones((3, 8), np.uint8))
 assert residency.after(0).sum() == 24
 os.kill(os.getpid(), signal.SIGKILL)

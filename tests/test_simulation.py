@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kvbound as kv
-from kvbound.instance import Copies, Initial, Migration, Timing
 from kvbound.placement import write_placement
 from kvbound.policies import POLICIES, Birth, MoveRequest, Slot, make_policy
 from kvbound.policies.view import InstanceView
+from kvbound.rules import Copies, Initial, Migration, Timing
 from kvbound.simulation import simulate
 from tests.cost_cases import assert_sound, same, schedule_of
 from tests.policies.cases import medium_instance

@@ -54,7 +54,7 @@ def test_schedules_are_replayed(tmp_path: Path) -> None:
 
 def test_residencies_are_replayed() -> None:
     instance = toy()
-    residency = Residency(instance.timeline)
+    residency = Residency(instance.timelines)
     residency.initial = np.ones((1, 3), np.uint8)
     residency.put(0, np.zeros_like(instance.trace.rows[0]))
     assert kv.check(instance, residency).ok

@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
 PROMPT, PADDING = -1, -2
-"""Birth steps of blocks that the prompt begins, and of lanes that only fill up a word."""
+"""Birth steps of blocks that the prompt begins, and of lanes without a block."""
 
 _SHORT_AXIS = 16
 """Words up to which columns are added one by one: NumPy sums a short last axis several times slower."""
@@ -89,14 +89,14 @@ class Lanes:
         span = _span(instance)
         places = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
         blocks = places[:, ::size] // size
-        born, last = (
-            np.append(edge, PADDING)[np.minimum(blocks, instance.blocks)].astype(np.int32)
-            for edge in (instance.grouping.born, instance.grouping.last)
-        )
-        tokens = _tokens(instance, places)
-        begin, end = (
-            np.append(edge, steps)[tokens].astype(np.int32) for edge in (timeline.born, timeline.ends)
-        )
+        known, tokens = np.minimum(blocks, instance.blocks), _tokens(instance, places)
+        born = np.append(instance.grouping.born, PADDING)[known].astype(np.int32)
+        begin = np.append(timeline.born, steps)[tokens].astype(np.int32)
+        last, end = np.empty_like(born), np.empty_like(begin)
+        for n, layer in enumerate(chosen):
+            last[n] = np.append(instance.grouping.last[layer], PADDING)[known[n]]
+            end[n] = np.append(instance.timelines[layer].ends, steps)[tokens[n]]
+        born[last < 0] = PADDING  # blocks outside the layer's window from the start
         rows = np.zeros((steps, len(chosen), places.shape[1] // 64), "<u8")
         for n, layer in enumerate(chosen):
             if instance.grouping.contiguous:

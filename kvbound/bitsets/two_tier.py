@@ -67,7 +67,7 @@ class TwoTierSchedule:
             on.
         """
         counts = np.zeros((instance.decode_steps, instance.layers, 5), np.int64)
-        residency = Residency(instance.timeline)
+        residency = Residency(instance.timelines)
         residency.initial = (~inside[:, : instance.prefill_tokens]).astype(np.uint8)
 
         def put_layer(layer: int) -> None:
@@ -82,10 +82,12 @@ class TwoTierSchedule:
     @classmethod
     def replayed(cls, instance: Instance, placement: PhysicalPlacement) -> TwoTierSchedule:
         """Count a placement that is kept as events or as bits, whose rows are as `of` expects them."""
-        timeline = instance.timeline
+        timelines = instance.timelines
         inside = np.zeros((instance.layers, 64 * count_units(instance)), np.bool_)
-        inside[:, : instance.prefill_tokens] = placement.initial == 0
-        return cls.of(instance, inside, lambda layer: placement.tier0_rows(layer, timeline).view(np.uint64))
+        inside[:, : instance.prefill_tokens] = (placement.initial == 0) & instance.grouping.initial
+        return cls.of(
+            instance, inside, lambda layer: placement.tier0_rows(layer, timelines[layer]).view(np.uint64)
+        )
 
     def traffic(self, instance: Instance) -> ScheduleTraffic:
         """Return what every slot moves."""
@@ -98,12 +100,11 @@ class TwoTierSchedule:
         columns.reads[..., 1] = (reads - counts[..., HITS]) * size
         columns.extra_reads[..., 1] = counts[..., UNREAD] * size
         columns.writes[..., 0] = counts[..., UP] * size
-        held = np.concatenate([self.start[None], counts[..., HELD]])
-        live = np.broadcast_to(np.diff(instance.grouping.held_counts)[:, None], reads.shape)
-        blocks = np.stack([np.diff(held, axis=0), live], axis=-1)
-        first = np.array([self.start.sum(), instance.layers * instance.prefill_tokens])
+        held, live = np.concatenate([self.start[None], counts[..., HELD]]), instance.grouping.held_counts
+        units = np.stack([held, live], axis=-1) * instance.units[:, None]
         births = np.stack([counts[..., BORN], instance.timeline.births[:, None] - counts[..., BORN]], axis=-1)
-        return ScheduleTraffic(traffic, up * size, np.zeros_like(up), blocks, first, births)
+        start = units[0].sum(axis=0)
+        return ScheduleTraffic(traffic, up * size, np.zeros_like(up), np.diff(units, axis=0), start, births)
 
 
 def add_counts(lanes: Lanes, inside: Bools, after: Words, counts: Ints, sign: int = 1) -> None:

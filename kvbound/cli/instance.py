@@ -45,7 +45,7 @@ def validate(
     Exits with 3 if it is not valid, with 4 if nothing fits.
     """
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
-    _ = case.capacity_blocks
+    _ = case.capacity_units
     console.show(f"{case.name}: a valid instance")
 
 

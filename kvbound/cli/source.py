@@ -158,7 +158,7 @@ def _overrides(parts: Parts) -> dict[str, Any]:
 
 
 def _rules(texts: Sequence[str]) -> dict[str, Any]:
-    from kvbound.instance import Rules
+    from kvbound.rules import Rules
 
     rules = {
         key: int(text) if text.isdecimal() and len(text) < 20 else text

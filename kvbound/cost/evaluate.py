@@ -45,25 +45,26 @@ def evaluate_traffic(instance: Instance, counted: ScheduleTraffic) -> Measures:
     KvboundError
         The schedule exceeds the capacity of a tier.
     """
-    occupied = np.vstack([np.zeros_like(counted.start), counted.blocks.reshape(-1, instance.tiers)])
+    occupied = np.vstack([np.zeros_like(counted.start), counted.units.reshape(-1, instance.tiers)])
     peak = (counted.start + occupied.cumsum(axis=0)).max(axis=0)
-    for limit, used, tier in zip(instance.capacity_blocks, peak, instance.memory.tiers, strict=True):
+    for limit, used, tier in zip(instance.capacity_units, peak, instance.memory.tiers, strict=True):
         if limit is not None and used > limit:
-            raise KvboundError(f"the schedule puts {used:,} blocks into {tier.name}, which holds {limit:,}")
+            what = "blocks" if instance.uniform else "units of KV"
+            raise KvboundError(f"the schedule puts {used:,} {what} into {tier.name}, which holds {limit:,}")
     return measures(instance, SlotCost.of(instance).times(counted.traffic), counted, peak)
 
 
 def measures(
     instance: Instance, times: NDArray[np.float64], counted: ScheduleTraffic, peak: Counts
 ) -> Measures:
-    """Return the measures of slot times, shape (steps, layers), traffic, and peaks in blocks, shape (K,)."""
+    """Return the measures of slot times, shape (steps, layers), traffic, and peaks in units, shape (K,)."""
     tiers = instance.memory.tiers
     ratio = SlotCost.of(instance).format_ratio[:, 0]
     hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1)) * ratio
     weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
     total = hit_bytes.sum()
-    sizes = instance.item_sizes
-    peak_bytes = [instance.granularity * s * blocks for s, blocks in zip(sizes, peak.tolist(), strict=True)]
+    sizes = instance.unit_sizes
+    peak_bytes = [instance.granularity * s * units for s, units in zip(sizes, peak.tolist(), strict=True)]
     peak_bytes[0] += int(instance.llm.weight_bytes)
     return Measures(
         time_s=float(times.sum()),
@@ -100,9 +101,9 @@ def tpot(step_times: NDArray[np.float64]) -> dict[str, float]:
 
 def spread(instance: Instance) -> float:
     """Return the ratio of the longest to the shortest of the tiers' latencies and times per item."""
-    cost, size = SlotCost.of(instance), instance.item_bytes
-    item = size * np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
-    times = np.concatenate([item, cost.latency])
+    cost, sizes = SlotCost.of(instance), np.unique(instance.item_bytes)
+    per_byte = np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
+    times = np.concatenate([np.outer(sizes, per_byte).ravel(), cost.latency])
     times = times[times > 0]
     return float(times.max() / times.min())
 

@@ -27,29 +27,35 @@ class Slots(NamedTuple):
         Tokens born.
     weights
         Bytes of weights.
+    sizes
+        Bytes of a token's KV.
     """
 
     reads: Ints
     births: Ints
     weights: Floats
+    sizes: Ints
 
     @classmethod
     def of(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
         reads = instance.read_counts()
         births = np.broadcast_to(instance.timeline.births[:, None], reads.shape)
-        return cls(reads, births, np.broadcast_to(instance.llm.weight_reads, reads.shape))
+        weights = np.broadcast_to(instance.llm.weight_reads, reads.shape)
+        return cls(reads, births, weights, np.broadcast_to(instance.item_bytes, reads.shape))
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
         """Return the different slots of an instance, and the number of each, shape (kinds,)."""
-        weights, level = np.unique(instance.llm.weight_reads, return_inverse=True)
+        layers = np.stack([instance.llm.weight_reads, instance.item_bytes])
+        layers, of_layer = np.unique(layers, axis=1, return_inverse=True)
         births, of_step = np.unique(instance.timeline.births, return_inverse=True)
-        other = of_step[:, None] * len(weights) + level
-        kinds = len(births) * len(weights)
+        other = of_step[:, None] * layers.shape[1] + of_layer
+        kinds = len(births) * layers.shape[1]
         found, counts = np.unique(instance.read_counts() * kinds + other, return_counts=True)
-        other = found % kinds
-        return cls(found // kinds, births[other // len(weights)], weights[other % len(weights)]), counts
+        of_step, of_layer = np.divmod(found % kinds, layers.shape[1])
+        weights, sizes = layers[:, of_layer]
+        return cls(found // kinds, births[of_step], weights, sizes.astype(np.int64)), counts
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
@@ -72,20 +78,20 @@ def ideal_slot_times(instance: Instance) -> Floats:
 
 def ideal_bytes(instance: Instance, slots: Slots) -> Floats:
     """Bytes of slots as `SlotCost.ideal_rows` takes them, shape (..., 3K)."""
-    traffic = fixed_traffic(instance, slots.weights, slots.births)
+    traffic = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
     columns = Columns.of(traffic)
-    columns.reads[..., 0] = slots.reads * float(instance.item_bytes)
+    columns.reads[..., 0] = slots.reads * slots.sizes
     if not instance.inclusive:
-        columns.writes[..., 0] = slots.births * float(instance.item_bytes)
+        columns.writes[..., 0] = slots.births * slots.sizes
     return traffic
 
 
 def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
     """Bytes of slots with all KV in one tier, never moved, shape (..., 3K)."""
-    traffic = fixed_traffic(instance, slots.weights, slots.births)
+    traffic = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
     columns = Columns.of(traffic)
-    columns.reads[..., tier] = slots.reads * float(instance.item_bytes)
-    columns.writes[..., tier] = slots.births * float(instance.item_bytes)
+    columns.reads[..., tier] = slots.reads * slots.sizes
+    columns.writes[..., tier] = slots.births * slots.sizes
     return traffic
 
 
@@ -94,9 +100,9 @@ def ideal_latency(instance: Instance, slots: Slots) -> Floats:
     latency = SlotCost.of(instance).latency
     sure = np.where(slots.weights > 0, latency[0], 0.0)
     if instance.inclusive:
-        sure = sure + np.where(slots.births > 0, latency[-1], 0.0)
+        sure = sure + np.where(slots.births * slots.sizes > 0, latency[-1], 0.0)
     # a slot that reads or writes anything touches some tier
-    return np.where(slots.reads + slots.births > 0, np.maximum(sure, latency.min()), sure)
+    return np.where((slots.reads + slots.births) * slots.sizes > 0, np.maximum(sure, latency.min()), sure)
 
 
 def ideal(instance: Instance) -> float:

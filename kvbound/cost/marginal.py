@@ -60,15 +60,16 @@ def breakpoints(constant: Floats, slope: Floats, reads: Ints) -> Ints:
     constant
         Each function's value without misses, in seconds, shape (facets, steps, layers).
     slope
-        Each function's seconds per miss, shape (facets,).
+        Each function's seconds per miss, in a shape that broadcasts with that of `constant`.
     reads
         Largest number of misses, shape (steps, layers).
     """
-    top = constant.max(axis=0)
-    rising = np.flatnonzero(slope > 1e-9 * slope.max(initial=0.0))
+    top, steepest = constant.max(axis=0), slope.max(initial=0.0)
+    rising = np.flatnonzero(slope.max(axis=(1, 2)) > 1e-9 * steepest)
     if not rising.size:
         return reads.copy()
-    free = ((top - constant[rising]) / slope[rising, None, None]).min(axis=0)
+    seconds = np.where(slope[rising] > 0, slope[rising], steepest)  # without KV there are no misses
+    free = ((top - constant[rising]) / seconds).min(axis=0)
     return np.clip(np.floor(free + 1e-9), 0, reads).astype(np.int64)
 
 

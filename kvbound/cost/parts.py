@@ -44,7 +44,7 @@ def time_parts(instance: Instance, counted: ScheduleTraffic) -> TimeParts:
     priced = SlotCost.of(instance).priced(counted.traffic)
     held, served = Columns.of(counted.traffic), Columns.of(priced.served)
     weights = instance.llm.weight_reads
-    births = counted.births @ Transitions.of(instance).birth_writes * float(instance.item_bytes)
+    births = counted.births @ Transitions.of(instance).birth_writes * instance.item_bytes[:, None]
     moved = held.extra_reads.copy()
     moved[..., 0] -= weights
     reads = served.reads + served.extra_reads - held.extra_reads

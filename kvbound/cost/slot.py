@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.cost.rays import split_rays, spread_rays, undominated
-from kvbound.instance import Copies, Instance, Rules, Timing
+from kvbound.instance import Instance
 from kvbound.memory import Memory
+from kvbound.rules import Copies, Rules, Timing
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,17 +58,17 @@ class SlotCost:
 
     memory: Memory
     rules: Rules
-    item_sizes: tuple[int, ...] = ()
+    unit_sizes: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, instance: Instance) -> SlotCost:
         """Return the slot cost of an instance."""
-        return cls(instance.memory, instance.rules, instance.item_sizes)
+        return cls(instance.memory, instance.rules, instance.unit_sizes)
 
     @cached_property
     def size_ratio(self) -> Integers:
         """Bytes transferred at each tier for a byte of tier 0's format, times a common factor, shape (K,)."""
-        sizes = np.array(self.item_sizes or (1,) * self.tiers, np.int64)
+        sizes = np.array(self.unit_sizes or (1,) * self.tiers, np.int64)
         whole: Integers = sizes // np.gcd.reduce(sizes)
         return whole
 

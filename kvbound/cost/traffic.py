@@ -49,16 +49,21 @@ class Columns(NamedTuple):
         return cls(traffic[..., :tiers], traffic[..., tiers : 2 * tiers], traffic[..., 2 * tiers :])
 
 
-def fixed_traffic(instance: Instance, weights: Floats | None = None, births: Counts | None = None) -> Floats:
+def fixed_traffic(
+    instance: Instance,
+    weights: Floats | None = None,
+    births: Counts | None = None,
+    sizes: Counts | None = None,
+) -> Floats:
     """Return the traffic that every placement has, in bytes, shape (steps, layers, 3K).
 
     It consists of the weights and, with inclusive copies, of the write-through of new tokens.
 
     Parameters
     ----------
-    weights, births
-        Bytes of weights that slots read, and tokens born in them, arrays of one shape, in place of those of
-        the instance's slots.
+    weights, births, sizes
+        Bytes of weights that slots read, tokens born in them, and bytes of a token's KV, arrays of one shape,
+        in place of those of the instance's slots.
     """
     shape = instance.decode_steps, instance.layers
     if weights is None or births is None:
@@ -68,7 +73,7 @@ def fixed_traffic(instance: Instance, weights: Floats | None = None, births: Cou
     columns = Columns.of(traffic)
     columns.extra_reads[..., 0] = weights
     if instance.inclusive:
-        columns.writes[..., -1] = births * float(instance.item_bytes)
+        columns.writes[..., -1] = births * (instance.item_bytes if sizes is None else sizes)
     return traffic
 
 
@@ -82,10 +87,10 @@ class ScheduleTraffic:
         Bytes, see `Columns`, weights included; shape (steps, layers, 3K).
     up, down
         Bytes that moves write to faster and slower tiers, shape (steps, layers).
-    blocks
-        Change of each tier's blocks after each slot, shape (steps, layers, K).
+    units
+        Change of each tier's units after each slot, shape (steps, layers, K); see `Instance.capacity_units`.
     start
-        Blocks in each tier before the first slot, shape (K,).
+        Units in each tier before the first slot, shape (K,).
     births
         Tokens born into each tier in each slot, shape (steps, layers, K).
     """
@@ -93,7 +98,7 @@ class ScheduleTraffic:
     traffic: Floats
     up: Counts
     down: Counts
-    blocks: Counts
+    units: Counts
     start: Counts
     births: Counts
 
@@ -118,20 +123,20 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     transitions = Transitions.of(instance)
     up, down = np.zeros((2, steps, layers), np.int64)
     blocks = np.zeros((steps, layers, tiers), np.int64)
-    births = np.zeros((steps, layers, tiers), np.int64)
-    first = schedule.initial[:, instance.grouping.head[: instance.grouping.prompt]]
-    start = np.bincount(first.ravel(), minlength=tiers).astype(np.int64)
+    births, grouping = np.zeros((steps, layers, tiers), np.int64), instance.grouping
+    first, start = schedule.initial[:, grouping.head[: grouping.prompt]], np.zeros(tiers, np.int64)
     for layer in range(layers):
         progress(layer, layers, "cost")
         counts = _Layer(instance, schedule, layer)
-        columns.reads[:, layer] += counts.hits() * float(instance.item_bytes)
+        start += np.bincount(first[layer, grouping.initial[layer]], minlength=tiers) * instance.units[layer]
+        columns.reads[:, layer] += counts.hits() * instance.item_bytes[layer]
         counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
         np.add.at(births, (counts.birth_step, layer, counts.birth_tier), 1)
     if instance.inclusive:
-        blocks[:, :, -1] = np.diff(instance.grouping.held_counts)[:, None]
-        start[-1] = first.size
-    return ScheduleTraffic(traffic, up, down, blocks, start, births)
+        held = grouping.held_counts
+        blocks[:, :, -1], start[-1] = np.diff(held, axis=0), held[0] @ instance.units
+    return ScheduleTraffic(traffic, up, down, blocks * instance.units[:, None], start, births)
 
 
 def require_physical(instance: Instance) -> None:
@@ -172,7 +177,7 @@ class _Layer:
         """Set the moves as moves of blocks and of single tokens, each with its source tier."""
         blocks, timeline = self.instance.grouping, self.instance.timeline
         block = self.block = blocks.of[token]
-        if not np.all((blocks.born[block] < step) & (step < blocks.last[block])):
+        if not np.all((blocks.born[block] < step) & (step < blocks.last[self.layer, block])):
             raise KvboundError(f"layer {self.layer}: a token moves in a step in which it is born or ends")
         self.block_step, self.block_tier = step, tier
         self.block_from = self._previous(step, token, tier)
@@ -230,29 +235,29 @@ class _Layer:
 
     def charge(self, transitions: Transitions, columns: Columns, up: Counts, down: Counts) -> None:
         """Add births and moves to the layer's traffic, columns (steps, K), and to up and down, (steps,)."""
-        instance, size = self.instance, self.instance.item_bytes
+        instance, size = self.instance, self.instance.item_bytes[self.layer]
         columns.writes[:] = 0
         np.add.at(columns.writes, self.birth_step, transitions.birth_writes[self.birth_tier] * size)
         words = instance.trace.words(self.layer)
         read = words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
-        carried = instance.timeline.ends[self.token] > self.step
+        carried = instance.timelines[self.layer].ends[self.token] > self.step
         moved = transitions.charged[self.source, self.tier] & carried
         unread = moved & ~read
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
-        written = np.array(instance.item_sizes)[self.tier]
+        written = np.array(instance.unit_sizes)[self.tier] * instance.units[self.layer]
         for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
             np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy, shape (steps, K)."""
-        grouping = self.instance.grouping
+        grouping, last = self.instance.grouping, self.instance.grouping.last[self.layer]
         tier = self.tier_at_birth[grouping.head]
-        lasting = grouping.last > grouping.born
+        lasting = last > grouping.born
         begin = lasting & (grouping.born >= 0)
         np.add.at(blocks, (grouping.born[begin], tier[begin]), 1)
         np.add.at(blocks, (self.block_step, self.block_tier), 1)
         np.add.at(blocks, (self.block_step, self.block_from), -1)
         tier[self.block] = self.block_tier  # the last move of each block stands
-        end = lasting & (grouping.last < self.instance.decode_steps)
-        np.add.at(blocks, (grouping.last[end], tier[end]), -1)
+        end = lasting & (last < self.instance.decode_steps)
+        np.add.at(blocks, (last[end], tier[end]), -1)

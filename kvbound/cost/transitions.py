@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import Copies, Instance, Migration, Rules
+from kvbound.instance import Instance
+from kvbound.rules import Copies, Migration, Rules
 
 Bools = NDArray[np.bool_]
 

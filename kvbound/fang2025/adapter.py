@@ -48,7 +48,7 @@ def simulate_published(
         The study does not have the policy, or the policy does not have the option.
     """
     try:
-        _ = instance.capacity_blocks
+        _ = instance.capacity_units
         return _simulate(instance, policy, result_fields, kernel, progress, start, record)
     except InfeasibleError as error:
         return infeasible(instance, error, start, result_fields)
@@ -96,12 +96,12 @@ def _measures(instance: Instance, run: Run) -> Measures:
     first, last = (tier.name for tier in instance.memory.tiers)
     reads = int(run.reads.sum())
     hit_rate = None if run.hits is None or not reads else float(run.hits.sum() / reads)
-    resident = int(instance.llm.weight_bytes) + run.peak_items * instance.item_bytes
+    resident = int(instance.llm.weight_bytes) + run.peak_items * int(instance.item_bytes[0])
     return Measures(
         time_s=run.total_s,
         tpot_s=tpot(run.step_times_s),
         hit_rate={} if hit_rate is None else {first: hit_rate, last: 1 - hit_rate},
         hit_rate_with_weights=run.mean_alpha,
-        moved_bytes={"up": int(run.promoted.sum()) * instance.item_bytes, "down": 0},
-        peak_bytes={first: resident, last: instance.layers * instance.tokens * instance.item_bytes},
+        moved_bytes={"up": int(run.promoted.sum()) * int(instance.item_bytes[0]), "down": 0},
+        peak_bytes={first: resident, last: instance.layers * instance.tokens * int(instance.item_bytes[0])},
     )

@@ -123,7 +123,7 @@ class Setting:
                 raise InputError(instance.name, f"rules.{rule}", expected)
         hbm, read, write, internal = _bandwidths(instance.memory, instance.name)
         return cls(
-            item_bytes=instance.item_bytes,
+            item_bytes=int(instance.item_bytes[0]),
             weight_reads=tuple(float(w) for w in instance.llm.weight_reads),
             weight_bytes=instance.llm.weight_bytes,
             capacity=instance.memory.tiers[0].capacity or 0,  # only the last tier may be unlimited

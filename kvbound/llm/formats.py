@@ -104,14 +104,18 @@ def kv_shape(kv_bytes: int, stored: Format, config: Mapping[str, Any]) -> KvShap
     return KvShape(1, int(values))
 
 
-def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Mapping[str, Any]) -> int:
-    """Return the bytes of one token's KV in one layer in a tier with a format of its own.
+def kv_sizes(
+    fields: Fields, tier: str, usual: tuple[int, ...], stored: str, config: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Return the bytes of one token's KV in each layer, in a tier with a format of its own.
 
     Parameters
     ----------
     fields
-        Formats by tier: a name, ``{"k": ..., "v": ...}``, or ``{"bytes": ...}``.
-    kv_bytes, stored, config
+        Formats by tier: a name, ``{"k": ..., "v": ...}``, or ``{"bytes": ...}``, a number or one per layer.
+    usual
+        Bytes in the format `stored`, shape (layers,); 0 where a layer keeps no KV.
+    stored, config
         As for `kv_shape`, the format by its name.
 
     Raises
@@ -121,12 +125,9 @@ def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Ma
     """
     given = fields.raw(tier)
     if given is None:
-        return kv_bytes
+        return usual
     if isinstance(given, Mapping) and "bytes" in given:
-        table = fields.child(tier)
-        size = table.integer("bytes", 1, 2**40)
-        table.done()
-        return size
+        return _stated(fields.child(tier), len(usual))
     names = [given, given]
     if isinstance(given, Mapping):
         table = fields.child(tier)
@@ -137,11 +138,28 @@ def item_bytes(fields: Fields, tier: str, kv_bytes: int, stored: str, config: Ma
     if base is None or base.values > 1:
         expected = "{'bytes': ...}, as the llm's kv_format is neither f32, f16, bf16 nor fp8"
         raise fields.error(tier, expected)
-    shape = kv_shape(kv_bytes, base, config)
-    if shape is None:
-        odd = f"{kv_bytes:,} B of {stored} are no whole number of values"
-        raise fields.error(tier, f"{{'bytes': ...}}, as {odd}")
-    return sum(shape.bytes(format_) for format_ in formats)
+    sizes = {0: 0}
+    for kv_bytes in set(usual) - {0}:
+        shape = kv_shape(kv_bytes, base, config)
+        if shape is None:
+            odd = f"{kv_bytes:,} B of {stored} are no whole number of values"
+            raise fields.error(tier, f"{{'bytes': ...}}, as {odd}")
+        sizes[kv_bytes] = sum(shape.bytes(format_) for format_ in formats)
+    return tuple(sizes[kv_bytes] for kv_bytes in usual)
+
+
+def _stated(table: Fields, layers: int) -> tuple[int, ...]:
+    """Return the bytes that a table states for all layers, or for each."""
+    given = table.raw("bytes")
+    if not isinstance(given, list | tuple):
+        sizes = (table.integer("bytes", 1, 2**40),) * layers
+    elif len(given) != layers:
+        raise table.error("bytes", f"one number for each of the {layers} layers, not {len(given)}")
+    else:
+        single = (Fields({"bytes": each}, table.file, table.field) for each in given)
+        sizes = tuple(each.integer("bytes", 0, 2**40) for each in single)
+    table.done()
+    return sizes
 
 
 def _format(fields: Fields, tier: str, name: object) -> Format:

@@ -31,9 +31,10 @@ class Llm:
     name
         Name for display, and of catalog entries.
     layers
-        Layers that keep a KV cache.
+        Layers.
     kv_bytes_per_token_layer
-        Bytes of one token's KV entry in one layer (s).
+        Bytes of one token's KV entry in a layer: one number for all layers, or one per layer, 0 where a layer
+        keeps none.
     weight_bytes
         Bytes of weights that stay in tier 0. Rounded up to an int.
     weight_read_bytes_per_layer
@@ -59,7 +60,7 @@ class Llm:
 
     name: str
     layers: int
-    kv_bytes_per_token_layer: int
+    kv_bytes_per_token_layer: int | tuple[int, ...]
     weight_bytes: float
     weight_read_bytes_per_layer: float | tuple[float, ...]
     source: str = field(default="", compare=False)
@@ -70,7 +71,7 @@ class Llm:
 
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
-        self._require("kv_bytes_per_token_layer", self.kv_bytes_per_token_layer, 1, MAX_KV_BYTES)
+        self._set_kv_bytes(self.kv_bytes_per_token_layer)
         try:
             object.__setattr__(self, "weight_bytes", whole_up(self.weight_bytes))
         except UnitError as error:
@@ -83,6 +84,19 @@ class Llm:
             self._one_each("weight_read_bytes_per_layer", len(reads))
         if self.windows:
             self._one_each("windows", len(self.windows))
+
+    def _set_kv_bytes(self, sizes: int | tuple[int, ...]) -> None:
+        """Validate the KV sizes; a list of equal ones becomes one number."""
+        what = "kv_bytes_per_token_layer"
+        if not isinstance(sizes, tuple | list):
+            return self._require(what, sizes, 1, MAX_KV_BYTES)
+        self._one_each(what, len(sizes))
+        for size in sizes:
+            self._require(what, size, 0, MAX_KV_BYTES)
+        if not any(sizes):
+            raise self._error(what, "a layer with at least 1 byte, not 0 in all")
+        equal = len(set(sizes)) == 1
+        object.__setattr__(self, what, int(sizes[0]) if equal else tuple(int(size) for size in sizes))
 
     def _one_each(self, what: str, count: int) -> None:
         if count != self.layers:
@@ -101,18 +115,22 @@ class Llm:
         """Bytes of weights read in a slot of each layer, ``(layers,)``."""
         return np.broadcast_to(np.asarray(self.weight_read_bytes_per_layer, np.float64), self.layers).copy()
 
+    @property
+    def kv_sizes(self) -> tuple[int, ...]:
+        """Bytes of one token's KV in each layer, shape (layers,)."""
+        sizes = self.kv_bytes_per_token_layer
+        return sizes if isinstance(sizes, tuple) else (int(sizes),) * int(self.layers)
+
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
-        return int(self.layers) * int(tokens) * int(self.kv_bytes_per_token_layer)
+        return int(tokens) * sum(self.kv_sizes)
 
-    def room_for_share(self, share: float | Fraction, tokens: int, item_bytes: int) -> int:
-        """Capacity in bytes for the resident weights and a `share` of the KV of `tokens` tokens.
+    def room_for_share(self, share: float | Fraction, kv_bytes: int) -> int:
+        """Capacity in bytes for the resident weights and a `share` of some KV.
 
         The share is exact (0.3 is three tenths); its bytes are rounded to the nearest integer.
         """
-        return int(self.weight_bytes) + round(
-            exact_share(share) * int(self.layers) * int(tokens) * item_bytes
-        )
+        return int(self.weight_bytes) + round(exact_share(share) * kv_bytes)
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
@@ -121,8 +139,8 @@ class Llm:
         Parameters
         ----------
         mapping
-            ``name``, ``layers``, ``kv_bytes_per_token_layer``, ``weight_bytes`` and
-            ``weight_read_bytes_per_layer`` (a number or a list of one per layer); optionally ``source``,
+            ``name``, ``layers``, ``weight_bytes``, and ``kv_bytes_per_token_layer`` and
+            ``weight_read_bytes_per_layer`` (each a number or a list of one per layer); optionally ``source``,
             ``sources``, ``windows``, ``config``, and what `kvbound.llm.config.Architecture.to_mapping`
             adds. Numbers are bytes; text carries a unit.
         file, field
@@ -138,7 +156,7 @@ class Llm:
         llm: dict[str, Any] = {
             "name": fields.name("name"),
             "layers": fields.integer("layers", 1, MAX_LAYERS),
-            "kv_bytes_per_token_layer": _whole_bytes(fields, "kv_bytes_per_token_layer"),
+            "kv_bytes_per_token_layer": _kv_bytes(fields),
             "weight_bytes": math.ceil(fields.bytes("weight_bytes")),
             "weight_read_bytes_per_layer": _weight_reads(fields),
             "source": fields.text("source", ""),
@@ -155,21 +173,28 @@ class Llm:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields that schedules depend on, in bytes, as in expanded instances."""
+        sizes = self.kv_bytes_per_token_layer
         return {
             "name": self.name,
             "layers": self.layers,
-            "kv_bytes_per_token_layer": self.kv_bytes_per_token_layer,
+            "kv_bytes_per_token_layer": list(sizes) if isinstance(sizes, tuple) else sizes,
             "weight_bytes": self.weight_bytes,
             "weight_read_bytes_per_layer": self.weight_reads.tolist(),
         }
 
 
-def _whole_bytes(fields: Fields, key: str) -> int:
-    size = fields.bytes(key)
-    if not (1 <= size <= MAX_KV_BYTES and size.denominator == 1):
-        found = show(fields.raw(key))
-        raise fields.error(key, f"a whole number of bytes from 1 to {MAX_KV_BYTES:,}, not {found}")
-    return int(size)
+def _kv_bytes(fields: Fields) -> int | tuple[int, ...]:
+    key = "kv_bytes_per_token_layer"
+    value = fields.raw(key, "a size, or a list of one per layer")
+    listed = isinstance(value, (list, tuple))
+    sizes = []
+    for each in value if listed else (value,):
+        size, least = Fields({key: each}, fields.file, fields.field).bytes(key), 0 if listed else 1
+        if not (least <= size <= MAX_KV_BYTES and size.denominator == 1):
+            whole = f"a whole number of bytes from {least} to {MAX_KV_BYTES:,}"
+            raise fields.error(key, f"{whole}, not {show(each)}")
+        sizes.append(int(size))
+    return tuple(sizes) if listed else sizes[0]
 
 
 def _kv_format(fields: Fields) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import UsageError
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Migration
 
 if TYPE_CHECKING:
     from kvbound.models.sparse import Matrix
@@ -86,11 +87,11 @@ def columns(instance: Instance) -> int:
         births = layers * (instance.tokens - instance.prefill_tokens)
         return 2 * (reads + births) + layers * instance.prefill_tokens + 4 * instance.slots + 1
     grouping = instance.grouping
-    held, moving = layers * int(grouping.held_counts.sum()), layers * int(grouping.held_counts[:-1].sum())
+    held, moving = int(grouping.held_counts.sum()), int(grouping.held_counts[:-1].sum())
     slots = instance.slots * (1 + 5 * tiers)
     if instance.rules.migration is Migration.NONE:
         return layers * instance.blocks * fast + slots
-    passing = layers * int(np.count_nonzero(grouping.last == grouping.born))
+    passing = int(np.count_nonzero((grouping.last == grouping.born) & (grouping.born >= 0)))
     up = min(reads, moving) if instance.rules.migration is Migration.ON_READ else moving
     return (held + passing) * fast + tiers * fast // 2 * (moving + up) + slots
 

@@ -1,7 +1,7 @@
 """The coefficients that all forms of the program share, in units that suit the solver.
 
-Bytes are counted in items, time in units of the read of one item from the tier that is fastest to read: in
-seconds, slot times would fall below the solver's tolerances.
+Bytes are counted in items of the layer with the largest ones, time in units of the read of one of these from
+the tier that is fastest to read: in seconds, slot times would fall below the solver's tolerances.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_fill
-from kvbound.instance import Copies, Initial, Instance, Rules
+from kvbound.instance import Instance
 from kvbound.models.sparse import Ints
+from kvbound.rules import Copies, Initial, Rules
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,8 @@ class Coefficients:
         Units of time per tier, shape (K,).
     weights
         Weight reads of each layer in items, shape (layers,).
+    sizes
+        Size of each layer's items, 1 for the largest, shape (layers,).
     ideal
         Time lower bound of each slot, whatever the placement, in units of time, shape (steps, layers).
     prompt
@@ -51,6 +54,7 @@ class Coefficients:
     facets: NDArray[np.float64]
     latency: NDArray[np.float64]
     weights: NDArray[np.float64]
+    sizes: NDArray[np.float64]
     ideal: NDArray[np.float64]
     prompt: NDArray[np.uint8] | None
 
@@ -65,22 +69,29 @@ class Coefficients:
         """
         refuse_spread(instance, "a program")
         cost = SlotCost.of(instance)
-        unit = instance.item_bytes * float(cost.read_costs.max(axis=1).min())
+        item = int(instance.item_bytes.max())
+        unit = item * float(cost.read_costs.max(axis=1).min())
         rules = instance.rules
         if cost.latency.any():
             # the program itself splits the reads, by its columns `diverted`
             rules_without_split = Rules(copies=Copies.EXCLUSIVE, timing=rules.timing)
-            cost = SlotCost(instance.memory, rules_without_split, instance.item_sizes)
+            cost = SlotCost(instance.memory, rules_without_split, instance.unit_sizes)
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
             instance=instance,
             unit_s=unit,
-            facets=cost.facets * (instance.item_bytes / unit),
+            facets=cost.facets * (item / unit),
             latency=cost.latency / unit,
-            weights=instance.llm.weight_reads / instance.item_bytes,
+            weights=instance.llm.weight_reads / item,
+            sizes=instance.item_bytes / item,
             ideal=ideal_slot_times(instance) / unit,
             prompt=forced_fill(instance) if fixed else None,
         )
+
+    @property
+    def slot_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Facets, weights and sizes, of which `kvbound.models.integer_hull` makes hulls."""
+        return self.facets, self.weights, self.sizes
 
     @cached_property
     def transitions(self) -> Transitions:
@@ -100,13 +111,13 @@ class Coefficients:
     @cached_property
     def unread(self) -> Ints:
         """Tokens that a move of each block carries and the slot does not read, in the shape of `reads`."""
-        return self.grouping.carried[:, None] - self._reads(ended=False)
+        return self.grouping.carried.swapaxes(0, 1) - self._reads(ended=False)
 
     def _reads(self, *, ended: bool) -> Ints:
         """Count the past tokens of each block read in each slot, with or without those that end in it."""
-        instance = self.instance
-        stays = np.arange(instance.decode_steps)[:, None] < instance.timeline.ends
-        read = (instance.trace.past_reads(layer) & (stays | ended) for layer in range(instance.layers))
+        step, read = np.arange(self.instance.decode_steps)[:, None], []
+        for layer, timeline in enumerate(self.instance.timelines):
+            read.append(self.instance.trace.past_reads(layer) & ((step < timeline.ends) | ended))
         return np.stack([self.grouping.sums(bits) for bits in read], axis=1)
 
     @property
@@ -116,38 +127,39 @@ class Coefficients:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """Which blocks take up room at the start and after each step, shape (1 + steps, blocks)."""
-        step = np.arange(-1, self.instance.decode_steps)[:, None]
+        """Which blocks take up room at the start and after each step, shape (1 + steps, layers, blocks)."""
+        step = np.arange(-1, self.instance.decode_steps)[:, None, None]
         return (self.grouping.born <= step) & (step < self.grouping.last)
 
     @cached_property
     def placed(self) -> NDArray[np.bool_]:
-        """Which blocks have a tier at the start and after each step, shape (1 + steps, blocks).
+        """Which blocks have a tier at the start and after each step, shape (1 + steps, layers, blocks).
 
         They are those that take up room, and those that end in the step of their birth, which are written to
         a tier all the same.
         """
-        step = np.arange(-1, self.instance.decode_steps)[:, None]
-        return self.held | (self.grouping.born == step)
+        step = np.arange(-1, self.instance.decode_steps)[:, None, None]
+        return self.held | (self.grouping.born == step) & (step >= 0)
 
     @cached_property
     def joined(self) -> Ints:
-        """Step after which a block has the tier of its births, shape (steps, blocks).
+        """Step after which a block has the tier of its births, shape (steps, layers, blocks).
 
         It is the step of the births or, for a block that ends in that step, the one before.
         """
-        return np.arange(self.instance.decode_steps)[:, None] - ~self.placed[1:]
+        return np.arange(self.instance.decode_steps)[:, None, None] - ~self.placed[1:]
 
     def legal_moves(self, step: int, layer: int, block: int) -> list[tuple[int, int]]:
         """Return the moves, from and to, that a block may make in a slot."""
-        if not self.grouping.movable[step, block]:
+        if not self.grouping.movable[layer, step, block]:
             return []
         return self.transitions.moves(self.reads[step, layer, block] > 0)
 
     def most_traffic(self, step: int, layer: int) -> float:
         """Return an upper bound on the items that a slot reads from a tier and writes to it."""
-        timeline = self.instance.timeline
-        return 2 * float(timeline.live[step]) + float(self.weights[layer]) + 2 * float(timeline.births[step])
+        timeline = self.instance.timelines[layer]
+        items = 2 * float(timeline.live[step] + timeline.births[step])
+        return items * float(self.sizes[layer]) + float(self.weights[layer])
 
 
 def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[float, float]]:
@@ -163,10 +175,11 @@ def _times(
     coefficients: Coefficients, step: int, layer: int, misses: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Times of a slot with these numbers of misses and no writes but the write-through."""
-    instance = coefficients.instance
+    instance, size = coefficients.instance, coefficients.sizes[layer]
     traffic = np.zeros((len(misses), 6))
     columns = Columns.of(traffic)
-    columns.reads[:, 0], columns.reads[:, 1] = coefficients.read_counts[step, layer] - misses, misses
+    columns.reads[:, 0] = (coefficients.read_counts[step, layer] - misses) * size
+    columns.reads[:, 1] = misses * size
     columns.extra_reads[:, 0] = coefficients.weights[layer]
-    columns.writes[:, -1] = instance.timeline.births[step] * instance.inclusive
+    columns.writes[:, -1] = instance.timeline.births[step] * instance.inclusive * size
     return combine(coefficients.facets, traffic.T).max(axis=0)

@@ -22,35 +22,35 @@ BEND = 1e-9
 """Bends and slopes below this share of the largest time are taken for rounding errors."""
 
 
-def hulls(facets: Floats, weights: Floats) -> Hull:
+def hulls(facets: Floats, weights: Floats, sizes: Floats) -> Hull:
     """Return a function from layer, reads, births and maximum entries of a slot to its hull, which it caches.
 
     Parameters
     ----------
     facets
         As in `kvbound.models.coefficients.Coefficients`, of two tiers, shape (V, 6).
-    weights
-        Weight reads of each layer in items, shape (layers,).
+    weights, sizes
+        Weight reads of each layer in items, and size of its items, shape (layers,).
 
     Returns
     -------
     Hull
         Returns rows of shape (n, 3), with time >= row @ (1, misses, entries).
     """
-    known: dict[tuple[float, int, int, int], Floats] = {}
+    known: dict[tuple[float, float, int, int, int], Floats] = {}
 
     def hull(layer: int, reads: int, births: int, entries: int) -> Floats:
-        key = float(weights[layer]), reads, births, entries
+        key = float(weights[layer]), float(sizes[layer]), reads, births, entries
         if key not in known:
-            known[key] = integer_hull(affine(facets, *key[:3]), reads, entries)
+            known[key] = integer_hull(affine(facets, *key[:4]), reads, entries)
         return known[key]
 
     return hull
 
 
-def affine(facets: Floats, weight: float, reads: int, births: int) -> Floats:
+def affine(facets: Floats, weight: float, size: float, reads: int, births: int) -> Floats:
     """Return a slot's facets as rows of (1, misses, entries), shape (V, 3); births are written through."""
-    hit, miss, weight_read, _, entry, write_through = facets.T
+    weight_read, (hit, miss, _, _, entry, write_through) = facets[:, 2], facets.T * size
     least = hit * reads + weight_read * weight + write_through * births
     return np.column_stack([least, miss - hit, entry])
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.models.coefficients import Coefficients
 from kvbound.models.integer_hull import affine, hulls
 from kvbound.models.sparse import Builder, Floats, Ints, Matrix
+from kvbound.rules import Migration
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace.timeline import Timeline
 
@@ -159,7 +160,7 @@ class Intervals:
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
         self.instance, self.coefficients = instance, Coefficients.of(instance)
         self.layers = [classes(self.coefficients, layer) for layer in range(instance.layers)]
-        self._hull = hulls(self.coefficients.facets, self.coefficients.weights)
+        self._hull = hulls(*self.coefficients.slot_terms)
         self._build = Builder()
         self._add_slots()
         self.y = [self._add_classes(layer) for layer in range(instance.layers)]
@@ -180,7 +181,7 @@ class Intervals:
         return self._hull(layer, int(reads), int(births), self.layers[layer].entries(step))
 
     def _add_slots(self) -> None:
-        """Columns of every slot: its time, hits, entries into tier 0, and items held there after it."""
+        """Columns of every slot: its time, hits, entries into tier 0, and units held there after it."""
         instance, build = self.instance, self._build
         shape = (instance.decode_steps, instance.layers)
         slots = np.argwhere(np.ones(shape, bool))
@@ -188,7 +189,7 @@ class Intervals:
         self.time = build.add_columns("time", slots, lower=ideal, cost=1.0).reshape(shape)
         self.hits = build.add_columns("hits", slots, upper=reads, integer=True).reshape(shape)
         self.enter = build.add_columns("enter", slots).reshape(shape)
-        capacity = instance.capacity_blocks[0]
+        capacity = instance.capacity_units[0]
         assert capacity is not None  # only the last tier may be unlimited
         # the start counts as the slot before the first one
         self.held = build.add_columns("held", [[-1, instance.layers - 1], *slots.tolist()], upper=capacity)
@@ -219,12 +220,12 @@ class Intervals:
         return y
 
     def _add_occupancy(self) -> None:
-        """Rows that count the items in tier 0: the intervals that have begun less those that have ended."""
+        """Rows that count the units in tier 0: the intervals that have begun less those that have ended."""
         build, instance, prompt = self._build, self.instance, self.coefficients.prompt
         slots = np.argwhere(np.ones((instance.decode_steps, instance.layers), bool))
         change = np.zeros(instance.slots + 1)
         if prompt is not None:  # a forced fill takes its capacity until the first slot of its layer
-            inside = np.count_nonzero(prompt == 0, axis=1)
+            inside = np.count_nonzero(prompt == 0, axis=1) * instance.units
             change[0], change[1 : instance.layers + 1] = inside.sum(), -inside
         keys = [[-1, instance.layers - 1], *slots.tolist()]
         rows = build.add_rows("count", keys, lower=change, upper=change)
@@ -235,8 +236,8 @@ class Intervals:
             end = groups.until * instance.layers + layer + 1
             if prompt is not None:
                 begin = np.where(groups.event < 0, layer + 1, begin)
-            build.put(rows[begin], y, -1.0)
-            build.put(rows[end], y, 1.0)
+            build.put(rows[begin], y, -float(instance.units[layer]))
+            build.put(rows[end], y, float(instance.units[layer]))
 
     def _add_times(self, step: int, layer: int, *, cuts: bool) -> None:
         """Rows that bound the time of a slot from below, by its integer hull or by its facets."""
@@ -245,8 +246,8 @@ class Intervals:
         if cuts:
             name, bounds = "whole", self.slot_hull(step, layer)
         else:
-            name, weight = "facet", float(coefficients.weights[layer])
-            bounds = affine(coefficients.facets, weight, reads, births)
+            name, (facets, weights, sizes) = "facet", coefficients.slot_terms
+            bounds = affine(facets, float(weights[layer]), float(sizes[layer]), reads, births)
         if not len(bounds):
             return
         least, miss, entry = bounds.T
@@ -279,7 +280,7 @@ class Intervals:
         self, groups: LayerClasses, keep: Ints, layer: int
     ) -> tuple[NDArray[np.uint8], LayerEvents]:
         """Initial tiers and events of a layer if `keep` items of each class stay, those in tier 0 first."""
-        instance, prompt, timeline = self.instance, self.coefficients.prompt, self.instance.timeline
+        instance, prompt, timeline = self.instance, self.coefficients.prompt, self.instance.timelines[layer]
         prefill = instance.prefill_tokens
         inside = np.zeros(instance.tokens, bool)
         items, label = groups.members[0]

@@ -105,15 +105,19 @@ def _occupancy(model: Any, coefficients: Coefficients) -> None:
     """Items in tier 0 after a slot: those before it, plus intervals that begin, less those that end."""
     instance, groups = coefficients.instance, model.classes
     last = instance.layers - 1
-    inside = None if coefficients.prompt is None else np.count_nonzero(coefficients.prompt == 0, axis=1)
+    inside, units = None, instance.units.tolist()
+    if coefficients.prompt is not None:
+        inside = np.count_nonzero(coefficients.prompt == 0, axis=1) * instance.units
     places = [(-1, last), *model.slots]
-    model.held = pyo.Var(places, bounds=(0, instance.capacity_blocks[0]))
+    model.held = pyo.Var(places, bounds=(0, instance.capacity_units[0]))
 
     def count(m: Any, j: int, n: int) -> Any:
         if j < 0:
             free = [key for key in _keys(m) if groups[key[0]].event[key[1]] < 0]
             return m.held[j, n] == (
-                pyo.quicksum(m.stay[key] for key in free) if inside is None else int(inside.sum())
+                pyo.quicksum(units[key[0]] * m.stay[key] for key in free)
+                if inside is None
+                else int(inside.sum())
             )
         of_layer: LayerClasses = groups[n]
         begin, end = of_layer.event == j, of_layer.until == j
@@ -125,7 +129,7 @@ def _occupancy(model: Any, coefficients: Coefficients) -> None:
         change = pyo.quicksum(m.stay[n, int(v)] for v in np.flatnonzero(begin))
         change -= pyo.quicksum(m.stay[n, int(v)] for v in np.flatnonzero(end))
         before = m.held[(j, n - 1) if n else (j - 1, last)]
-        return m.held[j, n] == before + change - leave
+        return m.held[j, n] == before + units[n] * change - leave
 
     model.count = pyo.Constraint(places, rule=count)
 
@@ -133,13 +137,14 @@ def _occupancy(model: Any, coefficients: Coefficients) -> None:
 def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
     """The time of a slot is at least its integer hull, or its facets."""
     model.time = pyo.Var(model.slots, bounds=lambda _, j, n: (float(coefficients.ideal[j, n]), None))
-    hull, model.bound = hulls(coefficients.facets, coefficients.weights), pyo.ConstraintList()
+    hull, model.bound = hulls(*coefficients.slot_terms), pyo.ConstraintList()
     for j, n in model.slots:
         reads, births = int(coefficients.read_counts[j, n]), int(coefficients.instance.timeline.births[j])
         if cuts:
             rows = hull(n, reads, births, model.classes[n].entries(j))
         else:
-            rows = affine(coefficients.facets, float(coefficients.weights[n]), reads, births)
+            facets, weights, sizes = coefficients.slot_terms
+            rows = affine(facets, float(weights[n]), float(sizes[n]), reads, births)
         misses, enter = reads - model.hits[j, n], model.enter[j, n]
         for least, miss, entry in rows:
             model.bound.add(model.time[j, n] >= least + miss * misses + entry * enter)

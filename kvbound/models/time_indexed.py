@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.models.coefficients import Coefficients, count_cuts
 from kvbound.models.sparse import Builder, Ints, Matrix
+from kvbound.rules import Migration
 from kvbound.schedule import Schedule, from_tiers
 
 NONE = -1
@@ -57,7 +58,7 @@ class TimeIndexed:
         no_moves = instance.rules.migration is Migration.NONE
         for step, placed in enumerate(coefficients.placed, -1):
             shared = placed & (coefficients.grouping.born < step) & no_moves
-            keys = np.argwhere(np.broadcast_to((placed & ~shared)[:, None], shape[1:]))
+            keys = np.argwhere(np.broadcast_to((placed & ~shared)[..., None], shape[1:]))
             if len(keys):
                 fixed = np.zeros(len(keys)), np.ones(len(keys))
                 if step < 0 and coefficients.prompt is not None:
@@ -66,7 +67,7 @@ class TimeIndexed:
                 named = np.column_stack([np.full(len(keys), step), keys])
                 columns = build.add_columns("x", named, lower=fixed[0], upper=fixed[1], integer=True)
                 self.x[step + 1, keys[:, 0], keys[:, 1], keys[:, 2]] = columns
-            self.x[step + 1][:, shared] = self.x[step][:, shared]
+            self.x[step + 1][shared] = self.x[step][shared]
         if self._fast > 1:
             keys = np.argwhere(self.x[..., 0] != NONE)
             keys = keys[np.unique(self.x[tuple(keys.T)][:, 0], return_index=True)[1]]
@@ -96,38 +97,42 @@ class TimeIndexed:
         for slot in range(-1, instance.slots):
             step, layer = divmod(slot, instance.layers)
             now = np.where(np.arange(instance.layers) <= layer, step + 1, max(step, 0))
-            held = self.coefficients.held[now]  # (layers, blocks)
-            columns = self.x[now, np.arange(instance.layers)][held]
+            layers = np.arange(instance.layers)
+            held = self.coefficients.held[now, layers]  # (layers, blocks)
+            columns = self.x[now, layers][held]
+            units = np.broadcast_to(instance.units[:, None], held.shape)[held]
             for tier in limited:
-                capacity = instance.capacity_blocks[tier]
-                if capacity is None or len(columns) <= capacity:
+                capacity, total = instance.capacity_units[tier], int(units.sum())
+                if capacity is None or total <= capacity:
                     continue
                 if tier < self._fast:
                     row = build.add_rows("room", [[slot, tier]], upper=capacity)
-                    build.put(row, columns[:, tier], 1.0)
+                    build.put(row, columns[:, tier], units)
                 else:  # the last tier holds the blocks that are in no other
-                    row = build.add_rows("rest", [[slot]], lower=len(columns) - capacity)
-                    build.put(row, columns, 1.0)
+                    row = build.add_rows("rest", [[slot]], lower=total - capacity)
+                    build.put(row, columns, units[:, None])
 
     def _add_traffic(self, step: int, layer: int) -> None:
         """Rows that define the traffic of a slot."""
         coefficients, build = self.coefficients, self._build
-        constant = np.zeros((3, self._tiers))
+        constant, size = np.zeros((3, self._tiers)), coefficients.sizes[layer]
         constant[1, 0] = coefficients.weights[layer]
         rows = np.empty((3, self._tiers), np.int64)
         reads, births = coefficients.reads[step, layer], self.instance.timeline.births[step]
         read = np.flatnonzero(reads)
-        constant[0, -1] += coefficients.read_counts[step, layer]
-        constant[2] += births * coefficients.transitions.birth_writes[-1]  # of births into the last tier
+        constant[0, -1] += coefficients.read_counts[step, layer] * size
+        constant[2] += (
+            births * size * coefficients.transitions.birth_writes[-1]
+        )  # of births into the last tier
         for n, name in enumerate(("sum_served", "sum_extra", "sum_written")):
             keys = [[step, layer, k] for k in range(self._tiers)]
             rows[n] = build.add_rows(name, keys, lower=constant[n], upper=constant[n])
             build.put(rows[n], self.traffic[step, layer, n], 1.0)
         before = self.x[step, layer, read]
-        build.put(rows[0, : self._fast], before, -reads[read, None])
-        build.put(rows[0, -1], before, reads[read, None])
+        build.put(rows[0, : self._fast], before, -reads[read, None] * size)
+        build.put(rows[0, -1], before, reads[read, None] * size)
         self._put_births(step, layer, rows[2])
-        for block in np.flatnonzero(coefficients.grouping.movable[step]):
+        for block in np.flatnonzero(coefficients.grouping.movable[layer, step]):
             self._add_moves(step, layer, int(block), rows)
 
     def _put_births(self, step: int, layer: int, written: Ints) -> None:
@@ -135,8 +140,9 @@ class TimeIndexed:
         coefficients = self.coefficients
         grown, writes = coefficients.grouping.grown[step], coefficients.transitions.birth_writes
         block = np.flatnonzero(grown)
-        columns = self.x[coefficients.joined[step, block] + 1, layer, block]  # (blocks, fast)
-        self._build.put(written, columns[..., None], grown[block, None, None] * (writes[-1] - writes[:-1]))
+        columns = self.x[coefficients.joined[step, layer, block] + 1, layer, block]  # (blocks, fast)
+        more = grown[block, None, None] * (writes[-1] - writes[:-1]) * coefficients.sizes[layer]
+        self._build.put(written, columns[..., None], more)
 
     def _add_moves(self, step: int, layer: int, block: int, rows: Ints) -> None:
         """Columns for the moves of a block in a slot, and rows for their effects."""
@@ -152,7 +158,9 @@ class TimeIndexed:
         build.put(keep, before, -1.0)
         leave = build.add_rows("leave", [[*key, k] for k in range(self._fast)], upper=0.0)
         build.put(leave, before, -1.0)
-        carried, unread = coefficients.grouping.carried[step, block], coefficients.unread[step, layer, block]
+        size = coefficients.sizes[layer]
+        carried = coefficients.grouping.carried[layer, step, block] * size
+        unread = coefficients.unread[step, layer, block] * size
         for flow, (a, k) in zip(flows, moves, strict=True):
             if k < self._fast:
                 build.put(keep[k], flow, -1.0)
@@ -180,7 +188,8 @@ class TimeIndexed:
         elif cuts and self._tiers == 2:
             for n, (slope, constant) in enumerate(count_cuts(coefficients, step, layer)):
                 row = build.add_rows("cut", [[step, layer, n]], lower=constant)
-                build.put(row, [time, self.traffic[step, layer, 0, 1]], [1.0, -slope])
+                per_item = slope / coefficients.sizes[layer]
+                build.put(row, [time, self.traffic[step, layer, 0, 1]], [1.0, -per_item])
 
     def _add_latency(self, step: int, layer: int, rows: Ints) -> None:
         """Rows for latencies: tiers with traffic are touched; the last tier may serve the reads of others."""

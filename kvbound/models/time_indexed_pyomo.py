@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.models.coefficients import Coefficients, count_cuts
+from kvbound.rules import Migration
 
 Index = tuple[int, ...]
 
@@ -55,7 +56,7 @@ def _states(model: Any, coefficients: Coefficients) -> None:
     keys = [
         (j, n, b, k)
         for j in steps for n in layers for b in blocks for k in fast
-        if coefficients.placed[j + 1, b] and (born[b] == j or not no_moves)
+        if coefficients.placed[j + 1, n, b] and (born[b] == j or not no_moves)
     ]  # fmt: skip
     model.x = pyo.Var(keys, domain=pyo.Binary)
     if coefficients.prompt is not None:
@@ -82,7 +83,7 @@ def _states(model: Any, coefficients: Coefficients) -> None:
     slots = [(j, n) for j in range(instance.decode_steps) for n in layers]
     moves = [(j, n, b, a, k) for j, n in slots for b in blocks for a, k in coefficients.legal_moves(j, n, b)]
     model.move = pyo.Var(moves, bounds=(0, 1))
-    old = [(j, n, b) for j, n in slots for b in blocks if coefficients.grouping.movable[j, b]]
+    old = [(j, n, b) for j, n in slots for b in blocks if coefficients.grouping.movable[n, j, b]]
     legal = {key: coefficients.legal_moves(*key) for key in old}
 
     def keep(m: Any, j: int, n: int, b: int, k: int) -> Any:
@@ -100,8 +101,12 @@ def _states(model: Any, coefficients: Coefficients) -> None:
 
 
 def _traffic(model: Any, coefficients: Coefficients) -> None:
-    """The traffic of every slot, in items."""
-    instance, transitions = coefficients.instance, coefficients.transitions
+    """The traffic of every slot, in items of the layer with the largest ones."""
+    instance, transitions, sizes = (
+        coefficients.instance,
+        coefficients.transitions,
+        coefficients.sizes.tolist(),
+    )
     tiers, grown, carried = range(instance.tiers), coefficients.grouping.grown, coefficients.grouping.carried
     model.slots = pyo.Set(
         initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
@@ -114,7 +119,7 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
 
     def serve(m: Any, j: int, n: int, k: int) -> Any:
         read = np.flatnonzero(coefficients.reads[j, n])
-        return m.served[j, n, k] == pyo.quicksum(
+        return m.served[j, n, k] == sizes[n] * pyo.quicksum(
             int(coefficients.reads[j, n, b]) * m.state(j - 1, n, int(b), k) for b in read
         )
 
@@ -127,17 +132,18 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
     def extra(m: Any, j: int, n: int, k: int) -> Any:
         unread = coefficients.unread[j, n]
         moved = [int(unread[b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if a == k and unread[b]]
-        return m.extra[j, n, k] == (coefficients.weights[n] if k == 0 else 0) + pyo.quicksum(moved)
+        weights = coefficients.weights[n] if k == 0 else 0
+        return m.extra[j, n, k] == weights + sizes[n] * pyo.quicksum(moved)
 
     def write(m: Any, j: int, n: int, k: int) -> Any:
         # a birth into any tier may be written through to this one
         through = bool(transitions.birth_writes[:, k].all())
         births = [
-            int(grown[j, b]) * (1 if through else m.state(int(coefficients.joined[j, b]), n, int(b), k))
+            int(grown[j, b]) * (1 if through else m.state(int(coefficients.joined[j, n, b]), n, int(b), k))
             for b in np.flatnonzero(grown[j])
         ]
-        moved = [int(carried[j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
-        return m.written[j, n, k] == pyo.quicksum(births) + pyo.quicksum(moved)
+        moved = [int(carried[n, j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
+        return m.written[j, n, k] == sizes[n] * (pyo.quicksum(births) + pyo.quicksum(moved))
 
     model.sum_served = pyo.Constraint(model.slots, tiers, rule=serve)
     model.sum_extra = pyo.Constraint(model.slots, tiers, rule=extra)
@@ -178,7 +184,8 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
     if cuts and not has_latency and size == 2:
         for j, n in model.slots:
             for slope, constant in count_cuts(coefficients, j, n):
-                model.cut.add(model.time[j, n] >= constant + slope * model.served[j, n, 1])
+                per_item = slope / float(coefficients.sizes[n])
+                model.cut.add(model.time[j, n] >= constant + per_item * model.served[j, n, 1])
 
 
 def _latencies(model: Any, coefficients: Coefficients) -> None:
@@ -203,24 +210,27 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
 def _capacity(model: Any, coefficients: Coefficients) -> None:
     """Capacities at the start and after every slot, when the layers up to this one are in their new state."""
     instance, born = coefficients.instance, coefficients.grouping.born
+    units = instance.units
     no_moves, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
 
     def existing(slot: int) -> list[tuple[int, int, int]]:
         step, layer = divmod(slot, instance.layers)
         now = [(step if n <= layer else step - 1, n) for n in range(instance.layers)]
         now = now if slot >= 0 else [(-1, n) for n in range(instance.layers)]
-        return [(j, n, b) for j, n in now for b in range(instance.blocks) if coefficients.held[j + 1, b]]
+        return [(j, n, b) for j, n in now for b in range(instance.blocks) if coefficients.held[j + 1, n, b]]
 
     model.room = pyo.Constraint(pyo.Any)
     model.rest = pyo.Constraint(pyo.Any)
     for slot in range(-1, instance.slots):
         held = [(int(born[b]) if no_moves else j, n, b) for j, n, b in existing(slot)]
+        total = sum(int(units[n]) for _, n, _ in held)
         for tier in coefficients.transitions.limited:
-            capacity = instance.capacity_blocks[tier]
-            if capacity is None or len(held) <= capacity:
+            capacity = instance.capacity_units[tier]
+            if capacity is None or total <= capacity:
                 continue
             if tier < last:
-                model.room[slot, tier] = pyo.quicksum(model.x[j, n, b, tier] for j, n, b in held) <= capacity
+                inside = pyo.quicksum(int(units[n]) * model.x[j, n, b, tier] for j, n, b in held)
+                model.room[slot, tier] = inside <= capacity
             else:
-                everywhere = [model.x[j, n, b, k] for j, n, b in held for k in range(last)]
-                model.rest[slot] = pyo.quicksum(everywhere) >= len(held) - capacity
+                above = [int(units[n]) * model.x[j, n, b, k] for j, n, b in held for k in range(last)]
+                model.rest[slot] = pyo.quicksum(above) >= total - capacity

@@ -42,8 +42,8 @@ class LookaheadOne:
         next_up = mask(soon[soon < slot.tokens], slot.tokens)
         resident = slot.resident & slot.staying
         hits = int(np.count_nonzero(resident & next_up))
-        weights, size = slot.instance.llm.weight_reads[slot.layer], slot.instance.item_bytes
-        wanted = int(self.share * (weights + len(soon) * size) - weights) // size - hits
+        weights, size = slot.instance.llm.weight_reads[slot.layer], int(slot.instance.item_bytes[slot.layer])
+        wanted = int(self.share * (weights + len(soon) * size) - weights) // max(size, 1) - hits
         listed = slot.listed[resident[slot.listed]]
         leave = listed[~next_up[listed]]
         most = max(0, min(wanted, hits, slot.room + len(leave)))

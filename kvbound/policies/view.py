@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import UsageError
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.rules import Rules
 from kvbound.trace import Trace
 from kvbound.trace.future import Future
+from kvbound.trace.timeline import Timeline
 
 Ids: TypeAlias = NDArray[np.int64]
 
@@ -40,25 +42,28 @@ class InstanceView:
     decode_steps: int
     tokens: int
     slots: int
-    item_bytes: int
+    item_bytes: Ids
+    units: Ids
     granularity: int
-    block_bytes: int
     blocks: int
     tiers: int
     inclusive: bool
     physical: bool
-    capacity_blocks: tuple[int | None, ...]
+    capacity_units: tuple[int | None, ...]
     sequence: Ids
     _trace: Trace | None = field(default=None, repr=False)
+    _timelines: tuple[Timeline, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, instance: Instance, *, oracle: bool) -> InstanceView:
         """Return the view of an oracle policy, or of an online one, which cannot reach the trace."""
-        own = "sequence", "_trace"
+        own = "sequence", "_trace", "_timelines"
         known = {each.name: getattr(instance, each.name) for each in fields(cls) if each.name not in own}
         sequence = instance.timeline.sequence[: instance.prefill_tokens].copy()
         sequence.flags.writeable = False
-        return cls(**known, sequence=sequence, _trace=instance.trace if oracle else None)
+        if not oracle:
+            return cls(**known, sequence=sequence)
+        return cls(**known, sequence=sequence, _trace=instance.trace, _timelines=instance.timelines)
 
     @property
     def trace(self) -> NoReturn:
@@ -81,7 +86,7 @@ class InstanceView:
         """
         if self._trace is None:
             raise Unseen("an online policy cannot see the future: set oracle = True")
-        return Future(self._trace, layer)
+        return Future(self._trace, layer, self._timelines[layer])
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ class Slot:
     sequence
         Sequence to which each token belongs, new ones included, shape (tokens + births,), read-only.
     staying
-        Whether each past token exists after this slot, shape (tokens,), read-only.
+        Whether each past token exists in this layer after this slot, shape (tokens,), read-only.
     reads
         Ascending ids of the past tokens read in this slot.
     listed
@@ -110,9 +115,9 @@ class Slot:
         Attention mass of `listed`, float16, or None.
     tier
         Tier of each past token before the slot's moves, uint8, shape (tokens,), read-only; the number of
-        tiers for tokens that ended before this slot.
+        tiers for tokens that ended in this layer before this slot.
     room
-        How many more tokens fit into tier 0 once the blocks that end in this slot have left.
+        How many more of the layer's tokens fit into tier 0 once the blocks that end in this slot have left.
     """
 
     instance: InstanceView

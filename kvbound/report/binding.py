@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kvbound.binding import Binding, schedule_parts
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
 from kvbound.onset import Onset
 from kvbound.placement import PhysicalPlacement
 from kvbound.report import numbers
 from kvbound.result import Result, title
+from kvbound.rules import Timing
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
 _NEGLIGIBLE = 0.005

@@ -40,7 +40,7 @@ def llms_table(llms: Sequence[Llm]) -> Table:
     """Return a row per language model."""
     rows = (
         (
-            llm.name, numbers.count(llm.layers), numbers.count(llm.kv_bytes_per_token_layer),
+            llm.name, numbers.count(llm.layers), numbers.spread(llm.kv_sizes),
             numbers.size(llm.kv_bytes(1)), numbers.size(llm.weight_bytes),
             numbers.size(float(llm.weight_reads.mean())),
         )
@@ -97,7 +97,7 @@ def llm_details(llm: Llm) -> list[Table | str]:
     read = " to ".join(units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)])
     values = {
         "layers": numbers.count(llm.layers),
-        "kv_bytes_per_token_layer": f"{llm.kv_bytes_per_token_layer:,} B",
+        "kv_bytes_per_token_layer": _kv_sizes(llm.kv_sizes),
         "weight_bytes": units.format_bytes(llm.weight_bytes),
         "weight_read_bytes_per_layer": read,
     }
@@ -112,14 +112,10 @@ def llm_details(llm: Llm) -> list[Table | str]:
 
 def architecture_details(model: Architecture) -> list[Table | str]:
     """Return the numbers of a model read from its config.json, whose layers may differ."""
-    kept = Counter(model.kv_bytes_per_token)
     reads = sorted(set(model.weight_read_bytes))
     values = {
         "layers": numbers.count(model.layers),
-        "kv_bytes_per_token_layer": "\n".join(
-            f"{size:,} B" + (f" in {number} layer{'s' * (number > 1)}" if len(kept) > 1 else "")
-            for size, number in kept.items()
-        ),
+        "kv_bytes_per_token_layer": _kv_sizes(model.kv_bytes_per_token),
         "weight_bytes": units.format_bytes(model.weight_bytes),
         "weight_read_bytes_per_layer": " to ".join(
             units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)]
@@ -135,6 +131,14 @@ def architecture_details(model: Architecture) -> list[Table | str]:
     ]
     title = f"{model.name}: {model.source}\n"
     return [title, table(("field", ">value", "how"), rows), "", pairs_table(extra)]
+
+
+def _kv_sizes(sizes: Sequence[int]) -> str:
+    """Return the bytes of a token's KV, with the number of layers of each size, in lines."""
+    kept = Counter(sizes)
+    if len(kept) == 1:
+        return f"{sizes[0]:,} B"
+    return "\n".join(f"{size:,} B in {number} layer{'s' * (number > 1)}" for size, number in kept.items())
 
 
 def _windows(windows: Sequence[int | None]) -> str:

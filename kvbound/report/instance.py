@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvbound import units
 from kvbound.binding import Binding, binding
+from kvbound.instance import most_bytes
 from kvbound.report import numbers
 from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
@@ -28,14 +29,14 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     """
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
-    past = float(instance.timeline.live[:-1].mean())
-    entries = instance.layers * instance.timeline.most_live
-    sizes, kv_bytes = instance.item_sizes, entries * instance.item_bytes
+    past = float(instance.live[:-1].mean())
+    sizes, kv_bytes = instance.unit_sizes, most_bytes(instance.timelines, instance.item_bytes.tolist())
     limits = [
-        None if blocks is None else blocks * instance.granularity * size
-        for blocks, size in zip(instance.capacity_blocks, sizes, strict=True)
+        None if room is None else room * instance.granularity * size
+        for room, size in zip(instance.capacity_units, sizes, strict=True)
     ]
     formats = {"formats": dict(instance.formats)} if instance.formats else {}
+    item_bytes = instance.item_bytes.tolist()
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,
@@ -48,10 +49,10 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "reads_per_slot": float(counts.mean()),
         "share_of_past_read": float(counts.mean() / past) if past else 0.0,
         "own_token_reads": 0 if recorded is None else int(recorded.own_reads().sum()),
-        "item_bytes": instance.item_bytes,
+        "item_bytes": item_bytes[0] if len(set(item_bytes)) == 1 else item_bytes,
         **formats,
         "kv_bytes": kv_bytes,
-        "kv_bytes_read_per_slot": float(counts.mean() * instance.item_bytes),
+        "kv_bytes_read_per_slot": float((counts * instance.item_bytes).mean()),
         "weight_bytes": llm.weight_bytes,
         "weight_bytes_read_per_slot": float(llm.weight_reads.mean()),
         "tiers": [
@@ -59,7 +60,9 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
                 "name": tier.name,
                 "capacity_bytes": tier.capacity,
                 "room_for_kv_bytes": free,
-                "room_for_kv_share": None if free is None or not entries else free / (entries * size),
+                "room_for_kv_share": None
+                if free is None or not kv_bytes
+                else free * sizes[0] / (kv_bytes * size),
             }
             for tier, free, size in zip(instance.memory.tiers, limits, sizes, strict=True)
         ],
@@ -75,7 +78,8 @@ def describe(instance: Instance) -> list[Table | str]:
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
     shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
-    past = "past tokens" if instance.timeline.all_stay else "past tokens that exist"
+    all_stay = all(timeline.all_stay for timeline in instance.timelines)
+    past = "past tokens" if all_stay else "past tokens that exist"
     reads += f" or {numbers.share(known['share_of_past_read'])} of the {past}"
     kv, weights = known["kv_bytes_read_per_slot"], known["weight_bytes_read_per_slot"]
     pairs = [
@@ -85,11 +89,11 @@ def describe(instance: Instance) -> list[Table | str]:
         ("own-token reads", _own(instance, known["own_token_reads"])),
         (
             "llm",
-            f"{instance.llm.name}: {instance.llm.kv_bytes_per_token_layer:,} B of KV per token and layer",
+            f"{instance.llm.name}: {numbers.spread(instance.llm.kv_sizes)} B of KV per token and layer",
         ),
-        ("formats", ", ".join(f"{size:,} B in {tier}" for tier, size in instance.formats.items())),
+        ("formats", _formats(instance)),
         (
-            "KV at the end" if instance.timeline.all_stay else "KV at most",
+            "KV at the end" if all_stay else "KV at most",
             f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}",
         ),
         ("weights", f"{units.format_bytes(known['weight_bytes'])} resident"),
@@ -112,8 +116,17 @@ def _own(instance: Instance, own: int) -> str:
 def _blocks(instance: Instance) -> str:
     if instance.granularity == 1:
         return ""
-    blocks = instance.layers * int(instance.grouping.held_counts.max())
-    return f" in {blocks:,} blocks of {units.format_bytes(instance.block_bytes)}"
+    if not instance.uniform:
+        return f" in blocks of {instance.granularity} tokens"
+    size = units.format_bytes(instance.granularity * instance.unit_sizes[0])
+    return f" in {instance.most_held:,} blocks of {size}"
+
+
+def _formats(instance: Instance) -> str:
+    pairs = zip(instance.memory.tiers, instance.unit_sizes, strict=True)
+    parts = ((size * int(instance.units.max()), tier.name) for tier, size in pairs)
+    up_to = "" if instance.uniform else "up to "
+    return ", ".join(f"{up_to}{size:,} B in {tier}" for size, tier in parts if tier in instance.formats)
 
 
 def _resources(instance: Instance) -> str:

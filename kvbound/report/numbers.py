@@ -40,6 +40,12 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
+def spread(values: Iterable[float]) -> str:
+    """Format counts: ``4,096``, or ``0 to 4,096`` where they differ."""
+    low, *others = sorted(set(values))
+    return f"{count(low)} to {count(others[-1])}" if others else count(low)
+
+
 def shape(layers: int, prefill_tokens: int, decode_steps: int, tokens: int | None = None) -> str:
     """Format a trace's shape: ``5 layers, 128 + 384 tokens``, and steps where these differ."""
     born = decode_steps if tokens is None else tokens - prefill_tokens

@@ -161,7 +161,7 @@ def shape(instance: Instance) -> dict[str, Any]:
         "prefill_tokens": instance.prefill_tokens,
         "decode_steps": instance.decode_steps,
         "reads": int(instance.read_counts().sum()),
-        "room_blocks": instance.capacity_blocks[0],
+        "room_blocks": instance.capacity_units[0],
     }
 
 

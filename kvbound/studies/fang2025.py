@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from kvbound import catalog
 from kvbound.fang2025.adapter import PUBLISHED as POLICIES
-from kvbound.instance import Accounting, Instance, Migration, Rules
+from kvbound.instance import Instance
 from kvbound.memory import Memory
+from kvbound.rules import Accounting, Migration, Rules
 from kvbound.studies.study import Scale, Study
 from kvbound.workloads import CountRule, Fang2025, RecordedLike, Synthetic
 

@@ -57,6 +57,7 @@ def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] |
     if timeline.all_stay:
         return None
     ended = np.zeros(8 * rows.shape[1], np.bool_)
+    ended[: timeline.tokens] = timeline.ends < 0
     packed = bits.pack(ended)
     for step, row in enumerate(rows):
         if len(wrong := bits.ids(row & packed)):

@@ -142,6 +142,10 @@ class Trace:
         past = self.timeline.past
         return bits.unpack(bits.without(self.rows[layer], past[:-1], past[1:]), self.tokens).astype(np.bool_)
 
+    def wrong_read(self, layer: int, timeline: Timeline) -> tuple[int, str] | None:
+        """Return the first step whose reads in a layer break its timeline, and what was expected, or None."""
+        return wrong_read(timeline, self.rows[layer])
+
     def row_hashes(self) -> list[str]:
         """SHA-256 (hex) of each layer's packed rows."""
         return list(self._hashes)

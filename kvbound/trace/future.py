@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.trace import Trace, bits
+from kvbound.trace.timeline import Timeline
 
 _ROWS = 64
 
 
 class Future:
-    """The future reads of one layer, and the births and ends, which are the same in all layers.
+    """The future reads of one layer, and its births and ends.
 
     Next uses are tabulated for one block of steps at a time, backwards from those at the block's end, so that
     memory stays proportional to blocks x tokens and one pass over the bits suffices.
@@ -20,18 +21,20 @@ class Future:
     ----------
     trace, layer
         The trace, and the layer's index.
+    timeline
+        Births and ends in the layer; by default those of the trace.
 
     Attributes
     ----------
     timeline
-        Births and ends of all tokens.
+        Births and ends of all tokens in the layer.
     """
 
-    def __init__(self, trace: Trace, layer: int) -> None:
+    def __init__(self, trace: Trace, layer: int, timeline: Timeline | None = None) -> None:
         self._rows = trace.rows[layer]
         self._tokens, self._steps = trace.tokens, trace.decode_steps
         self._trace, self._layer = trace, layer
-        self.timeline = trace.timeline
+        self.timeline = timeline or trace.timeline
         self._at_end: NDArray[np.int32] | None = None
         self._block, self._table = -1, np.zeros((0, 0), np.int32)
         self.now = -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -209,6 +209,25 @@ class Timeline:
     def most_live(self) -> int:
         """The largest number of tokens that exist at the start or after a step."""
         return int(self.live.max())
+
+    def by_layer(self, windows: Sequence[int | None]) -> tuple[Timeline, ...]:
+        """Return the timeline of each layer, given its sliding window; one object for equal ones."""
+        known = {window: self.windowed(window) for window in set(windows) if window is not None}
+        return tuple(self if window is None else known[window] for window in windows)
+
+    def windowed(self, window: int) -> Timeline:
+        """Return the timeline in a layer with a sliding window of so many tokens.
+
+        The token at position p of its sequence is last present in the step that produces position
+        p + window - 1. Tokens of the prompt for which this is one of the prompt end in step -1.
+        """
+        order = np.argsort(self.sequence, kind="stable")
+        later = order[window - 1 :]
+        token = order[: len(later)]
+        within = self.sequence[token] == self.sequence[later]
+        ends = self.ends.copy()
+        ends[token[within]] = np.minimum(ends[token[within]], self.born[later[within]])
+        return self if np.array_equal(ends, self.ends) else replace(self, ends=ends)
 
     def head(self, steps: int) -> Timeline:
         """Return the timeline of the first `steps` steps, in which tokens that end later stay."""

@@ -20,9 +20,10 @@ import numpy as np
 from kvbound.certificate import Certificate
 from kvbound.checker import check
 from kvbound.cost.ideal import ideal
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
 from kvbound.kernels import Kernel, pick
+from kvbound.rules import Rules
 from kvbound.solvers.lagrangian.bound import evaluate_certificate, solve_dual
 from kvbound.trace import bits
 from kvbound.workloads import Fang2025

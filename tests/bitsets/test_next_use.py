@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.bitsets import next_use
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Migration
 from tests.plain import without_numba
 from tests.strategies import tiny_instances
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kvbound.bitsets.lanes import Lanes
 from kvbound.bitsets.two_tier import TwoTierSchedule, add_counts, supports_two_tier_bits
 from kvbound.cost.traffic import Columns, schedule_traffic
-from kvbound.instance import Copies, Instance
+from kvbound.instance import Instance
+from kvbound.rules import Copies
 from tests.strategies import random_schedule, tiny_instance, tiny_instances
 
 BITS: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}

@@ -12,8 +12,9 @@ from kvbound.certificate import FULL
 from kvbound.checker import Report, check
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
+from kvbound.rules import Rules
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.lagrangian.minorants import ideal_theta
 from kvbound.solvers.reference.brute_force import find_optimum
@@ -390,7 +391,7 @@ def test_blocks_pay_for_room_until_they_leave(seed: int) -> None:
     instance = dataclasses.replace(instance, memory=roomy)
     times, blocks = 1 + instance.slots, instance.grouping
     leave = 1 + blocks.last[: blocks.prompt, None] * instance.layers + np.arange(instance.layers)
-    room = instance.capacity_blocks[0]
+    room = instance.capacity_units[0]
     assert room is not None
     prices = np.zeros((3 * instance.tiers, instance.decode_steps, instance.layers))
     assert gain(instance, prices, 1) == np.minimum(leave, times).sum() - times * room

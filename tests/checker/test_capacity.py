@@ -92,7 +92,7 @@ def test_every_part_sees_the_same_capacity(weights: Size, more: Size, kv: int, s
     if free < 0:
         return
     blocks = free // (kv * size)
-    assert instance.capacity_blocks == (blocks, None)
+    assert instance.capacity_units == (blocks, None)
     for n in range(PROMPT // size + 1):
         assert report_on(instance, n).ok == (n <= blocks)
     if blocks < 2**53:  # the bound is a double
@@ -152,14 +152,14 @@ def test_no_accepted_schedule_is_faster_than_an_accepted_bound(
         report = report_on(instance, blocks)
         assert report.time_s is not None
         assert not report.ok or report.time_s >= bound.bound_s
-    assert not report_on(instance, inside).ok or instance.capacity_blocks[0] == inside
+    assert not report_on(instance, inside).ok or instance.capacity_units[0] == inside
 
 
 @pytest.mark.parametrize("capacity", [2**54 + 1, "18014398509481985B", "18014398509481985.9"])
 def test_prefill_first_fills_the_same_capacity(capacity: Size) -> None:
     """One block beside the weights; 1 + 2**54 is 2**54 in doubles."""
     instance = instance_of(2**54, capacity, initial="prefill-first")
-    assert instance.capacity_blocks == (1, None)
+    assert instance.capacity_units == (1, None)
     assert report_on(instance, 1).ok
     assert not report_on(instance, 0).ok
     assert not report_on(instance, 2).ok
@@ -168,13 +168,14 @@ def test_prefill_first_fills_the_same_capacity(capacity: Size) -> None:
 def awkward(rng: np.random.Generator, instance: Instance) -> Instance:
     """The same instance with weights and capacities that are fractional, huge, or percentages."""
     memory, model = instance.memory.to_mapping(), instance.llm.to_mapping()
+    block = instance.granularity * instance.unit_sizes[0]
     weights = Fraction(int(rng.integers(0, 50)), 10) + int(rng.choice([0, 2**53 + 1, 2**55 - 3]))
     model["weight_bytes"] = _written(rng, weights)
-    for k, (each, blocks) in enumerate(zip(memory["tiers"], instance.capacity_blocks, strict=True)):
+    for k, (each, blocks) in enumerate(zip(memory["tiers"], instance.capacity_units, strict=True)):
         if blocks is not None:
-            spare = Fraction(int(rng.integers(0, 10 * instance.block_bytes)), 10)
+            spare = Fraction(int(rng.integers(0, 10 * block)), 10)
             base = math.ceil(weights) if k == 0 else 0
-            each["capacity"] = _written(rng, base + blocks * instance.block_bytes + spare)
+            each["capacity"] = _written(rng, base + blocks * block + spare)
     if rng.random() < 0.2:
         memory["tiers"][0]["capacity"] = f"{rng.integers(0, 101)}%"
     return make_instance("awkward", memory=memory, llm=model, rules=instance.rules, trace=instance.trace)
@@ -189,8 +190,9 @@ def _written(rng: np.random.Generator, size: Fraction) -> Size:
 
 def roomier(instance: Instance) -> Instance:
     """The same instance with room for one more block in every limited tier."""
+    block = instance.granularity * instance.unit_sizes[0]
     tiers = tuple(
-        t if t.capacity is None else dataclasses.replace(t, capacity=t.capacity + instance.block_bytes)
+        t if t.capacity is None else dataclasses.replace(t, capacity=t.capacity + block)
         for t in instance.memory.tiers
     )
     return dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))

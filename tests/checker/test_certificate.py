@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from kvbound.certificate import FULL
 from kvbound.checker import Report, check
-from kvbound.instance import Instance, Migration, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.result import Status
+from kvbound.rules import Migration, Rules
 from kvbound.solvers.lagrangian.bound import solve_dual
 from kvbound.solvers.mip.exact import solve_exact
 from kvbound.solvers.reference.brute_force import solve_brute
@@ -38,7 +39,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     scale = int(rng.integers(20, 45))
     unit = 2.0**scale * instance.item_bytes / float(rng.choice(instance.memory.bandwidths))
     capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.1, 1, 5]) * unit
-    for k, room in enumerate(instance.capacity_blocks):
+    for k, room in enumerate(instance.capacity_units):
         if room is None or (instance.inclusive and k == tiers - 1):
             capacity[k] = 0
     prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit

@@ -17,10 +17,11 @@ from kvbound.checker.fang2025 import check_best
 from kvbound.checker.inputs import read_case
 from kvbound.errors import InfeasibleError
 from kvbound.fang2025 import Run, Setting, simulate
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.placement import write_placement
+from kvbound.rules import Rules
 from kvbound.trace import Trace
 from tests.fang2025.cases import Case, cases
 from tests.paths import DATA

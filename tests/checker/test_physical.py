@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from kvbound.checker import Report, check, check_schedule
 from kvbound.cost.evaluate import evaluate
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.placement import write_placement
+from kvbound.rules import Rules
 from kvbound.schedule import LayerEvents, Schedule, from_flat, from_tiers
 from kvbound.trace import Trace
 from tests.strategies import random_schedule, tiny_instance

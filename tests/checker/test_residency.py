@@ -164,7 +164,7 @@ def test_other_rules_are_refused(case: Instance, arrays: dict[str, Any]) -> None
 
 
 def of_bits(instance: Instance, initial: Any, bits: list[Any]) -> Residency:
-    found = Residency(instance.timeline)
+    found = Residency(instance.timelines)
     found.initial = initial
     for layer, after in enumerate(bits):
         found.put(layer, after)

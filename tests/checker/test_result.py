@@ -216,8 +216,8 @@ def test_infeasible_is_accepted_only_where_the_blocks_do_not_fit(seed: int, batc
     """With a limited last tier as well, and a few blocks at a time that just fit or just do not."""
     rng = np.random.default_rng(seed)
     instance = tiny_instance(rng, granularity=int(rng.integers(1, 3)), batch=batch)
-    size, layers = instance.granularity * instance.item_bytes, instance.layers
-    blocks = layers * int(instance.grouping.held_counts.max())
+    size = instance.granularity * instance.unit_sizes[0]
+    blocks = instance.most_held
     weights = instance.llm.weight_bytes
     sizes = [
         weights + size * int(rng.integers(0, 3)),

@@ -35,8 +35,8 @@ def test_any_schedule_costs_the_same_in_the_checker(seed: int) -> None:
     np.testing.assert_allclose(times.sum(axis=1), report.step_times_s, rtol=1e-11)
     assert np.array_equal(counted.traffic[:, :, : instance.tiers].sum(axis=(0, 1)), report.hit_bytes)
     assert report.moved_bytes == {"up": counted.up.sum(), "down": counted.down.sum()}
-    held = counted.start + counted.blocks.reshape(-1, instance.tiers).cumsum(axis=0)
-    peak = np.maximum(held.max(axis=0), counted.start) * instance.block_bytes
+    held = counted.start + counted.units.reshape(-1, instance.tiers).cumsum(axis=0)
+    peak = np.maximum(held.max(axis=0), counted.start) * (instance.granularity * instance.unit_sizes[0])
     peak[0] += instance.llm.weight_bytes
     assert np.array_equal(peak, report.peak_bytes)
 
@@ -140,7 +140,7 @@ def test_a_block_moves_whole_and_only_its_unread_tokens_are_extra_reads() -> Non
     assert counted.traffic[:, 0].tolist() == [[0, 1, 0, 1, 2, 1], [0, 0, 0, 2, 2, 1]]
     assert counted.up.tolist() == [[2], [2]]
     assert counted.start.tolist() == [0, 2]
-    assert counted.blocks[:, 0].tolist() == [[1, -1], [1, 0]]
+    assert counted.units[:, 0].tolist() == [[1, -1], [1, 0]]
 
 
 def test_weights_and_rates() -> None:

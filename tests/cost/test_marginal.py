@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from kvbound.cost.marginal import breakpoints, chords, free_misses
 from kvbound.cost.slot import SlotCost
-from kvbound.instance import Copies, Instance
+from kvbound.instance import Instance
+from kvbound.rules import Copies
 from tests.strategies import tiny_instances
 
 two_tiers = tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1)

@@ -13,8 +13,9 @@ from kvbound.cost.evaluate import evaluate, slot_times, utilisation
 from kvbound.cost.ideal import ideal, ideal_slot_times
 from kvbound.cost.traffic import schedule_traffic
 from kvbound.identity import identify
-from kvbound.instance import Copies, Instance, Timing
+from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
+from kvbound.rules import Copies, Timing
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.reference.brute_force import solve_brute

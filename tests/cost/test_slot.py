@@ -12,8 +12,8 @@ from scipy.optimize import linprog
 
 import kvbound as kv
 from kvbound.cost.slot import SlotCost
-from kvbound.instance import Copies, Rules, Timing
 from kvbound.memory import Memory, Tier
+from kvbound.rules import Copies, Rules, Timing
 from tests.strategies import tiny_instance, tiny_memory
 
 Floats = NDArray[np.float64]

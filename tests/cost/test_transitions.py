@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from kvbound.cost.transitions import Transitions
-from kvbound.instance import Copies, Migration, Rules
+from kvbound.rules import Copies, Migration, Rules
 
 
 def is_legal(migration: Migration, read: bool, source: int, target: int) -> bool:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from kvbound.checker import check_fang2025
 from kvbound.errors import InfeasibleError
 from kvbound.fang2025 import Setting, simulate
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.placement import write_placement
+from kvbound.rules import Rules
 from tests.fang2025.cases import Case, cases
 
 

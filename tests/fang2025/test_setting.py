@@ -10,9 +10,10 @@ import pytest
 
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fang2025 import Setting
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.rules import Rules
 from kvbound.trace import Trace
 
 SETTING = Setting(64, (3328.0, 3300.0), 2000, 18416, 4900e9, 450e9, 400e9, 500e9, name="here")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import SCHEMA, Rules
+from kvbound.instance import SCHEMA
+from kvbound.rules import Rules
 
 ITEM_BYTES = 16_384
 """KV of one token and layer: 4 d with d = 4096, as arXiv 2508.13231 counts Llama-3.1-8B."""

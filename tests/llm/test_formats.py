@@ -54,8 +54,8 @@ def test_a_model_of_the_catalog_in_four_bits_on_its_slow_tier() -> None:
     plain = make_instance("x", **parts)
     cold = make_instance("x", **parts, formats={"lpddr": {"k": "q8_0", "v": "q4_0"}})
     # eight rows of 128 values: 8 * 4 blocks of 34 and of 18 bytes
-    assert cold.item_sizes == (4096, 32 * (34 + 18))
-    assert make_instance("x", **parts, overrides={"formats.lpddr": "q4_0"}).item_sizes == (4096, 64 * 18)
+    assert cold.unit_sizes == (4096, 32 * (34 + 18))
+    assert make_instance("x", **parts, overrides={"formats.lpddr": "q4_0"}).unit_sizes == (4096, 64 * 18)
     same = make_instance("x", **parts, formats={"lpddr": "bf16", "hbm": None})
     assert same.sha256 == plain.sha256 != cold.sha256
     spelled = from_mapping(cold.document(trace))
@@ -71,10 +71,10 @@ def test_capacities_and_shares_are_in_the_sizes_of_their_tiers() -> None:
     document = changed("memory/tiers/1/capacity", 100, document)
     document = changed("llm/kv_bytes_per_token_layer", 128, document)
     instance = from_mapping(document)
-    assert instance.item_sizes == (6, 36)
+    assert instance.unit_sizes == (6, 36)
     assert instance.memory.tiers[0].capacity == 12  # half of four tokens
     document = changed("memory/tiers/1/capacity", 4 * 36, document)
-    assert from_mapping(document).capacity_blocks == (2, 4)
+    assert from_mapping(document).capacity_units == (2, 4)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_cache_read_from_a_configuration_keeps_its_format(tmp_path: Path) -> N
         llm = read_llm(path, kv_dtype=dtype)
         cold = make_instance("x", memory="gh200-144", llm=llm, trace=trace, formats={"lpddr": "q8_0"})
         # two rows of 16 values of K, and of V, each padded to 32
-        assert cold.item_sizes == (64 * cached, 4 * 34)
+        assert cold.unit_sizes == (64 * cached, 4 * 34)
     llm = read_llm(path, kv_dtype="int4")
     with pytest.raises(InputError, match=r"formats.lpddr: expected {'bytes': \.\.\.}"):
         make_instance("x", memory="gh200-144", llm=llm, trace=trace, formats={"lpddr": "q8_0"})

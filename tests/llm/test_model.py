@@ -53,8 +53,8 @@ def test_round_trip(llm: Llm) -> None:
 @given(llms(), st.integers(0, 100), st.integers(1, 50))
 def test_a_share_of_entries_is_whole_entries(llm: Llm, percent: int, hundreds: int) -> None:
     tokens = 100 * hundreds
-    exact = percent * hundreds * llm.layers * llm.kv_bytes_per_token_layer
-    assert llm.room_for_share(percent / 100, tokens, llm.kv_bytes_per_token_layer) == llm.weight_bytes + exact
+    exact = percent * hundreds * sum(llm.kv_sizes)
+    assert llm.room_for_share(percent / 100, llm.kv_bytes(tokens)) == llm.weight_bytes + exact
 
 
 def test_description_does_not_matter() -> None:
@@ -139,4 +139,4 @@ def test_shares_are_exact(thousandths: int, tokens: int, kv: int) -> None:
     llm = Llm("x", 3, kv, 2**54 + 1, 0)
     exact = round(Fraction(thousandths, 1000) * 3 * tokens * kv)
     for share in (thousandths / 1000, Fraction(thousandths, 1000)):
-        assert llm.room_for_share(share, tokens, kv) == 2**54 + 1 + exact
+        assert llm.room_for_share(share, llm.kv_bytes(tokens)) == 2**54 + 1 + exact

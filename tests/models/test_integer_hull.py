@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from kvbound.instance import Initial, Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.models import formulation
 from kvbound.models.integer_hull import affine, hulls, integer_hull
+from kvbound.rules import Initial, Rules
 from kvbound.solvers.mip.highs import minimise
 from kvbound.trace import Trace
 
@@ -40,7 +41,7 @@ def test_it_is_the_convex_hull(
 def test_on_a_slow_link_the_hull_is_far_above_the_facets() -> None:
     # hbm alone 100, both together 98 whatever is missed, each miss 76 on the link
     facets = np.array([[0.0, 0, 1, 0, 1, 0], [0.98, 0.98, 0.98, 0, 0.98, 0], [0, 76.0, 0, 0, 0, 0]])
-    rows = affine(facets, 60.0, 40, 1)
+    rows = affine(facets, 60.0, 1.0, 40, 1)
     hull = integer_hull(rows, 40, 41)
     at = rows[:, 0] + rows[:, 1:] @ [1.5, 0]
     assert (hull[:, 0] + hull[:, 1:] @ [1.5, 0]).max() > at.max() + 10
@@ -60,7 +61,7 @@ def test_a_hull_is_valid_for_every_slot_that_shares_it(
     planes: list[tuple[int, int, int]], reads: int, asked: list[int]
 ) -> None:
     facets = np.array([[0.0, missed, start, 0, written, 0] for start, missed, written in planes])
-    hull, rows = hulls(facets, np.array([1.0])), affine(facets, 1.0, reads, 1)
+    hull, rows = hulls(facets, *np.ones((2, 1))), affine(facets, 1.0, 1.0, reads, 1)
     for entries in (*(min(each, reads + 1) for each in asked), reads + 1):
         found = hull(0, reads, 1, entries)
         grid = np.array([(m, z) for m in range(reads + 1) for z in range(entries + 1)], float)
@@ -89,7 +90,7 @@ def test_a_slot_with_few_entries_does_not_spoil_the_bound_of_one_with_more() -> 
 
 def test_slots_with_the_same_counts_share_a_hull() -> None:
     facets = np.array([[0.98, 0.98, 0.98, 0, 0.98, 0], [0, 76.0, 0, 0, 0, 0]])
-    hull = hulls(facets, np.array([60.0, 60.0]))
+    hull = hulls(facets, np.array([60.0, 60.0]), np.ones(2))
     assert hull(0, 40, 1, 5) is hull(1, 40, 1, 5)
     assert hull(0, 40, 1, 5) is not hull(0, 41, 1, 5)
     assert hull(0, 40, 1, 5) is not hull(0, 40, 1, 6)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from kvbound.blocks import Blocks
-from kvbound.instance import Copies, Initial, Instance, Migration, Rules, Timing
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
+from kvbound.rules import Copies, Initial, Migration, Rules, Timing
 from kvbound.trace import Trace
 from kvbound.trace.timeline import FIELDS, Timeline
 from tests.strategies import tiny_memory, tiny_timeline

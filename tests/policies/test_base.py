@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.initial import fill
-from kvbound.instance import Initial
 from kvbound.policies.base import Scores
 from kvbound.policies.fills import first_use, prompt_first, recent_first
 from kvbound.policies.view import InstanceView, Slot, mask
+from kvbound.rules import Initial
 from kvbound.simulation import simulate
 from tests.policies.cases import medium_instance
 
@@ -90,7 +90,7 @@ def test_room_is_what_tier_0_has_left(seed: int) -> None:
     instance = medium_instance(np.random.default_rng(seed))
     spy = Spy(oracle=False)
     simulate(instance, spy)
-    room, size = instance.capacity_blocks[0], instance.granularity
+    room, size = instance.capacity_units[0], instance.granularity
     assert room is not None
     held = [0] * instance.layers
     for layer in range(instance.layers):
@@ -144,18 +144,18 @@ def test_the_fill_respects_room_and_rank(seed: int) -> None:
     worth = np.array([scores[:, s : s + size].max(axis=1) for s in starts])
     worth = worth.reshape(len(starts), instance.layers).T
     held = np.bincount(tiers.ravel(), minlength=instance.tiers)
-    for count, room in zip(held, instance.capacity_blocks, strict=True):
+    for count, room in zip(held, instance.capacity_units, strict=True):
         assert room is None or count <= room
     wanted = worth > -np.inf
     for tier in range(instance.tiers):
         # no block is in a slower tier while one of lower score is here, or while there is room
         slower = worth[wanted & (tiers > tier)]
         if slower.size:
-            assert held[tier] == instance.capacity_blocks[tier]
+            assert held[tier] == instance.capacity_units[tier]
             assert not wanted[tiers == tier].any() or worth[(tiers == tier) & wanted].min() >= slower.max()
         # and no unwanted block is here while a slower tier has room
         if np.any(~wanted & (tiers == tier)):
-            assert all(held[k] == instance.capacity_blocks[k] for k in range(tier + 1, instance.tiers))
+            assert all(held[k] == instance.capacity_units[k] for k in range(tier + 1, instance.tiers))
 
 
 @given(seeds)

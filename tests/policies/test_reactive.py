@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.instance import Copies, Migration
+from kvbound.rules import Copies, Migration
 from tests.policies.cases import medium_instance
 from tests.policies.spy import resident, watch
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.instance import Initial
 from kvbound.policies import make_policy
+from kvbound.rules import Initial
 from kvbound.simulation import run
 from tests.policies.cases import medium_instance
 
@@ -20,7 +20,7 @@ def test_nothing_moves_and_births_take_the_fastest_tier_with_room(batch: bool, s
     instance = medium_instance(np.random.default_rng(seed), batch=batch)
     rng = np.random.default_rng(0)
     schedule = run(instance, make_policy("static"), rng)
-    room = [np.inf if most is None else most for most in instance.capacity_blocks]
+    room = [np.inf if most is None else most for most in instance.capacity_units]
     blocks, timeline, prompt = instance.grouping, instance.timeline, instance.prefill_tokens
     where: list[dict[int, int]] = [{} for _ in schedule.events]
     for tiers, initial in zip(where, schedule.initial, strict=True):

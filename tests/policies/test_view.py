@@ -79,7 +79,7 @@ def test_sizes_and_rules_have_their_names(oracle: bool) -> None:
     for instance in instances():
         view = kept(instance, oracle)[0]
         known = {each.name for each in fields(InstanceView)} - {"_trace", "sequence"}
-        assert known >= {"memory", "llm", "rules", "layers", "tokens", "item_bytes", "capacity_blocks"}
+        assert known >= {"memory", "llm", "rules", "layers", "tokens", "item_bytes", "capacity_units"}
         for name in known:
             assert getattr(view, name) == getattr(instance, name)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.instance import Instance
 from kvbound.policies import make_policy
+from kvbound.rules import Initial, Migration
 from kvbound.schedule import Schedule
 from kvbound.simulation import run
 
@@ -88,7 +89,7 @@ class Twin:
 
     def room(self, tier: int) -> float:
         """Blocks that still fit."""
-        most = self.instance.capacity_blocks[tier]
+        most = self.instance.capacity_units[tier]
         held = sum(at == tier for at in self.tier.values())
         return np.inf if most is None else most - held
 

@@ -13,8 +13,9 @@ import kvbound as kv
 from kvbound.checker import check
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import InputError
-from kvbound.instance import Copies, Instance, Migration, Timing
+from kvbound.instance import Instance
 from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.rules import Copies, Migration, Timing
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.reference.brute_force import solve_brute
@@ -43,7 +44,7 @@ def extreme_instance(rng: np.random.Generator, span: float) -> Instance:
     )
     llm = dataclasses.replace(
         instance.llm,
-        kv_bytes_per_token_layer=instance.item_bytes * size,
+        kv_bytes_per_token_layer=instance.unit_sizes[0] * size,
         weight_bytes=instance.llm.weight_bytes * size,
     )
     return dataclasses.replace(

@@ -28,6 +28,7 @@ from tests.strategies import (
     tiny_instance,
     with_formats,
     with_free_writes,
+    with_layers,
 )
 
 Floats = NDArray[np.float64]
@@ -85,6 +86,14 @@ def test_with_births_ends_and_other_formats(number: int) -> None:
     rules = rule_combinations()[2 * number + int(rng.integers(2))]
     instance = tiny_instance(rng, batch=True, **rules)
     ladder(with_formats(rng, instance) if number % 2 else instance, rng)
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_with_layers_that_differ(number: int) -> None:
+    rng = np.random.default_rng([3, number])
+    rules = rule_combinations()[2 * number + int(rng.integers(2))]
+    instance = with_layers(rng, tiny_instance(rng, layers=2, batch=bool(rng.integers(2)), **rules))
+    ladder(with_formats(rng, instance) if number % 3 == 0 else instance, rng)
 
 
 @pytest.mark.slow
@@ -164,7 +173,7 @@ def relaxed(instance: Instance) -> tuple[float, Floats, Floats]:
 
 def plain_dual(instance: Instance, weights: Floats, capacity: Floats) -> float:
     """Return the dual value of facet weights and capacity prices, where counts need not be integers."""
-    cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
+    cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.unit_sizes[0]
     reads = instance.read_counts()
     base = np.zeros((*reads.shape, 3 * tiers))  # everything read in tier 0
     base[..., 0], base[..., tiers] = reads * size, instance.llm.weight_reads
@@ -180,7 +189,7 @@ def plain_dual(instance: Instance, weights: Floats, capacity: Floats) -> float:
     return (
         slots
         + items
-        - sum(float(instance.capacity_blocks[k] or 0) * capacity[k].sum() for k in limited_tiers(instance))
+        - sum(float(instance.capacity_units[k] or 0) * capacity[k].sum() for k in limited_tiers(instance))
     )
 
 

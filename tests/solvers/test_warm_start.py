@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import kvbound as kv
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.result import BoundStatus, Limit, Reason, Termination
+from kvbound.rules import Migration
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.mip import exact
 from kvbound.solvers.mip.exact import Improved, improve

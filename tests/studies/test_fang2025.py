@@ -75,7 +75,7 @@ def test_scaling_keeps_the_ratios(cell: Cell) -> None:
     assert quick.item_bytes == full.item_bytes
     assert quick.memory.resources == full.memory.resources
     assert quick.llm.weight_reads[0] * QUICK.tokens == full.llm.weight_reads[0]
-    rooms = [(each.capacity_blocks[0] or 0) / each.layers / each.prefill_tokens for each in (full, quick)]
+    rooms = [(each.capacity_units[0] or 0) / each.layers / each.prefill_tokens for each in (full, quick)]
     assert rooms[1] == pytest.approx(rooms[0], rel=0.02 if cell.block == 1 else 0.1)
     per_slot = [each.read_counts().mean() / each.prefill_tokens for each in (full, quick)]
     assert per_slot[1] == pytest.approx(per_slot[0], rel=0.02)
@@ -88,8 +88,8 @@ def test_ideal_over_weights_is_the_same_at_both_scales() -> None:
 
 def test_fewer_layers_have_the_same_capacity_each() -> None:
     twelve, all_layers = Cell(layers=12).instance(FULL), PAPER.instance(FULL)
-    assert (twelve.capacity_blocks[0] or 0) / 12 == pytest.approx(
-        (all_layers.capacity_blocks[0] or 0) / 32, abs=1
+    assert (twelve.capacity_units[0] or 0) / 12 == pytest.approx(
+        (all_layers.capacity_units[0] or 0) / 32, abs=1
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvbound.errors import InputError
 from kvbound.llm.model import Llm
 
 
@@ -59,24 +58,18 @@ class Architecture:
         return sum(size > 0 for size in self.kv_bytes_per_token)
 
     def to_llm(self) -> Llm:
-        """Return the model as an `Llm`, which has one KV size for all layers.
+        """Return the model as an `Llm`.
 
         Raises
         ------
         InputError
-            Layers differ in KV size, or some keep no cache.
+            No layer keeps a cache.
         """
-        sizes = sorted(set(self.kv_bytes_per_token))
-        if len(sizes) != 1:
-            shown = " and ".join(f"{size:,}" for size in sizes if size)
-            expected = "one KV size for all layers, all that instances take so far"
-            found = f"{shown} B in {self.kv_layers} of {self.layers} layers"
-            raise InputError(f"llm {self.name!r}", "kv_bytes_per_token_layer", f"{expected}, not {found}")
         reads = self.weight_read_bytes
         return Llm(
             name=self.name,
             layers=self.layers,
-            kv_bytes_per_token_layer=self.kv_bytes_per_token[0],
+            kv_bytes_per_token_layer=tuple(self.kv_bytes_per_token),
             weight_bytes=self.weight_bytes,
             weight_read_bytes_per_layer=reads[0] if len(set(reads)) == 1 else tuple(reads),
             source=self.source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from kvbound.solvers.annealing.layout import (
 )
 
 Mask = NDArray[np.bool_]
+Occupancy = NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Chains:
         Traffic of every slot in tokens, without the weights, shape (chains, slots, 3K); see
         `kvbound.cost.traffic.Columns`.
     occupancy
-        Blocks in each tier at the start and after every slot, shape (chains, K, slots + 1); 0 for tiers
+        Units in each tier at the start and after every slot, shape (chains, K, slots + 1); 0 for tiers
         without a limit.
     ticks
         Time of every slot, shape (chains, slots).
@@ -46,7 +47,7 @@ class Chains:
 
     tier: Tiers
     counts: Ints
-    occupancy: NDArray[np.int32]
+    occupancy: Occupancy
     ticks: Ints
     marginal: Ints
 
@@ -69,7 +70,7 @@ class Chains:
         )
 
     @property
-    def arrays(self) -> tuple[Tiers, Ints, NDArray[np.int32], Ints, Ints]:
+    def arrays(self) -> tuple[Tiers, Ints, Occupancy, Ints, Ints]:
         """All arrays, in the order of the attributes."""
         return self.tier, self.counts, self.occupancy, self.ticks, self.marginal
 
@@ -89,19 +90,20 @@ class Chains:
             array[target] = array[source]
 
 
-def token_counts(
-    instance: Instance, data: SearchData, traffic: ScheduleTraffic
-) -> tuple[Ints, NDArray[np.int32]]:
+def token_counts(instance: Instance, data: SearchData, traffic: ScheduleTraffic) -> tuple[Ints, Occupancy]:
     """Return the counts of every slot and the occupancy after it, as `Chains` has them, for one chain."""
     tiers = data.tiers
     moved = traffic.traffic.copy()
     Columns.of(moved).extra_reads[:, :, 0] -= instance.llm.weight_reads
-    counts = np.rint(moved / instance.item_bytes).astype(np.int64).reshape(-1, 3 * tiers)
-    held = np.vstack([traffic.start, traffic.start + traffic.blocks.reshape(-1, tiers).cumsum(axis=0)])
+    # births count in layers without KV, too, but cost nothing
+    tokens = moved / np.maximum(instance.item_bytes, 1)[:, None]
+    counts = np.rint(tokens).astype(np.int64).reshape(-1, 3 * tiers)
+    held = np.vstack([traffic.start, traffic.start + traffic.units.reshape(-1, tiers).cumsum(axis=0)])
     if instance.inclusive:  # the copies of blocks in faster tiers do not count here
         held[:, -1] -= held[:, :-1].sum(axis=1)
     held[:, data.capacity == UNLIMITED] = 0
-    return counts, np.ascontiguousarray(held.T, np.int32)
+    narrow = instance.blocks * int(instance.units.sum()) < 2**31
+    return counts, np.ascontiguousarray(held.T, np.int32 if narrow else np.int64)
 
 
 def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
@@ -118,11 +120,13 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
     ticks = np.broadcast_to(
         data.weight_ticks[layer], (*count.shape[:-1], *data.weight_ticks.shape[1:])
     ).copy()
+    size = data.sizes[layer]
     for c in range(3 * tiers):
-        ticks += data.facets[:, :, c] * count[..., c, None, None]
+        ticks += data.facets[:, :, c] * (size * count[..., c])[..., None, None]
     most = ticks.max(axis=-1)
     if data.has_latency:
-        read, extra, written = (part > 0 for part in np.split(count[..., None, :], 3, axis=-1))
+        bytes_moved = count * (size > 0)[..., None]
+        read, extra, written = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
         busy = extra | written | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         busy[..., 0] |= data.has_weights[layer, None]
         busy[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
@@ -210,17 +214,17 @@ def tiers_of(instance: Instance, schedule: Schedule) -> Tiers:
     """Return the tier of every block in every state, shape (layers * blocks, steps + 1)."""
     blocks, steps = instance.grouping, instance.decode_steps
     tier = np.full((instance.layers, blocks.count, steps + 1), ABSENT, np.uint8)
-    passing = blocks.last == blocks.born
-    gone = np.arange(steps + 1) > (blocks.last + passing)[:, None]
+    passing = (blocks.last == blocks.born) & (blocks.born >= 0)
+    gone = np.arange(steps + 1) > (blocks.last + passing)[..., None]
     for layer, events in enumerate(schedule.events):
         of_layer = tier[layer]
         of_layer[: blocks.prompt] = schedule.initial[layer, blocks.head[: blocks.prompt], None]
         block = blocks.of[events.token]
         for step, b, to in zip(events.step.tolist(), block.tolist(), events.tier.tolist(), strict=True):
             of_layer[b, step + 1 :] = to
-        of_layer[gone] = ABSENT
+        of_layer[gone[layer]] = ABSENT
         if instance.inclusive:
-            of_layer[passing, blocks.born[passing] + 1] = instance.tiers - 1
+            of_layer[passing[layer], blocks.born[passing[layer]] + 1] = instance.tiers - 1
     return tier.reshape(-1, steps + 1)
 
 
@@ -228,5 +232,5 @@ def schedule_of(instance: Instance, tier: Tiers) -> Schedule:
     """Return the schedule of an array of tiers; the inverse of `tiers_of`."""
     blocks = instance.grouping
     of_layers = tier.reshape(instance.layers, blocks.count, -1)
-    initial = of_layers[:, blocks.of[: instance.prefill_tokens], 0]
+    initial = np.minimum(of_layers[:, blocks.of[: instance.prefill_tokens], 0], instance.tiers - 1)
     return from_tiers(initial, [of_layer[:, 1:].T for of_layer in of_layers], blocks)

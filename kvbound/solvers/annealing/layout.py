@@ -24,8 +24,10 @@ from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.errors import UsageError
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Initial, Migration
 from kvbound.trace import bits
+from kvbound.trace.timeline import Timeline
 
 ABSENT = 255
 """Tier of a block in states that it does not have: before its birth and after its end."""
@@ -37,10 +39,10 @@ BLOCK, LOW, HIGH, DUE = range(4)
 """Columns of `SearchData.intervals`."""
 CARRIED, GROWN = range(2)
 """Columns of `SearchData.tokens`."""
-LAYER, LAST, FINAL = range(3)
+LAYER, LAST, FINAL, ROW = range(4)
 """Columns of `SearchData.traits`."""
 UNLIMITED = 2**60
-"""Capacity, in blocks, of a tier without a limit."""
+"""Capacity, in units, of a tier without a limit."""
 TICKS_PER_SLOT = 2.0**28
 """Ticks of a slot of mean ideal time."""
 MAX_TICKS = 2.0**61
@@ -98,16 +100,18 @@ class SearchData(NamedTuple):
     partial_share
         Probability of each kind of move that changes a part of an interval; 0 where that is of no use.
     capacity
-        Blocks that each tier holds, shape (K,).
+        Units that each tier holds, shape (K,).
+    units, sizes
+        Units that a block of each layer takes, and size of a token relative to the largest, shape (layers,).
     reads
         Past tokens of each block read in each step, and last those among them that a move would carry, shape
         (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
     tokens
         Tokens that a move of each block in each step carries, and those born into it, shape
-        (blocks, steps, 2).
+        (blocks, steps, 2), or (layers * blocks, steps, 2) where layers are not alike.
     traits
-        Layer of each block, last state in which it takes room, and its last interval, shape
-        (layers * blocks, 3).
+        Layer of each block, last state in which it takes room, its last interval, and its row of `tokens`,
+        shape (layers * blocks, 4).
     intervals
         Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
         none does; shape (intervals, 4).
@@ -139,6 +143,8 @@ class SearchData(NamedTuple):
     movable: bool
     partial_share: float
     capacity: Ints
+    units: Ints
+    sizes: NDArray[np.float64]
     reads: Counts
     tokens: Counts
     traits: NDArray[np.int32]
@@ -183,11 +189,12 @@ def search_data(instance: Instance) -> SearchData:
     interval_of, intervals = _intervals(instance, reads[0])
     block = np.arange(instance.layers * instance.blocks)
     final = np.searchsorted(intervals[:, BLOCK], block, side="right") - 1
-    last = np.tile(instance.grouping.last, instance.layers)
+    tokens = _block_tokens(instance.grouping, reads.dtype)
+    traits = [block // instance.blocks, instance.grouping.last.ravel(), final, block % len(tokens)]
     return data_without_blocks(instance)._replace(
         reads=reads,
-        tokens=_block_tokens(instance.grouping, reads.dtype),
-        traits=np.stack([block // instance.blocks, last, final], axis=1).astype(np.int32),
+        tokens=tokens,
+        traits=np.stack(traits, axis=1).astype(np.int32),
         intervals=intervals,
         interval_of=interval_of,
     )
@@ -205,13 +212,14 @@ def _needed_bytes(instance: Instance) -> int:
 
 def _ends_differ(blocks: Blocks) -> bool:
     """Whether some tokens end before their block."""
-    return blocks.size > 1 and bool((blocks.timeline.ends < blocks.last[blocks.of]).any())
+    pairs = zip(blocks.timelines, blocks.last, strict=True)
+    return blocks.size > 1 and any((timeline.ends < last[blocks.of]).any() for timeline, last in pairs)
 
 
 def data_without_blocks(instance: Instance) -> SearchData:
     """Return the search data with the arrays by block and interval left empty."""
     transitions = Transitions.of(instance)
-    limits = instance.capacity_blocks
+    limits = instance.capacity_units
     capacity = [
         limit if limit is not None and k in transitions.limited else UNLIMITED
         for k, limit in enumerate(limits)
@@ -231,9 +239,11 @@ def data_without_blocks(instance: Instance) -> SearchData:
         movable=movable,
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
+        units=instance.units,
+        sizes=instance.item_bytes / instance.item_bytes.max(),
         reads=np.zeros((1, 0, 0), np.uint16),
         tokens=np.zeros((0, 0, 2), np.uint16),
-        traits=np.zeros((0, 3), np.int32),
+        traits=np.zeros((0, 4), np.int32),
         intervals=np.zeros((0, 4), np.int32),
         interval_of=np.zeros((0, 0), np.int32),
         facets=facets,
@@ -248,11 +258,11 @@ def data_without_blocks(instance: Instance) -> SearchData:
 
 def _tick_s(instance: Instance) -> float:
     """Seconds per tick: fine enough for a slot and an item, and the slowest schedule still fits."""
-    cost, size = SlotCost.of(instance), instance.item_bytes
+    cost, size = SlotCost.of(instance), int(instance.item_bytes.max())
     unit = size * float(cost.read_costs.max(axis=1).min())
     # the slowest schedule moves every item of every layer in every slot
     item = size * float(cost.read_costs.max() + cost.write_costs.max())
-    items = int((instance.timeline.live[:-1] + instance.timeline.births).max())
+    items = int((instance.live[:-1] + instance.timeline.births[:, None]).max())
     slot = items * 2 * item + float(instance.llm.weight_reads.max() * cost.read_costs[0].max())
     worst = instance.slots * (slot + float(cost.latency.sum()))
     return max(max(ideal(instance) / instance.slots, unit) / TICKS_PER_SLOT, worst / MAX_TICKS)
@@ -276,12 +286,12 @@ def _tick_facets(
     if alone:
         facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
     weight_ticks = instance.llm.weight_reads[:, None, None] * facets[:, :, last + 1]
-    return facets * instance.item_bytes, weight_ticks, diverted, cost.latency / tick_s
+    return facets * int(instance.item_bytes.max()), weight_ticks, diverted, cost.latency / tick_s
 
 
 def _block_reads(instance: Instance) -> Counts:
     """Reads of each block in each step, and where that matters those of the tokens that a move carries."""
-    blocks, ends, steps = instance.grouping, instance.timeline.ends, instance.decode_steps
+    blocks, steps = instance.grouping, instance.decode_steps
     shape = 1 + _ends_differ(blocks), instance.layers, blocks.count, steps
     reads = np.empty(shape, np.uint16 if blocks.size < 2**16 else np.uint32)
     for layer in range(instance.layers):
@@ -289,14 +299,22 @@ def _block_reads(instance: Instance) -> Counts:
         for rows in bits.blocks(steps):
             reads[0, layer, :, rows] = blocks.sums(past[rows]).T
             if len(reads) > 1:
-                staying = ends > np.arange(steps)[rows, None]
+                staying = instance.timelines[layer].ends > np.arange(steps)[rows, None]
                 reads[1, layer, :, rows] = blocks.sums(past[rows] & staying).T
     return reads.reshape(len(reads), -1, steps)
 
 
 def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
-    """Tokens that moves of each block carry, and those born into it, (blocks, steps, 2), in little memory."""
-    timeline, steps = blocks.timeline, blocks.timeline.steps
+    """Return the tokens that moves of blocks carry, and those born into them; see `SearchData.tokens`."""
+    timelines = blocks.timelines
+    if all(timeline is timelines[0] for timeline in timelines):
+        timelines = timelines[:1]
+    return np.concatenate([_layer_tokens(blocks, timeline, dtype) for timeline in timelines])
+
+
+def _layer_tokens(blocks: Blocks, timeline: Timeline, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
+    """Tokens that moves of a layer's blocks carry, and those born into it, in little memory."""
+    steps = timeline.steps
     tokens = np.zeros((blocks.count, steps, 2), dtype)
     later = timeline.born >= 0
     np.add.at(tokens[:, :, GROWN], (blocks.of[later], timeline.born[later]), 1)
@@ -311,12 +329,11 @@ def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> C
 def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Number the intervals, block by block: that of every state, and all of them; see `SearchData`."""
     steps, layers = instance.decode_steps, instance.layers
-    born, last = (
-        np.tile(edge, layers).astype(np.int32) for edge in (instance.grouping.born, instance.grouping.last)
-    )
+    born = np.tile(instance.grouping.born, layers).astype(np.int32)
+    last = instance.grouping.last.ravel().astype(np.int32)
     fixed = (born < 0) & (instance.rules.initial is Initial.PREFILL_FIRST)
     moves = instance.rules.migration is not Migration.NONE
-    passing = born == last
+    passing = (born == last) & (born >= 0)
     first = np.where(fixed, 1, born + 1)
     until = last + (passing & (not instance.inclusive))
     state = np.arange(steps + 1)

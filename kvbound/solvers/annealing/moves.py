@@ -33,6 +33,7 @@ from kvbound.solvers.annealing.layout import (
     MAX_RUN,
     MAX_VICTIMS,
     PROBES,
+    ROW,
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
@@ -227,11 +228,12 @@ class _Moves:
         changed = (old != new) & (state <= data.traits[block[row], LAST])  # beyond, no room is taken
         where = row[changed]
         layer = block[where] // data.blocks
+        units = data.units[layer]
         moments, at = _concatenated(*self._moments(layer, state[changed], state[changed]))
         occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):
             of = states[changed][moments]
-            occupancy[where, of, at] += change * (data.capacity[of] < UNLIMITED)
+            occupancy[where, of, at] += change * units[moments] * (data.capacity[of] < UNLIMITED)
         tier[chain[row], block[row], state] = new
         return _Reassignment(chain, block, low, high, row, old, slots)
 
@@ -245,7 +247,7 @@ class _Moves:
         before, after = (self.chains.tier[chains, blocks, step + n] for n in (0, 1))
         new_before = np.where(step >= low[row], new[np.maximum(at, 0)], before)
         new_after = np.where(step < high[row], new[np.minimum(at + 1, len(new) - 1)], after)
-        layer, within = np.divmod(blocks, data.blocks)
+        layer, within = blocks // data.blocks, data.traits[blocks, ROW]
         read, grown = data.reads[0][blocks, step], data.tokens[within, step, GROWN]
         busy = (read > 0) | (grown > 0) | (before != after) | (new_before != new_after)
         busy &= (before != new_before) | (after != new_after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from kvbound.solvers.annealing.layout import (
     MAX_RUN,
     MAX_VICTIMS,
     PROBES,
+    ROW,
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
@@ -34,7 +35,7 @@ from kvbound.solvers.annealing.layout import (
 )
 
 Floats = NDArray[np.float64]
-Occupancy = NDArray[np.int32]
+Occupancy = NDArray[np.signedinteger[Any]]
 Reassignment: TypeAlias = tuple[np.int64, np.int64, np.int64, np.uint8]
 """Block, first and last state, new tier."""
 
@@ -56,7 +57,7 @@ def _update_counts(
     block, low, high, new = change
     steps, layers, tiers = data.steps, data.layers, len(data.capacity)
     layer = np.int64(data.traits[block, LAYER])
-    within = block - layer * data.blocks
+    within = np.int64(data.traits[block, ROW])
     quiet = data.single and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
         before, after = tier[block, step], tier[block, step + 1]
@@ -94,7 +95,7 @@ def _reassign(
     """Make reassignment n of a move and keep the old tiers, or restore them."""
     block, low, high, new = change
     layers, layer, capacity = data.layers, np.int64(data.traits[block, LAYER]), data.capacity
-    last = np.int64(data.traits[block, LAST])
+    last, units = np.int64(data.traits[block, LAST]), data.units[layer]
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state
@@ -110,10 +111,10 @@ def _reassign(
             stop = min(min(state - 1, last) * layers + layer + 1, occupancy.shape[1])
             if capacity[old] < UNLIMITED:
                 for t in range(start, stop):
-                    occupancy[old, t] -= 1
+                    occupancy[old, t] -= units
             if capacity[new] < UNLIMITED:
                 for t in range(start, stop):
-                    occupancy[new, t] += 1
+                    occupancy[new, t] += units
 
 
 @compiled(forceinline=True)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import count_units
 from kvbound.bitsets.next_use import transpose, transposed_reads
 from kvbound.bitsets.two_tier import TwoTierSchedule, Words
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
+from kvbound.rules import Initial
 from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
 from kvbound.solvers.annealing.layout import PACKED_DRAWS, Ints, SearchData, data_without_blocks
 from kvbound.trace.timeline import Timeline
@@ -62,10 +64,10 @@ class PackedAnnealer:
             reads=reads,
             fast=FastBits(schedule.residency.initial == 0, after),
             fixed_start=instance.rules.initial is Initial.PREFILL_FIRST,
-            life=np.stack([timeline.born, timeline.ends], axis=1).astype(np.int32),
+            life=_life(instance),
             ids=np.stack([np.minimum(_oldest(timeline), timeline.past), timeline.past], axis=1),
             counts=counts,
-            occupancy=occupancy[0].copy(),
+            occupancy=occupancy[0].astype(np.int64),
             ticks=ticks,
             marginal=marginal_ticks(data, counts, layer, ticks),
         )
@@ -107,6 +109,15 @@ class PackedAnnealer:
             return after
 
         return TwoTierSchedule.of(instance, start, rows)
+
+
+def _life(instance: Instance) -> NDArray[np.int32]:
+    """Return the birth step and last step of each token; see `PackedChain`."""
+    timelines = instance.timelines
+    if all(timeline is timelines[0] for timeline in timelines):
+        timelines = timelines[:1]
+    lives = [np.stack([timeline.born, timeline.ends], axis=1) for timeline in timelines]
+    return np.stack(lives).astype(np.int32)
 
 
 def _oldest(timeline: Timeline) -> Ints:

@@ -67,14 +67,14 @@ class PackedChain(NamedTuple):
     fixed_start
         Whether the rules fix that.
     life
-        Birth step and last step of each token, shape (tokens, 2).
+        Birth step and last step of each token, shape (layers, tokens, 2), of one layer if all are alike.
     ids
         Range of the tokens that may exist in each state or in the one before: first id, and last id plus 1,
         shape (steps + 1, 2).
     counts, ticks, marginal
         As in `kvbound.solvers.annealing.chains.Chains`, of one chain.
     occupancy
-        Items in tier 0 at the start and after every slot, shape (slots + 1,).
+        Units in tier 0 at the start and after every slot, shape (slots + 1,).
     """
 
     reads: Words
@@ -83,7 +83,7 @@ class PackedChain(NamedTuple):
     life: NDArray[np.int32]
     ids: Ints
     counts: Ints
-    occupancy: NDArray[np.int32]
+    occupancy: Ints
     ticks: Ints
     marginal: Ints
 
@@ -98,11 +98,18 @@ def _in_fast(fast: FastBits, layer: int, token: int, state: int) -> bool:
 
 
 @compiled(forceinline=True)
+def _life(chain: PackedChain, layer: int, token: int) -> tuple[int, int]:
+    """Birth step and last step of an item."""
+    kind = layer if len(chain.life) > 1 else 0
+    return int(chain.life[kind, token, 0]), int(chain.life[kind, token, 1])
+
+
+@compiled(forceinline=True)
 def _run_around(data: SearchData, chain: PackedChain, layer: int, token: int, state: int) -> Run:
     """The run of an item around a state."""
-    inside = _in_fast(chain.fast, layer, token, state)
-    low = max(last_read(chain.reads[layer], token, state), int(chain.life[token, 0])) + 1
-    high = min(next_read(chain.reads[layer], token, state, data.steps), int(chain.life[token, 1]))
+    inside, (born, end) = _in_fast(chain.fast, layer, token, state), _life(chain, layer, token)
+    low = max(last_read(chain.reads[layer], token, state), born) + 1
+    high = min(next_read(chain.reads[layer], token, state, data.steps), end)
     first = last = state
     while first > low and _in_fast(chain.fast, layer, token, first - 1) == inside:
         first -= 1
@@ -131,7 +138,7 @@ def _put(data: SearchData, chain: PackedChain, run: Run, inside: bool) -> None:
         else:
             chain.fast.after[layer, chunk, token] &= ~mask
     begin = (first - 1) * data.layers + layer + 1 if first > 0 else 0
-    change = 1 if inside else -1
+    change = data.units[layer] if inside else -data.units[layer]
     for t in range(begin, min(last * data.layers + layer + 1, len(chain.occupancy))):
         chain.occupancy[t] += change
 
@@ -165,7 +172,7 @@ def _move(
             before = _in_fast(chain.fast, layer, token, step) if step < first else run_inside
             after = _in_fast(chain.fast, layer, token, step + 1) if step + 1 > last else run_inside
             # the end of a token is counted as a move to the last tier, which costs nothing either
-            newborn = chain.life[token, 0] == step
+            newborn = _life(chain, layer, token)[0] == step
             old = ABSENT if newborn else np.uint8(not before)
             share = read, 1, 1 - read, int(newborn)
             charge(data, chain.counts, slot, share, old, np.uint8(not after), sign)
@@ -185,15 +192,16 @@ def _overfull(data: SearchData, chain: PackedChain, run: Run) -> int:
 
 
 @compiled(forceinline=True)
-def existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
-    """A token, drawn by a uniform number, that exists in a state or the one before, and the later of these
-    states in which it exists; token -1 if none was found.
+def existing(chain: PackedChain, layer: int, u: float, state: int) -> tuple[int, int]:
+    """A token, drawn by a uniform number, that exists in a layer in a state or the one before, and the later
+    of these states in which it exists; token -1 if none was found.
     """
     first, count = chain.ids[state, 0], chain.ids[state, 1] - chain.ids[state, 0]
     for _ in range(PACKED_TRIES if count > 0 else 0):
         token = first + int(u * count)
-        latest = min(state, int(chain.life[token, 1]))
-        if latest >= state - 1 and latest > chain.life[token, 0]:
+        born, end = _life(chain, layer, token)
+        latest = min(state, end)
+        if latest >= state - 1 and latest > born:
             return token, latest
         u = u + _GOLDEN if u + _GOLDEN < 1 else u + _GOLDEN - 1
     return -1, 0
@@ -203,7 +211,7 @@ def existing(chain: PackedChain, u: float, state: int) -> tuple[int, int]:
 def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tuple[bool, bool, Run]:
     """Whether there is a move, whether it goes to tier 0, and the run that moves."""
     layer, state = int(draws[m, 0] * data.layers), 1 + int(draws[m, 1] * data.steps)
-    token, state = existing(chain, draws[m, 2], state)
+    token, state = existing(chain, layer, draws[m, 2], state)
     if token < 0:
         return False, True, (layer, token, state, state)
     inside = False
@@ -229,7 +237,7 @@ def _propose(data: SearchData, chain: PackedChain, draws: Floats, m: int) -> tup
     if valid and not inside and not promotes_unread and first > 0:
         # enters tier 0 on a read or at birth, or is there already
         step = first - 1
-        valid = chain.life[token, 0] == step or _in_fast(chain.fast, layer, token, step)
+        valid = _life(chain, layer, token)[0] == step or _in_fast(chain.fast, layer, token, step)
         valid |= _is_read(chain.reads, layer, token, step)
     return valid, not inside, (layer, token, first, last)
 
@@ -244,7 +252,7 @@ def _victim(
     if t > 0:
         state = (t - 1) // data.layers + ((t - 1) % data.layers >= layer)
     begin, end = chain.ids[state, 0], chain.ids[state, 1]
-    token, _ = existing(chain, draws[m, 6 + 2 * number], state)
+    token, _ = existing(chain, layer, draws[m, 6 + 2 * number], state)
     found, least, latest = -1, _NEVER, -1
     for _ in range(min(PACKED_PROBES, end - begin) if token >= 0 else 0):
         if (layer != run[0] or token != run[1]) and _in_fast(chain.fast, layer, token, state):

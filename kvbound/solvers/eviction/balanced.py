@@ -30,9 +30,10 @@ from kvbound.bitsets.next_use import first_reads, transposed_reads
 from kvbound.bitsets.two_tier import LAYERS_AT_ONCE, TwoTierSchedule, supports_two_tier_bits
 from kvbound.cost.marginal import free_misses
 from kvbound.initial import fill
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.instance import Instance
 from kvbound.progress import Progress
 from kvbound.residency import Residency
+from kvbound.rules import Initial, Migration
 from kvbound.solvers.eviction import balanced_numba as kernels
 
 Bools = NDArray[np.bool_]
@@ -124,7 +125,7 @@ def _simulate(
     targets, free
         Hits that each slot can use, and misses that are free, (steps, layers).
     """
-    steps, layers, timeline = instance.decode_steps, instance.layers, instance.timeline
+    steps, layers, timelines = instance.decode_steps, instance.layers, instance.timelines
     rows, rules = [instance.trace.words(layer) for layer in range(layers)], instance.rules
     prefetch, forced = rules.migration is Migration.PREFETCH, rules.initial is Initial.PREFILL_FIRST
     inside = _initial(instance, transposed, targets)
@@ -132,23 +133,23 @@ def _simulate(
     for layer in range(layers):
         kernels.place_prompt(state, layer, inside[layer])
     for step in range(steps):
-        ending = timeline.ending(step)
-        for layer in range(layers):
+        for layer, timeline in enumerate(timelines):
             spare = int(free[step, layer]) if prefetch else -1
             # a given initial placement stays until its layer's first slot
             evict = not forced or step > 0
+            ending = timeline.ending(step)
             kernels.simulate_slot(state, layer, rows[layer][step], step, ending, spare, evict)
         progress(step + 1, steps, "balanced schedule")
-    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency(timeline)
+    counts, residency = np.zeros((layers, steps, 5), np.int64), Residency(timelines)
 
     def finish(layer: int) -> Bools:
         fetched = state.fetched[layer] if prefetch else state.hits[layer][:0]
         after = np.zeros((steps, 8 * rows[layer].shape[1]), np.uint8)
         first = kernels.drop_unused_stays(
-            rows[layer], state.hits[layer], fetched, timeline.past, counts[layer], after
+            rows[layer], state.hits[layer], fetched, instance.timeline.past, counts[layer], after
         )
         residency.put(layer, after)
-        return inside[layer] if forced else first[: timeline.prefill_tokens]
+        return inside[layer] if forced else first[: instance.prefill_tokens]
 
     with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:
         inside = np.stack(list(pool.map(finish, range(layers))))
@@ -158,13 +159,14 @@ def _simulate(
 
 def _empty_state(instance: Instance, transposed: Words, targets: Ints, prefetch: bool) -> kernels.State:
     """Return the state before the prompt is placed."""
-    layers, capacity = instance.layers, instance.capacity_blocks[0]
+    layers, capacity = instance.layers, instance.capacity_units[0]
     assert capacity is not None  # only the last tier may be unlimited
     by_step, by_token = (layers, instance.decode_steps + 1), (layers, instance.tokens)
     words = (layers, instance.decode_steps, -(-instance.tokens // 64))
     end = np.zeros((1, layers), np.int64)
     return kernels.State(
         past=instance.timeline.past,
+        units=instance.units,
         transposed=transposed,
         target=np.concatenate([targets, end]).T.copy(),
         next_use=np.full(by_token, instance.decode_steps, np.int32),

@@ -24,7 +24,7 @@ Int32s = NDArray[np.int32]  # half the bytes of Ints, as every read looks them u
 NEEDED, SPARE = range(2)
 """Kinds of items in tier 0: those that their next slot needs, and those that stay while there is room."""
 SIZE, CAPACITY, LAST = range(3)
-"""Entries of `State.shared`: items in tier 0, how many it holds, and, from LAST on, for either kind a step
+"""Entries of `State.shared`: units in tier 0, how many it holds, and, from LAST on, for either kind a step
 after which no item of it is read."""
 
 
@@ -36,6 +36,8 @@ class State(NamedTuple):
 
     past: Ints
     """Tokens born before each step, and in the end, (steps + 1,)."""
+    units: Ints
+    """Units that an item of each layer takes, (layers,)."""
     transposed: Words
     """The reads, token by token; see `next_use.transpose`: (layers, ceil(steps / 64), tokens)."""
     target: Ints
@@ -88,7 +90,7 @@ def _push_inside(state: State, layer: int, token: int, kind: int) -> None:
     state.below[layer, token], state.top_inside[kind, layer, at] = state.top_inside[kind, layer, at], token
     state.held[kind, layer, at] += 1
     state.inside[layer, token] = True
-    state.shared[SIZE] += 1
+    state.shared[SIZE] += state.units[layer]
     state.shared[LAST + kind] = max(state.shared[LAST + kind], at)
 
 
@@ -100,7 +102,7 @@ def _pop_inside(state: State, layer: int, at: int, kind: int) -> int:
         token = state.below[layer, token]
     state.top_inside[kind, layer, at] = state.below[layer, token]
     state.held[kind, layer, at] -= 1
-    state.shared[SIZE] -= 1
+    state.shared[SIZE] -= state.units[layer]
     return int(token)
 
 
@@ -155,8 +157,8 @@ def _layer_read_last(state: State, kind: int) -> int:
 
 @compiled()
 def _promote(state: State, step: int, layer: int, token: int, evict: bool) -> bool:
-    """Promote an item, if need be in place of a spare one or one read later; return whether that worked."""
-    if state.shared[SIZE] >= state.shared[CAPACITY]:
+    """Promote an item, if need be in place of spare ones or ones read later; return whether that worked."""
+    while state.shared[SIZE] + state.units[layer] > state.shared[CAPACITY]:
         if not evict:
             return False
         kind, other = SPARE, _layer_read_last(state, SPARE)
@@ -192,7 +194,7 @@ def _remove_ended(state: State, layer: int, ending: Ints) -> None:
         if state.inside[layer, token] and state.next_use[layer, token] == at:
             state.inside[layer, token] = False
             state.held[SPARE, layer, at] -= 1
-            state.shared[SIZE] -= 1
+            state.shared[SIZE] -= state.units[layer]
 
 
 @compiled()
@@ -221,7 +223,7 @@ def simulate_slot(
     _remove_ended(state, layer, ending)
     state.top_outside[layer, step] = -1
     for kind in (NEEDED, SPARE):
-        state.shared[SIZE] -= state.held[kind, layer, step]
+        state.shared[SIZE] -= state.held[kind, layer, step] * state.units[layer]
         state.held[kind, layer, step], state.top_inside[kind, layer, step] = 0, -1
     for n in range(events):
         token = now[n]

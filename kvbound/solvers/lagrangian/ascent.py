@@ -90,7 +90,7 @@ class Multipliers(NamedTuple):
     weights: Floats
     """Weights of the minorants, (minorants, steps, layers), sum 1."""
     capacity: Floats
-    """Capacity price of a block in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
+    """Capacity price of a unit in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
 
 
 class DualAscent:
@@ -123,8 +123,8 @@ class DualAscent:
         self.sampled, self.map_chunks = sampled, map_chunks
         self.unit_s = float(minorants.beta.max())  # the highest price of a count
         self.limited = limited_tiers(instance)
-        limits = [instance.capacity_blocks[k] for k in self.limited]
-        self.capacity_blocks = np.array(limits, np.float64)[:, None]
+        limits = [instance.capacity_units[k] for k in self.limited]
+        self.capacity_units = np.array(limits, np.float64)[:, None]
         shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.capacity_prices = (
             _first_logits(minorants),
@@ -132,7 +132,7 @@ class DualAscent:
         )
         if start is not None:
             self.logits[:] = np.maximum(log(start.weights), -_LOGIT_RANGE)
-            self.capacity_prices.value[:] = start.capacity[self.limited] * (instance.layers / self.unit_s)
+            self.capacity_prices.value[:] = start.capacity[self.limited] / self._price_s
         chunks = [slice(n, n + _CHUNK) for n in range(0, instance.decode_steps, _CHUNK)]
         self.chunks = [
             _Chunk(steps, minorants.part(steps), _Adam(self.logits[:, steps], _LOGIT_RATE))
@@ -174,12 +174,12 @@ class DualAscent:
         capacity = self._in_seconds(self.capacity_prices.value)
         cost, demand = self.draw().evaluate(prices, capacity)
         assert demand is not None
-        value = constant + cost - float((self.capacity_blocks * capacity[self.limited]).sum())
+        value = constant + cost - float((self.capacity_units * capacity[self.limited]).sum())
         if not self.sampled and value > self.value_s:
             self.value_s, self.best = value, (self.logits.copy(), self.capacity_prices.value.copy())
         used = demand.used
         list(self.map_chunks(lambda chunk: chunk.ascend(weights, used, self.unit_s, share), self.chunks))
-        self.capacity_prices.ascend(demand.held[self.limited] - self.capacity_blocks, share)
+        self.capacity_prices.ascend(demand.held[self.limited] - self.capacity_units, share)
         np.maximum(self.capacity_prices.value, 0, out=self.capacity_prices.value)
         self.count += 1
         if self.sampled:
@@ -195,8 +195,13 @@ class DualAscent:
     def _in_seconds(self, capacity_prices: Floats) -> Floats:
         """Capacity prices of all tiers in seconds, (K, 1 + steps * layers)."""
         capacity = np.zeros((self.instance.tiers, capacity_prices.shape[1]))
-        capacity[self.limited] = capacity_prices * (self.unit_s / self.instance.layers)
+        capacity[self.limited] = capacity_prices * self._price_s
         return capacity
+
+    @property
+    def _price_s(self) -> float:
+        """Capacity price of 1 in seconds per unit."""
+        return self.unit_s / (self.instance.layers * int(self.instance.units.max()))
 
     def rounded(self) -> Certificate:
         """Return the point kept as a certificate that claims no bound yet."""

@@ -35,8 +35,10 @@ class SlotMinorants:
     alpha
         Seconds at counts 0, (V + 1, steps, layers), or (V, steps, layers) without the chord.
     beta
-        Seconds per item of each count, of the facets, (V, 3K): reads by tier, relative to tier 0, extra reads
-        by source, writes by tier.
+        Seconds per item of the largest size of each count, of the facets, (V, 3K): reads by tier, relative to
+        tier 0, extra reads by source, writes by tier.
+    sizes
+        Size of each layer's items relative to the largest, (layers,).
     chord
         Slope of the chord, seconds per item read at the last tier, moved there or not, (steps, layers).
     breakpoints
@@ -51,6 +53,7 @@ class SlotMinorants:
 
     alpha: Floats
     beta: Floats
+    sizes: Floats
     chord: Floats
     breakpoints: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -60,10 +63,10 @@ class SlotMinorants:
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
         """Derive the minorants from the slot cost."""
-        cost, tiers, size = SlotCost.of(instance), instance.tiers, instance.item_bytes
+        cost, tiers, size = SlotCost.of(instance), instance.tiers, int(instance.item_bytes.max())
         slots = Slots.of(instance)
         base = fixed_traffic(instance)
-        Columns.of(base).reads[..., 0] = slots.reads * size
+        Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
         facets = cost.facets
         alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance, slots)
         beta = size * facets
@@ -72,15 +75,15 @@ class SlotMinorants:
             beta[:, -1] = 0  # the write-through of births is part of alpha
         needed = _undominated(alpha, beta)
         alpha, beta = alpha[needed], beta[needed]
-        tier = tiers - 1
+        tier, sizes = tiers - 1, instance.item_bytes / size
         slope = beta[:, tier]
-        breakpoints = marginal.breakpoints(alpha, slope, slots.reads)
-        below, above = (alpha + slope[:, None, None] * (breakpoints + k) for k in (0, 1))
+        breakpoints = marginal.breakpoints(alpha, np.outer(slope, sizes)[:, None], slots.reads)
+        below, above = (alpha + slope[:, None, None] * (sizes * (breakpoints + k)) for k in (0, 1))
         chord = above.max(axis=0) - below.max(axis=0)
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
         if integer_counts:
             alpha = np.concatenate([alpha, (below.max(axis=0) - chord * breakpoints)[None]])
-        return cls(alpha, beta, chord, breakpoints, ends, cost.facet_weights[needed], tier)
+        return cls(alpha, beta, sizes, chord, breakpoints, ends, cost.facet_weights[needed], tier)
 
     def part(self, steps: slice) -> SlotMinorants:
         """Return the minorants of some steps."""
@@ -95,7 +98,7 @@ class SlotMinorants:
     def prices(self, weights: Floats) -> Floats:
         """Return prices of counts, (3K, steps, layers), under weights (minorants, steps, layers)."""
         facets = len(self.beta)
-        prices = combine(self.beta.T, weights[:facets])
+        prices = combine(self.beta.T, weights[:facets]) * self.sizes
         for weight in weights[facets:]:
             prices[self.tier] += weight * self.chord
             prices[len(prices) // 3 + self.tier] += weight * self.chord
@@ -111,7 +114,7 @@ class SlotMinorants:
         """
         facets = len(self.beta)
         values = self.alpha.copy() if missing is None else (1 - missing) * self.alpha
-        combine(self.beta, used, values[:facets])
+        combine(self.beta, used * self.sizes, values[:facets])
         values[facets:] += self.chord * (used[self.tier] + used[len(used) // 3 + self.tier])
         return values
 
@@ -147,11 +150,12 @@ def sure_latency(instance: Instance, slots: Slots, reads_at: int | None = None) 
     latency = np.array([tier.latency for tier in instance.memory.tiers])
     touched = np.zeros((instance.tiers, *slots.reads.shape), bool)
     touched[0] = slots.weights > 0
+    born = slots.births * slots.sizes > 0
     if instance.inclusive:
-        touched[-1] |= slots.births > 0
+        touched[-1] |= born
     elif reads_at is not None:
         touched[reads_at] = True
-    least = np.where(slots.reads + slots.births > 0, latency.min(), 0.0)
+    least = np.where((slots.reads * slots.sizes > 0) | born, latency.min(), 0.0)
     return np.where(touched.any(axis=0), combine(latency[None], touched)[0], least)
 
 

@@ -18,8 +18,9 @@ from kvbound.arithmetic import combine
 from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes
 from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_tiers
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
 from kvbound.kernels import Kernel
+from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.subproblem import (
     BLOCKS_AT_ONCE,
     Demand,
@@ -177,7 +178,7 @@ class MultiTierPaths:
         if self.instance.rules.initial is Initial.FREE:
             return value.argmin(axis=-1).astype(np.uint8)
         layer = np.arange(self.instance.layers)[self.lanes.layers, None]
-        return forced_tiers(self.instance, self.lanes.blocks, layer).astype(np.uint8)
+        return forced_tiers(self.instance, self.lanes.blocks, layer)
 
     def _follow(self, backward: _BackwardPass, first: Bytes) -> Bytes:
         """Return the tiers of blocks after every slot, (steps, layers, blocks)."""

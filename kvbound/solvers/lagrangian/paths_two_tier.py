@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from kvbound.bitsets.lanes import PROMPT, Lanes
 from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_tiers
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
 from kvbound.kernels import Kernel
+from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.subproblem import (
     WORDS_AT_ONCE,
     Demand,

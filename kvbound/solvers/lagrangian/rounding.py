@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from kvbound.arithmetic import combine, solve
 from kvbound.certificate import FULL, MOST_SCALE, Certificate
 from kvbound.cost.ideal import Slots, ideal
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
+from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta, sure_latency
 
 Floats = NDArray[np.float64]
@@ -41,7 +42,7 @@ def round_multipliers(
     weights
         Weights of the minorants, (minorants, steps, layers), sum 1.
     capacity
-        Capacity price of a block in seconds, (K, 1 + steps * layers).
+        Capacity price of a unit in seconds, (K, 1 + steps * layers).
     """
     theta = np.stack([_resource_weights(minorants, weights, end) for end in minorants.ends])
     has_chord = len(weights) > len(minorants.beta)
@@ -76,6 +77,7 @@ def recover_multipliers(
     matrix[..., :facets, :-1] = np.concatenate(
         [minorants.beta / highest, minorants.theta, minorants.theta], axis=1
     )
+    matrix[..., :facets, : 3 * tiers] *= minorants.sizes[:, None, None]
     if len(minorants.alpha) > facets:
         matrix[..., -1, [minorants.tier, tiers + minorants.tier]] = minorants.chord[..., None] / highest
         matrix[..., -1, 3 * tiers : -1] = np.concatenate([*minorants.theta[minorants.ends]], axis=-1)
@@ -111,7 +113,7 @@ def _sorted_resources(instance: Instance) -> list[int]:
 
 def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
-    longest = capacity.sum(axis=1).max()
+    longest = capacity.sum(axis=1).max() * int(instance.units.max())
     longest += 4 * instance.granularity * float(np.abs(prices).max(axis=(0, 2)).sum())
     scales = [_IDEAL_BITS - math.frexp(ideal(instance))[1]]
     if longest > 0:
@@ -169,9 +171,9 @@ def _side_bound(
         All slots of the instance.
     """
     reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
-    live = instance.timeline.live[:-1, None].astype(np.float64)
+    live = instance.live[:-1].astype(np.float64)
     memory, tiers = instance.memory, instance.tiers
-    sizes = np.array(instance.item_sizes, np.float64)[:, None, None]
+    sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
     cost = certificate.theta[int(above)] * (unit / FULL / memory.bandwidths[order])[:, None, None]
@@ -214,7 +216,7 @@ def claim_bound(instance: Instance, certificate: Certificate, items: float) -> C
     capacity = math.fsum(
         float(prices.sum()) * (limit or 0)
         for limit, prices in zip(
-            instance.capacity_blocks, certificate.capacity.astype(np.float64), strict=True
+            instance.capacity_units, certificate.capacity.astype(np.float64), strict=True
         )
     )
     roundings = 16 + 2 * instance.tiers + len(instance.memory.resources)

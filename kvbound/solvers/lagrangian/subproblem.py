@@ -32,7 +32,7 @@ class Demand:
         Items read, read without a choice, and written, by tier; see `kvbound.cost.traffic.Columns`:
         (3K, steps, layers).
     held
-        Blocks in each tier at the start and after every slot, (K, 1 + steps * layers).
+        Units in each tier at the start and after every slot, (K, 1 + steps * layers).
     """
 
     used: Floats
@@ -50,7 +50,7 @@ class ItemSubproblem(Protocol):
         prices
             Prices of the counts in `Demand.used`, (3K, steps, layers).
         capacity
-            Capacity price of a block at the start and after every slot, (K, 1 + steps * layers).
+            Capacity price of a unit at the start and after every slot, (K, 1 + steps * layers).
         demand
             Whether to return the demand, too; None otherwise.
         """
@@ -66,7 +66,7 @@ def columns(counts: Floats) -> Columns:
 def limited_tiers(instance: Instance) -> NDArray[np.int64]:
     """Tiers with a capacity that can bind, (tiers,)."""
     tiers = Transitions.of(instance).limited
-    return np.array([k for k in tiers if instance.capacity_blocks[k] is not None], np.int64)
+    return np.array([k for k in tiers if instance.capacity_units[k] is not None], np.int64)
 
 
 def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, Floats]:
@@ -82,11 +82,12 @@ def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple
     sums[:, slots + 2 :] = sums[:, slots + 1, None]  # nothing is held beyond the last slot
     hold = sums[:, 1 + count :] - sums[:, 1 : slots + 1]
     start = sums[:, 1 : count + 1]
-    return hold.reshape(len(capacity), -1, count)[:, :, layers], start[:, layers]
+    units = instance.units[layers]
+    return hold.reshape(len(capacity), -1, count)[:, :, layers] * units, start[:, layers] * units
 
 
 def occupancy(instance: Instance, start: Floats, after: Floats, layers: slice) -> Floats:
-    """Sum blocks by tier over layers.
+    """Sum the units of blocks by tier over layers.
 
     Parameters
     ----------
@@ -95,11 +96,12 @@ def occupancy(instance: Instance, start: Floats, after: Floats, layers: slice) -
 
     Returns
     -------
-    Blocks at the start and after every slot, (K, 1 + steps * layers).
+    Units at the start and after every slot, (K, 1 + steps * layers).
     """
+    units = instance.units[layers]
     change = np.zeros((len(start), instance.decode_steps, instance.layers))
-    change[:, :, layers] = np.diff(np.concatenate([start[:, None], after], axis=1), axis=1)
-    first = start.sum(axis=1, keepdims=True)
+    change[:, :, layers] = np.diff(np.concatenate([start[:, None], after], axis=1), axis=1) * units
+    first = (start * units).sum(axis=1, keepdims=True)
     return np.concatenate([first, first + np.cumsum(change.reshape(len(start), -1), axis=1)], axis=1)
 
 

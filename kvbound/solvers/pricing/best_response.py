@@ -22,10 +22,11 @@ import numpy as np
 
 from kvbound.bitsets.lanes import Lanes, count_units
 from kvbound.bitsets.two_tier import TwoTierSchedule, supports_two_tier_bits
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.kernels import pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Limit, Reason, Termination
+from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.pricing.prices import Prices

@@ -8,10 +8,11 @@ from itertools import islice
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.slot import SlotCost
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.placement import Placement
 from kvbound.progress import Progress
 from kvbound.residency import exceeds_event_limit
+from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.background import Job

@@ -48,17 +48,18 @@ class Prices:
         self.instance, self.kernel, self.each = instance, kernel, each
         self.minorants = SlotMinorants.of(instance)
         self.reads, self.limited = instance.trace.past_counts(), limited_tiers(instance)
-        self.capacity_blocks = np.array(
-            [instance.capacity_blocks[k] for k in self.limited], np.float64
+        self.capacity_units = np.array(
+            [instance.capacity_units[k] for k in self.limited], np.float64
         )[:, None]  # fmt: skip
         self.weights = multipliers.weights.copy()
         self.capacity_prices = multipliers.capacity[self.limited]
         self.unit_s = float(self.minorants.beta.max())
         self.prices = np.empty((3 * instance.tiers, *self.reads.shape))
+        units = int(instance.units.max())  # of the largest blocks
         block_s = self.unit_s * instance.granularity / instance.layers
         self.penalty = self.first_penalty = (
             _PENALTY[0] / math.sqrt(max(float(self.reads.mean()), 1.0)),
-            _PENALTY[1] / np.sqrt(np.maximum(self.capacity_blocks, 1)) * block_s,
+            _PENALTY[1] / np.sqrt(np.maximum(self.capacity_units / units, 1)) * block_s / units**2,
         )
         chunks = [slice(n, n + _CHUNK) for n in range(0, instance.decode_steps, _CHUNK)]
         self.chunks = [(chunk, self.minorants.part(chunk)) for chunk in chunks]
@@ -81,8 +82,8 @@ class Prices:
         rows, penalty = self.minorants, self.penalty[0] / self.unit_s
         used = loads.used(chunk), self._missing(loads, chunk)
         price_at_loads(
-            rows.alpha, rows.beta, rows.chord, rows.tier, *used, penalty, self.weights, self.prices,
-            chunk.start,
+            rows.alpha, rows.beta, rows.sizes, rows.chord, rows.tier, *used, penalty, self.weights,
+            self.prices, chunk.start,
         )  # fmt: skip
 
     def multipliers(self) -> Multipliers:
@@ -115,8 +116,8 @@ class Prices:
         return share
 
     def _moved_capacity_prices(self, loads: Loads, share: float) -> Floats:
-        """Return prices of limited tiers, moved by the blocks they hold too many, (tiers, 1 + slots)."""
-        excess = loads.held() - loads.share * self.capacity_blocks
+        """Return prices of limited tiers, moved by the units they hold too many, (tiers, 1 + slots)."""
+        excess = loads.held() - loads.share * self.capacity_units
         return np.maximum(self.capacity_prices + share * self.penalty[1] * excess, 0)
 
     def _by_tier(self, capacity_prices: Floats) -> Floats:

@@ -14,6 +14,7 @@ Floats = NDArray[np.float64]
 def price_at_loads(
     alpha: Floats,
     beta: Floats,
+    sizes: Floats,
     chord: Floats,
     tier: int,
     used: Floats,
@@ -29,7 +30,7 @@ def price_at_loads(
 
     Parameters
     ----------
-    alpha, beta, chord, tier
+    alpha, beta, sizes, chord, tier
         See `minorants.SlotMinorants`, of all steps.
     used
         Counts of the chunk's steps, which begin with step `first`, (3K, chunk, layers).
@@ -46,7 +47,7 @@ def price_at_loads(
     moved, top, level, slope = np.empty((count, layers)), np.empty(layers), np.empty(layers), np.empty(layers)
     for n in range(used.shape[1]):
         step = first + n
-        _evaluate(alpha, beta, chord, tier, used, missing, moved, step, n)
+        _evaluate(alpha, beta, sizes, chord, tier, used, missing, moved, step, n)
         top[:] = moved[0]
         for row in range(1, count):
             for layer in range(layers):
@@ -55,13 +56,14 @@ def price_at_loads(
             for layer in range(layers):
                 moved[row, layer] = weights[row, step, layer] + penalty * (moved[row, layer] - top[layer])
         _project_onto_simplex(moved, level)
-        _price(beta, chord, tier, moved, slope, prices, step)
+        _price(beta, sizes, chord, tier, moved, slope, prices, step)
 
 
 @compiled()
 def _evaluate(
     alpha: Floats,
     beta: Floats,
+    sizes: Floats,
     chord: Floats,
     tier: int,
     used: Floats,
@@ -78,7 +80,7 @@ def _evaluate(
         for kind in range(kinds):
             if row < facets and beta[row, kind] != 0:
                 for layer in range(layers):
-                    values[row, layer] += beta[row, kind] * used[kind, n, layer]
+                    values[row, layer] += beta[row, kind] * (used[kind, n, layer] * sizes[layer])
         if row >= facets:
             for layer in range(layers):
                 slow = used[tier, n, layer] + used[kinds // 3 + tier, n, layer]
@@ -87,7 +89,14 @@ def _evaluate(
 
 @compiled()
 def _price(
-    beta: Floats, chord: Floats, tier: int, weights: Floats, slope: Floats, prices: Floats, step: int
+    beta: Floats,
+    sizes: Floats,
+    chord: Floats,
+    tier: int,
+    weights: Floats,
+    slope: Floats,
+    prices: Floats,
+    step: int,
 ) -> None:
     """Price the counts of a step's slots under row weights, as `SlotMinorants.prices` does."""
     (facets, kinds), layers = beta.shape, chord.shape[1]
@@ -97,6 +106,8 @@ def _price(
             if beta[row, kind] != 0:
                 for layer in range(layers):
                     slope[layer] += beta[row, kind] * weights[row, layer]
+        for layer in range(layers):
+            slope[layer] *= sizes[layer]
         if kind in (tier, kinds // 3 + tier):
             for row in range(facets, len(weights)):
                 for layer in range(layers):

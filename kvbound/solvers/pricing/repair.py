@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.next_use import last_read, lowest_bit, next_read, transposed_reads
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
 from kvbound.kernels import compiled
 from kvbound.progress import Progress, silent
+from kvbound.rules import Initial
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -39,12 +40,12 @@ def repair(instance: Instance, inside: Bools, after: Words, spare: Ints, progres
     spare
         Misses that a slot could still have at no cost, negative if it has too many, (steps, layers); changed.
     """
-    capacity = instance.capacity_blocks[0]
+    capacity = instance.capacity_units[0]
     assert capacity is not None  # only the last tier may be unlimited
-    layers, steps, timeline = instance.layers, instance.decode_steps, instance.timeline
+    layers, steps, timeline, units = instance.layers, instance.decode_steps, instance.timeline, instance.units
     reads, rows = transposed_reads(instance), [instance.trace.words(layer) for layer in range(layers)]
-    evict_excess(reads, inside, after, _held(after), spare, capacity)
-    held = np.concatenate([inside.sum(axis=1)[None], _held(after)])
+    evict_excess(reads, inside, after, _held(after), spare, units, capacity)
+    held = np.concatenate([inside.sum(axis=1)[None], _held(after)]) * units
     change = np.diff(held, axis=0).ravel()
     room = capacity - np.concatenate([[0], change.cumsum()]) - held[0].sum()
     forced, rounds = instance.rules.initial is Initial.PREFILL_FIRST, (_SOON, steps)
@@ -57,12 +58,12 @@ def repair(instance: Instance, inside: Bools, after: Words, spare: Ints, progres
     for step, layer in slots(0):
         if spare[step, layer] > 0:
             own = reads[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
-            give_up_hits(*own, room, layer, layers, step, timeline.past[step], timeline.born, forced)
+            give_up_hits(*own, room, units, layer, step, timeline.past[step], timeline.born, forced)
     for number, within in enumerate(rounds, 1):
         for step, layer in slots(number):
-            if room[step * layers + layer + 1] > 0:
+            if room[step * layers + layer + 1] >= units[layer]:
                 own = reads[layer], rows[layer][step], inside[layer], after[layer], spare[:, layer]
-                extend_stays(*own, room, layer, layers, step, timeline.past[step], within)
+                extend_stays(*own, room, units, layer, step, timeline.past[step], within)
 
 
 def _held(after: Words) -> Ints:
@@ -71,7 +72,9 @@ def _held(after: Words) -> Ints:
 
 
 @compiled()
-def evict_excess(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, capacity: int) -> None:
+def evict_excess(
+    reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, units: Ints, capacity: int
+) -> None:
     """Evict items until their next read wherever tier 0 holds more than its capacity.
 
     Parameters
@@ -82,25 +85,36 @@ def evict_excess(reads: Words, inside: Bools, after: Words, held: Ints, spare: I
         As for `repair`.
     held
         Items in tier 0 after every slot, (steps, layers); changed.
+    units, capacity
+        Units that an item of each layer takes, (layers,), and that tier 0 holds.
     """
     layers, steps, _ = after.shape
-    size = inside.sum()
+    size = 0
+    for layer in range(layers):
+        size += inside[layer].sum() * units[layer]
     if size > capacity:
-        _evict_from_start(reads, inside, after, held, spare, size - capacity)
-        size = capacity
+        size -= _evict_from_start(reads, inside, after, held, spare, units, size - capacity)
     now = np.array([inside[layer].sum() for layer in range(layers)])
     for step in range(steps):
         for layer in range(layers):
-            excess = size + held[step, layer] - now[layer] - capacity
-            if excess > 0:
-                _evict(reads[layer], after[layer], held[:, layer], spare[:, layer], step, excess)
-            size += held[step, layer] - now[layer]
+            excess = size + (held[step, layer] - now[layer]) * units[layer] - capacity
+            if excess > 0 and units[layer] > 0:
+                count = -(-excess // units[layer])
+                _evict(reads[layer], after[layer], held[:, layer], spare[:, layer], step, count)
+            size += (held[step, layer] - now[layer]) * units[layer]
             now[layer] = held[step, layer]
 
 
 @compiled()
-def _evict_from_start(reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, count: int) -> None:
-    """Let items start outside tier 0, those whose first read is latest first."""
+def _evict_from_start(
+    reads: Words, inside: Bools, after: Words, held: Ints, spare: Ints, units: Ints, excess: int
+) -> int:
+    """Let items of at least so many units start outside tier 0, those whose first read is latest first.
+
+    Returns
+    -------
+    The units that are freed.
+    """
     steps, most = after.shape[1], inside.sum()
     item, at = np.empty((most, 2), np.int64), np.empty(most, np.int64)
     found = 0
@@ -110,10 +124,15 @@ def _evict_from_start(reads: Words, inside: Bools, after: Words, held: Ints, spa
                 item[found, 0], item[found, 1] = layer, token
                 at[found] = next_read(reads[layer], token, 0, steps)
                 found += 1
-    for n in np.argsort(at, kind="mergesort")[::-1][:count]:
+    freed = 0
+    for n in np.argsort(at, kind="mergesort")[::-1]:
         layer, token = item[n]
+        if freed >= excess:
+            break
         inside[layer, token] = False
+        freed += units[layer]
         _remove(after[layer], held[:, layer], spare[:, layer], token, 0, at[n])
+    return freed
 
 
 @compiled()
@@ -154,7 +173,7 @@ def _remove(after: Words, held: Ints, spare: Ints, token: int, step: int, at: in
 
 @compiled()
 def give_up_hits(
-    reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, layer: int, layers: int,
+    reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, units: Ints, layer: int,
     step: int, past: int, born: Ints, forced: bool,
 ) -> None:  # fmt: skip
     """Give up hits that a slot does not need, of items that leave in it, the longest stays first.
@@ -164,7 +183,9 @@ def give_up_hits(
     reads, row, inside, after, spare
         Of the slot's layer: steps by token, the slot's own reads, and as for `repair`.
     room
-        Room left at the start and after every slot of any layer, (1 + slots,); changed.
+        Units left at the start and after every slot of any layer, (1 + slots,); changed.
+    units
+        Units that an item of each layer takes, (layers,).
     past
         Tokens born before the slot.
     born
@@ -173,6 +194,7 @@ def give_up_hits(
         Whether the initial placement is given.
     """
     token, since, count = np.empty(past, np.int64), np.empty(past, np.int64), 0
+    layers, unit = len(units), units[layer]
     for n in range(len(row)):
         bits = row[n] & ~after[step, n]  # an item that stays on would have to be written again
         if step > 0:
@@ -188,32 +210,33 @@ def give_up_hits(
         bit, now = np.uint64(1) << np.uint64(token[n] & 63), step - 1
         while now >= max(since[n], 0) and after[now, token[n] >> 6] & bit:
             after[now, token[n] >> 6] ^= bit
-            room[now * layers + layer + 1 : (now + 1) * layers + layer + 1] += 1
+            room[now * layers + layer + 1 : (now + 1) * layers + layer + 1] += unit
             now -= 1
         if now < 0 and since[n] < 0 and inside[token[n]]:
             inside[token[n]] = False
-            room[: layer + 1] += 1
+            room[: layer + 1] += unit
         spare[step] -= 1
 
 
 @compiled()
 def extend_stays(
-    reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, layer: int, layers: int,
+    reads: Words, row: Words, inside: Bools, after: Words, spare: Ints, room: Ints, units: Ints, layer: int,
     step: int, past: int, within: int,
 ) -> None:  # fmt: skip
     """Let items stay until their next read, if its slot has too many misses and there is room till then.
 
     Parameters
     ----------
-    reads, row, inside, after, spare, room, past
+    reads, row, inside, after, spare, room, units, past
         As for `give_up_hits`.
     within
         Steps until the next read, at most.
     """
+    layers, unit = len(units), units[layer]
     first = step * layers + layer + 1
     for n in range(len(row)):
         bits = row[n] & ~after[step, n]
-        while bits != 0 and room[first] > 0:
+        while bits != 0 and room[first] >= unit:
             k = 64 * n + lowest_bit(bits)
             bit = np.uint64(1) << np.uint64(k & 63)
             bits ^= bit
@@ -221,9 +244,9 @@ def extend_stays(
             if at > step + within or at == len(after) or spare[at] >= 0 or after[at - 1, n] & bit:
                 continue
             end, moment = at * layers + layer + 1, first
-            while moment < end and room[moment] > 0:
+            while moment < end and room[moment] >= unit:
                 moment += 1
             if moment == end:
                 after[step:at, n] |= bit
-                room[first:end] -= 1
+                room[first:end] -= unit
                 spare[at] += 1

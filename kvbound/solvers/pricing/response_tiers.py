@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.cost.transitions import Transitions
-from kvbound.instance import Initial, Instance
+from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
+from kvbound.rules import Initial
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers.lagrangian.paths import MultiTierPaths, count_traffic
 from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
@@ -129,33 +130,39 @@ class TierResponses:
         """Return them as a schedule within the capacities; changes them in place."""
         instance = self.instance
         blocks, plan = instance.grouping, self.plan[:, :, : instance.blocks]
-        first = self.first[:, : blocks.prompt]
-        unlimited = instance.layers * instance.blocks
-        room = np.array([unlimited if limit is None else limit for limit in instance.capacity_blocks])
+        first, exists = self.first[:, : blocks.prompt], blocks.initial
+        unlimited = int(instance.units.sum()) * instance.blocks
+        free = np.array([unlimited if limit is None else limit for limit in instance.capacity_units])
+        starting, units = first[exists], np.broadcast_to(instance.units[:, None], exists.shape)[exists]
         if instance.rules.initial is Initial.FREE:
-            _spread(first, room)
-        room -= np.bincount(first.ravel(), minlength=instance.tiers)
+            _spread(starting, units, free)
+            first[exists] = starting
+        np.subtract.at(free, starting, units)
         before = np.full((instance.layers, instance.blocks), instance.tiers, np.uint8)
         before[:, : blocks.prompt] = first
         legal = Transitions.of(instance).legal
-        replay = _Replay(instance, legal, bool((legal[0] != legal[1]).any()), room)
+        replay = _Replay(instance, legal, bool((legal[0] != legal[1]).any()), free)
         for step, slots in enumerate(plan):
             progress(step, len(plan), PROGRESS_NOTE)
             replay.step(before, plan[step : step + _LOOKAHEAD], step)
             before = slots
-        initial = first[:, blocks.of[: instance.prefill_tokens]]
+        initial = np.minimum(first, instance.tiers - 1)[:, blocks.of[: instance.prefill_tokens]]
         return from_tiers(initial, list(np.moveaxis(plan, 1, 0)), blocks)
 
 
-def _spread(wanted: Bytes, room: Ints) -> None:
-    """Move blocks beyond a tier's room (K,) one tier down, or up from the last; changes `wanted`."""
-    tiers, flat = len(room), wanted.ravel()
-    if (np.bincount(flat, minlength=tiers) <= room).all():
-        return
+def _spread(wanted: Bytes, units: Ints, room: Ints) -> None:
+    """Move blocks beyond a tier's room one tier down, or up from the last; changes `wanted`, (blocks,).
+
+    Parameters
+    ----------
+    units, room
+        What each block takes, (blocks,), and what each tier has room for, (K,).
+    """
+    tiers = len(room)
     for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
         for tier in order:
-            flat[np.flatnonzero(flat == tier)[room[tier] :]] = tier + way
-    wanted[:] = flat.reshape(wanted.shape)
+            inside = np.flatnonzero(wanted == tier)
+            wanted[inside[np.cumsum(units[inside]) > room[tier]]] = tier + way
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,14 +175,14 @@ class _Replay:
         See `Transitions`.
     by_read
         Whether that depends on whether the slot reads a block.
-    room
-        Blocks that each tier has room for, (K,); changed.
+    free
+        Units that each tier has room for, (K,); changed.
     """
 
     instance: Instance
     legal: Bools
     by_read: bool
-    room: Ints
+    free: Ints
 
     def step(self, before: Bytes, ahead: Bytes, step: int) -> None:
         """Move the blocks to their planned tiers, where the rules allow it and there is room.
@@ -189,21 +196,26 @@ class _Replay:
         """
         blocks, tiers = self.instance.grouping, self.instance.tiers
         begun, end = blocks.begun(step), blocks.begun(step + 1)
-        ending = np.flatnonzero(blocks.last[:begun] == step)
-        gone, held = np.flatnonzero(blocks.last[:begun] <= step), blocks.last[begun:end] > step
         for layer, wanted in enumerate(ahead[0]):
-            now = before[layer, :begun].copy()
+            last, units = blocks.last[layer], int(self.instance.units[layer])
+            fit = self.free // units if units else np.full(tiers, self.instance.blocks)
+            now, room = before[layer, :begun].copy(), fit.copy()
+            gone = np.flatnonzero(last[:begun] <= step)
             if len(gone):
-                self.room[:] += np.bincount(now[ending], minlength=tiers)
+                room += np.bincount(now[last[:begun] == step], minlength=tiers)
                 now[gone] = tiers
-            self._move_all(now, ahead[:, layer, :begun], step, layer)
+            self._move_all(now, ahead[:, layer, :begun], room, step, layer)
             wanted[:begun] = now
             if end > begun:
-                born = wanted[begun:end]
-                born[held] = self._placed(born[held])
+                born, held = wanted[begun:end], last[begun:end] > step
+                born[held] = _placed(born[held], room)
+            self.free[:] += units * (room - fit)
 
-    def _move_all(self, now: Bytes, ahead: Bytes, step: int, layer: int) -> None:
-        """Move a layer's blocks; changes their tiers `now`, (blocks,), given the plan, (steps, blocks)."""
+    def _move_all(self, now: Bytes, ahead: Bytes, room: Ints, step: int, layer: int) -> None:
+        """Move a layer's blocks; changes their tiers `now`, (blocks,), given the plan, (steps, blocks).
+
+        Room is in blocks of the layer, (K,), and changed.
+        """
         goal = ahead[0]
         moving = np.flatnonzero(goal != now)
         if len(moving):
@@ -212,7 +224,7 @@ class _Replay:
         for down in (True, False):
             some = moving[(goal[moving] > now[moving]) == down]
             for tier in np.unique(goal[some]):
-                self._move(some[goal[some] == tier], tier, now, ahead)
+                _move(some[goal[some] == tier], tier, now, ahead, room)
 
     def _read(self, step: int, layer: int, begun: int) -> Ints:
         """Return 1 for the blocks whose past tokens a slot reads, else 0, (blocks begun before,)."""
@@ -221,18 +233,19 @@ class _Replay:
         read[instance.grouping.of[reads[reads < instance.timeline.past[step]]]] = 1
         return read
 
-    def _move(self, coming: Ints, tier: int, now: Bytes, ahead: Bytes) -> None:
-        """Move blocks into a tier, those with the longest stays last, as far as there is room."""
-        room = self.room
-        if len(coming) > room[tier]:
-            stays = (ahead[:, coming] == tier).cumprod(axis=0).sum(axis=0)
-            coming = coming[np.argsort(stays, kind="stable")[: max(int(room[tier]), 0)]]
-        np.add.at(room, now[coming], 1)
-        room[tier] -= len(coming)
-        now[coming] = tier
 
-    def _placed(self, wanted: Bytes) -> Bytes:
-        """Return the tiers of new blocks: the planned ones as far as there is room; changes `wanted`."""
-        _spread(wanted, self.room)
-        self.room[:] -= np.bincount(wanted, minlength=len(self.room))
-        return wanted
+def _move(coming: Ints, tier: int, now: Bytes, ahead: Bytes, room: Ints) -> None:
+    """Move blocks into a tier, those with the longest stays last, as far as there is room."""
+    if len(coming) > room[tier]:
+        stays = (ahead[:, coming] == tier).cumprod(axis=0).sum(axis=0)
+        coming = coming[np.argsort(stays, kind="stable")[: max(int(room[tier]), 0)]]
+    np.add.at(room, now[coming], 1)
+    room[tier] -= len(coming)
+    now[coming] = tier
+
+
+def _placed(wanted: Bytes, room: Ints) -> Bytes:
+    """Return the tiers of new blocks: the planned ones as far as there is room; changes `wanted`."""
+    _spread(wanted, np.ones(len(wanted), np.int64), room)
+    room -= np.bincount(wanted, minlength=len(room))
+    return wanted

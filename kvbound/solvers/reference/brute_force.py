@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from kvbound.cost.evaluate import evaluate
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.identity import identify
-from kvbound.instance import Initial, Instance, Migration
+from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status
+from kvbound.rules import Initial, Migration, Windows
 from kvbound.schedule import LayerEvents, Schedule
-from kvbound.solvers.reference.slot_times import slot_times
+from kvbound.solvers.reference.slot_times import size_ratios, slot_times
 
 MAX_TRANSITIONS = 2**25
 """Joint states times choices in one slot above which an instance is refused."""
@@ -114,18 +115,18 @@ def find_optimum(instance: Instance) -> Optimum:
     InfeasibleError
         No schedule fits into the tiers.
     """
-    blocks = _blocks(instance)
+    blocks = [_blocks(instance, layer) for layer in range(instance.layers)]
     _refuse_large(instance, blocks)
     slots = [
-        _slot(instance, blocks, step, layer)
+        _slot(instance, blocks[layer], step, layer)
         for step, layer in np.ndindex(instance.decode_steps, instance.layers)
     ]
     costs = _seconds(instance, slots)
-    held = [_existing(blocks, -1)] * instance.layers
+    held = [_existing(of_layer, -1) for of_layer in blocks]
     value = np.where(_fits(instance, held), 0.0, np.inf)
     if instance.rules.initial is Initial.PREFILL_FIRST:
         forced = np.full_like(value, np.inf)
-        forced[_prefill_first(instance, len(held[0]))] = 0.0
+        forced[_prefill_first(instance, held)] = 0.0
         value += forced
     came_from, passed = [], []
     for slot, cost in zip(slots, costs, strict=True):
@@ -149,7 +150,7 @@ def find_optimum(instance: Instance) -> Optimum:
     return Optimum(float(value.min()), _schedule(instance, blocks, slots, state, after[::-1]))
 
 
-def _blocks(instance: Instance) -> list[_Block]:
+def _blocks(instance: Instance, layer: int) -> list[_Block]:
     """Return the blocks of a layer, in the order of their first tokens."""
     timeline, steps = instance.timeline, instance.decode_steps
     born = [-1] * instance.prefill_tokens
@@ -167,6 +168,12 @@ def _blocks(instance: Instance) -> list[_Block]:
         block.tokens.append(token)
         block.born.append(born[token])
         block.ends.append(min(end, steps))
+    if instance.rules.windows is Windows.ENDS and (window := instance.llm.windows[layer]) is not None:
+        for block in blocks:
+            for n, token in enumerate(block.tokens):
+                later = np.flatnonzero(timeline.sequence[token:] == timeline.sequence[token]) + token
+                if len(later) >= window:  # the last token that still sees this one is `window` - 1 further
+                    block.ends[n] = min(block.ends[n], born[later[window - 1]])
     return blocks
 
 
@@ -174,15 +181,19 @@ def _existing(blocks: list[_Block], step: int) -> list[int]:
     return [number for number, block in enumerate(blocks) if block.exists(step)]
 
 
-def _refuse_large(instance: Instance, blocks: list[_Block]) -> None:
+def _refuse_large(instance: Instance, blocks: list[list[_Block]]) -> None:
     if not instance.physical:
         raise UsageError("brute force needs accounting 'physical'")
     steps, tiers = range(instance.decode_steps), instance.tiers
-    held = max(len(_existing(blocks, step)) for step in (-1, *steps))
-    changed = max(held, *(len(_existing(blocks, step - 1)) + _count_births(blocks, step) for step in steps))
-    size = tiers ** (held * (instance.layers - 1) + held + changed)
+    held = [max(len(_existing(of_layer, step)) for step in (-1, *steps)) for of_layer in blocks]
+    changed = max(
+        len(_existing(of_layer, step - 1)) + _count_births(of_layer, step)
+        for of_layer in blocks
+        for step in steps
+    )
+    size = tiers ** (sum(held) + max(changed, *held))
     if size > MAX_TRANSITIONS or instance.layers * _base(instance) ** (3 * tiers) > 2**62:
-        total = f"{instance.layers * held} blocks in {tiers} tiers"
+        total = f"{sum(held)} blocks in {tiers} tiers"
         raise UsageError(f"{instance.name}: {total} are too many for brute force")
 
 
@@ -205,30 +216,47 @@ def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
     """Which joint states of the blocks held in each layer respect every capacity; one axis per layer."""
     shape = [instance.tiers ** len(blocks) for blocks in held]
     fits = np.ones(shape, dtype=bool)
-    for k, capacity in enumerate(instance.capacity_blocks):
-        count = np.zeros(shape, dtype=np.int64)
+    for k, free in enumerate(_free_bytes(instance)):
+        if free == math.inf:
+            continue
+        size = np.zeros(shape, dtype=np.int64)
         for layer, blocks in enumerate(held):
             copies_all = instance.inclusive and k == instance.tiers - 1
             in_k = np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
-            count += in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
-        if capacity is not None:
-            fits &= count <= capacity
+            bytes_in_k = in_k * _block_bytes(instance, layer, k)
+            size += bytes_in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
+        fits &= size <= free
     return fits
 
 
-def _prefill_first(instance: Instance, blocks: int) -> tuple[int, ...]:
-    """State of the prompt filled block by block, layer by layer, into the fastest tier that is not full."""
-    free = [math.inf if capacity is None else capacity for capacity in instance.capacity_blocks]
+def _free_bytes(instance: Instance) -> list[float]:
+    """Bytes of each tier that blocks may take, infinite without a limit."""
+    sizes = [math.inf if tier.capacity is None else int(tier.capacity) for tier in instance.memory.tiers]
+    return [size - (0 if k else int(instance.llm.weight_bytes)) for k, size in enumerate(sizes)]
+
+
+def _block_bytes(instance: Instance, layer: int, tier: int) -> int:
+    """Bytes that a block of a layer takes in a tier."""
+    sizes = instance.formats.get(instance.memory.tiers[tier].name, instance.llm.kv_sizes)
+    return instance.granularity * (sizes[layer] if isinstance(sizes, tuple) else sizes)
+
+
+def _prefill_first(instance: Instance, held: list[list[int]]) -> tuple[int, ...]:
+    """State of the prompt filled block by block, layer by layer, into the fastest tier with room for each."""
+    free = _free_bytes(instance)
     if instance.inclusive:
         free[-1] = math.inf  # it has copies of all blocks, which `_fits` counts
     state = [0] * instance.layers
-    for block in range(blocks):
-        for layer in range(instance.layers):
-            open_tiers = [k for k, left in enumerate(free) if left >= 1]
+    for block in sorted({number for blocks in held for number in blocks}):
+        for layer, blocks in enumerate(held):
+            if block not in blocks:
+                continue
+            sizes = [_block_bytes(instance, layer, k) for k in range(instance.tiers)]
+            open_tiers = [k for k, size in enumerate(sizes) if size <= free[k]]
             if not open_tiers:
                 raise InfeasibleError(f"{instance.name}: the prompt does not fit into the tiers")
-            free[open_tiers[0]] -= 1
-            state[layer] += open_tiers[0] * instance.tiers**block
+            free[open_tiers[0]] -= sizes[open_tiers[0]]
+            state[layer] += open_tiers[0] * instance.tiers ** blocks.index(block)
     return tuple(state)
 
 
@@ -289,7 +317,8 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
     counts, layer = np.divmod(codes, instance.layers)
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
     loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
-    loads[:, 1, 0] += instance.llm.weight_reads[layer] / instance.item_sizes[0]
+    loads *= np.array(instance.llm.kv_sizes, np.float64)[layer, None, None]
+    loads[:, 1, 0] += instance.llm.weight_reads[layer] / size_ratios(instance)[0]
     times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
     ends = np.cumsum([slot.code.size for slot in slots])
     for slot, part in zip(slots, np.split(times, ends[:-1]), strict=True):
@@ -298,7 +327,7 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
 
 def _schedule(
     instance: Instance,
-    blocks: list[_Block],
+    blocks: list[list[_Block]],
     slots: list[_Slot],
     start: list[int],
     after: list[tuple[int, int]],
@@ -312,26 +341,27 @@ def _schedule(
     after
         New state of each slot's layer, and that of the blocks that end in the step of their birth.
     """
-    initial = np.zeros((instance.layers, instance.prefill_tokens), dtype=np.uint8)
-    prompt = _existing(blocks, -1)
-    now = [dict(zip(prompt, _digits(instance, state, len(prompt)), strict=True)) for state in start]
-    for row, tiers in zip(initial, now, strict=True):
-        for number, tier in tiers.items():
-            row[[token for token in blocks[number].tokens if token < row.size]] = tier
+    initial = np.full((instance.layers, instance.prefill_tokens), instance.tiers - 1, np.uint8)
+    now: list[dict[int, int]] = []
+    for row, of_layer, state in zip(initial, blocks, start, strict=True):
+        prompt = _existing(of_layer, -1)
+        now.append(dict(zip(prompt, _digits(instance, state, len(prompt)), strict=True)))
+        for number, tier in now[-1].items():
+            row[[token for token in of_layer[number].tokens if token < row.size]] = tier
     events: list[list[tuple[int, int, int]]] = [[] for _ in now]
     for slot, (state, passing) in zip(slots, after, strict=True):
         then = dict(zip(slot.after, _digits(instance, state, len(slot.after)), strict=True))
         then |= zip(slot.passing, _digits(instance, passing, len(slot.passing)), strict=True)
-        before, found = now[slot.layer], events[slot.layer]
+        before, found, of_layer = now[slot.layer], events[slot.layer], blocks[slot.layer]
         found += [
-            (slot.step, blocks[number].tokens[0], tier)
+            (slot.step, of_layer[number].tokens[0], tier)
             for number, tier in then.items()
             if before.get(number, tier) != tier
         ]
         tiers = before | then
         births = [
             (token, number)
-            for number, block in enumerate(blocks)
+            for number, block in enumerate(of_layer)
             for token, born in zip(block.tokens, block.born, strict=True)
             if born == slot.step
         ]

@@ -8,7 +8,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
+from kvbound.rules import Timing
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -16,12 +17,12 @@ Floats = NDArray[np.float64]
 
 
 def slot_times(instance: Instance, loads: Floats) -> Floats:
-    """Return seconds of slots for items read, read without choice, and written, ``(slots, 3, tiers)``.
+    """Return seconds of slots for bytes read, read without choice, and written, ``(slots, 3, tiers)``.
 
-    Weights count in items of tier 0.
+    KV counts with its bytes in the llm's format, and weights as if they were stored in the format of tier 0.
     """
     memory, last = instance.memory, instance.tiers - 1
-    sizes = np.array(instance.item_sizes, np.float64)[:, None]
+    sizes = np.array(size_ratios(instance))[:, None]
     read_load, write_load = sizes * memory.read_load, sizes * memory.write_load
     latency = np.array([tier.latency for tier in memory.tiers])
     divertible = range(last) if instance.inclusive else range(0)
@@ -46,6 +47,13 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
                 busy = _balance(load, slope, read[:, list(divertible)])
             best = np.minimum(best, busy + touched @ latency)
     return best
+
+
+def size_ratios(instance: Instance) -> list[float]:
+    """Return the bytes of KV in each tier, relative to those in the llm's format."""
+    usual = instance.llm.kv_sizes
+    sizes = (instance.formats.get(tier.name, usual) for tier in instance.memory.tiers)
+    return [(max(each) if isinstance(each, tuple) else each) / max(usual) for each in sizes]
 
 
 def _balance(load: Floats, slope: Floats, full: Floats) -> Floats:

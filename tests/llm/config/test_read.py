@@ -40,7 +40,7 @@ EXPERTS = TINY | {"model_type": "mixtral", "num_local_experts": 8, "num_experts_
 
 def test_attention_forms() -> None:
     def kv(config: dict[str, Any]) -> int:
-        return from_config(config).kv_bytes_per_token_layer
+        return from_config(config).kv_sizes[0]
 
     assert kv(TINY | {"num_key_value_heads": None}) == 2 * 8 * 8 * 2  # one KV head per query head
     assert kv(TINY) == 2 * 2 * 8 * 2

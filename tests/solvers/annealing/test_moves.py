@@ -10,8 +10,9 @@ import pytest
 import kvbound as kv
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
-from kvbound.instance import Copies, Instance
+from kvbound.instance import Instance
 from kvbound.kernels import Kernel
+from kvbound.rules import Copies
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.annealing.chains import Chains, schedule_of, tiers_of
 from kvbound.solvers.annealing.layout import DRAWS, search_data

@@ -18,9 +18,10 @@ from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.errors import UsageError
-from kvbound.instance import Copies, Instance, Migration
+from kvbound.instance import Instance
 from kvbound.progress import silent
 from kvbound.residency import Residency
+from kvbound.rules import Copies, Migration
 from kvbound.solvers import incumbent
 from kvbound.solvers.annealing import layout, packed
 from kvbound.solvers.annealing.chains import marginal_ticks, slot_ticks, token_counts
@@ -95,7 +96,7 @@ def test_every_token_that_exists_is_drawn(instance: Instance) -> None:
     chain = PackedAnnealer.of(instance, start, np.random.default_rng(0)).chain
     held = timeline.ends > timeline.born
     for state in range(steps + 1):
-        drawn = {existing(chain, u, state) for u in np.arange(0.5, 60) / 60}
+        drawn = {existing(chain, 0, u, state) for u in np.arange(0.5, 60) / 60}
         around = held & (timeline.born < state) & (timeline.ends >= state - 1)
         expected = {(t, min(state, int(timeline.ends[t]))) for t in np.flatnonzero(around).tolist()}
         assert drawn == (expected or {(-1, 0)})
@@ -107,7 +108,7 @@ def test_tokens_that_exist_are_found_among_many_that_have_ended() -> None:
     instance = dataclasses.replace(kv.read_instance("tiny-on-read"), workload=trace)
     start = TwoTierSchedule.replayed(instance, next(balanced.schedules(instance, silent)).residency)
     chain = PackedAnnealer.of(instance, start, np.random.default_rng(0)).chain
-    drawn = {existing(chain, u, 3) for u in np.arange(0.5, 60) / 60}
+    drawn = {existing(chain, 0, u, 3) for u in np.arange(0.5, 60) / 60}
     assert drawn == {(2000, 3), (2001, 3), (2002, 3)}
 
 

@@ -18,11 +18,12 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.cost.marginal import free_misses
 from kvbound.cost.slot import SlotCost
-from kvbound.instance import Copies, Instance, Migration, Rules
+from kvbound.instance import Instance
 from kvbound.library import best_known
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.progress import silent
+from kvbound.rules import Copies, Migration, Rules
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.eviction import balanced_numba as kernels
 from kvbound.studies import Scale
@@ -143,7 +144,7 @@ def fewest_misses(instance: Instance) -> int:
     misses, inside = 0, list[int]()
     for slot in range(-1, instance.slots):
         inside = [end for end in inside if end > slot] + stays.get(slot, [])
-        capacity = instance.capacity_blocks[0]
+        capacity = instance.capacity_units[0]
         assert capacity is not None
         misses += max(len(inside) - capacity, 0)
         inside = sorted(inside)[:capacity]

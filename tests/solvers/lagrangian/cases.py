@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker import check
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.rules import Rules
 from kvbound.solvers.lagrangian.bound import solve_dual
 from kvbound.workloads import RandomSwap
 from tests.strategies import tiny_batch, tiny_instance

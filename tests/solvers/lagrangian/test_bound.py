@@ -16,12 +16,13 @@ from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.errors import UsageError
-from kvbound.instance import Instance, Migration, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.policies import POLICIES
 from kvbound.progress import Progress
 from kvbound.result import Limit, Reason, Termination
+from kvbound.rules import Migration, Rules
 from kvbound.simulation import simulate
 from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
 from kvbound.solvers.mip.relaxation import solve_relaxation

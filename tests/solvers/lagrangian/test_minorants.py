@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
-from kvbound.instance import Copies, Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.rules import Copies, Rules
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, sure_latency
 from kvbound.trace import Trace
 from tests.solvers.lagrangian.cases import swaps

@@ -9,8 +9,9 @@ from kvbound.bitsets.lanes import Floats, Lanes
 from kvbound.blocks import Blocks
 from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.initial import forced_tiers
-from kvbound.instance import Copies, Initial, Instance, Migration
+from kvbound.instance import Instance
 from kvbound.kernels import Kernel
+from kvbound.rules import Copies, Initial, Migration
 from kvbound.schedule import from_tiers
 from kvbound.solvers.lagrangian.paths import MultiTierPaths
 from tests.strategies import tiny_instance
@@ -105,8 +106,8 @@ def same_as_schedule(
     schedule = from_tiers(initial, list(np.moveaxis(plan, 1, 0)), blocks)
     counted = schedule_traffic(instance, schedule)
     Columns.of(counted.traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    assert np.moveaxis(counted.traffic, -1, 0) / instance.item_bytes == pytest.approx(used)
-    change = counted.blocks.reshape(-1, tiers).cumsum(axis=0)
+    assert np.moveaxis(counted.traffic, -1, 0) / int(instance.item_bytes[0]) == pytest.approx(used)
+    change = counted.units.reshape(-1, tiers).cumsum(axis=0)
     limited = slice(tiers - instance.inclusive)
     assert np.array_equal(np.vstack([counted.start, counted.start + change]).T[limited], held[limited])
 

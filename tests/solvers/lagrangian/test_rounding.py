@@ -12,7 +12,8 @@ from kvbound.checker import check
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
-from kvbound.instance import Instance, Timing
+from kvbound.instance import Instance
+from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants

@@ -13,13 +13,14 @@ import pytest
 
 from kvbound.cost.evaluate import evaluate
 from kvbound.errors import InfeasibleError, UsageError
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.models import Formulation, formulation, intervals
 from kvbound.models.coefficients import Coefficients, count_cuts
 from kvbound.models.intervals import Intervals
 from kvbound.models.time_indexed import TimeIndexed
+from kvbound.rules import Rules
 from kvbound.schedule import Schedule
 from kvbound.solvers.mip.disjunctive_cuts import as_rows, cuttable_slots, deepest_cut
 from kvbound.solvers.mip.exact import improve
@@ -76,7 +77,7 @@ def test_the_interval_form_has_the_optimum_of_brute_force() -> None:
 @pytest.mark.parametrize("rules", [{}, INTERVALS], ids=["any", "intervals"])
 def test_a_schedule_converts_to_a_start_and_back(rules: dict[str, Any]) -> None:
     for rng, instance, _ in solved(2, 30, **rules):
-        if instance.capacity_blocks[-1] is not None:
+        if instance.capacity_units[-1] is not None:
             continue
         program, schedule = formulation(instance), random_schedule(rng, instance)
         answer = minimise(program.matrix.with_fixed(*program.start(schedule)), gap=1e-9)
@@ -89,7 +90,7 @@ def test_a_schedule_converts_to_a_start_and_back(rules: dict[str, Any]) -> None:
 @pytest.mark.parametrize("rules", [{}, INTERVALS], ids=["any", "intervals"])
 def test_the_search_finds_the_optimum(rules: dict[str, Any]) -> None:
     for rng, instance, optimum in solved(3, 10, **rules):
-        if instance.capacity_blocks[-1] is not None:
+        if instance.capacity_units[-1] is not None:
             continue
         first = random_schedule(rng, instance)
         known = first, evaluate(instance, first)

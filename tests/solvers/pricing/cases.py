@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.evaluate import evaluate_traffic
-from kvbound.instance import Copies, Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Copies, Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants

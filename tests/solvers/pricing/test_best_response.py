@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate, evaluate_traffic
-from kvbound.instance import Instance, Migration
+from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.result import Limit, Reason, Termination
+from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.ascent import Multipliers

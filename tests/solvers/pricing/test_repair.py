@@ -31,7 +31,7 @@ PARTS = ("give_up_hits", "extend_stays")
 def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
     """Where every item is in tier 0 in every slot, the excess leaves, and stays outside until it is read."""
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
-    capacity = instance.capacity_blocks[0]
+    capacity = instance.capacity_units[0]
     assert capacity is not None
     timeline, row = instance.timeline, np.arange(steps)[:, None]
     words = np.zeros((layers, steps, 64), np.uint8)

@@ -14,7 +14,8 @@ import kvbound as kv
 from kvbound.bitsets.lanes import Lanes
 from kvbound.checker import check
 from kvbound.cost.evaluate import evaluate
-from kvbound.instance import Copies, Instance, Migration
+from kvbound.instance import Instance
+from kvbound.rules import Copies, Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove

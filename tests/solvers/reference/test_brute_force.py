@@ -14,10 +14,11 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.errors import InfeasibleError, UsageError
-from kvbound.instance import Instance, Rules
+from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.result import Status
+from kvbound.rules import Rules
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers.reference.brute_force import Optimum, find_optimum, solve_brute
 from kvbound.solvers.reference.slot_times import slot_times
@@ -65,7 +66,7 @@ def test_its_slot_times_are_those_of_the_cost_model_with_and_without_births(tier
 def enumerate_all(instance: Instance) -> float:
     """Minimum time over all schedules, for one layer, blocks of one token and two tiers."""
     prefill, steps = instance.prefill_tokens, instance.decode_steps
-    best, room = np.inf, instance.capacity_blocks[0]
+    best, room = np.inf, instance.capacity_units[0]
 
     def legal(state: tuple[int, ...], after: tuple[int, ...], read: set[int]) -> bool:
         rule = instance.rules.migration
@@ -125,7 +126,7 @@ def test_more_capacity_bandwidth_or_freedom_is_never_slower(seed: int) -> None:
     time_s = find_optimum(instance).time_s
     capacity = instance.memory.tiers[0].capacity
     assert capacity is not None
-    larger = relaxed(instance, 0, capacity=capacity + instance.block_bytes)
+    larger = relaxed(instance, 0, capacity=capacity + instance.granularity * instance.unit_sizes[0])
     rates = {name: rate * 1.5 for name, rate in instance.memory.resources.items()}
     faster = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, resources=rates))
     for better in (larger, faster):
