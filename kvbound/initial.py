@@ -31,7 +31,7 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
         return forced_fill(instance)
     worth = best_scores(instance.grouping, scores)
     exists = np.broadcast_to(instance.grouping.initial, worth.shape)
-    units = np.broadcast_to(instance.units[:, None], worth.shape)[exists]
+    units = instance.block_units[:, : exists.shape[1]][exists]
     ranked = np.lexsort((-np.flatnonzero(exists), -worth[exists]))
     fast = ranked[: np.count_nonzero(worth[exists] > -np.inf)]
     slow, room = ranked[len(fast) :], _room(instance)
@@ -71,7 +71,7 @@ def forced_fill(instance: Instance) -> Tiers:
     """
     if instance not in _FORCED:
         exists = instance.grouping.initial.T
-        units = np.broadcast_to(instance.units, exists.shape)[exists]
+        units = instance.block_units[:, : len(exists)].T[exists]
         _FORCED[instance] = _checked(instance, exists, first_fit(units, _room(instance))).T
     return _FORCED[instance]
 
@@ -92,7 +92,7 @@ def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Tiers:
 
 def _room(instance: Instance) -> Ids:
     """Return the room of each tier in units, shape (K,), where unlimited means enough for all."""
-    unlimited = instance.blocks * int(instance.units.sum())
+    unlimited = int(instance.block_units.sum())
     return np.array([unlimited if limit is None else limit for limit in instance.capacity_units], np.int64)
 
 

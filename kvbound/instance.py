@@ -23,11 +23,13 @@ from kvbound.memory import Memory
 from kvbound.rules import Accounting, Copies, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
+from kvbound.weights import Chunks
 from kvbound.workloads import Synthetic
 
 SCHEMA = "kvbound.instance/1"
 
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -65,6 +67,10 @@ class Instance:
             raise InputError(self.name, "llm.windows", expected)
         if not self.physical:
             self._check_study()
+        if self.llm.weights != "resident" and self.formats:
+            expected = "none with placeable weights, which have the same bytes in every tier"
+            raise InputError(self.name, "formats", expected)
+        _ = self.chunks  # validated
         if isinstance(self.workload, Trace):
             self._check_reads(self.workload)
 
@@ -97,14 +103,16 @@ class Instance:
             raise InputError(self.name, "llm.kv_bytes_per_token_layer", expected)
         if self.rules.windows is Windows.ENDS:
             raise InputError(self.name, "rules.windows", f"'ignore' under accounting {accounting}")
+        if self.llm.weights != "resident":
+            raise InputError(self.name, "llm.weights", f"'resident' under accounting {accounting}")
         if not self.timeline.plain:
             expected = f"one birth in every step and no ends under accounting {accounting}"
             raise InputError(self.name, "trace", expected)
 
     def _check_reads(self, trace: Trace) -> None:
         """Refuse reads of tokens outside a layer's window, and in layers that keep no KV."""
-        for layer, (timeline, size) in enumerate(zip(self.timelines, self.llm.kv_sizes, strict=True)):
-            if timeline is not self.timeline and (wrong := trace.wrong_read(layer, timeline)):
+        for layer, (timeline, size) in enumerate(zip(self.token_timelines, self.llm.kv_sizes, strict=True)):
+            if timeline is not self.workload.timeline and (wrong := trace.wrong_read(layer, timeline)):
                 step, expected = wrong
                 window = f"within the window of {self.llm.windows[layer]:,} tokens, {expected}"
                 raise InputError(self.name, f"trace, step {step}, layer {layer}", window)
@@ -124,8 +132,8 @@ class Instance:
 
     @property
     def prefill_tokens(self) -> int:
-        """Prompt tokens, P."""
-        return self.workload.prefill_tokens
+        """Ids that exist before the first step: prompt tokens, P, after those of the weights' chunks."""
+        return self.chunks.ids + self.workload.prefill_tokens
 
     @property
     def decode_steps(self) -> int:
@@ -133,14 +141,19 @@ class Instance:
         return self.workload.decode_steps
 
     @cached_property
+    def chunks(self) -> Chunks:
+        """The chunks of placeable weights; none if weights are resident."""
+        return Chunks.of(self.llm, self.granularity)
+
+    @cached_property
     def timeline(self) -> Timeline:
-        """Births and ends of the tokens."""
-        return self.workload.timeline
+        """Births of the tokens, and their ends in layers without a window."""
+        return self.chunks.timelines((self.workload.timeline,) * self.layers)[0]
 
     @property
     def tokens(self) -> int:
-        """Prompt and born tokens; P + N where one token is born in every step."""
-        return self.workload.tokens
+        """Ids in a layer: chunks, prompt and born tokens; P + N where one token is born in every step."""
+        return self.chunks.ids + self.workload.tokens
 
     @property
     def slots(self) -> int:
@@ -151,9 +164,35 @@ class Instance:
     def timelines(self) -> tuple[Timeline, ...]:
         """Births and ends of the tokens in each layer, shape (layers,); one object for layers that are alike.
 
-        They differ from `timeline` only in layers with a sliding window, if tokens end when they leave it.
+        They differ only in layers with a sliding window, if tokens end when they leave it, and with numbers of
+        chunks of weights that differ.
         """
-        return self.timeline.by_layer(windows_of(self.rules, self.llm))
+        return self.chunks.timelines(self.workload.timeline.by_layer(windows_of(self.rules, self.llm)))
+
+    @cached_property
+    def token_timelines(self) -> tuple[Timeline, ...]:
+        """The same for the tokens alone."""
+        return self.workload.timeline.by_layer(windows_of(self.rules, self.llm))
+
+    @cached_property
+    def block_units(self) -> Ints:
+        """Units that each block takes, shape (layers, blocks); see `capacity_units`."""
+        return self.chunks.sizes(self.blocks) * self.units[:, None]
+
+    @cached_property
+    def id_counts(self) -> Ints:
+        """Items of its layer that each id counts as, shape (layers, tokens): 1 but for chunks of weights."""
+        return self.chunks.sizes(self.tokens, self.granularity)
+
+    @cached_property
+    def weight_reads(self) -> Floats:
+        """Bytes of resident weights that each layer reads in a slot, from tier 0, shape (layers,)."""
+        return self.llm.weight_reads - self.chunks.bytes(self.llm, self.granularity)
+
+    @cached_property
+    def resident_bytes(self) -> int:
+        """Bytes of the weights that stay in tier 0."""
+        return int(self.llm.weight_bytes) - int(self.chunks.bytes(self.llm, self.granularity).sum())
 
     @cached_property
     def unit_sizes(self) -> tuple[int, ...]:
@@ -179,7 +218,12 @@ class Instance:
     @cached_property
     def live(self) -> Ints:
         """Past tokens that exist in each layer when each step begins, and in the end, (steps + 1, layers)."""
-        return np.stack([timeline.live for timeline in self.timelines], axis=1)
+        return np.stack([timeline.live for timeline in self.token_timelines], axis=1)
+
+    @property
+    def live_items(self) -> Ints:
+        """The same with the chunks of weights, counted as items."""
+        return self.live + self.granularity * self.chunks.blocks.sum(axis=1)
 
     @property
     def uniform(self) -> bool:
@@ -228,6 +272,12 @@ class Instance:
         UsageError
             The trace fits neither the cache nor the disk.
         """
+        made = self.token_trace
+        return self.chunks.trace(made, self.timeline) if self.chunks.ids else made
+
+    @cached_property
+    def token_trace(self) -> Trace:
+        """The reads of tokens alone, without those of weights; see `trace`."""
         if isinstance(self.workload, Trace):
             return self.workload
         made = workloads.make(self.workload)
@@ -235,10 +285,15 @@ class Instance:
         return made
 
     def read_counts(self) -> NDArray[np.int64]:
-        """Reads of past tokens in each slot, shape (steps, layers); a synthetic trace is not made for it."""
+        """Reads of past items in each slot, shape (steps, layers); a synthetic trace is not made for it.
+
+        A read of a chunk of weights counts as the reads of as many tokens as take the same bytes.
+        """
         if isinstance(self.workload, Trace):
-            return self.workload.past_counts() if self.physical else self.workload.counts()
-        return workloads.shape(self.workload)[3]
+            counts = self.workload.past_counts() if self.physical else self.workload.counts()
+        else:
+            counts = workloads.shape(self.workload)[3]
+        return counts + self.granularity * self.chunks.blocks.sum(axis=1)
 
     @cached_property
     def capacity_units(self) -> tuple[int | None, ...]:
@@ -257,10 +312,10 @@ class Instance:
             if tier.capacity is None:
                 rooms.append(None)
                 continue
-            free = int(tier.capacity) - (int(self.llm.weight_bytes) if k == 0 else 0)
+            free = int(tier.capacity) - (self.resident_bytes if k == 0 else 0)
             if free < 0:
                 raise InfeasibleError(
-                    f"{self.name}: the weights ({self.llm.weight_bytes:,} B) do not fit into "
+                    f"{self.name}: the weights ({self.resident_bytes:,} B) do not fit into "
                     f"{tier.name} ({tier.capacity:,} B)"
                 )
             rooms.append(free // (self.granularity * self.unit_sizes[k]))
@@ -274,7 +329,9 @@ class Instance:
     @cached_property
     def most_held(self) -> int:
         """Units of the blocks that exist at the start or after a slot, at most."""
-        return int(largest_sum(self.grouping.held_counts * self.units))
+        tokens = Blocks.make(self.workload.timeline, self.granularity, self.token_timelines)
+        chunks = int(self.chunks.blocks.sum(axis=1) @ self.units)
+        return chunks + int(largest_sum(tokens.held_counts * self.units))
 
     @property
     def most_units(self) -> int | None:
@@ -310,11 +367,11 @@ class Instance:
         """
         trace: dict[str, Any] = {
             "layers": self.layers,
-            "prefill_tokens": self.prefill_tokens,
+            "prefill_tokens": self.workload.prefill_tokens,
             "decode_steps": self.decode_steps,
-            "sha256": self.trace.row_hashes(),
+            "sha256": self.token_trace.row_hashes(),
             # labels determine only blocks of more than one token, and windows
-            **self.timeline.to_mapping(sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS),
+            **self.workload.timeline.to_mapping(sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS),
         }
         if trace_path is not None:
             trace["path"] = trace_path

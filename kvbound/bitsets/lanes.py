@@ -42,6 +42,8 @@ class Lanes:
     begin, end
         Birth step and last step of the token of each bit, the number of steps for bits without a token and
         for tokens that stay, (layers, bits).
+    units, counts
+        Units that each block takes, and items that a token of it counts as, (layers, lanes).
     weight
         Number of blocks that a lane stands for.
     reads
@@ -55,6 +57,8 @@ class Lanes:
     last: NDArray[np.int32]
     begin: NDArray[np.int32]
     end: NDArray[np.int32]
+    units: Ints
+    counts: Ints
     weight: np.float64
     reads: Floats
 
@@ -93,9 +97,13 @@ class Lanes:
         born = np.append(instance.grouping.born, PADDING)[known].astype(np.int32)
         begin = np.append(timeline.born, steps)[tokens].astype(np.int32)
         last, end = np.empty_like(born), np.empty_like(begin)
+        units, counts = np.empty((2, *born.shape), np.int64)
+        of_head = instance.id_counts[:, instance.grouping.head] if instance.chunks.ids else None
         for n, layer in enumerate(chosen):
             last[n] = np.append(instance.grouping.last[layer], PADDING)[known[n]]
             end[n] = np.append(instance.timelines[layer].ends, steps)[tokens[n]]
+            units[n] = np.append(instance.block_units[layer], 0)[known[n]]
+            counts[n] = 1 if of_head is None else np.append(of_head[layer], 0)[known[n]]
         born[last < 0] = PADDING  # blocks outside the layer's window from the start
         rows = np.zeros((steps, len(chosen), places.shape[1] // 64), "<u8")
         for n, layer in enumerate(chosen):
@@ -104,7 +112,11 @@ class Lanes:
             else:
                 _take_bits(instance.trace.rows[layer], tokens[n], rows[:, n])
             _clear_own_reads(rows[:, n], begin[n])
-        return cls(layers, rows, blocks, born, last, begin, end, weight, count_bits(rows) * weight)
+        reads = count_bits(rows)
+        if of_head is not None:  # every slot reads the chunks of weights
+            chunks = blocks < instance.chunks.ids
+            reads = reads + np.where(chunks & (counts > 0), counts - 1, 0).sum(axis=1)
+        return cls(layers, rows, blocks, born, last, begin, end, units, counts, weight, reads * weight)
 
 
 def _tokens(instance: Instance, places: Ints) -> Ints:

@@ -28,7 +28,8 @@ _CHUNK = 256
 
 def supports_two_tier_bits(instance: Instance) -> bool:
     """Whether one bit per token is enough to say where it is: two inclusive tiers, single tokens."""
-    return instance.inclusive and instance.tiers == 2 and instance.granularity == 1
+    single = instance.granularity == 1 and not instance.chunks.ids
+    return instance.inclusive and instance.tiers == 2 and single
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,11 +61,11 @@ def measures(
     tiers = instance.memory.tiers
     ratio = SlotCost.of(instance).format_ratio[:, 0]
     hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1)) * ratio
-    weights = float(instance.llm.weight_reads.sum() * instance.decode_steps)
+    weights = float(instance.weight_reads.sum() * instance.decode_steps)
     total = hit_bytes.sum()
     sizes = instance.unit_sizes
     peak_bytes = [instance.granularity * s * units for s, units in zip(sizes, peak.tolist(), strict=True)]
-    peak_bytes[0] += int(instance.llm.weight_bytes)
+    peak_bytes[0] += instance.resident_bytes
     return Measures(
         time_s=float(times.sum()),
         tpot_s=tpot(times.sum(axis=1)),

@@ -41,13 +41,13 @@ class Slots(NamedTuple):
         """Return all slots of an instance, shape (steps, layers)."""
         reads = instance.read_counts()
         births = np.broadcast_to(instance.timeline.births[:, None], reads.shape)
-        weights = np.broadcast_to(instance.llm.weight_reads, reads.shape)
+        weights = np.broadcast_to(instance.weight_reads, reads.shape)
         return cls(reads, births, weights, np.broadcast_to(instance.item_bytes, reads.shape))
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
         """Return the different slots of an instance, and the number of each, shape (kinds,)."""
-        layers = np.stack([instance.llm.weight_reads, instance.item_bytes])
+        layers = np.stack([instance.weight_reads, instance.item_bytes])
         layers, of_layer = np.unique(layers, axis=1, return_inverse=True)
         births, of_step = np.unique(instance.timeline.births, return_inverse=True)
         other = of_step[:, None] * layers.shape[1] + of_layer

@@ -43,7 +43,7 @@ def time_parts(instance: Instance, counted: ScheduleTraffic) -> TimeParts:
     """Divide the decode time of a schedule among what it transfers."""
     priced = SlotCost.of(instance).priced(counted.traffic)
     held, served = Columns.of(counted.traffic), Columns.of(priced.served)
-    weights = instance.llm.weight_reads
+    weights = instance.weight_reads
     births = counted.births @ Transitions.of(instance).birth_writes * instance.item_bytes[:, None]
     moved = held.extra_reads.copy()
     moved[..., 0] -= weights

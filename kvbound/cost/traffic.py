@@ -67,7 +67,7 @@ def fixed_traffic(
     """
     shape = instance.decode_steps, instance.layers
     if weights is None or births is None:
-        weights = np.broadcast_to(instance.llm.weight_reads, shape)
+        weights = np.broadcast_to(instance.weight_reads, shape)
         births = np.broadcast_to(instance.timeline.births[:, None], shape)
     traffic = np.zeros((*weights.shape, 3 * instance.tiers))
     columns = Columns.of(traffic)
@@ -128,15 +128,17 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     for layer in range(layers):
         progress(layer, layers, "cost")
         counts = _Layer(instance, schedule, layer)
-        start += np.bincount(first[layer, grouping.initial[layer]], minlength=tiers) * instance.units[layer]
+        exists = grouping.initial[layer]
+        np.add.at(start, first[layer, exists], instance.block_units[layer, : grouping.prompt][exists])
         columns.reads[:, layer] += counts.hits() * instance.item_bytes[layer]
         counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
         np.add.at(births, (counts.birth_step, layer, counts.birth_tier), 1)
     if instance.inclusive:
         held = grouping.held_counts
-        blocks[:, :, -1], start[-1] = np.diff(held, axis=0), held[0] @ instance.units
-    return ScheduleTraffic(traffic, up, down, blocks * instance.units[:, None], start, births)
+        blocks[:, :, -1] = np.diff(held, axis=0) * instance.units
+        start[-1] = instance.block_units[:, : grouping.prompt][grouping.initial].sum()
+    return ScheduleTraffic(traffic, up, down, blocks, start, births)
 
 
 def require_physical(instance: Instance) -> None:
@@ -211,14 +213,17 @@ class _Layer:
         instance = self.instance
         past, hits = instance.timeline.past, np.zeros((instance.decode_steps, instance.tiers), np.int64)
         rows = bits.words(bits.without(instance.trace.rows[self.layer], past[:-1], past[1:]))
+        chunks = np.flatnonzero(instance.id_counts[self.layer, : instance.chunks.ids])
+        more = instance.id_counts[self.layer, chunks] - 1  # every slot reads them, but not as one item
         for start, stop, tier in self._residencies():
+            np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
             # the masks hold each token in its birth tier from the start: nothing else reads it earlier
             held = [np.packbits(tier == k, bitorder="little") for k in range(instance.tiers - 1)]
             for k, mask in enumerate(held):
                 packed = np.zeros(rows.shape[1] * 8, np.uint8)
                 packed[: len(mask)] = mask
                 hits[start:stop, k] = np.bitwise_count(rows[start:stop] & packed.view(np.uint64)).sum(axis=1)
-        hits[:, -1] = instance.trace.past_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
+        hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 
     def _residencies(self) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
@@ -243,21 +248,24 @@ class _Layer:
         carried = instance.timelines[self.layer].ends[self.token] > self.step
         moved = transitions.charged[self.source, self.tier] & carried
         unread = moved & ~read
-        np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), size)
-        np.add.at(columns.writes, (self.step[moved], self.tier[moved]), size)
-        written = np.array(instance.unit_sizes)[self.tier] * instance.units[self.layer]
+        sizes = instance.id_counts[self.layer, self.token] * size
+        np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), sizes[unread])
+        np.add.at(columns.writes, (self.step[moved], self.tier[moved]), sizes[moved])
+        in_units = instance.id_counts[self.layer, self.token] * instance.units[self.layer]
+        written = np.array(instance.unit_sizes)[self.tier] * in_units
         for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
             np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
 
     def occupy(self, blocks: Counts) -> None:
-        """Set the layer's changes of occupancy, shape (steps, K)."""
+        """Set the layer's changes of occupancy in units, shape (steps, K)."""
         grouping, last = self.instance.grouping, self.instance.grouping.last[self.layer]
+        units = self.instance.block_units[self.layer]
         tier = self.tier_at_birth[grouping.head]
         lasting = last > grouping.born
         begin = lasting & (grouping.born >= 0)
-        np.add.at(blocks, (grouping.born[begin], tier[begin]), 1)
-        np.add.at(blocks, (self.block_step, self.block_tier), 1)
-        np.add.at(blocks, (self.block_step, self.block_from), -1)
+        np.add.at(blocks, (grouping.born[begin], tier[begin]), units[begin])
+        np.add.at(blocks, (self.block_step, self.block_tier), units[self.block])
+        np.add.at(blocks, (self.block_step, self.block_from), -units[self.block])
         tier[self.block] = self.block_tier  # the last move of each block stands
         end = lasting & (last < self.instance.decode_steps)
-        np.add.at(blocks, (last[end], tier[end]), -1)
+        np.add.at(blocks, (last[end], tier[end]), -units[end])

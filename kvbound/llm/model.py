@@ -18,6 +18,7 @@ from kvbound.units import UnitError, exact_share, whole_up
 
 MAX_LAYERS: Final = 4096
 MAX_KV_BYTES: Final = 2**40
+WEIGHTS: Final = "resident", "placeable"
 # fields that follow from the others, or only describe the model
 _DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers", "parameters")
 
@@ -48,6 +49,10 @@ class Llm:
         describes the model; the trace determines which tokens are read.
     config
         The fields of the model's published ``config.json`` that the numbers follow from.
+    weights
+        "resident": all weights stay in tier 0; or "placeable": the weights that layers read may be in any tier.
+    weight_chunk_bytes
+        Bytes of the chunks in which placeable weights are placed, None for all that a layer reads.
     kv_format
         Number format of the cache with these bytes; see `kvbound.llm.formats`. Other formats that a tier may
         hold are derived from it.
@@ -68,6 +73,8 @@ class Llm:
     windows: tuple[int | None, ...] = field(default=(), compare=False, repr=False)
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     kv_format: str = field(default="f16", compare=False, repr=False)
+    weights: str = "resident"
+    weight_chunk_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
@@ -84,6 +91,10 @@ class Llm:
             self._one_each("weight_read_bytes_per_layer", len(reads))
         if self.windows:
             self._one_each("windows", len(self.windows))
+        if self.weights not in WEIGHTS:
+            raise self._error("weights", f"one of {', '.join(map(repr, WEIGHTS))}, not {show(self.weights)}")
+        if self.weight_chunk_bytes is not None:
+            self._require("weight_chunk_bytes", self.weight_chunk_bytes, 1, MAX_BYTES)
 
     def _set_kv_bytes(self, sizes: int | tuple[int, ...]) -> None:
         """Validate the KV sizes; a list of equal ones becomes one number."""
@@ -103,7 +114,8 @@ class Llm:
             raise self._error(what, f"one entry for each of the {self.layers} layers, not {count}")
 
     def _require(self, what: str, value: float, low: float, high: float) -> None:
-        whole = what not in ("layers", "kv_bytes_per_token_layer") or isinstance(value, (int, np.integer))
+        counts = "layers", "kv_bytes_per_token_layer", "weight_chunk_bytes"
+        whole = what not in counts or isinstance(value, (int, np.integer))
         if not (whole and low <= value <= high):  # false for NaN, too
             raise self._error(what, f"{low:,} to {high:,}, not {show(value)}")
 
@@ -164,6 +176,8 @@ class Llm:
             "windows": _windows(fields),
             "config": {key: config.raw(key) for key in config},
             "kv_format": _kv_format(fields),
+            "weights": fields.text("weights", "resident"),
+            "weight_chunk_bytes": _chunk_bytes(fields),
         }
         for key in _DERIVED:
             fields.has(key)
@@ -173,13 +187,17 @@ class Llm:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields that schedules depend on, in bytes, as in expanded instances."""
-        sizes = self.kv_bytes_per_token_layer
+        sizes, placed = self.kv_bytes_per_token_layer, {}
+        if self.weights != "resident":
+            placed = {"weights": self.weights}
+            placed |= {} if self.weight_chunk_bytes is None else {"weight_chunk_bytes": self.weight_chunk_bytes}
         return {
             "name": self.name,
             "layers": self.layers,
             "kv_bytes_per_token_layer": list(sizes) if isinstance(sizes, tuple) else sizes,
             "weight_bytes": self.weight_bytes,
             "weight_read_bytes_per_layer": self.weight_reads.tolist(),
+            **placed,
         }
 
 
@@ -195,6 +213,11 @@ def _kv_bytes(fields: Fields) -> int | tuple[int, ...]:
             raise fields.error(key, f"{whole}, not {show(each)}")
         sizes.append(int(size))
     return tuple(sizes) if listed else sizes[0]
+
+
+def _chunk_bytes(fields: Fields) -> int | None:
+    key = "weight_chunk_bytes"
+    return int(fields.bytes(key)) if fields.has(key) and fields.raw(key) is not None else None
 
 
 def _kv_format(fields: Fields) -> str:

@@ -82,7 +82,7 @@ class Coefficients:
             unit_s=unit,
             facets=cost.facets * (item / unit),
             latency=cost.latency / unit,
-            weights=instance.llm.weight_reads / item,
+            weights=instance.weight_reads / item,
             sizes=instance.item_bytes / item,
             ideal=ideal_slot_times(instance) / unit,
             prompt=forced_fill(instance) if fixed else None,
@@ -111,14 +111,24 @@ class Coefficients:
     @cached_property
     def unread(self) -> Ints:
         """Tokens that a move of each block carries and the slot does not read, in the shape of `reads`."""
-        return self.grouping.carried.swapaxes(0, 1) - self._reads(ended=False)
+        return self.carried.swapaxes(0, 1) - self._reads(ended=False)
+
+    @cached_property
+    def carried(self) -> Ints:
+        """Items that a move of each block in each step carries, shape (layers, steps, blocks)."""
+        return self.grouping.carried * self.counts[:, None]
+
+    @property
+    def counts(self) -> Ints:
+        """Items that a token of each block counts as, shape (layers, blocks)."""
+        return self.instance.id_counts[:, self.grouping.head]
 
     def _reads(self, *, ended: bool) -> Ints:
         """Count the past tokens of each block read in each slot, with or without those that end in it."""
         step, read = np.arange(self.instance.decode_steps)[:, None], []
         for layer, timeline in enumerate(self.instance.timelines):
             read.append(self.instance.trace.past_reads(layer) & ((step < timeline.ends) | ended))
-        return np.stack([self.grouping.sums(bits) for bits in read], axis=1)
+        return np.stack([self.grouping.sums(bits) for bits in read], axis=1) * self.counts
 
     @property
     def grouping(self) -> Blocks:
@@ -157,8 +167,9 @@ class Coefficients:
 
     def most_traffic(self, step: int, layer: int) -> float:
         """Return an upper bound on the items that a slot reads from a tier and writes to it."""
-        timeline = self.instance.timelines[layer]
+        timeline, chunks = self.instance.token_timelines[layer], self.instance.chunks.blocks[layer]
         items = 2 * float(timeline.live[step] + timeline.births[step])
+        items += 2 * float(chunks.sum()) * self.instance.granularity
         return items * float(self.sizes[layer]) + float(self.weights[layer])
 
 

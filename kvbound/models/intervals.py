@@ -35,6 +35,7 @@ def supports(instance: Instance) -> bool:
         instance.tiers == 2
         and instance.inclusive
         and instance.granularity == 1
+        and not instance.chunks.ids
         and instance.rules.migration is Migration.ON_READ
         and not any(tier.latency for tier in instance.memory.tiers)
     )

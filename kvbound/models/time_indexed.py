@@ -100,7 +100,7 @@ class TimeIndexed:
             layers = np.arange(instance.layers)
             held = self.coefficients.held[now, layers]  # (layers, blocks)
             columns = self.x[now, layers][held]
-            units = np.broadcast_to(instance.units[:, None], held.shape)[held]
+            units = instance.block_units[held]
             for tier in limited:
                 capacity, total = instance.capacity_units[tier], int(units.sum())
                 if capacity is None or total <= capacity:
@@ -159,7 +159,7 @@ class TimeIndexed:
         leave = build.add_rows("leave", [[*key, k] for k in range(self._fast)], upper=0.0)
         build.put(leave, before, -1.0)
         size = coefficients.sizes[layer]
-        carried = coefficients.grouping.carried[layer, step, block] * size
+        carried = coefficients.carried[layer, step, block] * size
         unread = coefficients.unread[step, layer, block] * size
         for flow, (a, k) in zip(flows, moves, strict=True):
             if k < self._fast:

@@ -107,7 +107,7 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
         coefficients.transitions,
         coefficients.sizes.tolist(),
     )
-    tiers, grown, carried = range(instance.tiers), coefficients.grouping.grown, coefficients.grouping.carried
+    tiers, grown, carried = range(instance.tiers), coefficients.grouping.grown, coefficients.carried
     model.slots = pyo.Set(
         initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
         dimen=2,
@@ -210,7 +210,7 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
 def _capacity(model: Any, coefficients: Coefficients) -> None:
     """Capacities at the start and after every slot, when the layers up to this one are in their new state."""
     instance, born = coefficients.instance, coefficients.grouping.born
-    units = instance.units
+    units = instance.block_units
     no_moves, last = instance.rules.migration is Migration.NONE, instance.tiers - 1
 
     def existing(slot: int) -> list[tuple[int, int, int]]:
@@ -223,14 +223,14 @@ def _capacity(model: Any, coefficients: Coefficients) -> None:
     model.rest = pyo.Constraint(pyo.Any)
     for slot in range(-1, instance.slots):
         held = [(int(born[b]) if no_moves else j, n, b) for j, n, b in existing(slot)]
-        total = sum(int(units[n]) for _, n, _ in held)
+        total = sum(int(units[n, b]) for _, n, b in held)
         for tier in coefficients.transitions.limited:
             capacity = instance.capacity_units[tier]
             if capacity is None or total <= capacity:
                 continue
             if tier < last:
-                inside = pyo.quicksum(int(units[n]) * model.x[j, n, b, tier] for j, n, b in held)
+                inside = pyo.quicksum(int(units[n, b]) * model.x[j, n, b, tier] for j, n, b in held)
                 model.room[slot, tier] = inside <= capacity
             else:
-                above = [int(units[n]) * model.x[j, n, b, k] for j, n, b in held for k in range(last)]
+                above = [int(units[n, b]) * model.x[j, n, b, k] for j, n, b in held for k in range(last)]
                 model.rest[slot] = pyo.quicksum(above) >= total - capacity

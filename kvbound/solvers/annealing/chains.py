@@ -94,7 +94,7 @@ def token_counts(instance: Instance, data: SearchData, traffic: ScheduleTraffic)
     """Return the counts of every slot and the occupancy after it, as `Chains` has them, for one chain."""
     tiers = data.tiers
     moved = traffic.traffic.copy()
-    Columns.of(moved).extra_reads[:, :, 0] -= instance.llm.weight_reads
+    Columns.of(moved).extra_reads[:, :, 0] -= instance.weight_reads
     # births count in layers without KV, too, but cost nothing
     tokens = moved / np.maximum(instance.item_bytes, 1)[:, None]
     counts = np.rint(tokens).astype(np.int64).reshape(-1, 3 * tiers)
@@ -102,7 +102,7 @@ def token_counts(instance: Instance, data: SearchData, traffic: ScheduleTraffic)
     if instance.inclusive:  # the copies of blocks in faster tiers do not count here
         held[:, -1] -= held[:, :-1].sum(axis=1)
     held[:, data.capacity == UNLIMITED] = 0
-    narrow = instance.blocks * int(instance.units.sum()) < 2**31
+    narrow = int(instance.block_units.sum()) < 2**31
     return counts, np.ascontiguousarray(held.T, np.int32 if narrow else np.int64)
 
 

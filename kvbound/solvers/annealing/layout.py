@@ -101,13 +101,16 @@ class SearchData(NamedTuple):
         Probability of each kind of move that changes a part of an interval; 0 where that is of no use.
     capacity
         Units that each tier holds, shape (K,).
-    units, sizes
-        Units that a block of each layer takes, and size of a token relative to the largest, shape (layers,).
+    units
+        Units that each block takes, shape (layers * blocks,), or that an item of each layer takes, (layers,),
+        where the arrays by block are left empty.
+    sizes
+        Size of each layer's items relative to the largest, shape (layers,).
     reads
-        Past tokens of each block read in each step, and last those among them that a move would carry, shape
+        Past items of each block read in each step, and last those among them that a move would carry, shape
         (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
     tokens
-        Tokens that a move of each block in each step carries, and those born into it, shape
+        Items that a move of each block in each step carries, and those born into it, shape
         (blocks, steps, 2), or (layers * blocks, steps, 2) where layers are not alike.
     traits
         Layer of each block, last state in which it takes room, its last interval, and its row of `tokens`,
@@ -189,7 +192,7 @@ def search_data(instance: Instance) -> SearchData:
     interval_of, intervals = _intervals(instance, reads[0])
     block = np.arange(instance.layers * instance.blocks)
     final = np.searchsorted(intervals[:, BLOCK], block, side="right") - 1
-    tokens = _block_tokens(instance.grouping, reads.dtype)
+    tokens = _block_tokens(instance, reads.dtype)
     traits = [block // instance.blocks, instance.grouping.last.ravel(), final, block % len(tokens)]
     return data_without_blocks(instance)._replace(
         reads=reads,
@@ -197,6 +200,7 @@ def search_data(instance: Instance) -> SearchData:
         traits=np.stack(traits, axis=1).astype(np.int32),
         intervals=intervals,
         interval_of=interval_of,
+        units=instance.block_units.ravel(),
     )
 
 
@@ -249,7 +253,7 @@ def data_without_blocks(instance: Instance) -> SearchData:
         facets=facets,
         weight_ticks=weight_ticks,
         diverted=diverted,
-        has_weights=instance.llm.weight_reads > 0,
+        has_weights=instance.weight_reads > 0,
         latency=latency,
         has_latency=bool(latency.any()),
         tick_s=tick_s,
@@ -262,8 +266,8 @@ def _tick_s(instance: Instance) -> float:
     unit = size * float(cost.read_costs.max(axis=1).min())
     # the slowest schedule moves every item of every layer in every slot
     item = size * float(cost.read_costs.max() + cost.write_costs.max())
-    items = int((instance.live[:-1] + instance.timeline.births[:, None]).max())
-    slot = items * 2 * item + float(instance.llm.weight_reads.max() * cost.read_costs[0].max())
+    items = int((instance.live_items[:-1] + instance.timeline.births[:, None]).max())
+    slot = items * 2 * item + float(instance.weight_reads.max() * cost.read_costs[0].max())
     worst = instance.slots * (slot + float(cost.latency.sum()))
     return max(max(ideal(instance) / instance.slots, unit) / TICKS_PER_SLOT, worst / MAX_TICKS)
 
@@ -285,7 +289,7 @@ def _tick_facets(
     diverted[: len(sets), last] = instance.inclusive
     if alone:
         facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
-    weight_ticks = instance.llm.weight_reads[:, None, None] * facets[:, :, last + 1]
+    weight_ticks = instance.weight_reads[:, None, None] * facets[:, :, last + 1]
     return facets * int(instance.item_bytes.max()), weight_ticks, diverted, cost.latency / tick_s
 
 
@@ -293,7 +297,8 @@ def _block_reads(instance: Instance) -> Counts:
     """Reads of each block in each step, and where that matters those of the tokens that a move carries."""
     blocks, steps = instance.grouping, instance.decode_steps
     shape = 1 + _ends_differ(blocks), instance.layers, blocks.count, steps
-    reads = np.empty(shape, np.uint16 if blocks.size < 2**16 else np.uint32)
+    largest = blocks.size * instance.chunks.largest
+    reads = np.empty(shape, np.uint16 if largest < 2**16 else np.uint32 if largest < 2**32 else np.uint64)
     for layer in range(instance.layers):
         past = instance.trace.past_reads(layer)
         for rows in bits.blocks(steps):
@@ -301,15 +306,21 @@ def _block_reads(instance: Instance) -> Counts:
             if len(reads) > 1:
                 staying = instance.timelines[layer].ends > np.arange(steps)[rows, None]
                 reads[1, layer, :, rows] = blocks.sums(past[rows] & staying).T
+    if instance.chunks.ids:
+        reads *= instance.id_counts[:, blocks.head, None].astype(reads.dtype)
     return reads.reshape(len(reads), -1, steps)
 
 
-def _block_tokens(blocks: Blocks, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
-    """Return the tokens that moves of blocks carry, and those born into them; see `SearchData.tokens`."""
-    timelines = blocks.timelines
-    if all(timeline is timelines[0] for timeline in timelines):
+def _block_tokens(instance: Instance, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
+    """Return the items that moves of blocks carry, and those born into them; see `SearchData.tokens`."""
+    blocks, timelines = instance.grouping, instance.timelines
+    if not instance.chunks.ids and all(timeline is timelines[0] for timeline in timelines):
         timelines = timelines[:1]
-    return np.concatenate([_layer_tokens(blocks, timeline, dtype) for timeline in timelines])
+    counts = instance.id_counts[:, blocks.head].astype(dtype)
+    layers = zip(timelines, counts, strict=False)
+    return np.concatenate(
+        [_layer_tokens(blocks, timeline, dtype) * count[:, None, None] for timeline, count in layers]
+    )
 
 
 def _layer_tokens(blocks: Blocks, timeline: Timeline, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:

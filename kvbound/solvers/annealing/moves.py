@@ -228,7 +228,7 @@ class _Moves:
         changed = (old != new) & (state <= data.traits[block[row], LAST])  # beyond, no room is taken
         where = row[changed]
         layer = block[where] // data.blocks
-        units = data.units[layer]
+        units = data.units[block[where]]
         moments, at = _concatenated(*self._moments(layer, state[changed], state[changed]))
         occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):

@@ -95,7 +95,7 @@ def _reassign(
     """Make reassignment n of a move and keep the old tiers, or restore them."""
     block, low, high, new = change
     layers, layer, capacity = data.layers, np.int64(data.traits[block, LAYER]), data.capacity
-    last, units = np.int64(data.traits[block, LAST]), data.units[layer]
+    last, units = np.int64(data.traits[block, LAST]), data.units[block]
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state

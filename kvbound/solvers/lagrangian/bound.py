@@ -284,6 +284,8 @@ def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
     """Sampling stride, in units."""
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
+    if instance.chunks.ids:  # few and large: a sample would leave most of them out
+        return 1
     cells = instance.layers * instance.blocks * instance.decode_steps
     most = _SAMPLE_CELLS[kernel] if supports_two_tier_bits(instance) else _MULTI_TIER_SAMPLE_CELLS
     stride = min(cells / most if sample is None else 1 / sample, count_units(instance))

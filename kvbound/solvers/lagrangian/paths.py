@@ -40,9 +40,9 @@ class _Step:
     """One step of all lanes."""
 
     read: Ints
-    """Tokens read of each block, (layers, blocks)."""
+    """Items read of each block, (layers, blocks)."""
     carried: Ints
-    """Tokens that a move of each block carries: those before the step that stay beyond it."""
+    """Items that a move of each block carries: those before the step that stay beyond it."""
     unread: Ints
     """Those of the carried tokens that are not read."""
     grown: Ints
@@ -59,7 +59,7 @@ class _Prices:
     birth: Floats
     """All writes of a token born into a tier."""
     hold: Floats
-    """Holding a block after the slot; see `holding_prices`."""
+    """Holding a unit after the slot; see `holding_prices`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class MultiTierPaths:
         plan = self._follow(backward, first)
         counts = count_traffic(self.instance, self.lanes, first, plan, self.kernel, self.threads)
         used, held = (np.moveaxis(each, -1, 0) * self.lanes.weight for each in counts)
-        initial = (first == np.arange(self.instance.tiers)[:, None, None]).sum(axis=2) * self.lanes.weight
+        initial = count_starts(self.lanes, first, self.instance.tiers) * self.lanes.weight
         return cost, Demand(used, occupancy(self.instance, initial, held, self.lanes.layers))
 
     def paths(self, prices: Floats, capacity: Floats) -> tuple[Bytes, Bytes]:
@@ -131,7 +131,7 @@ class MultiTierPaths:
         birth = combine(transitions.birth_writes.astype(np.float64), write)
         run = self._backward_numpy if self.kernel == "numpy" else self._backward_numba
         run(_Prices(read, extra_read, write, birth, hold), transitions, backward)
-        value = backward.value + start.T[:, None]
+        value = backward.value + start.T[:, None] * self.lanes.units[..., None]
         first = self._first_tiers(value)
         at_start = np.take_along_axis(value, first[..., None].astype(np.int64), 2)[..., 0]
         return backward, np.where(self.lanes.born == PROMPT, first, tiers).astype(np.uint8), at_start
@@ -141,7 +141,7 @@ class MultiTierPaths:
         value = np.zeros((self.instance.tiers, *lanes.blocks.shape))
         for step in range(self.instance.decode_steps - 1, -1, -1):
             now = _step(self.instance, lanes, step)
-            value += prices.hold[:, step, :, None]
+            value += prices.hold[:, step, :, None] * lanes.units
             leaves, grows, opens = lanes.last == step, now.grown > 0, lanes.born == step
             value[:, leaves] = 0
             birth = np.broadcast_to(prices.birth[:, step, :, None], value.shape)
@@ -166,7 +166,8 @@ class MultiTierPaths:
 
         def run(first: int, last: int) -> None:
             paths_numba.backward(
-                lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, *by_slot, instance.granularity,
+                lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts, *by_slot,
+                instance.granularity,
                 transitions.legal, transitions.charged,
                 backward.value, backward.total, backward.births, backward.choices, first, last,
             )  # fmt: skip
@@ -246,7 +247,7 @@ def count_traffic(
 
     Returns
     -------
-    Items read, read without a choice, and written, by tier, (steps, layers, 3K), and blocks in each tier
+    Items read, read without a choice, and written, by tier, (steps, layers, 3K), and units in each tier
     after every slot, (steps, layers, K).
     """
     transitions = Transitions.of(instance)
@@ -259,7 +260,8 @@ def count_traffic(
             from kvbound.solvers.lagrangian import paths_numba
 
             paths_numba.count_traffic(
-                lanes.rows, lanes.last, lanes.begin, lanes.end, instance.granularity, transitions.charged,
+                lanes.rows, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts,
+                instance.granularity, transitions.charged,
                 transitions.birth_writes, first, plan, used, held, begin, end,
             )  # fmt: skip
         return used, held
@@ -269,6 +271,11 @@ def count_traffic(
         used += more_used
         held += more_held
     return used, held
+
+
+def count_starts(lanes: Lanes, first: Bytes, tiers: int) -> Ints:
+    """Count the units that start in each tier, (K, layers), given the first tier of blocks."""
+    return np.stack([np.where(first == k, lanes.units, 0).sum(axis=1) for k in range(tiers)])
 
 
 def _count_numpy(
@@ -297,7 +304,7 @@ def _count_numpy(
         extra_reads += count(before, np.where(moved, now.unread, 0))
         writes += count(after, np.where(moved, now.carried, 0))
         writes += count(np.where(after < tiers, after, before), now.grown) @ transitions.birth_writes
-        held[step] = count(after, lanes.last > step)
+        held[step] = count(after, np.where(lanes.last > step, lanes.units, 0))
         before = after
 
 
@@ -306,7 +313,7 @@ def _step(instance: Instance, lanes: Lanes, step: int) -> _Step:
     carried = (lanes.begin < step) & (step < lanes.end)
     starts = np.arange(0, read.shape[1], instance.granularity)
     masks = read, carried, carried & ~read, lanes.begin == step
-    return _Step(*(np.add.reduceat(mask, starts, axis=1, dtype=np.int64) for mask in masks))
+    return _Step(*(np.add.reduceat(mask, starts, axis=1, dtype=np.int64) * lanes.counts for mask in masks))
 
 
 def _chunks(lanes: Lanes) -> int:

@@ -73,6 +73,8 @@ def backward(
     last_step: Steps,
     begin: Steps,
     end: Steps,
+    units: Ints,
+    counts: Ints,
     read_price: Floats,
     extra_price: Floats,
     write_price: Floats,
@@ -113,8 +115,9 @@ def backward(
                 if born[layer, lane] > step or last_step[layer, lane] < step:
                     continue
                 n, leaves = lane - start, last_step[layer, lane] == step
+                size_held, items = units[layer, lane], counts[layer, lane]
                 for k in range(tiers):
-                    after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k]
+                    after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k] * size_held
                 if step <= last_birth[n]:
                     births = _born(begins, size, lane, step)
                     for k in range(tiers):
@@ -123,14 +126,14 @@ def backward(
                         birth_tier[layer, lane] = np.argmin(after)
                         total[layer, lane] = after.min()
                         continue
-                read = popcount_range(row, lane * size, min(size, bits - lane * size))
+                read = items * popcount_range(row, lane * size, min(size, bits - lane * size))
                 if leaves:
                     for k in range(tiers):
                         value[layer, lane, k] = after[k] + read * read_price[step, layer, k]
                     continue
                 if last_birth[n] < step < first_end[n]:
-                    carried, unread = tokens[n], tokens[n] - read
-                else:
+                    carried, unread = items * tokens[n], items * tokens[n] - read
+                else:  # no chunk of weights
                     carried, unread = _carried(row, begins, ends, size, lane, step)
                 allowed = legal[1 if read > 0 else 0]
                 for source in range(tiers):
@@ -188,6 +191,8 @@ def count_traffic(
     last_step: Steps,
     begin: Steps,
     end: Steps,
+    units: Ints,
+    items: Ints,
     size: int,
     charged: Bools,
     birth_writes: Ints,
@@ -213,20 +218,21 @@ def count_traffic(
             for lane in range(low, high):
                 old, new, n = np.int64(before[lane]), np.int64(plan[step, layer, lane]), lane - low
                 if old < tiers:
-                    read = popcount_range(row, lane * size, min(size, bits - lane * size))
+                    read = items[layer, lane] * popcount_range(row, lane * size, min(size, bits - lane * size))
                     counts[old] += read
                     if new < tiers and charged[old, new]:
                         if last_birth[n] < step < first_end[n]:
-                            carried, unread = tokens[n], tokens[n] - read
+                            carried = items[layer, lane] * tokens[n]
+                            unread = carried - read
                         else:
                             carried, unread = _carried(row, begins, ends, size, lane, step)
                         counts[tiers + old] += unread
                         counts[2 * tiers + new] += carried
                 if new < tiers:
-                    holds[new] += 1
+                    holds[new] += units[layer, lane]
                 if step <= last_birth[n] and min(old, new) < tiers:
                     births, tier = _born(begins, size, lane, step), new if new < tiers else old
                     for k in range(tiers):
                         counts[2 * tiers + k] += births * birth_writes[tier, k]
                     if new < tiers and last_step[layer, lane] == step:
-                        holds[new] -= 1  # it leaves in the step of its birth
+                        holds[new] -= units[layer, lane]  # it leaves in the step of its birth

@@ -94,8 +94,9 @@ class TwoTierPaths:
         np.subtract(lanes.reads, counts[..., MISSES], out=used.reads[0])
         used.reads[1], used.extra_reads[1] = counts[..., MISSES], counts[..., UNREAD]
         used.writes[0], used.writes[1] = counts[..., WRITES], births
-        first = inside.sum(axis=1) * lanes.weight
-        held = occupancy(instance, first[None], counts[None, ..., HELD], lanes.layers)
+        units = instance.units[lanes.layers]
+        first, after = inside.sum(axis=1) * lanes.weight * units, counts[..., HELD] * units
+        held = occupancy(instance, first[None], after[None], lanes.layers)
         return value, Demand(traffic, np.concatenate([held, np.zeros_like(held)]))
 
     def paths(self, prices: Floats, capacity: Floats) -> tuple[Bools, Words]:
@@ -114,7 +115,8 @@ class TwoTierPaths:
     def _solve(self, prices: Floats, capacity: Floats, masks: bool) -> tuple[_BackwardPass, Floats, Bools]:
         """Run the dynamic program; return also each lane's cost of starting in tier 0, and if it does."""
         instance, lanes = self.instance, self.lanes
-        hold, start = (part[0] for part in holding_prices(instance, capacity[:1], lanes.layers))
+        units = instance.units[lanes.layers]
+        hold, start = (part[0] * units for part in holding_prices(instance, capacity[:1], lanes.layers))
         backward = self._backward(self._price_table(prices, hold), masks)
         at_start = np.where(lanes.born == PROMPT, backward.value + start[:, None], 0.0)
         inside = at_start < 0

@@ -113,8 +113,8 @@ def _sorted_resources(instance: Instance) -> list[int]:
 
 def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
-    longest = capacity.sum(axis=1).max() * int(instance.units.max())
-    longest += 4 * instance.granularity * float(np.abs(prices).max(axis=(0, 2)).sum())
+    longest = capacity.sum(axis=1).max() * int(instance.block_units.max())
+    longest += 4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
     scales = [_IDEAL_BITS - math.frexp(ideal(instance))[1]]
     if longest > 0:
         scales.append(_PATH_BITS - math.frexp(longest)[1])
@@ -171,7 +171,7 @@ def _side_bound(
         All slots of the instance.
     """
     reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
-    live = instance.live[:-1].astype(np.float64)
+    live = instance.live_items[:-1].astype(np.float64)
     memory, tiers = instance.memory, instance.tiers
     sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
@@ -181,7 +181,7 @@ def _side_bound(
     held, wrote = sizes * byte, sizes * combine(memory.write_load[:, order], cost)
     read = (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
     extra, write = held - paid[1], wrote - paid[2]
-    weights = byte[0] * instance.llm.weight_reads
+    weights = byte[0] * instance.weight_reads
     other = np.delete(read, slow, axis=0).min(axis=0)
     fixed = weights + reads * other
     fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)

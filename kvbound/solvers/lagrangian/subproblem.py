@@ -70,7 +70,7 @@ def limited_tiers(instance: Instance) -> NDArray[np.int64]:
 
 
 def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple[Floats, Floats]:
-    """Price of holding a block in each tier from one slot of its layer to the next.
+    """Price of holding a unit in each tier from one slot of its layer to the next.
 
     Returns
     -------
@@ -82,26 +82,24 @@ def holding_prices(instance: Instance, capacity: Floats, layers: slice) -> tuple
     sums[:, slots + 2 :] = sums[:, slots + 1, None]  # nothing is held beyond the last slot
     hold = sums[:, 1 + count :] - sums[:, 1 : slots + 1]
     start = sums[:, 1 : count + 1]
-    units = instance.units[layers]
-    return hold.reshape(len(capacity), -1, count)[:, :, layers] * units, start[:, layers] * units
+    return hold.reshape(len(capacity), -1, count)[:, :, layers], start[:, layers]
 
 
 def occupancy(instance: Instance, start: Floats, after: Floats, layers: slice) -> Floats:
-    """Sum the units of blocks by tier over layers.
+    """Sum the units in tiers over layers.
 
     Parameters
     ----------
     start, after
-        Blocks of each layer at the start, (K, layers), and after its own slots, (K, steps, layers).
+        Units of each layer at the start, (K, layers), and after its own slots, (K, steps, layers).
 
     Returns
     -------
     Units at the start and after every slot, (K, 1 + steps * layers).
     """
-    units = instance.units[layers]
     change = np.zeros((len(start), instance.decode_steps, instance.layers))
-    change[:, :, layers] = np.diff(np.concatenate([start[:, None], after], axis=1), axis=1) * units
-    first = (start * units).sum(axis=1, keepdims=True)
+    change[:, :, layers] = np.diff(np.concatenate([start[:, None], after], axis=1), axis=1)
+    first = start.sum(axis=1, keepdims=True)
     return np.concatenate([first, first + np.cumsum(change.reshape(len(start), -1), axis=1)], axis=1)
 
 

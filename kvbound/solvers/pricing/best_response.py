@@ -60,9 +60,9 @@ class BestResponses(NamedTuple):
 
 
 def supports(instance: Instance) -> bool:
-    """Whether prices can lead to schedules: items may move, and their tiers fit into main memory."""
+    """Whether prices can lead to schedules: only KV is placed, it may move, and its tiers fit into memory."""
     fits = supports_two_tier_bits(instance) or instance.slots * instance.blocks <= MOST_BYTES
-    return fits and instance.rules.migration is not Migration.NONE
+    return fits and instance.rules.migration is not Migration.NONE and not instance.chunks.ids
 
 
 def best_responses(

@@ -47,7 +47,7 @@ class Prices:
     ) -> None:
         self.instance, self.kernel, self.each = instance, kernel, each
         self.minorants = SlotMinorants.of(instance)
-        self.reads, self.limited = instance.trace.past_counts(), limited_tiers(instance)
+        self.reads, self.limited = instance.read_counts(), limited_tiers(instance)
         self.capacity_units = np.array(
             [instance.capacity_units[k] for k in self.limited], np.float64
         )[:, None]  # fmt: skip

@@ -150,8 +150,9 @@ class BitResponses:
         return used
 
     def held(self) -> Floats:
-        """Return the items in tier 0 at the start and after every slot, (1, 1 + slots)."""
-        start, after = self.start.astype(np.float64), self.counts[..., HELD].astype(np.float64)
+        """Return the units in tier 0 at the start and after every slot, (1, 1 + slots)."""
+        units = self.instance.units.astype(np.float64)
+        start, after = self.start * units, self.counts[..., HELD] * units
         return occupancy(self.instance, start[None], after[None], slice(None))
 
     def bits(self) -> tuple[Bools, Words]:

@@ -19,7 +19,7 @@ from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.rules import Initial
 from kvbound.schedule import Schedule, from_tiers
-from kvbound.solvers.lagrangian.paths import MultiTierPaths, count_traffic
+from kvbound.solvers.lagrangian.paths import MultiTierPaths, count_starts, count_traffic
 from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
 from kvbound.solvers.pricing.repair import PROGRESS_NOTE
 from kvbound.solvers.pricing.responses import Adopt
@@ -46,7 +46,7 @@ class TierResponses:
     counts, after
         Counts of the blocks with a path, see `count_traffic`.
     start
-        How many of them begin in each tier, (K, layers).
+        Units of them that begin in each tier, (K, layers).
     reads
         Their reads, (steps, layers).
     covered
@@ -109,7 +109,7 @@ class TierResponses:
         counts, after = count_traffic(self.instance, lanes, first, plan, self.kernel, self.threads)
         self.counts += sign * counts
         self.after += sign * after
-        self.start += sign * (first == np.arange(self.instance.tiers)[:, None, None]).sum(axis=2)
+        self.start += sign * count_starts(lanes, first, self.instance.tiers)
 
     @property
     def share(self) -> float:
@@ -121,7 +121,7 @@ class TierResponses:
         return np.moveaxis(self.counts[steps], -1, 0).astype(np.float64)
 
     def held(self) -> Floats:
-        """Return the blocks in each limited tier at the start and after every slot, (tiers, 1 + slots)."""
+        """Return the units in each limited tier at the start and after every slot, (tiers, 1 + slots)."""
         tiers, after = limited_tiers(self.instance), np.moveaxis(self.after, -1, 0)
         start, now = (each[tiers].astype(np.float64) for each in (self.start, after))
         return occupancy(self.instance, start, now, slice(None))

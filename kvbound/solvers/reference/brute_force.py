@@ -41,11 +41,12 @@ class Optimum:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block: tokens of one sequence that move together."""
+    """A block: tokens of one sequence that move together, or a chunk of weights."""
 
-    tokens: list[int]
+    tokens: list[int]  # their ids, or that of the chunk
     born: list[int]  # step of each token's birth, -1 in the prompt
     ends: list[int]  # last step in which each token exists
+    chunk: int = 0  # size of a chunk of weights in blocks of tokens
 
     def exists(self, step: int) -> bool:
         """Whether the block takes up room after a step, or at the start for step -1."""
@@ -123,10 +124,10 @@ def find_optimum(instance: Instance) -> Optimum:
     ]
     costs = _seconds(instance, slots)
     held = [_existing(of_layer, -1) for of_layer in blocks]
-    value = np.where(_fits(instance, held), 0.0, np.inf)
+    value = np.where(_fits(instance, blocks, held), 0.0, np.inf)
     if instance.rules.initial is Initial.PREFILL_FIRST:
         forced = np.full_like(value, np.inf)
-        forced[_prefill_first(instance, held)] = 0.0
+        forced[_prefill_first(instance, blocks, held)] = 0.0
         value += forced
     came_from, passed = [], []
     for slot, cost in zip(slots, costs, strict=True):
@@ -139,7 +140,7 @@ def find_optimum(instance: Instance) -> Optimum:
         came_from.append(np.moveaxis(source, -1, slot.layer))
         passed.append(np.moveaxis(passing, -1, slot.layer))
         value = np.moveaxis(best.reshape(split).min(axis=-2), -1, slot.layer)
-        value[~_fits(instance, held)] = np.inf
+        value[~_fits(instance, blocks, held)] = np.inf
     if not np.isfinite(value.min()):
         raise InfeasibleError(f"{instance.name}: no schedule fits into the tiers")
     state = [int(index) for index in np.unravel_index(value.argmin(), value.shape)]
@@ -152,8 +153,8 @@ def find_optimum(instance: Instance) -> Optimum:
 
 def _blocks(instance: Instance, layer: int) -> list[_Block]:
     """Return the blocks of a layer, in the order of their first tokens."""
-    timeline, steps = instance.timeline, instance.decode_steps
-    born = [-1] * instance.prefill_tokens
+    timeline, steps = instance.workload.timeline, instance.decode_steps
+    born = [-1] * timeline.prefill_tokens
     for step, count in enumerate(timeline.births.tolist()):
         born += [step] * count
     blocks: list[_Block] = []
@@ -174,7 +175,23 @@ def _blocks(instance: Instance, layer: int) -> list[_Block]:
                 later = np.flatnonzero(timeline.sequence[token:] == timeline.sequence[token]) + token
                 if len(later) >= window:  # the last token that still sees this one is `window` - 1 further
                     block.ends[n] = min(block.ends[n], born[later[window - 1]])
-    return blocks
+    for block in blocks:
+        block.tokens[:] = [instance.tokens - timeline.tokens + token for token in block.tokens]
+    chunks = _chunks(instance, layer)
+    return [_Block([number], [-1], [steps], size) for number, size in enumerate(chunks)] + blocks
+
+
+def _chunks(instance: Instance, layer: int) -> list[int]:
+    """Return the sizes of a layer's chunks of weights, in blocks of tokens."""
+    if instance.llm.weights == "resident":
+        return []
+    block, left = instance.granularity * instance.llm.kv_sizes[layer], int(instance.llm.weight_reads[layer])
+    most = max((instance.llm.weight_chunk_bytes or left) // block, 1)
+    sizes = []
+    while left >= block:
+        sizes.append(min(most, left // block))
+        left -= sizes[-1] * block
+    return sizes
 
 
 def _existing(blocks: list[_Block], step: int) -> list[int]:
@@ -203,7 +220,9 @@ def _count_births(blocks: list[_Block], step: int) -> int:
 
 
 def _base(instance: Instance) -> int:
-    return instance.tokens + 3  # more than any count of tokens in a slot
+    """A number larger than any count of tokens in a slot, chunks of weights counted as tokens."""
+    chunks = max(sum(_chunks(instance, layer)) for layer in range(instance.layers))
+    return instance.workload.tokens + chunks * instance.granularity + 3
 
 
 def _tiers(instance: Instance, blocks: int) -> Ints:
@@ -212,18 +231,19 @@ def _tiers(instance: Instance, blocks: int) -> Ints:
     return states[:, None] // instance.tiers ** np.arange(blocks) % instance.tiers
 
 
-def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
+def _fits(instance: Instance, blocks: list[list[_Block]], held: list[list[int]]) -> NDArray[np.bool_]:
     """Which joint states of the blocks held in each layer respect every capacity; one axis per layer."""
-    shape = [instance.tiers ** len(blocks) for blocks in held]
+    shape = [instance.tiers ** len(numbers) for numbers in held]
     fits = np.ones(shape, dtype=bool)
     for k, free in enumerate(_free_bytes(instance)):
         if free == math.inf:
             continue
         size = np.zeros(shape, dtype=np.int64)
-        for layer, blocks in enumerate(held):
+        for layer, numbers in enumerate(held):
             copies_all = instance.inclusive and k == instance.tiers - 1
-            in_k = np.array([len(blocks)]) if copies_all else (_tiers(instance, len(blocks)) == k).sum(axis=1)
-            bytes_in_k = in_k * _block_bytes(instance, layer, k)
+            sizes = np.array([_block_bytes(instance, layer, k, blocks[layer][n]) for n in numbers], np.int64)
+            inside = np.ones((1, len(numbers))) if copies_all else _tiers(instance, len(numbers)) == k
+            bytes_in_k = inside.astype(np.int64) @ sizes
             size += bytes_in_k.reshape([-1 if axis == layer else 1 for axis in range(len(held))])
         fits &= size <= free
     return fits
@@ -232,31 +252,40 @@ def _fits(instance: Instance, held: list[list[int]]) -> NDArray[np.bool_]:
 def _free_bytes(instance: Instance) -> list[float]:
     """Bytes of each tier that blocks may take, infinite without a limit."""
     sizes = [math.inf if tier.capacity is None else int(tier.capacity) for tier in instance.memory.tiers]
-    return [size - (0 if k else int(instance.llm.weight_bytes)) for k, size in enumerate(sizes)]
+    resident = int(instance.llm.weight_bytes) - sum(
+        sum(_chunks(instance, layer)) * instance.granularity * size
+        for layer, size in enumerate(instance.llm.kv_sizes)
+    )
+    return [size - (0 if k else resident) for k, size in enumerate(sizes)]
 
 
-def _block_bytes(instance: Instance, layer: int, tier: int) -> int:
+def _block_bytes(instance: Instance, layer: int, tier: int, block: _Block) -> int:
     """Bytes that a block of a layer takes in a tier."""
     sizes = instance.formats.get(instance.memory.tiers[tier].name, instance.llm.kv_sizes)
-    return instance.granularity * (sizes[layer] if isinstance(sizes, tuple) else sizes)
+    return (block.chunk or 1) * instance.granularity * (sizes[layer] if isinstance(sizes, tuple) else sizes)
 
 
-def _prefill_first(instance: Instance, held: list[list[int]]) -> tuple[int, ...]:
+def _prefill_first(
+    instance: Instance, blocks: list[list[_Block]], held: list[list[int]]
+) -> tuple[int, ...]:
     """State of the prompt filled block by block, layer by layer, into the fastest tier with room for each."""
     free = _free_bytes(instance)
     if instance.inclusive:
         free[-1] = math.inf  # it has copies of all blocks, which `_fits` counts
     state = [0] * instance.layers
-    for block in sorted({number for blocks in held for number in blocks}):
-        for layer, blocks in enumerate(held):
-            if block not in blocks:
+    first = {block.tokens[0] for of_layer in blocks for block in of_layer}
+    for head in sorted(first):
+        for layer, numbers in enumerate(held):
+            number = next((n for n in numbers if blocks[layer][n].tokens[0] == head), None)
+            if number is None:
                 continue
-            sizes = [_block_bytes(instance, layer, k) for k in range(instance.tiers)]
+            block = blocks[layer][number]
+            sizes = [_block_bytes(instance, layer, k, block) for k in range(instance.tiers)]
             open_tiers = [k for k, size in enumerate(sizes) if size <= free[k]]
             if not open_tiers:
                 raise InfeasibleError(f"{instance.name}: the prompt does not fit into the tiers")
             free[open_tiers[0]] -= sizes[open_tiers[0]]
-            state[layer] += open_tiers[0] * instance.tiers ** blocks.index(block)
+            state[layer] += open_tiers[0] * instance.tiers ** numbers.index(number)
     return tuple(state)
 
 
@@ -280,7 +309,8 @@ def _slot(instance: Instance, blocks: list[_Block], step: int, layer: int) -> _S
         past = [token for token, born, _ in lives if born < step]
         carried = [token for token, born, end in lives if born < step < end]
         births = sum(born == step for _, born, _ in lives)
-        read, unread = len(reads.intersection(past)), len(set(carried) - reads)
+        items = block.chunk * instance.granularity or 1
+        read, unread = items * len(reads.intersection(past)), items * len(set(carried) - reads)
         if number not in columns:  # it ends
             source = old[:, before.index(number), None]
             code += read * reads_at[source] + births * birth[source]
@@ -293,7 +323,7 @@ def _slot(instance: Instance, blocks: list[_Block], step: int, layer: int) -> _S
         for a, b in np.ndindex(tiers, tiers):
             traffic[a, b] = read * reads_at[a]
             if a != b and not (instance.inclusive and b == tiers - 1):
-                traffic[a, b] += unread * extra_at[a] + len(carried) * writes_at[b]
+                traffic[a, b] += unread * extra_at[a] + items * len(carried) * writes_at[b]
             allowed[a, b] = a == b or _may_move(instance, b < a, read)
         source = old[:, before.index(number), None]
         code += traffic[source, target]
@@ -318,7 +348,9 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
     loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
     loads *= np.array(instance.llm.kv_sizes, np.float64)[layer, None, None]
-    loads[:, 1, 0] += instance.llm.weight_reads[layer] / size_ratios(instance)[0]
+    chunks = [sum(_chunks(instance, n)) * instance.granularity for n in range(instance.layers)]
+    resident = instance.llm.weight_reads - np.array(chunks) * np.array(instance.llm.kv_sizes)
+    loads[:, 1, 0] += resident[layer] / size_ratios(instance)[0]
     times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
     ends = np.cumsum([slot.code.size for slot in slots])
     for slot, part in zip(slots, np.split(times, ends[:-1]), strict=True):
