@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations, repeat
 from typing import Any
@@ -24,32 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.arrays import Source, load
 from kvbound.checker.conclusion import prefill_first
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
+from kvbound.checker.multipliers import FULL, Exact, Multipliers, priced_capacities, read_multipliers
 from kvbound.checker.report import Ints, Refused, Report
 
 SCHEMA = "kvbound.certificate/1"
-FULL = 1 << 40
-MOST = 1 << 62
-"""Numbers along an item's path must stay below this, for int64 not to overflow."""
-
 _THREADS = min(os.cpu_count() or 1, 4)
 """Layers processed at once; each has its own arrays."""
-
-Exact = NDArray[np.object_]  # Python integers: no overflow
-
-
-@dataclass(frozen=True)
-class _Multipliers:
-    """The certificate's arrays; see `kvbound.certificate`."""
-
-    bound_s: float
-    scale: int
-    capacity: Ints  # (tiers, 1 + steps * layers)
-    prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
-    tier: int
-    whole: Ints  # (steps, layers): where each slot's minimum is split in two
-    theta: Ints  # (2, resources sorted by name, steps, layers)
 
 
 def check_certificate(
@@ -74,8 +56,8 @@ def check_certificate(
         sha256 = case.sha256
         arrays = load(certificate)
         problems = check_identity(arrays, case, SCHEMA, "physical")
-        given = _read_multipliers(case, arrays)
-        limits = _priced_capacities(case, given)
+        given = read_multipliers(case, arrays)
+        limits = priced_capacities(case, given)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     total = _sum_of_minima(case, given, rows) - sum(
@@ -88,7 +70,7 @@ def check_certificate(
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
 
 
-def _sum_of_minima(case: Case, given: _Multipliers, rows: Rows) -> int:
+def _sum_of_minima(case: Case, given: Multipliers, rows: Rows) -> int:
     """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
 
     def one(layer: int) -> int:
@@ -111,65 +93,13 @@ def _seconds(total: int, scale: int) -> float:
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
-def _read_multipliers(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
-    """Read and validate the multipliers."""
-    tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
-    given = _Multipliers(
-        float(array(arrays, "bound_s", "float64")),
-        int(array(arrays, "scale", "int64")),
-        array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
-        array(arrays, "prices", "int64", 3 * tiers, *slots),
-        int(array(arrays, "tier", "int64")),
-        array(arrays, "whole", "int64", *slots),
-        array(arrays, "theta", "int64", 2, resources, *slots),
-    )
-    theta = given.theta
-    bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
-    share = case.rules["timing"] == "serial" or (bounded and bool((theta.sum(axis=1) <= FULL).all()))
-    for expected, holds in {
-        "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
-        "a tier of the memory": 0 <= given.tier < tiers,
-        "capacity prices >= 0": bool(given.capacity.min() >= 0),
-        f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
-        "numbers of a path below 2**62": _largest(case, given) < MOST,
-    }.items():
-        if not holds:
-            raise Refused(f"the certificate is malformed: expected {expected}")
-    return given
-
-
-def _largest(case: Case, given: _Multipliers) -> int:
-    """Return an upper bound on the absolute value of every number along an item's path."""
-
-    def most(values: Ints) -> Exact:
-        low, high = (end(axis=(0, 2)).astype(object) for end in (values.min, values.max))
-        return np.maximum(high, -low)  # (steps,)
-
-    tiers = len(case.names)
-    capacity = given.capacity.astype(object).sum(axis=1).max()
-    read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
-    step = read + extra + 4 * write
-    return int(capacity + case.granularity * (step.sum() + step.max()))
-
-
-def _priced_capacities(case: Case, given: _Multipliers) -> dict[int, int]:
-    """Return the capacity in blocks of each tier whose capacity has a price."""
-    limits = {}
-    for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
-        blocks = case.capacity_blocks[k]
-        if blocks is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
-            raise Refused(f"the certificate is malformed: {case.names[k]} has capacity prices but no limit")
-        limits[k] = blocks
-    return limits
-
-
 def _past_reads(case: Case, packed: NDArray[np.uint8]) -> Ints:
     """Return each step's reads of past tokens, (steps,)."""
     counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in packed])
     return counts - case.life.own_reads(packed)
 
 
-def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
+def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
     """Return the sum of the minima of the layer's slots, each rounded down."""
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
@@ -233,7 +163,7 @@ def _linear(
     return fixed, np.minimum(here, extra[slow]), floor
 
 
-def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
+def _latency(case: Case, given: Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
     """Return the latency that slots have at least: of the tiers certainly touched, or else the smallest.
 
     `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
@@ -250,7 +180,7 @@ def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDA
     return np.maximum(certain, min(exact) * (reads + case.life.births > 0).astype(object))
 
 
-def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
+def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
     """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
 
     A block costs nothing after its last step: the iteration of that step discards what those of later steps,

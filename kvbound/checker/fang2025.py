@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.arrays import Source, array, load
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.report import Floats, Ints, Refused, Report, compare, note
 
 SCHEMA = "kvbound.schedule-fang2025/1"

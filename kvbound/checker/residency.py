@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.arrays import Source, array, load
 from kvbound.checker.conclusion import Layer, check_initial, conclude
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.report import Ints, Refused, Report, note
 
 SCHEMA = "kvbound.residency/1"
