@@ -7,19 +7,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.checker.arrays import text
+from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
-from kvbound.checker.report import Floats, Refused
+from kvbound.checker.report import Floats, Refused, note, require
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
-
-_MOST = 1 << 60
-"""Largest value allowed for any single size."""
 
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
@@ -34,13 +33,15 @@ CHOICES = {
 class Case:
     """The expanded instance as plain numbers: bytes, seconds, bytes per second.
 
-    Capacities and occupancies are compared as whole blocks, in integers of any size: floats would lose bytes.
+    Capacities and occupancies are compared in units of blocks, in integers of any size: floats would lose
+    bytes. A tier's unit is the largest number of bytes that divides the sizes of all layers.
     """
 
     layers: int
     prefill: int
     steps: int
-    item_sizes: tuple[int, ...]  # bytes of one token's KV in one layer, by tier
+    item_sizes: tuple[int, ...]  # bytes of a unit, by tier: where layers are equal, of a token's KV in one
+    units: Sizes  # of a token's KV, (layers, tiers); 0 where the layer keeps none
     weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
@@ -51,7 +52,8 @@ class Case:
     latency: Floats  # (tiers,)
     capacity: tuple[int | None, ...]  # of the tiers, rounded down; None where unlimited
     granularity: int
-    life: Lifetimes  # of tokens and blocks
+    life: Lifetimes  # of tokens and blocks, without windows: what is equal in all layers is read from here
+    lives: tuple[Lifetimes, ...]  # the same with each layer's window, (layers,)
     rules: Mapping[str, str]
     sha256: str
 
@@ -61,13 +63,37 @@ class Case:
         return len(self.life.born)
 
     @property
-    def capacity_blocks(self) -> tuple[int | None, ...]:
-        """Blocks that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
+    def room(self) -> tuple[int | None, ...]:
+        """Blocks of one unit per token that fit each tier beside the weights.
+
+        It is negative if the weights do not fit, and None if the tier is unlimited.
+        """
         blocks = []
         for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
             blocks.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
         return tuple(blocks)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers have items of one size and no windows."""
+        return all(max(units) == min(units) == 1 for units in set(self.units)) and not self.windowed
+
+    @property
+    def windowed(self) -> bool:
+        """Whether ends differ by layer."""
+        return any(life is not self.life for life in self.lives)
+
+    def sizes(self, layer: int) -> tuple[int, ...]:
+        """Return the bytes of one token's KV in a layer, by tier."""
+        return tuple(n * size for n, size in zip(self.units[layer], self.item_sizes, strict=True))
+
+    @cached_property
+    def unit_counts(self) -> NDArray[Any]:
+        """`units` as an array: of Python integers where sums over all blocks might exceed int64."""
+        padded = self.tokens + 64  # bits of a packed row
+        most = padded * sum(max(units) for units in self.units)
+        return np.array(self.units, np.int64 if most < 1 << 62 else object)
 
 
 def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
@@ -79,27 +105,19 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         The instance is malformed, or the rows are those of another trace.
     """
     try:
-        return _case(expanded, rows)
+        case = _case(expanded, rows)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
+    _check_reads(case, rows)
+    return case
 
 
 def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
     hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
-    names, formats, granularity = (
-        tuple(memory["resources"]),
-        expanded.get("formats", {}),
-        rules["granularity"],
-    )
-    usual = {"bytes": llm["kv_bytes_per_token_layer"]}
-    sizes = tuple(formats.get(tier["name"], usual)["bytes"] for tier in tiers)
-    positive = all(type(size) is int and 0 < size <= _MOST for size in (*sizes, granularity))
-    _require({
-        "whole positive bytes per item and granularity": positive,
-        "formats of the memory's own tiers": set(formats) <= {tier["name"] for tier in tiers},
-    })  # fmt: skip
+    sizes, windows = read_sizes(expanded, layers), read_windows(expanded, layers)
+    names, granularity = tuple(memory["resources"]), rules["granularity"]
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -107,18 +125,20 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
             matrix[number, [names.index(name) for name in tier[field]]] = 1
         return matrix
 
+    life = Lifetimes.read(trace, granularity)
+    lives = {window: life.within(window) for window in set(windows)}
     case = Case(
-        layers, prefill, steps, sizes,
+        layers, prefill, steps, *in_units(sizes),
         math.ceil(_size(llm["weight_bytes"])), np.array(llm["weight_read_bytes_per_layer"], float),
         tuple(tier["name"] for tier in tiers), names,
         np.array([memory["resources"][name] for name in names], float),
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
-        granularity, Lifetimes.read(trace, granularity), {key: rules[key] for key in CHOICES},
-        instance_sha256(expanded, hashes),
+        granularity, life, tuple(lives[window] for window in windows),
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
-    _require({
+    require({
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
         "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
@@ -127,7 +147,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
         "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
-        "one size of items under accounting fang2025": not study or len(set(sizes)) == 1,
+        "one size of items under accounting fang2025": not study or len(set().union(*set(sizes))) == 1,
+        "no windows under accounting fang2025": not (study and case.windowed),
     })  # fmt: skip
     return case
 
@@ -138,9 +159,9 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     No array of the claimed sizes is allocated before they are known to be those of the rows.
     """
     layers, prefill, steps = trace["layers"], trace["prefill_tokens"], trace["decode_steps"]
-    _require({
-        "whole positive layers and steps": all(type(n) is int and 0 < n <= _MOST for n in (layers, steps)),
-        "prefill_tokens >= 0": type(prefill) is int and 0 <= prefill <= _MOST,
+    require({
+        "whole positive layers and steps": is_size(layers, 1) and is_size(steps, 1),
+        "prefill_tokens >= 0": is_size(prefill, 0),
         "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
         "the rows of every layer": len(hashes) == layers,
     })  # fmt: skip
@@ -152,10 +173,25 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     return layers, prefill, steps
 
 
-def _require(conditions: Mapping[str, bool]) -> None:
-    for expected, holds in conditions.items():
-        if not holds:
-            raise ValueError(f"expected {expected}")
+def _check_reads(case: Case, rows: Rows) -> None:
+    """Refuse a trace that reads tokens beyond a layer's window, or past tokens of a layer without KV."""
+    problems: list[str] = []
+    for layer, (life, packed) in enumerate(zip(case.lives, rows, strict=True)):
+
+        def describe(what: str, k: int, layer: int = layer) -> str:
+            return f"{slot_name(case, k * case.layers + layer)}: the trace reads a token{what}"
+
+        if life is not case.life:
+            note(problems, life.reads_ended(packed), partial(describe, " that has ended"))
+        if not any(case.units[layer]):
+            note(problems, life.past_reads(packed) > 0, partial(describe, ", but the layer keeps no KV"))
+    if problems:
+        raise Refused(*problems)
+
+
+def slot_name(case: Case, slot: int) -> str:
+    """Return a slot's number, step and layer, for messages."""
+    return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
 
 
 def _size(value: Any) -> int | float:

@@ -68,18 +68,19 @@ def _largest(case: Case, given: Multipliers) -> int:
         return np.maximum(high, -low)  # (steps,)
 
     tiers = len(case.names)
-    capacity = given.capacity.astype(object).sum(axis=1).max()
+    most_units = [max(column) for column in zip(*case.units, strict=True)]
+    capacity = (given.capacity.astype(object).sum(axis=1) * most_units).max()
     read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
     step = read + extra + 4 * write
     return int(capacity + case.granularity * (step.sum() + step.max()))
 
 
 def priced_capacities(case: Case, given: Multipliers) -> dict[int, int]:
-    """Return the capacity in blocks of each tier whose capacity has a price."""
+    """Return the room in units of each tier whose capacity has a price."""
     limits = {}
     for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
-        blocks = case.capacity_blocks[k]
-        if blocks is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
+        room = case.room[k]
+        if room is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
             raise Refused(f"the certificate is malformed: {case.names[k]} has capacity prices but no limit")
-        limits[k] = blocks
+        limits[k] = room
     return limits
