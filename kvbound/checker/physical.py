@@ -281,7 +281,7 @@ def _flips(
     run = by_block[np.arange(which.size) + np.repeat(start[block] - np.cumsum(runs) + runs, runs)]
     moving = events.step[which], first[run], np.minimum(end[run], life.past[events.step[which]])
     present = np.flatnonzero(moving[2] > moving[1])
-    leaving = np.flatnonzero((life.end < steps) & (life.end >= 0))
+    leaving = np.flatnonzero(life.end < steps)
 
     def all_of(births: Ints, moves: Ints, ends: Ints) -> Ints:
         return np.concatenate([births, moves[present], ends])
@@ -314,7 +314,6 @@ def _serve(
     masks = np.zeros((tiers + 2, width), dtype=np.uint8)
     prompt = initial == np.arange(tiers)[:, None]
     masks[:tiers, : -(-case.prefill // 8)] = np.packbits(prompt, axis=1, bitorder="little")
-    masks[tiers, : -(-case.prefill // 8)] = np.packbits(life.end[: case.prefill] < 0, bitorder="little")
     watched = tiers + bool(np.any(life.end < case.steps))
     words, wide = np.ascontiguousarray(rows).view(np.uint64), masks[:watched].view(np.uint64)
     read, listed = np.zeros((case.steps, tiers + 1), dtype=np.int64), np.empty(case.steps, dtype=np.int64)
