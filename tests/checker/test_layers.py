@@ -217,6 +217,23 @@ def test_prices_of_capacity_are_per_unit(windows: Any, capacity: int, expected: 
     assert report.bound_s == expected
 
 
+def test_a_prompt_that_does_not_exist_pays_for_no_tier() -> None:
+    """With prices of 1, 10 and 100 in both tiers, which have room for 3 and 5 units."""
+    case = Layered(TWO, 1, [2, 4], [None, 1], rules={"migration": "none"}, capacity=(6, 10), trace=STILL)
+    report = case.checked(case.certificate(capacity=np.array([[1, 10, 100]] * 2)))
+    assert report.bound_s == 111 - (3 + 5) * 111
+
+
+def test_moves_of_a_layer_without_kv_have_no_latency() -> None:
+    """A slot is paid 3 s for moving an item, which takes no time, or 8 s of latency in a layer with KV."""
+    for sizes, expected in (([1, 0], -3), ([1, 2], 0)):
+        case = Layered(TWO, 1, sizes, latency=8.0, trace=STILL)
+        prices = np.zeros((6, 1, 2), np.int64)
+        prices[3, 0, 1] = 3
+        arrays = case.certificate(prices=prices, whole=np.zeros((1, 2), np.int64))
+        assert case.checked(arrays).bound_s == expected
+
+
 def test_weights_and_births_cost_what_their_layer_transfers() -> None:
     """Serial time in which each resource weighs 1: 3 bytes of weights at 4 B/s, births at most at 4 B/s."""
     full = np.full((2, 4, 1, 3), 1 << 40)

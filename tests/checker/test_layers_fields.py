@@ -112,12 +112,14 @@ def infeasible(case: Layered) -> dict[str, Any]:
         "time_s", "gap", "share_of_bound", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate",
         "hit_rate_with_weights", "moved_bytes", "utilisation", "energy_j", "peak_bytes",
     ]  # fmt: skip
+    read = [(step, token) for step, each in enumerate(case.reads) for tokens in each for token in tokens]
+    past = sum(case.born[token] < step for step, token in read)
     return dict.fromkeys(missing) | {
         "schema": "kvbound.result/1", "kvbound_version": "1", "method": "exact", "seed": 0, "options": {},
         "instance": {
             "name": "some", "sha256": case.sha256, "layers": case.layers, "prefill_tokens": case.prefill,
             "decode_steps": case.steps, "tokens": len(case.born), "outputs": len(case.born) - case.prefill,
-            "reads": sum(len(tokens) for step in case.reads for tokens in step),
+            "reads": past,
         },
         "status": "infeasible", "termination": {"reason": "proved", "limit": None},
         "bound": {"time_s": None, "status": "none", "method": None}, "wall_s": 0, "peak_rss_bytes": 0,
@@ -143,6 +145,15 @@ def test_infeasible_is_refused_where_items_fit_in_any_order(capacity: Any, sure:
     found = check_result(case.expanded, case.rows, infeasible(case)).problems
     sentence = "status is 'infeasible', but there is room for the weights and for every block"
     assert found == ((sentence,) if sure else ())
+
+
+def test_infeasible_is_refused_where_all_tokens_fit_in_the_end() -> None:
+    """Two tokens are born in each step; in tier 1 they have 2 and 3 bytes, and nothing fits tier 0."""
+    formats = {"t1": {"bytes": [2, 3]}}
+    for last, room in ((4 * 2 + 4 * 3 - 1, False), (4 * 2 + 4 * 3, True)):
+        case = Layered(TWO * 2, 0, [1, 3], trace={"births": [2, 2]}, formats=formats, capacity=(0, last))
+        found = check_result(case.expanded, case.rows, infeasible(case)).problems
+        assert bool(found) == room
 
 
 def test_infeasible_is_refused_where_windows_make_room() -> None:

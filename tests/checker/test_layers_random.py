@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kvbound.checker import check
+from kvbound.checker import check, check_result
 from tests.checker.layered import Layered
 from tests.checker.plain import Placed, Plain
+from tests.checker.test_layers_fields import infeasible
 
 FULL = 1 << 40
 
@@ -126,8 +127,9 @@ def test_prefill_first_puts_each_item_where_it_still_fits(seed: int) -> None:
 def tight(rng: np.random.Generator, case: Layered) -> tuple[Layered, Placed]:
     """The instance with limits in which a schedule just fits, and its optimum."""
     for _ in range(20):
-        peak = Plain(case).walk(rng).peak_bytes[0]
-        made = with_room(case, (int(rng.integers(case.weights, peak + 1)), None))
+        first, last = Plain(case).walk(rng).peak_bytes
+        limit = None if rng.random() < 0.5 else last + int(rng.integers(-1, 3))
+        made = with_room(case, (int(rng.integers(case.weights, first + 1)), limit))
         optimum = Plain(made).optimum()
         if optimum is not None:
             return made, optimum
@@ -139,7 +141,7 @@ def any_multipliers(rng: np.random.Generator, case: Layered) -> dict[str, Any]:
     tiers, slots = len(case.capacity), (case.steps, case.layers)
     capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.05, 0.3, 1]) * 2.0**30
     for k, limit in enumerate(case.capacity):
-        if limit is None:
+        if limit is None or (case.rules["copies"] == "inclusive" and k == tiers - 1):
             capacity[k] = 0
     theta = rng.dirichlet(np.full(2 * tiers, 0.5), (2, *slots))
     if case.rules["timing"] == "serial":
@@ -207,6 +209,18 @@ def test_blocks_pay_for_their_units_until_they_leave(seed: int) -> None:
     assert free is not None
     assert paid is not None
     assert paid - free == 3 * (used - times * room)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_infeasible_is_refused_only_where_a_schedule_exists(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    case = any_layered(rng, 4, 2, 2)
+    peaks = np.max([Plain(case).walk(rng).peak_bytes for _ in range(4)], axis=0)
+    case = with_room(case, tuple(max(int(peak + rng.integers(-4, 5)), 0) for peak in peaks))
+    found = check_result(case.expanded, case.rows, infeasible(case)).problems
+    assert not found or Plain(case).optimum() is not None
+    roomy = with_room(case, (case.weights, int(sum(peaks)) + 1))
+    assert check_result(roomy.expanded, roomy.rows, infeasible(roomy)).problems
 
 
 @pytest.mark.parametrize("seed", range(60))
