@@ -33,15 +33,16 @@ CHOICES = {
 class Case:
     """The expanded instance as plain numbers: bytes, seconds, bytes per second.
 
-    Capacities and occupancies are compared in units of blocks, in integers of any size: floats would lose
-    bytes. A tier's unit is the largest number of bytes that divides the sizes of all layers.
+    Capacities and occupancies are compared in whole units, in integers of any size: floats would lose bytes.
+    A tier's unit is a block of tokens, each of the largest number of bytes that divides the sizes of all
+    layers.
     """
 
     layers: int
     prefill: int
     steps: int
-    item_sizes: tuple[int, ...]  # bytes of a unit, by tier: where layers are equal, of a token's KV in one
-    units: Sizes  # of a token's KV, (layers, tiers); 0 where the layer keeps none
+    item_sizes: tuple[int, ...]  # bytes of a unit for each token, by tier; a layer's, where all are equal
+    units: Sizes  # of a block in each layer, (layers, tiers); 0 where the layer keeps no KV
     weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
@@ -64,15 +65,12 @@ class Case:
 
     @property
     def room(self) -> tuple[int | None, ...]:
-        """Blocks of one unit per token that fit each tier beside the weights.
-
-        It is negative if the weights do not fit, and None if the tier is unlimited.
-        """
-        blocks = []
+        """Units that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
+        units = []
         for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
-            blocks.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
-        return tuple(blocks)
+            units.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
+        return tuple(units)
 
     @property
     def alike(self) -> bool:

@@ -26,7 +26,7 @@ def read_sizes(expanded: Mapping[str, Any], layers: int) -> Sizes:
     tiers, formats = expanded["memory"]["tiers"], expanded.get("formats", {})
     own = expanded["llm"]["kv_bytes_per_token_layer"]
     given = [formats.get(tier["name"], {"bytes": own})["bytes"] for tier in tiers]
-    single = [size for size in (*given, expanded["rules"]["granularity"]) if not isinstance(size, list)]
+    single = [size for size in given if not isinstance(size, list)] + [expanded["rules"]["granularity"]]
     lists = [sizes for sizes in (own, *given) if isinstance(sizes, list)]
     require({
         "whole positive bytes per item and granularity": all(is_size(size, 1) for size in single),

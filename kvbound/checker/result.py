@@ -193,9 +193,9 @@ def _has_room(case: Case) -> bool:
     holding = slice(-1, None) if inclusive else slice(None)
     held = np.stack([life.held_blocks for life in case.lives], axis=1)  # (1 + steps, layers)
     units = case.unit_counts[:, holding].max(axis=1)
-    changes = np.diff(held, axis=0) * units
-    most = int((held[0] * units).sum() + np.cumsum(changes.ravel()).max().clip(0))
-    # a block finds no room only where each tier holds more than its limit less the block
+    later = np.cumsum((np.diff(held, axis=0) * units).ravel())
+    most = int((held[0] * units).sum()) + max(int(later.max()), 0)
+    # a block finds no room only where each tier holds more than its limit less the block's units
     largest = max(1, int((units * held.any(axis=0)).max()))
     filled = [most if limit is None else max(limit - largest + 1, 0) for limit in limits[holding]]
     return sum(filled) > most - largest

@@ -44,6 +44,7 @@ WRONG: dict[tuple[str, ...], tuple[Any, ...]] = {
         ..., [None, None], [2], [2, 3, 4], [0, 2], [-1, 2], [2.0, None], [True, 2], ["2", None], [2, 2**61],
         (2, None), 2, None, {}, [],
     ),
+    ("rules", "granularity"): ([1], [1, 1], 0),
     ("rules", "windows"): (..., "ignore", "end", "", None, True, ["ends"]),
 }  # fmt: skip
 
@@ -154,6 +155,13 @@ def test_infeasible_is_refused_where_all_tokens_fit_in_the_end() -> None:
         case = Layered(TWO * 2, 0, [1, 3], trace={"births": [2, 2]}, formats=formats, capacity=(0, last))
         found = check_result(case.expanded, case.rows, infeasible(case)).problems
         assert bool(found) == room
+
+
+def test_room_for_everything_is_counted_in_integers_of_any_size() -> None:
+    large = 2**60
+    for last, room in ((20 * large + 19, False), (20 * large + 20, True)):
+        case = Layered(TWO, 20, [1, large], trace=STILL, capacity=(0, last))
+        assert bool(check_result(case.expanded, case.rows, infeasible(case)).problems) == room
 
 
 def test_infeasible_is_refused_where_windows_make_room() -> None:
