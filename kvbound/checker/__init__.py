@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvbound.checker import certificate, fang2025, physical, residency
+from kvbound.checker.arrays import Source, load, text
 from kvbound.checker.certificate import check_certificate
 from kvbound.checker.fang2025 import check_fang2025
-from kvbound.checker.inputs import Rows, Source, load, text
+from kvbound.checker.inputs import Rows
 from kvbound.checker.physical import check_schedule
 from kvbound.checker.report import Refused, Report
 from kvbound.checker.residency import check_residency

@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import permutations, repeat
 from typing import Any
@@ -24,32 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.arrays import Source, load
 from kvbound.checker.conclusion import prefill_first
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
+from kvbound.checker.lifetimes import Lifetimes
+from kvbound.checker.multipliers import FULL, Exact, Multipliers, priced_capacities, read_multipliers
 from kvbound.checker.report import Ints, Refused, Report
 
 SCHEMA = "kvbound.certificate/1"
-FULL = 1 << 40
-MOST = 1 << 62
-"""Numbers along an item's path must stay below this, for int64 not to overflow."""
-
 _THREADS = min(os.cpu_count() or 1, 4)
 """Layers processed at once; each has its own arrays."""
-
-Exact = NDArray[np.object_]  # Python integers: no overflow
-
-
-@dataclass(frozen=True)
-class _Multipliers:
-    """The certificate's arrays; see `kvbound.certificate`."""
-
-    bound_s: float
-    scale: int
-    capacity: Ints  # (tiers, 1 + steps * layers)
-    prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
-    tier: int
-    whole: Ints  # (steps, layers): where each slot's minimum is split in two
-    theta: Ints  # (2, resources sorted by name, steps, layers)
 
 
 def check_certificate(
@@ -74,12 +57,12 @@ def check_certificate(
         sha256 = case.sha256
         arrays = load(certificate)
         problems = check_identity(arrays, case, SCHEMA, "physical")
-        given = _read_multipliers(case, arrays)
-        limits = _priced_capacities(case, given)
+        given = read_multipliers(case, arrays)
+        limits = priced_capacities(case, given)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     total = _sum_of_minima(case, given, rows) - sum(
-        blocks * int(given.capacity[k].sum(dtype=object)) for k, blocks in limits.items()
+        room * int(given.capacity[k].sum(dtype=object)) for k, room in limits.items()
     )
     bound_s = _seconds(total, given.scale)
     for claim in (given.bound_s, claimed_s):
@@ -88,13 +71,15 @@ def check_certificate(
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
 
 
-def _sum_of_minima(case: Case, given: _Multipliers, rows: Rows) -> int:
+def _sum_of_minima(case: Case, given: Multipliers, rows: Rows) -> int:
     """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
+    forced = prefill_first(case) if case.rules["initial"] == "prefill-first" else None
 
     def one(layer: int) -> int:
         packed = rows[layer]
-        reads = _past_reads(case, packed)
-        return _items(case, given, layer, packed) + _slots(case, given, layer, reads)
+        start = None if forced is None else forced[layer]
+        reads = case.life.past_reads(packed)
+        return _items(case, given, layer, packed, start) + _slots(case, given, layer, reads)
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
@@ -111,65 +96,7 @@ def _seconds(total: int, scale: int) -> float:
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
-def _read_multipliers(case: Case, arrays: Mapping[str, Any]) -> _Multipliers:
-    """Read and validate the multipliers."""
-    tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
-    given = _Multipliers(
-        float(array(arrays, "bound_s", "float64")),
-        int(array(arrays, "scale", "int64")),
-        array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
-        array(arrays, "prices", "int64", 3 * tiers, *slots),
-        int(array(arrays, "tier", "int64")),
-        array(arrays, "whole", "int64", *slots),
-        array(arrays, "theta", "int64", 2, resources, *slots),
-    )
-    theta = given.theta
-    bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
-    share = case.rules["timing"] == "serial" or (bounded and bool((theta.sum(axis=1) <= FULL).all()))
-    for expected, holds in {
-        "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
-        "a tier of the memory": 0 <= given.tier < tiers,
-        "capacity prices >= 0": bool(given.capacity.min() >= 0),
-        f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
-        "numbers of a path below 2**62": _largest(case, given) < MOST,
-    }.items():
-        if not holds:
-            raise Refused(f"the certificate is malformed: expected {expected}")
-    return given
-
-
-def _largest(case: Case, given: _Multipliers) -> int:
-    """Return an upper bound on the absolute value of every number along an item's path."""
-
-    def most(values: Ints) -> Exact:
-        low, high = (end(axis=(0, 2)).astype(object) for end in (values.min, values.max))
-        return np.maximum(high, -low)  # (steps,)
-
-    tiers = len(case.names)
-    capacity = given.capacity.astype(object).sum(axis=1).max()
-    read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
-    step = read + extra + 4 * write
-    return int(capacity + case.granularity * (step.sum() + step.max()))
-
-
-def _priced_capacities(case: Case, given: _Multipliers) -> dict[int, int]:
-    """Return the capacity in blocks of each tier whose capacity has a price."""
-    limits = {}
-    for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
-        blocks = case.capacity_blocks[k]
-        if blocks is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
-            raise Refused(f"the certificate is malformed: {case.names[k]} has capacity prices but no limit")
-        limits[k] = blocks
-    return limits
-
-
-def _past_reads(case: Case, packed: NDArray[np.uint8]) -> Ints:
-    """Return each step's reads of past tokens, (steps,)."""
-    counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in packed])
-    return counts - case.life.own_reads(packed)
-
-
-def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
+def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
     """Return the sum of the minima of the layer's slots, each rounded down."""
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
@@ -177,7 +104,8 @@ def _slots(case: Case, given: _Multipliers, layer: int, reads: Ints) -> int:
     # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
-    live, births, items = (each.astype(object) for each in (case.life.live, case.life.births, reads))
+    life = case.lives[layer]
+    live, births, items = (each.astype(object) for each in (life.live, life.births, reads))
     whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
     least: Exact | None = None
     for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
@@ -214,17 +142,20 @@ def _linear(
     tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
 
     def priced(table: NDArray[np.float64]) -> list[Exact]:
-        """Return the cost of an item at each tier."""
-        rows = zip(case.item_sizes, table, strict=True)
-        return [size * sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for size, row in rows]
+        """Return the cost of a byte at each tier."""
+        return [sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for row in table]
 
-    held, wrote = priced(case.reads), priced(case.writes)
+    byte = priced(case.reads)
+    held, wrote = (
+        [size * each for size, each in zip(case.sizes(layer), costs, strict=True)]
+        for costs in (byte, priced(case.writes))
+    )  # of an item
     read = [(np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
     extra = [h - paid[tiers + k] for k, h in enumerate(held)]
     write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
-    weight = Fraction(case.weight_reads[layer]) / case.item_sizes[0]
+    weight = Fraction(case.weight_reads[layer])
     other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
-    fixed = weight.numerator * held[0] // weight.denominator + reads * other
+    fixed = weight.numerator * byte[0] // weight.denominator + reads * other
     fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in enumerate(extra) if k != slow)
     fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[: tiers - inclusive])
     fixed = fixed + births * (write[-1] if inclusive else np.maximum(np.minimum.reduce(write), 0))
@@ -233,7 +164,7 @@ def _linear(
     return fixed, np.minimum(here, extra[slow]), floor
 
 
-def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
+def _latency(case: Case, given: Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
     """Return the latency that slots have at least: of the tiers certainly touched, or else the smallest.
 
     `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
@@ -241,23 +172,27 @@ def _latency(case: Case, given: _Multipliers, layer: int, reads: Ints, slow: NDA
     """
     exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
     touched = np.zeros((len(exact), case.steps), np.bool_)
+    keeps = case.units[layer][0] > 0  # else neither births nor moves transfer a byte
+    births = case.life.births * keeps
     touched[0] = case.weight_reads[layer] > 0
     if case.rules["copies"] == "inclusive":
-        touched[-1] = case.life.births > 0
+        touched[-1] = births > 0
     else:
-        touched[given.tier] |= slow
+        touched[given.tier] |= slow & keeps
     certain = sum(seconds * tier.astype(object) for seconds, tier in zip(exact, touched, strict=True))
-    return np.maximum(certain, min(exact) * (reads + case.life.births > 0).astype(object))
+    return np.maximum(certain, min(exact) * (reads + births > 0).astype(object))
 
 
-def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8]) -> int:
+def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8], forced: Ints | None) -> int:
     """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
 
-    A block costs nothing after its last step: the iteration of that step discards what those of later steps,
-    which come first, have added.
+    `forced` has the tiers in which the prompt's tokens start, (prompt,), if a rule determines them. A block
+    costs nothing after its last step: the iteration of that step discards what those of later steps, which
+    come first, have added.
     """
-    tiers, life, slots = len(case.names), case.life, case.steps * case.layers
+    tiers, life, slots = len(case.names), case.lives[layer], case.steps * case.layers
     running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
+    running *= np.array(case.units[layer])[:, None]
     at = np.arange(layer, slots, case.layers)
     hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
     last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
@@ -266,7 +201,7 @@ def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8
     by_last = np.argsort(life.last, kind="stable")
     gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
     total = 0
-    for step, carried in zip(reversed(range(case.steps)), _carried(case), strict=True):
+    for step, carried in zip(reversed(range(case.steps)), _carried(life), strict=True):
         read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
         birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
         older, after = begun[step], begun[step + 1]
@@ -276,41 +211,40 @@ def _items(case: Case, given: _Multipliers, layer: int, packed: NDArray[np.uint8
         np.add.at(path.T, life.block[life.past[step] : life.past[step + 1]], birth)
         total += int(path[:, older:after].min(axis=0).sum(dtype=object))
         alive = path[:, :older]
-        read, unread = _read(case, step, packed[step], carried[:older])
+        read, unread = _read(life, step, packed[step], carried[:older])
         moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last)
         leaving = leaving[leaving < older]
         moved[:, leaving] = alive[:, leaving]
         alive[:] = moved + read * read_price[:, None]
-    start = running[:, layer + 1]
-    prompt = path[:, : life.prompt] + start[:, None]
-    if case.rules["initial"] == "prefill-first":
-        forced = prefill_first(case)[layer, life.head[: life.prompt]]
-        return total + int(prompt[forced, np.arange(forced.size)].sum(dtype=object))
+    held = np.flatnonzero(life.held[: life.prompt])
+    prompt = path[:, held] + running[:, layer + 1, None]
+    if forced is not None:
+        return total + int(prompt[forced[life.head[held]], np.arange(held.size)].sum(dtype=object))
     return total + int(prompt.min(axis=0).sum(dtype=object))
 
 
-def _carried(case: Case) -> Iterator[Ints]:
+def _carried(life: Lifetimes) -> Iterator[Ints]:
     """Yield the number of tokens that a move of each block carries in each step, from the last step on."""
-    life = case.life
+    count = len(life.outputs)
     if life.size == 1:
-        yield from repeat(np.ones(1, np.int64), case.steps)  # it broadcasts
+        yield from repeat(np.ones(1, np.int64), count)  # it broadcasts
         return
-    carried, steps = np.zeros(len(life.head), np.int64), np.arange(case.steps + 2)
+    carried, steps = np.zeros(len(life.head), np.int64), np.arange(count + 2)
     moving = np.flatnonzero(life.end > life.born)
     by_end = moving[np.argsort(life.end[moving], kind="stable")]
     ends, births = np.searchsorted(life.end[by_end], steps), np.searchsorted(life.born[moving], steps)
-    for step in reversed(range(case.steps)):
+    for step in reversed(range(count)):
         np.add.at(carried, life.block[by_end[ends[step + 1] : ends[step + 2]]], 1)
         np.subtract.at(carried, life.block[moving[births[step] : births[step + 1]]], 1)
         yield carried
 
 
-def _read(case: Case, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
+def _read(life: Lifetimes, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
     """Return the past tokens of each block that a step reads, and the carried ones that it does not read."""
-    if case.life.size == 1:
-        bits = np.unpackbits(row, count=case.life.past[step], bitorder="little")
+    if life.size == 1:
+        bits = np.unpackbits(row, count=life.past[step], bitorder="little")
         return (read := bits.astype(np.int64)), carried - read
-    read, lasting = (count[: carried.size] for count in case.life.read_blocks(row, step))
+    read, lasting = (count[: carried.size] for count in life.read_blocks(row, step))
     return read, carried - lasting
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.inputs import Case
-from kvbound.checker.report import Ints, Report, compare, note
+from kvbound.checker.inputs import Case, slot_name
+from kvbound.checker.report import Floats, Ints, Report, compare, note
 from kvbound.checker.slots import busy_times, slot_times
 
 
@@ -26,20 +28,61 @@ class Layer:
     moved: tuple[int, int]  # bytes written up, down
 
 
-def slot_name(case: Case, slot: int) -> str:
-    """Return a slot's number, step and layer, for messages."""
-    return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
+def settle(case: Case, initial: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Replace the initial tiers of items that do not exist, which mean nothing.
+
+    Such an item takes its block's tier, or the last one if none of the block's items exists.
+    """
+    if not case.windowed:
+        return initial
+    settled = initial.copy()
+    for tiers, life in zip(settled, case.lives, strict=True):
+        block = life.block[life.never]
+        tiers[life.never] = np.where(life.held[block], tiers[life.witness[block]], len(case.names) - 1)
+    return settled
 
 
 def prefill_first(case: Case) -> Ints:
     """Return the tier of each prompt token under prefill-first, (layers, prompt).
 
-    Blocks fill the fastest tier first, ordered by their tokens and, within the same tokens, by layer.
+    Blocks, ordered by their tokens and, within the same tokens, by layer, go to the fastest tier with room;
+    those that do not exist are given the last tier.
     """
+    block = case.life.block[: case.prefill]
+    if not case.alike:
+        return _first_with_room(case)[:, block]
     most = case.layers * case.tokens  # at least the number of blocks
-    limits = [most if free is None else min(max(free, 0), most) for free in case.capacity_blocks[:-1]]
-    rank = case.life.block[: case.prefill] * case.layers + np.arange(case.layers)[:, None]
+    limits = [most if free is None else min(max(free, 0), most) for free in case.room[:-1]]
+    rank = block * case.layers + np.arange(case.layers)[:, None]
     return np.searchsorted(np.cumsum(limits), rank, side="right")
+
+
+def _first_with_room(case: Case) -> Ints:
+    """Return the tier of each block of the prompt, (layers, blocks)."""
+    blocks, last = case.life.prompt, len(case.names) - 1
+    tiers = np.full(blocks * case.layers, last)
+    waiting = np.flatnonzero(np.stack([life.held[:blocks] for life in case.lives], axis=1))
+    for tier, room in enumerate(case.room[:-1]):
+        fits = _fitting(case.unit_counts[waiting % case.layers, tier], room)
+        tiers[waiting[fits]] = tier
+        waiting = waiting[~fits]
+    return tiers.reshape(blocks, case.layers).T
+
+
+def _fitting(units: NDArray[Any], room: int | None) -> NDArray[np.bool_]:
+    """Return which of the blocks of so many units, one after the other, still fit into the room."""
+    total = int(units.sum())
+    left = total if room is None else min(max(room, 0), total)
+    fits, waiting = np.zeros(units.size, np.bool_), np.flatnonzero(units <= left)
+    while waiting.size:
+        filled = np.cumsum(units[waiting])
+        count = int(np.searchsorted(filled, left, side="right"))
+        fits[waiting[:count]] = True
+        left -= int(filled[count - 1])
+        # the next one did not fit: nor will any other of its size, so that there are few rounds
+        waiting = waiting[count:]
+        waiting = waiting[units[waiting] <= left]
+    return fits
 
 
 def check_initial(case: Case, initial: NDArray[np.uint8], problems: list[str]) -> None:
@@ -64,23 +107,56 @@ def conclude(
 ) -> Report:  # fmt: skip
     """Check capacities and the claimed time, and return the report on all layers."""
     peaks = _check_capacity(case, initial, np.stack([layer.held for layer in layers], axis=1), problems)
+    sizes = np.array([case.sizes(layer) for layer in range(case.layers)], float)
     read, extra, written = (
-        np.stack([getattr(layer, kind) for layer in layers], axis=1) * np.array(case.item_sizes, float)
+        np.stack([getattr(layer, kind) for layer in layers], axis=1) * sizes
         for kind in ("read", "extra", "written")
     )  # (steps, layers, tiers) each
     extra[:, :, 0] += case.weight_reads
-    read, extra, written = (part.reshape(-1, len(case.names)) for part in (read, extra, written))
-    times = slot_times(case, read, extra, written)
-    busy = busy_times(case, read, extra, written, times)
-    steps = times.reshape(case.steps, case.layers).sum(axis=1)
+    times, busy = _times(case, (read, extra, written))
+    hits, steps = read.reshape(-1, len(case.names)).sum(axis=0), times.sum(axis=1)
     time_s = float(steps.sum())
     compare(problems, claimed_s, time_s)
     up, down = np.sum([layer.moved for layer in layers], axis=0, dtype=float)
     moved = {"up": float(up), "down": float(down)}
     return Report(
-        schema, tuple(problems), case.sha256, time_s, steps, read.sum(axis=0), peaks, moved,
+        schema, tuple(problems), case.sha256, time_s, steps, hits, peaks, moved,
         busy=None if busy is None else busy / (time_s or 1.0),
     )  # fmt: skip
+
+
+def _times(case: Case, loads: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats | None]:
+    """Return the time of each slot, (steps, layers), and how long each resource is busy in all of them.
+
+    What a read costs at the other copy depends on the ratios of a layer's sizes in the tiers. Layers with
+    equal ratios, such as all layers with the same formats, are costed together.
+    """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for layer, units in enumerate(case.units):
+        common = math.gcd(*units)
+        alike.setdefault(tuple(n // common if common else 1 for n in units), []).append(layer)
+    times, parts = np.empty((case.steps, case.layers)), list[Floats | None]()
+    for ratios, layers in alike.items():
+        sizes = tuple(n * size for n, size in zip(ratios, case.item_sizes, strict=True))
+        part = replace(case, item_sizes=sizes)
+        which = slice(None) if len(alike) == 1 else layers
+        read, extra, written = (load[:, which].reshape(-1, len(case.names)) for load in loads)
+        found = slot_times(part, read, extra, written)
+        parts.append(busy_times(part, read, extra, written, found))
+        times[:, which] = found.reshape(case.steps, -1)
+    busy = [part for part in parts if part is not None]
+    return times, np.sum(busy, axis=0) if len(busy) == len(parts) else None
+
+
+def _start(case: Case, initial: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return the units that each tier holds before the first slot, (tiers,)."""
+    held = np.zeros_like(case.unit_counts)
+    for layer, life in enumerate(case.lives):
+        head = life.head[: life.prompt][life.held[: life.prompt]]
+        held[layer] = np.bincount(initial[layer, head], minlength=len(case.names))
+        if case.rules["copies"] == "inclusive":
+            held[layer, -1] = head.size
+    return (held * case.unit_counts).sum(axis=0)
 
 
 def _check_capacity(
@@ -88,12 +164,10 @@ def _check_capacity(
 ) -> tuple[int, ...]:
     """Verify every tier's capacity at the start and after every slot; return the peaks in bytes."""
     tiers, sizes = len(case.names), [case.granularity * size for size in case.item_sizes]
-    start = np.bincount(initial[:, case.life.head[: case.life.prompt]].ravel(), minlength=tiers)
-    if case.rules["copies"] == "inclusive":
-        start[-1] = start.sum()
-    blocks = np.cumsum(np.vstack([start, held.reshape(-1, tiers)]), axis=0)
+    changes = (held * case.unit_counts).reshape(-1, tiers)
+    blocks = np.cumsum(np.vstack([_start(case, initial), changes]), axis=0)
     weights = [case.weight_bytes] + [0] * (tiers - 1)
-    limits = zip(case.names, case.capacity_blocks, case.capacity, strict=True)
+    limits = zip(case.names, case.room, case.capacity, strict=True)
     for tier, (name, most, limit) in enumerate(limits):
         if most is None or limit is None:
             continue

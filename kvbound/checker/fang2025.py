@@ -38,7 +38,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.arrays import Source, array, load
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.report import Floats, Ints, Refused, Report, compare, note
 
 SCHEMA = "kvbound.schedule-fang2025/1"
@@ -93,7 +94,7 @@ def check_best(case: Case, rows: Rows) -> Report:
     slots = case.steps * case.layers
     reads = np.stack([_counts(layer) for layer in rows], axis=1).ravel()
     capacity, held = case.capacity[0], case.tokens * case.layers
-    if (blocks := case.capacity_blocks[0]) is not None:
+    if (blocks := case.room[0]) is not None:
         held = min(held, max(blocks - 1, 0))
     new = (_new_items(case) < held).astype(np.int64)
     none = np.zeros(slots, np.int64)
@@ -250,7 +251,7 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
     note(problems, was_in == (sign > 0), describe)
     changes = np.bincount(log.slot, weights=log.sign, minlength=case.steps * case.layers).astype(np.int64)
     held = np.cumsum(np.concatenate([[log.initial.size], changes]))
-    blocks, limit = case.capacity_blocks[0], int(held.max())
+    blocks, limit = case.room[0], int(held.max())
     if blocks is not None:
         limit = max(blocks - 1, 0)
         if blocks < 0:

@@ -1,38 +1,24 @@
-"""The checker's inputs: the expanded instance as plain numbers and a file's arrays, validated before use."""
+"""The expanded instance as plain numbers, validated before use, and what identifies it."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-import os
-import stat
-import sys
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from functools import cached_property, partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.arrays import text
+from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
-from kvbound.checker.report import Floats, Refused, Unreadable
+from kvbound.checker.report import Floats, Refused, note, require
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
-Source: TypeAlias = Mapping[str, Any] | Path | str
-_T = TypeVar("_T")
-
-_MOST = 1 << 60
-"""Largest value allowed for any single size."""
-
-_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""Flags to open a file with: opening a pipe must not block, so that it can be refused."""
-
-_HEADER = 10_000
-"""Largest number of bytes of an array's header, and of a text."""
 
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
@@ -47,13 +33,16 @@ CHOICES = {
 class Case:
     """The expanded instance as plain numbers: bytes, seconds, bytes per second.
 
-    Capacities and occupancies are compared as whole blocks, in integers of any size: floats would lose bytes.
+    Capacities and occupancies are compared in whole units, in integers of any size: floats would lose bytes.
+    A tier's unit is a block of tokens, each of the largest number of bytes that divides the sizes of all
+    layers.
     """
 
     layers: int
     prefill: int
     steps: int
-    item_sizes: tuple[int, ...]  # bytes of one token's KV in one layer, by tier
+    item_sizes: tuple[int, ...]  # bytes of a unit for each token, by tier; a layer's, where all are equal
+    units: Sizes  # of a block in each layer, (layers, tiers); 0 where the layer keeps no KV
     weight_bytes: int  # resident in tier 0, rounded up
     weight_reads: Floats  # (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
@@ -64,7 +53,8 @@ class Case:
     latency: Floats  # (tiers,)
     capacity: tuple[int | None, ...]  # of the tiers, rounded down; None where unlimited
     granularity: int
-    life: Lifetimes  # of tokens and blocks
+    life: Lifetimes  # of tokens and blocks, without windows: what is equal in all layers is read from here
+    lives: tuple[Lifetimes, ...]  # the same with each layer's window, (layers,)
     rules: Mapping[str, str]
     sha256: str
 
@@ -74,13 +64,34 @@ class Case:
         return len(self.life.born)
 
     @property
-    def capacity_blocks(self) -> tuple[int | None, ...]:
-        """Blocks that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
-        blocks = []
+    def room(self) -> tuple[int | None, ...]:
+        """Units that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
+        units = []
         for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
-            blocks.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
-        return tuple(blocks)
+            units.append(None if capacity is None else (capacity - weights) // (self.granularity * size))
+        return tuple(units)
+
+    @property
+    def alike(self) -> bool:
+        """Whether all layers have items of one size and no windows."""
+        return all(max(units) == min(units) == 1 for units in set(self.units)) and not self.windowed
+
+    @property
+    def windowed(self) -> bool:
+        """Whether ends differ by layer."""
+        return any(life is not self.life for life in self.lives)
+
+    def sizes(self, layer: int) -> tuple[int, ...]:
+        """Return the bytes of one token's KV in a layer, by tier."""
+        return tuple(n * size for n, size in zip(self.units[layer], self.item_sizes, strict=True))
+
+    @cached_property
+    def unit_counts(self) -> NDArray[Any]:
+        """`units` as an array: of Python integers where sums over all blocks might exceed int64."""
+        padded = self.tokens + 64  # bits of a packed row
+        most = padded * sum(max(units) for units in self.units)
+        return np.array(self.units, np.int64 if most < 1 << 62 else object)
 
 
 def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
@@ -92,27 +103,19 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         The instance is malformed, or the rows are those of another trace.
     """
     try:
-        return _case(expanded, rows)
+        case = _case(expanded, rows)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
+    _check_reads(case, rows)
+    return case
 
 
 def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
     hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
-    names, formats, granularity = (
-        tuple(memory["resources"]),
-        expanded.get("formats", {}),
-        rules["granularity"],
-    )
-    usual = {"bytes": llm["kv_bytes_per_token_layer"]}
-    sizes = tuple(formats.get(tier["name"], usual)["bytes"] for tier in tiers)
-    positive = all(type(size) is int and 0 < size <= _MOST for size in (*sizes, granularity))
-    _require({
-        "whole positive bytes per item and granularity": positive,
-        "formats of the memory's own tiers": set(formats) <= {tier["name"] for tier in tiers},
-    })  # fmt: skip
+    sizes, windows = read_sizes(expanded, layers), read_windows(expanded, layers)
+    names, granularity = tuple(memory["resources"]), rules["granularity"]
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -120,18 +123,20 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
             matrix[number, [names.index(name) for name in tier[field]]] = 1
         return matrix
 
+    life = Lifetimes.read(trace, granularity)
+    lives = {window: life.within(window) for window in set(windows)}
     case = Case(
-        layers, prefill, steps, sizes,
+        layers, prefill, steps, *in_units(sizes),
         math.ceil(_size(llm["weight_bytes"])), np.array(llm["weight_read_bytes_per_layer"], float),
         tuple(tier["name"] for tier in tiers), names,
         np.array([memory["resources"][name] for name in names], float),
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
-        granularity, Lifetimes.read(trace, granularity), {key: rules[key] for key in CHOICES},
-        instance_sha256(expanded, hashes),
+        granularity, life, tuple(lives[window] for window in windows),
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
-    _require({
+    require({
         'schema "kvbound.instance/1"': expanded["schema"] == "kvbound.instance/1",
         "one weight read per layer": case.weight_reads.shape == (layers,) and llm["layers"] == layers,
         "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
@@ -140,7 +145,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
         "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
-        "one size of items under accounting fang2025": not study or len(set(sizes)) == 1,
+        "one size of items under accounting fang2025": not study or len(set().union(*set(sizes))) == 1,
+        "no windows under accounting fang2025": not (study and case.windowed),
     })  # fmt: skip
     return case
 
@@ -151,9 +157,9 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     No array of the claimed sizes is allocated before they are known to be those of the rows.
     """
     layers, prefill, steps = trace["layers"], trace["prefill_tokens"], trace["decode_steps"]
-    _require({
-        "whole positive layers and steps": all(type(n) is int and 0 < n <= _MOST for n in (layers, steps)),
-        "prefill_tokens >= 0": type(prefill) is int and 0 <= prefill <= _MOST,
+    require({
+        "whole positive layers and steps": is_size(layers, 1) and is_size(steps, 1),
+        "prefill_tokens >= 0": is_size(prefill, 0),
         "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
         "the rows of every layer": len(hashes) == layers,
     })  # fmt: skip
@@ -165,10 +171,25 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     return layers, prefill, steps
 
 
-def _require(conditions: Mapping[str, bool]) -> None:
-    for expected, holds in conditions.items():
-        if not holds:
-            raise ValueError(f"expected {expected}")
+def _check_reads(case: Case, rows: Rows) -> None:
+    """Refuse a trace that reads tokens beyond a layer's window, or past tokens of a layer without KV."""
+    problems: list[str] = []
+    for layer, (life, packed) in enumerate(zip(case.lives, rows, strict=True)):
+
+        def describe(what: str, k: int, layer: int = layer) -> str:
+            return f"{slot_name(case, k * case.layers + layer)}: the trace reads a token{what}"
+
+        if life is not case.life:
+            note(problems, life.reads_ended(packed), partial(describe, " that has ended"))
+        if not any(case.units[layer]):
+            note(problems, life.past_reads(packed) > 0, partial(describe, ", but the layer keeps no KV"))
+    if problems:
+        raise Refused(*problems)
+
+
+def slot_name(case: Case, slot: int) -> str:
+    """Return a slot's number, step and layer, for messages."""
+    return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
 
 
 def _size(value: Any) -> int | float:
@@ -194,128 +215,6 @@ def _integral(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _integral(item) for key, item in value.items()}
     return [_integral(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def load(source: Source) -> Mapping[str, Any]:
-    """Return the arrays of an npz file, each read on access, or the mapping itself; pickles are refused."""
-    return source if isinstance(source, Mapping) else _File(Path(source))
-
-
-class _File(Mapping[str, Any]):
-    """The arrays of an npz file, each read on access: a schedule at the published size would fill the memory.
-
-    The sizes that headers claim are checked before unpacking, as a few compressed megabytes can hold an array
-    larger than the memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        names = self._open(lambda file: file.namelist())
-        self._names = tuple(name.removesuffix(".npy") for name in names)
-        if len(set(self._names)) < len(self._names):
-            raise Unreadable(f"{path} has two arrays of one name")
-
-    def _open(self, read: Callable[[zipfile.ZipFile], _T]) -> _T:
-        """Return what `read` makes of the open archive."""
-        try:
-            handle = os.open(self._path, _READING)
-            with os.fdopen(handle, "rb") as stream:
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
-                    raise ValueError("it is not a regular file")
-                with zipfile.ZipFile(stream) as file:
-                    return read(file)
-        except Refused:
-            raise
-        except Exception as error:  # damaged files make the zip and array readers raise anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise Unreadable(f"{self._path} is no readable npz file: {reason}") from None
-
-    def read(self, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]) -> NDArray[Any]:
-        """Return an array; `verify` sees its type and shape before its data are unpacked."""
-        return self._open(lambda file: _unpack(file, f"{name}.npy", verify))
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self:
-            raise KeyError(name)
-        return self.read(name, lambda dtype, shape: None)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _unpack(
-    file: zipfile.ZipFile, name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]
-) -> NDArray[Any]:
-    """Unpack one array of an archive, by its own header and in small parts."""
-    info = file.getinfo(name)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is neither stored nor deflated")
-    with file.open(info) as stream:
-        start = io.BytesIO(stream.read(_HEADER))
-        version_1 = np.lib.format.read_magic(start)[0] == 1
-        header = np.lib.format.read_array_header_1_0 if version_1 else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = header(start)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or info.file_size != start.tell() + size:
-            raise ValueError("its data are objects, or not as many as it says")
-        verify(dtype, shape)
-        data, at, part = np.empty(size, np.uint8), 0, start.read()
-        while part:
-            data[at : at + len(part)] = np.frombuffer(part, np.uint8)
-            at, part = at + len(part), stream.read(1 << 20)
-        if at != size:
-            raise ValueError("it is cut off")
-    values = data.view(dtype)
-    return values.reshape(shape[::-1]).T if fortran_order else values.reshape(shape)
-
-
-def text(arrays: Mapping[str, Any], name: str) -> str:
-    """Return a short string stored in the file."""
-
-    def verify(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        if dtype.kind != "U" or shape or not 0 < dtype.itemsize <= _HEADER:
-            raise Unreadable(f"the file has no text {name!r}")
-
-    value = _verified(arrays, name, verify) if name in arrays else np.asarray(0)
-    verify(value.dtype, value.shape)
-    codes = np.frombuffer(value.astype(value.dtype.newbyteorder("=")).tobytes(), np.uint32)
-    if codes.max() > sys.maxunicode:  # NumPy would raise a SystemError
-        raise Unreadable(f"the text {name!r} has characters that do not exist")
-    return str(value)
-
-
-def array(
-    arrays: Mapping[str, Any], name: str, dtype: str, *shape: int, most: int | None = None
-) -> NDArray[Any]:
-    """Return an array of exactly this type and shape and at most `most` entries; -1 is any length."""
-
-    def verify(found: np.dtype[Any], sizes: tuple[int, ...]) -> None:
-        fits = len(shape) == len(sizes) and all(e in (-1, n) for e, n in zip(shape, sizes, strict=True))
-        if found != np.dtype(dtype) or not fits:
-            wanted = ", ".join("any" if size < 0 else str(size) for size in shape) + "," * (len(shape) == 1)
-            raise Unreadable(f"{name} is {found!s:.40} {sizes!s:.60}, expected {dtype} ({wanted})")
-        if most is not None and math.prod(sizes) > most:
-            raise Unreadable(f"{name} has {math.prod(sizes)} entries, expected at most {most}")
-
-    if name not in arrays:
-        raise Unreadable(f"the file has no array {name!r}")
-    return _verified(arrays, name, verify)
-
-
-def _verified(
-    arrays: Mapping[str, Any], name: str, verify: Callable[[np.dtype[Any], tuple[int, ...]], None]
-) -> NDArray[Any]:
-    if isinstance(arrays, _File):
-        return arrays.read(name, verify)
-    value = np.asarray(arrays[name])
-    verify(value.dtype, value.shape)
-    return value
 
 
 def check_identity(arrays: Mapping[str, Any], case: Case, schema: str, accounting: str) -> list[str]:

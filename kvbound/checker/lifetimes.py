@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,13 @@ from kvbound.checker.report import Ints
 FIELDS = ("births", "ends", "sequence", "outputs")
 """The optional fields of a trace."""
 
+STEPS = 256
+"""Steps whose rows are compared with the ends of tokens at once."""
+
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Births and ends of the tokens and blocks of a layer, which are the same in every layer.
+    """Births and ends of the tokens and blocks of a layer; with windows, ends differ by layer.
 
     Token ids ascend in the order of the births. Blocks are numbered in the order of their first tokens.
 
@@ -31,7 +34,10 @@ class Lifetimes:
     born
         Step in which each token is born, -1 for the prompt, ``(tokens,)``.
     end
-        Last step in which each token exists, the number of steps if it stays, ``(tokens,)``.
+        Last step in which each token exists, the number of steps if it stays, ``(tokens,)``. Of the prompt's
+        tokens, -1 for those that do not exist at all.
+    sequence
+        Label of each token's sequence, ``(tokens,)``.
     outputs
         Decoded tokens of each step, ``(steps,)``.
     block
@@ -44,6 +50,7 @@ class Lifetimes:
     past: Ints
     born: Ints
     end: Ints
+    sequence: Ints
     outputs: Ints
     block: Ints
     head: Ints
@@ -77,7 +84,23 @@ class Lifetimes:
             outputs = np.array(_integers(trace, "outputs", steps), np.int64)
             if np.any((outputs < 0) | (outputs > births)):
                 raise ValueError("expected outputs from 0 to the births of their step")
-        return cls(size, past, born, end, outputs, *_divide(sequence, size))
+        return cls(size, past, born, end, sequence, outputs, *_divide(sequence, size))
+
+    def within(self, window: int | None) -> Lifetimes:
+        """Return the lifetimes in a layer that reads no further back than a window of tokens.
+
+        A token ends, at the latest, in the step in which its sequence's token ``window - 1`` positions on is
+        born.
+        """
+        if window is None:
+            return self
+        order = np.argsort(self.sequence, kind="stable")
+        latest = order[window - 1 :]
+        token = order[: latest.size]
+        same = self.sequence[token] == self.sequence[latest]
+        end = self.end.copy()
+        end[token[same]] = np.minimum(end[token[same]], self.born[latest[same]])
+        return replace(self, end=end)
 
     @cached_property
     def births(self) -> Ints:
@@ -120,6 +143,18 @@ class Lifetimes:
         return int(np.count_nonzero(self.begin < 0))
 
     @cached_property
+    def never(self) -> Ints:
+        """Tokens of the prompt that do not exist in the layer."""
+        return np.flatnonzero(self.end[: self.past[0]] < 0)
+
+    @cached_property
+    def witness(self) -> Ints:
+        """First token of each block of the prompt that exists from the start, if any does, ``(prompt,)``."""
+        first, token = self.head[: self.prompt].copy(), np.flatnonzero(self.end[: self.past[0]] >= 0)[::-1]
+        first[self.block[token]] = token  # of several values the last one stays
+        return first
+
+    @cached_property
     def runs(self) -> tuple[Ints, Ints, Ints]:
         """Runs of consecutive tokens of one block, in the order of the tokens.
 
@@ -160,6 +195,31 @@ class Lifetimes:
         join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
         place = block * stride + step
         return np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")
+
+    def ended_bits(self, steps: slice, words: int) -> NDArray[np.uint64]:
+        """Return bits of the tokens that ended before each step of a range and before the step after it."""
+        bits = np.zeros((steps.stop - steps.start + 1, words), np.uint64)
+        before = np.packbits(self.end < steps.start, bitorder="little")
+        bits[0].view(np.uint8)[: before.size] = before
+        order, count = self._by_end
+        token = order[count[steps.start] : count[steps.stop]]
+        row = self.end[token] + 1 - steps.start
+        np.bitwise_or.at(bits, (row, token >> 6), np.uint64(1) << (token & 63).astype(np.uint64))
+        return np.bitwise_or.accumulate(bits, axis=0)
+
+    def reads_ended(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Whether each step reads a token that has ended, ``(steps,)``."""
+        words, found = rows.shape[1] // 8, np.zeros(len(rows), np.bool_)
+        for first in range(0, len(rows), STEPS):
+            part = slice(first, min(first + STEPS, len(rows)))
+            reads = np.ascontiguousarray(rows[part]).view(np.uint64)
+            found[part] = np.any(reads & self.ended_bits(part, words)[:-1], axis=1)
+        return found
+
+    def past_reads(self, rows: NDArray[np.uint8]) -> Ints:
+        """Count the reads of tokens that are not born in the same step, ``(steps,)``."""
+        counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in rows])
+        return counts - self.own_reads(rows)
 
     def own_reads(self, rows: NDArray[np.uint8]) -> Ints:
         """Count the reads of tokens born in the same step, which are still on the chip, ``(steps,)``."""

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.conclusion import Layer, check_initial, conclude, slot_name
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.arrays import Source, array, load
+from kvbound.checker.conclusion import Layer, check_initial, conclude, settle
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case, slot_name
+from kvbound.checker.lifetimes import Lifetimes
 from kvbound.checker.report import Ints, Refused, Report, note
 from kvbound.checker.slots import MOST_TIERS
 
@@ -65,7 +67,7 @@ class _Events:
 
 def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[_Events]]:
     """Return the initial tiers and each layer's events; refuse what cannot be replayed."""
-    initial = array(arrays, "initial", "uint8", case.layers, case.prefill)
+    initial = settle(case, array(arrays, "initial", "uint8", case.layers, case.prefill))
     most = case.steps * case.layers * case.tokens  # no item has two events in a slot
     slot, item = (array(arrays, name, "int64", -1, most=most) for name in ("slot", "item"))
     tier = array(arrays, "tier", "uint8", -1, most=most).astype(np.int64)
@@ -91,7 +93,8 @@ def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint
         "an item can change only in a slot of its own layer": owner != layer,
         "the item is moved before its birth": life.born[token] > step,
         "a move must name the first token of its block": ~birth & (token != life.head[life.block[token]]),
-        "the item is moved in its last step, or after it": ~birth & (step >= life.last[life.block[token]]),
+        "the item is moved in its last step, or after it": ~birth
+        & (step >= _last_steps(case, layer, life.block[token])),
     }.items():
         note(problems, bad, lambda k, what=what: f"event {k}: {what}")  # type: ignore[misc]
     note(
@@ -113,6 +116,15 @@ def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint
     return initial, [_Events(step[part], token[part], tier[part]) for part in parts]
 
 
+def _last_steps(case: Case, layer: Ints, block: Ints) -> Ints:
+    """Return the last step of blocks in their layers."""
+    if not case.windowed:
+        return case.life.last[block]
+    lives = {id(life): life for life in case.lives}
+    row = [list(lives).index(id(life)) for life in case.lives]
+    return np.stack([life.last for life in lives.values()])[np.array(row)[layer], block]
+
+
 def _replay(
     case: Case,
     layer: int,
@@ -122,12 +134,12 @@ def _replay(
     problems: list[str],
 ) -> Layer:
     """Replay one layer: check its events, and count what they move and which tiers hold what is read."""
-    tiers, life = len(case.names), case.life
+    tiers, life = len(case.names), case.lives[layer]
     block, birth = life.block[events.token], life.born[events.token] == events.step
     head = events.token == life.head[block]
-    before, final = _tiers_of_blocks(case, initial, block, events.tier)
+    before, final = _tiers_of_blocks(life, initial, block, events.tier)
     move = ~birth & (events.tier != before)
-    count, unread, read = _loads(case, rows, events, move)
+    count, unread, read = _loads(life, rows, events, move)
     up = move & (events.tier < before)
 
     def describe(what: str, k: int) -> str:
@@ -166,19 +178,21 @@ def _replay(
     if inclusive:
         held[:, last] = np.diff(life.held_blocks)
 
-    flips = _flips(case, events, before, birth, move)
+    flips = _flips(life, tiers, events, before, birth, move)
     served = _serve(case, layer, rows, initial, flips, problems)
-    written_bytes = np.array(case.item_sizes)[events.tier] * count
+    written_bytes = np.array(case.sizes(layer))[events.tier] * count
     moved = int(written_bytes[charged & up].sum()), int(written_bytes[charged & ~up].sum())
     return Layer(served, extra, written, held, moved)
 
 
-def _tiers_of_blocks(case: Case, initial: NDArray[np.uint8], block: Ints, tier: Ints) -> tuple[Ints, Ints]:
+def _tiers_of_blocks(
+    life: Lifetimes, initial: NDArray[np.uint8], block: Ints, tier: Ints
+) -> tuple[Ints, Ints]:
     """Return the tier of each event's block before the event, and of each block in the end.
 
     The former is undefined where the event creates the block.
     """
-    life, end = case.life, np.zeros(len(case.life.head), dtype=np.int64)
+    end = np.zeros(len(life.head), dtype=np.int64)
     end[: life.prompt] = initial[life.head[: life.prompt]]
     order = np.argsort(block, kind="stable")
     earlier = np.concatenate([tier[:1], tier[order][:-1]])
@@ -191,7 +205,7 @@ def _tiers_of_blocks(case: Case, initial: NDArray[np.uint8], block: Ints, tier: 
 
 
 def _loads(
-    case: Case, rows: NDArray[np.uint8], events: _Events, move: NDArray[np.bool_]
+    life: Lifetimes, rows: NDArray[np.uint8], events: _Events, move: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
     """Return what each event that is a move carries, and 0 for the others.
 
@@ -200,7 +214,7 @@ def _loads(
     The tokens carried, those among them that the slot does not read, and the past tokens of the block that
     the slot reads.
     """
-    life, which = case.life, np.flatnonzero(move)
+    which = np.flatnonzero(move)
     step, token = events.step[which], events.token[which]
     count, unread, read = np.zeros((3, move.size), dtype=np.int64)
     if life.size == 1:
@@ -246,13 +260,18 @@ class _Flips:
 
 
 def _flips(
-    case: Case, events: _Events, before: Ints, birth: NDArray[np.bool_], move: NDArray[np.bool_]
+    life: Lifetimes,
+    tiers: int,
+    events: _Events,
+    before: Ints,
+    birth: NDArray[np.bool_],
+    move: NDArray[np.bool_],
 ) -> _Flips:
     """Return the changes of `_serve`'s masks: by births, moves and the ends of tokens.
 
     A move also flips the bits of tokens of its block that have ended, which is harmless: nothing reads these.
     """
-    life, ended, nowhere = case.life, len(case.names), len(case.names) + 1
+    ended, nowhere, steps = tiers, tiers + 1, len(life.outputs)
     first, end, owner = life.runs
     by_block = np.argsort(owner, kind="stable")
     start = np.searchsorted(owner[by_block], np.arange(len(life.head) + 1))
@@ -262,7 +281,7 @@ def _flips(
     run = by_block[np.arange(which.size) + np.repeat(start[block] - np.cumsum(runs) + runs, runs)]
     moving = events.step[which], first[run], np.minimum(end[run], life.past[events.step[which]])
     present = np.flatnonzero(moving[2] > moving[1])
-    leaving = np.flatnonzero(life.end < case.steps)
+    leaving = np.flatnonzero(life.end < steps)
 
     def all_of(births: Ints, moves: Ints, ends: Ints) -> Ints:
         return np.concatenate([births, moves[present], ends])
@@ -291,11 +310,11 @@ def _serve(
     There is a mask of tokens for each tier, one for those that have ended, and one, unused otherwise, that
     births flip from.
     """
-    tiers, width = len(case.names), rows.shape[1]
+    life, tiers, width = case.lives[layer], len(case.names), rows.shape[1]
     masks = np.zeros((tiers + 2, width), dtype=np.uint8)
     prompt = initial == np.arange(tiers)[:, None]
     masks[:tiers, : -(-case.prefill // 8)] = np.packbits(prompt, axis=1, bitorder="little")
-    watched = tiers + bool(np.any(case.life.end < case.steps))
+    watched = tiers + bool(np.any(life.end < case.steps))
     words, wide = np.ascontiguousarray(rows).view(np.uint64), masks[:watched].view(np.uint64)
     read, listed = np.zeros((case.steps, tiers + 1), dtype=np.int64), np.empty(case.steps, dtype=np.int64)
     for first in range(0, case.steps, _STEPS):

@@ -102,3 +102,10 @@ def compare(problems: list[str], claimed_s: float | None, time_s: float) -> None
     """Add a problem if a claimed time differs from the recomputed one by more than 1e-9 relative."""
     if claimed_s is not None and not abs(claimed_s - time_s) <= 1e-9 * time_s:
         problems.append(f"the claimed time {claimed_s!r} s is not the schedule's, {time_s!r} s")
+
+
+def require(conditions: Mapping[str, bool]) -> None:
+    """Raise a ValueError that names the first condition, if any, that does not hold."""
+    for expected, holds in conditions.items():
+        if not holds:
+            raise ValueError(f"expected {expected}")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.conclusion import Layer, check_initial, conclude
-from kvbound.checker.inputs import Case, Rows, Source, array, check_identity, load, read_case
+from kvbound.checker.arrays import Source, array, load
+from kvbound.checker.conclusion import Layer, check_initial, conclude, settle
+from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.report import Ints, Refused, Report, note
 
 SCHEMA = "kvbound.residency/1"
@@ -33,7 +34,7 @@ def check_residency(
             raise Refused("a residency is of two tiers with inclusive copies and single tokens")
         arrays = load(file)
         problems = check_identity(arrays, case, SCHEMA, "physical")
-        initial = array(arrays, "initial", "uint8", case.layers, case.prefill)
+        initial = settle(case, array(arrays, "initial", "uint8", case.layers, case.prefill))
         if initial.max(initial=0) > 1:
             raise Refused("initial names a tier that does not exist")
         check_initial(case, initial, problems)
@@ -55,7 +56,7 @@ def _replay(
     problems: list[str],
 ) -> Layer:
     """Compare the bits after each slot with those before it."""
-    life, (steps, width) = case.life, rows.shape
+    life, (steps, width) = case.lives[layer], rows.shape
     start = np.zeros((1, width), np.uint8)
     start[0, : -(-case.prefill // 8)] = np.packbits(initial == 0, bitorder="little")
     read, extra, written, held = np.zeros((4, steps, 2), np.int64)
@@ -67,7 +68,7 @@ def _replay(
         before = np.concatenate([start.view(np.uint64), now[:-1]])
         start = np.ascontiguousarray(after[part][-1:])
         begun = _begun(life.past[part.start : part.stop + 1], width // 8)
-        ended = _ended(case, part, width // 8)
+        ended = life.ended_bits(part, width // 8)
         past, born = begun[:-1], begun[1:] & ~begun[:-1]
         stay = past & ~ended[1:]  # what may be in tier 0 before and after the slot
         reads = rows[part].view(np.uint64)
@@ -93,7 +94,7 @@ def _replay(
     held[:, 1] = np.diff(life.held_blocks)
     for what, where in bad.items():
         note(problems, where, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
-    return Layer(read, extra, written, held, (ups * case.item_sizes[0], 0))
+    return Layer(read, extra, written, held, (ups * case.sizes(layer)[0], 0))
 
 
 def _begun(past: Ints, words: int) -> _Words:
@@ -103,15 +104,6 @@ def _begun(past: Ints, words: int) -> _Words:
     row = np.flatnonzero(word < words)
     bits[row, word[row]] = (np.uint64(1) << (past[row] & 63).astype(np.uint64)) - np.uint64(1)
     return bits
-
-
-def _ended(case: Case, steps: slice, words: int) -> _Words:
-    """Return bits of the tokens that end before each step of a range and before the step after it."""
-    token = np.flatnonzero(case.life.end < steps.stop)
-    row = np.maximum(case.life.end[token] + 1 - steps.start, 0)
-    bits = np.zeros((steps.stop - steps.start + 1, words), np.uint64)
-    np.bitwise_or.at(bits, (row, token >> 6), np.uint64(1) << (token & 63).astype(np.uint64))
-    return np.bitwise_or.accumulate(bits, axis=0)
 
 
 def _count(words: _Words) -> NDArray[np.int64]:

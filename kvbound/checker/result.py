@@ -187,11 +187,18 @@ def _has_room(case: Case) -> bool:
 
     False under the study's accounting, whose rules may still fail to fill the tiers.
     """
-    limits, blocks = case.capacity_blocks, case.layers * int(case.life.held_blocks.max())
+    limits, inclusive = case.room, case.rules["copies"] == "inclusive"
     if case.rules["accounting"] != "physical" or (limits[0] is not None and limits[0] < 0):
         return False
-    holding = limits[-1:] if case.rules["copies"] == "inclusive" else limits
-    return sum(blocks if limit is None else limit for limit in holding) >= blocks
+    holding = slice(-1, None) if inclusive else slice(None)
+    held = np.stack([life.held_blocks for life in case.lives], axis=1)  # (1 + steps, layers)
+    units = case.unit_counts[:, holding].max(axis=1)
+    later = np.cumsum((np.diff(held, axis=0) * units).ravel())
+    most = int((held[0] * units).sum()) + max(int(later.max()), 0)
+    # a block finds no room only where each tier holds more than its limit less the block's units
+    largest = max(1, int((units * held.any(axis=0)).max()))
+    filled = [most if limit is None else max(limit - largest + 1, 0) for limit in limits[holding]]
+    return sum(filled) > most - largest
 
 
 def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:

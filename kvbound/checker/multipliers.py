@@ -1,0 +1,86 @@
+"""The multipliers of a certificate: its arrays, validated so that sums along an item's path fit int64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.checker.arrays import array
+from kvbound.checker.inputs import Case
+from kvbound.checker.report import Ints, Refused
+
+FULL = 1 << 40
+MOST = 1 << 62
+"""Numbers along an item's path must stay below this, for int64 not to overflow."""
+
+Exact: TypeAlias = NDArray[np.object_]  # Python integers: no overflow
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """The certificate's arrays; see `kvbound.certificate`."""
+
+    bound_s: float
+    scale: int
+    capacity: Ints  # (tiers, 1 + steps * layers)
+    prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
+    tier: int
+    whole: Ints  # (steps, layers): where each slot's minimum is split in two
+    theta: Ints  # (2, resources sorted by name, steps, layers)
+
+
+def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
+    """Read and validate the multipliers."""
+    tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
+    given = Multipliers(
+        float(array(arrays, "bound_s", "float64")),
+        int(array(arrays, "scale", "int64")),
+        array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
+        array(arrays, "prices", "int64", 3 * tiers, *slots),
+        int(array(arrays, "tier", "int64")),
+        array(arrays, "whole", "int64", *slots),
+        array(arrays, "theta", "int64", 2, resources, *slots),
+    )
+    theta = given.theta
+    bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
+    share = case.rules["timing"] == "serial" or (bounded and bool((theta.sum(axis=1) <= FULL).all()))
+    for expected, holds in {
+        "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
+        "a tier of the memory": 0 <= given.tier < tiers,
+        "capacity prices >= 0": bool(given.capacity.min() >= 0),
+        f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
+        "numbers of a path below 2**62": _largest(case, given) < MOST,
+    }.items():
+        if not holds:
+            raise Refused(f"the certificate is malformed: expected {expected}")
+    return given
+
+
+def _largest(case: Case, given: Multipliers) -> int:
+    """Return an upper bound on the absolute value of every number along an item's path."""
+
+    def most(values: Ints) -> Exact:
+        low, high = (end(axis=(0, 2)).astype(object) for end in (values.min, values.max))
+        return np.maximum(high, -low)  # (steps,)
+
+    tiers = len(case.names)
+    most_units = [max(column) for column in zip(*case.units, strict=True)]
+    capacity = (given.capacity.astype(object).sum(axis=1) * most_units).max()
+    read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
+    step = read + extra + 4 * write
+    return int(capacity + case.granularity * (step.sum() + step.max()))
+
+
+def priced_capacities(case: Case, given: Multipliers) -> dict[int, int]:
+    """Return the room in units of each tier whose capacity has a price."""
+    limits = {}
+    for k in np.flatnonzero(given.capacity.any(axis=1)).tolist():
+        room = case.room[k]
+        if room is None or (case.rules["copies"] == "inclusive" and k == len(case.names) - 1):
+            raise Refused(f"the certificate is malformed: {case.names[k]} has capacity prices but no limit")
+        limits[k] = room
+    return limits
