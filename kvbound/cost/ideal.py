@@ -11,6 +11,7 @@ from kvbound.arithmetic import combine
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic, require_physical
 from kvbound.instance import Instance
+from kvbound.trace.timeline import MAX_TOKENS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,31 +26,38 @@ class Slots(NamedTuple):
         Reads of past tokens.
     births
         Tokens born.
+    arriving
+        Tokens of arriving prompts among them.
     weights
         Bytes of weights.
     """
 
     reads: Ints
     births: Ints
+    arriving: Ints
     weights: Floats
 
     @classmethod
     def of(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
-        reads = instance.read_counts()
-        births = np.broadcast_to(instance.timeline.births[:, None], reads.shape)
-        return cls(reads, births, np.broadcast_to(instance.llm.weight_reads, reads.shape))
+        reads, timeline = instance.read_counts(), instance.timeline
+        born = timeline.births[:, None], (timeline.births - timeline.outputs)[:, None]
+        births, arriving = (np.broadcast_to(each, reads.shape) for each in born)
+        return cls(reads, births, arriving, np.broadcast_to(instance.llm.weight_reads, reads.shape))
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
         """Return the different slots of an instance, and the number of each, shape (kinds,)."""
         weights, level = np.unique(instance.llm.weight_reads, return_inverse=True)
-        births, of_step = np.unique(instance.timeline.births, return_inverse=True)
+        born, stride = instance.timeline.births, MAX_TOKENS + 1
+        pairs, of_step = np.unique(
+            born * stride + born - instance.timeline.outputs, return_inverse=True
+        )  # of births and arriving tokens
         other = of_step[:, None] * len(weights) + level
-        kinds = len(births) * len(weights)
+        kinds = len(pairs) * len(weights)
         found, counts = np.unique(instance.read_counts() * kinds + other, return_counts=True)
-        other = found % kinds
-        return cls(found // kinds, births[other // len(weights)], weights[other % len(weights)]), counts
+        pair, level = pairs[found % kinds // len(weights)], found % len(weights)
+        return cls(found // kinds, pair // stride, pair % stride, weights[level]), counts
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
