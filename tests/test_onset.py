@@ -123,6 +123,24 @@ def test_the_json_has_what_the_sentence_says() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("copies", "work"), [("exclusive", 8), ("inclusive", 24)])
+def test_sizes_are_searched_where_that_is_little_work(
+    monkeypatch: pytest.MonkeyPatch, copies: str, work: int
+) -> None:
+    """Two kinds of slots and two tiers, each with a facet.
+
+    With inclusive copies there is a third facet, for both in balance, and two ways to split reads: with and
+    without the tier that has a latency.
+    """
+    memory = two_tiers(4, 1, 10)
+    memory["tiers"][0]["latency"] = 1
+    instance = toy(memory=memory, llm=llm(reads=400), trace=LATER, rules={"copies": copies})
+    assert Sizes(instance).work == work
+    for most in (work, work - 1):
+        monkeypatch.setattr("kvbound.onset._MOST_WORK", most)
+        assert (onset(instance) is not None) == (most == work)
+
+
 def library(name: str, share: float) -> Instance:
     """An instance of the library with room for a share of its KV in the first tier."""
     instance = kv.read_instance(name)

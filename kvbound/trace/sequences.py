@@ -86,7 +86,7 @@ def _decoded(timeline: Timeline) -> tuple[Ints, Ints, Ints] | None:
     if not (every | (timeline.outputs == np.bincount(born[later], minlength=timeline.steps))).all():
         return None
     at_once = (arrival >= 0) & every[arrival]  # no prompt: what is born first is decoded
-    decoded = later | at_once[sequence] & (born >= 0)
+    decoded = later | at_once[sequence]
     last = np.full(len(arrival), -1)
     np.maximum.at(last, sequence[decoded], born[decoded])
     return np.bincount(sequence[decoded], minlength=len(arrival)), arrival + ~at_once, last
