@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from kvbound.blocks import Blocks
 from kvbound.cost.ideal import Floats, Slots, ideal_bytes, ideal_latency, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
@@ -16,7 +19,9 @@ from kvbound.fields import MAX_BYTES
 from kvbound.instance import Instance
 from kvbound.rules import Initial
 from kvbound.trace.build import MAX_ITEMS
-from kvbound.trace.timeline import MAX_TOKENS
+from kvbound.trace.timeline import MAX_TOKENS, Timeline
+
+Ints = NDArray[np.int64]
 
 AS_GOOD: Final = 1.01
 """Ratio to the ideal time up to which all KV in one tier is as good as any placement."""
@@ -38,52 +43,72 @@ class Onset:
     ratio
         That time over the ideal: no placement saves more.
     batch
-        The least number of such sequences, decoded together, for which no single tier is as good; None if
-        one is for all numbers tried, up to what the memory holds.
+        The least batch for which no single tier is as good, if the run has as many times more sequences, in
+        the same mix; None if one is for all numbers tried, up to what the memory holds.
     tokens
-        The least number of tokens of the one sequence, read in the same shares, for which none is.
+        The least number of tokens of the longest sequence for which none is, if all contexts are as many
+        times longer, and read in the same shares.
+    batch_now
+        The batch of the run: the largest number of tokens decoded in one step.
+    tokens_now
+        The largest number of tokens of one sequence that exist at a time.
     """
 
     tier: str
     ratio: float
     batch: int | None
     tokens: int | None
+    batch_now: int
+    tokens_now: int
 
 
 def onset(instance: Instance) -> Onset | None:
     """Return from where on no tier is as good.
 
-    None if no tier is as good already, if there are too many slots, or if the trace is not that of one
-    sequence with one birth in every step and no ends: it cannot be scaled to other sizes.
+    None if no tier is as good already, if there are too many slots, if nothing is decoded or kept, or if
+    tokens end in windows or weights are placed, too.
     """
-    timeline = instance.timeline
-    if not (timeline.one_each and timeline.all_stay) or timeline.sequence.any():
+    plain = all(timeline is instance.timelines[0] for timeline in instance.timelines)
+    if instance.chunks.ids or not plain:
         return None
-    sizes = _Sizes(instance)
-    if sizes.work > _MOST_WORK:
+    sizes = Sizes(instance)
+    batch_now, tokens_now = sizes.batch, sizes.tokens
+    if sizes.work > _MOST_WORK or not (batch_now and tokens_now):
         return None
-    tier, ratio = sizes.simplest(1, instance.tokens)
+    tier, ratio = sizes.simplest(batch_now, tokens_now)
     if ratio > AS_GOOD:
         return None
+    most = min(MAX_TOKENS, MAX_ITEMS // instance.layers) * tokens_now // instance.tokens
     return Onset(
         instance.memory.tiers[tier].name,
         ratio,
-        sizes.least(1, _MOST_BATCH, lambda batch: (batch, instance.tokens)),
-        sizes.least(
-            instance.tokens, min(MAX_TOKENS, MAX_ITEMS // instance.layers), lambda tokens: (1, tokens)
-        ),
+        sizes.least(batch_now, _MOST_BATCH, lambda batch: (batch, tokens_now)),
+        sizes.least(tokens_now, most, lambda tokens: (batch_now, tokens)),
+        batch_now,
+        tokens_now,
     )
 
 
-class _Sizes:
-    """Runs like an instance's with other batches and lengths."""
+class Sizes:
+    """Runs like an instance's with other batches and contexts.
+
+    A run with another batch is the same one times a factor, which need not be whole: in every slot that many
+    times the reads and births, and at any time that many times the KV; the weights are read once for all.
+    Twice the batch is thus the run in which every sequence is there twice. In a run with other contexts every
+    sequence has a prompt of another length: the reads, the tokens of arriving prompts and the KV that exists
+    change by the same factor, while as many tokens are decoded as before.
+
+    Attributes
+    ----------
+    batch, tokens
+        Of the instance itself, as `Onset` defines them.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self.instance, self.cost = instance, SlotCost.of(instance)
-        slots, self.counts = Slots.kinds(instance)
-        self.ideal = ideal_bytes(instance, slots)
-        self.by_tier = [one_tier_bytes(instance, slots, tier) for tier in range(instance.tiers)]
-        self.latency = ideal_latency(instance, slots)
+        self.slots, self.counts = Slots.kinds(instance)
+        self.batch = int(instance.timeline.outputs.max())
+        self.tokens = longest(instance.timeline)
 
     @property
     def work(self) -> int:
@@ -91,28 +116,44 @@ class _Sizes:
         splits = 1 << np.count_nonzero(self.cost.latency[:-1]) * self.instance.inclusive
         return len(self.counts) * len(self.cost.facets) * self.instance.tiers * int(splits)
 
-    def simplest(self, batch: int, tokens: int) -> tuple[int, float]:
-        """Return the best of the tiers that can hold all KV, and its time over the ideal.
+    @cached_property
+    def _ideal(self) -> tuple[Floats, Floats]:
+        """Bytes of the ideal, shape (kinds, 3K), and its latency in seconds, shape (kinds,)."""
+        return ideal_bytes(self.instance, self.slots), ideal_latency(self.instance, self.slots)
 
-        Parameters
-        ----------
-        batch
-            Sequences like this one that are decoded together; the weights are read once for all.
-        tokens
-            Tokens of a longer sequence at its end; a slot reads the same share of them.
-        """
+    @cached_property
+    def _by_tier(self) -> list[Floats]:
+        """Bytes with all KV in each tier, shape (kinds, 3K)."""
+        return [one_tier_bytes(self.instance, self.slots, tier) for tier in range(self.instance.tiers)]
+
+    @cached_property
+    def _held(self) -> list[Ints]:
+        """Tokens held of each sequence when there are the most blocks, and when there are the most tokens."""
+        blocks, live = self.instance.grouping, self.instance.timeline.live
+        held = blocks.held_counts[:, 0]
+        peaks = np.lexsort((live, held))[-1], np.lexsort((held, live))[-1]
+        return [held_tokens(blocks, int(step)) for step in peaks]
+
+    def simplest(self, batch: int, tokens: int) -> tuple[int, float]:
+        """Return the best of the tiers that can hold all KV, and its time over the ideal."""
         seconds = [math.inf] * self.instance.tiers
-        for tier, traffic in enumerate(self.by_tier):
+        for tier, traffic in enumerate(self._by_tier):
             if self.holds(tier, self.blocks(batch, tokens)):
                 seconds[tier] = float(self.counts @ self.cost.times(self._scaled(traffic, batch, tokens)))
-        transfer = (self.cost.ideal_facets @ self._scaled(self.ideal, batch, tokens).T).max(axis=0)
-        best, ideal_s = min(seconds), float(self.counts @ (transfer + self.latency))
+        traffic, latency = self._ideal
+        transfer = (self.cost.ideal_facets @ self._scaled(traffic, batch, tokens).T).max(axis=0)
+        best, ideal_s = min(seconds), float(self.counts @ (transfer + latency))
         return seconds.index(best), 1.0 if best == ideal_s else best / ideal_s if ideal_s else math.inf
 
     def least(self, start: int, most: int, size: Callable[[int], tuple[int, int]]) -> int | None:
         """Return the least number above `start`, and at most `most`, at which no single tier is as good.
 
         It is looked for at the next numbers, at those at which tiers become full, and at twice each number.
+
+        Parameters
+        ----------
+        size
+            Batch and tokens for each number.
         """
 
         def fails(number: int) -> bool:
@@ -134,8 +175,10 @@ class _Sizes:
         return first_failure(start, candidates(start, most, full), fails)
 
     def blocks(self, batch: int, tokens: int) -> int:
-        """Return the units of all KV at the end."""
-        return batch * int(self.instance.units.sum()) * -(-tokens // self.instance.granularity)
+        """Return the largest number of units of all layers that exist at a time, rounded up."""
+        block = self.tokens * self.instance.granularity
+        per_layer = max(int(-(-held * tokens // block).sum()) for held in self._held)
+        return -(-int(self.instance.units.sum()) * per_layer * batch // self.batch)
 
     def holds(self, tier: int, blocks: int) -> bool:
         """Return whether so many blocks may all be in a tier.
@@ -153,10 +196,36 @@ class _Sizes:
 
     def _scaled(self, traffic: Floats, batch: int, tokens: int) -> Floats:
         scaled = traffic.copy()
-        columns = Columns.of(scaled)
-        columns.reads[:] *= batch * tokens / self.instance.tokens
-        columns.writes[:] *= batch
+        columns, longer = Columns.of(scaled), tokens / self.tokens
+        columns.reads[:] *= batch * tokens / (self.batch * self.tokens)
+        prompts = self.slots.arriving / np.maximum(self.slots.births, 1)
+        columns.writes[:] *= (batch / self.batch * (1 + prompts * (longer - 1)))[:, None]
         return scaled
+
+
+def longest(timeline: Timeline) -> int:
+    """Return the largest number of tokens of one sequence that exist at the start or after a step."""
+    if not timeline.sequence.any():
+        return timeline.most_live
+    place = timeline.sequence * (timeline.steps + 2)
+    change = np.concatenate([place + timeline.born + 1, place + timeline.ends + 1])
+    sign = np.repeat([1, -1], timeline.tokens)
+    # ends come before births, so that a sum is too small or right; after all of a sequence's it is 0
+    return int(np.cumsum(sign[np.lexsort((sign, change))]).max())
+
+
+def held_tokens(blocks: Blocks, step: int) -> Ints:
+    """Return how many tokens of each sequence exist before a step, shape (sequences,).
+
+    More are counted where these would take fewer blocks than there are: the least that take as many.
+    """
+    timeline = blocks.timeline
+    block = (blocks.born < step) & (step <= blocks.last)
+    token = (timeline.born < step) & (step <= timeline.ends)
+    number = np.bincount(timeline.sequence[blocks.head[block]])
+    tokens = np.bincount(timeline.sequence[token], minlength=len(number))
+    least: Ints = np.maximum(tokens, (number - 1) * blocks.size + 1)
+    return least[number > 0]
 
 
 def candidates(start: int, most: int, full: Iterable[int]) -> list[int]:

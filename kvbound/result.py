@@ -19,6 +19,7 @@ from kvbound.version import __version__
 if TYPE_CHECKING:
     from kvbound.certificate import Certificate
     from kvbound.placement import Placement
+    from kvbound.trace.sequences import SequenceTime
 
 SCHEMA = "kvbound.result/1"
 _SLACK = 1e-9
@@ -133,6 +134,8 @@ class Measures:
         Per tier name, weights included.
     utilisation
         Per resource name: share of the decode time that it is busy; None under fang2025 accounting.
+    sequences
+        The sequences of a batch, where the trace tells them apart.
     """
 
     time_s: float
@@ -143,6 +146,7 @@ class Measures:
     peak_bytes: Mapping[str, int]
     energy_j: Mapping[str, float] | None = None
     utilisation: Mapping[str, float] | None = None
+    sequences: Sequence[SequenceTime] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.time_s) and self.time_s >= 0):
@@ -230,9 +234,10 @@ class Result:
         return dataclasses.replace(self, bound=bound)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document of the result schema, with every field."""
+        """Return the document of the result schema, with every field; `sequences` only for batches."""
         measures = self.measures
         outputs, bound = self.instance.outputs, self.bound
+        sequences = [] if measures is None else [each.to_json() for each in measures.sequences]
 
         def rate(time: float | None) -> float | None:
             return None if not time else outputs / time
@@ -261,6 +266,7 @@ class Result:
             ),
             "energy_j": None if measures is None or measures.energy_j is None else dict(measures.energy_j),
             "peak_bytes": None if measures is None else dict(measures.peak_bytes),
+            **({"sequences": sequences} if sequences else {}),
             "wall_s": self.wall_s,
             "peak_rss_bytes": self.peak_rss_bytes,
             "kernel": self.kernel,

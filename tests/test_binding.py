@@ -1,7 +1,6 @@
 """The parts of the ideal time add up, and the resources that bind are those that would speed it up."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +85,7 @@ def heavy(copies: str = "exclusive", capacity: int = 10, slow: float = 1) -> Ins
 def test_one_tier_is_as_good_up_to_the_bytes_that_it_can_serve() -> None:
     # x bytes of KV a slot: x s in the slow tier, at best max(100, (400 + x) / 5) s: over 1.01 from 101.3 on
     known = found(heavy())
-    assert known.onset == Onset("ddr", 1.0, 51, 502)  # x = 2 batch, or tokens / 5 + 1
+    assert known.onset == Onset("ddr", 1.0, 51, 502, 1, 5)  # x = 2 batch, or tokens / 5 + 1
     end = "No placement gains more than that here; one may gain from a batch of 51 or 502 tokens on."
     assert sentences(heavy(), known).endswith(f"With all KV in ddr it takes 1.000x as long. {end}")
     gains = "nothing over all KV in ddr (1.000x); it may gain from a batch of 51 or 502 tokens on"
@@ -105,7 +104,7 @@ def test_one_tier_is_as_good_at_any_size() -> None:
     memory = {"name": "m", "resources": {"bus": 4}, "tiers": [tier("a", 10, "bus"), tier("b", None, "bus")]}
     instance = toy(memory=memory, rules={"copies": "exclusive"})
     known = found(instance)
-    assert known.onset == Onset("a", 1.0, None, None)
+    assert known.onset == Onset("a", 1.0, None, None, 1, 5)
     assert sentences(instance, known).endswith("one may gain at no larger size.")
 
 
@@ -115,25 +114,13 @@ def test_no_tier_is_as_good() -> None:
     assert placement_gains(None) == ""
 
 
-@pytest.mark.parametrize(
-    "fields", [{"births": [2, 0]}, {"ends": [1, None, None, None, None]}, {"sequence": [0, 0, 1, 0, 0]}]
-)
-def test_batches_have_no_onset(fields: dict[str, Any]) -> None:
-    """What a batch of batches is, or one of more tokens, is not defined."""
-    trace = kv.Trace.from_lists(3, [[[0]], [[1]]], **fields)
-    batch = dataclasses.replace(heavy(), workload=trace)
-    assert found(heavy()).onset is not None
-    assert found(batch).onset is None
-    assert sentences(batch, found(batch)).endswith("With all KV in ddr it would take 1.000x as long.")
-
-
 def test_no_more_sequences_than_the_memory_holds() -> None:
     """Inclusive copies: the last tier has room for two sequences, though the first has for twenty."""
     memory = two_tiers(4, 1e-6, 100)
     memory["tiers"][1]["capacity"] = 10
     instance = heavy("inclusive")
     limited = toy(memory=memory, llm=llm(reads=4e9), trace=instance.trace, rules={"copies": "inclusive"})
-    assert found(limited).onset == Onset("ddr", 1.0, None, None)
+    assert found(limited).onset == Onset("ddr", 1.0, None, None, 1, 5)
 
 
 def test_a_forced_fill_allows_the_prompt_in_the_fastest_tier_only() -> None:

@@ -6,21 +6,23 @@ Claims that depend on none of these are not verified: method, seed, options, ter
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kvbound.checker import fang2025
 from kvbound.checker.inputs import Case, Rows, read_case
-from kvbound.checker.report import Refused, Report
-from kvbound.checker.result_form import OPTIONAL, PERCENTILES, SCHEMA, read_result
+from kvbound.checker.report import Ints, Refused, Report
+from kvbound.checker.result_form import OPTIONAL, PERCENTILES, SCHEMA, SEQUENCE, read_result
 
 EQUAL = 1e-9
 """Relative difference up to which numbers are equal."""
 OPTIMAL_GAP = 1e-4
 """Relative gap up to which a schedule may be called optimal, whatever gap the options ask for."""
-_SCHEDULE_FIELDS = ("tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation")
+_SCHEDULE_FIELDS = (
+    "tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation", "sequences",
+)  # fmt: skip
 
 
 def check_result(
@@ -30,6 +32,7 @@ def check_result(
     *,
     schedule: Report | None = None,
     certificate: Report | None = None,
+    labels: Sequence[int] | Ints | None = None,
 ) -> Report:
     """Verify a result's claims; each false claim is a problem of the report.
 
@@ -41,6 +44,8 @@ def check_result(
         The parsed result.json.
     schedule, certificate
         Reports on the files beside it, or None where there is no such file.
+    labels
+        The sequence of each token, which the expanded instance states for blocks of several tokens only.
 
     Raises
     ------
@@ -58,6 +63,7 @@ def check_result(
     problems = [
         *_instance(case, rows, claims, needs_trace=needs_trace),
         *_schedule(case, claims, schedule),
+        *_sequences(case, claims, schedule, expanded["trace"].get("sequence", labels)),
         *_bound(claims["time_s"], claims["bound"], certificate),
         *_status(case, claims),
         *_derived(case, claims),
@@ -100,6 +106,52 @@ def _schedule(case: Case, claims: Mapping[str, Any], report: Report | None) -> I
         for key, recomputed in _recomputed(case, report).items():
             if key in claims or key not in OPTIONAL:
                 yield from _differences(key, claims[key], recomputed)
+
+
+def _sequences(
+    case: Case, claims: Mapping[str, Any], report: Report | None, labels: Sequence[int] | Ints | None
+) -> Iterator[str]:
+    """Compare the result's claims about the sequences of a batch with the recomputed numbers."""
+    claimed = claims.get("sequences")
+    if claimed is None or report is None or report.step_times_s is None:
+        return
+    found = [] if labels is None else _decoded(case, np.asarray(labels))
+    if len(claimed) != len(found):
+        yield f"sequences has {len(claimed)} entries, but {len(found)} follow from the trace"
+        return
+    for number, (claim, (label, first, last, outputs)) in enumerate(zip(claimed, found, strict=True)):
+        time_s = math.fsum(report.step_times_s[first : last + 1].tolist())
+        rate = outputs / time_s if time_s else None
+        figures = label, outputs, first, last, time_s, time_s / outputs, rate
+        for key, value in zip(SEQUENCE, figures, strict=True):
+            if not _same(claim[key], value):
+                yield f"sequences.{number}.{key} is claimed to be {claim[key]!r}, but is {value!r}"
+
+
+def _decoded(case: Case, labels: Ints) -> list[tuple[int, int, int, int]]:
+    """Return label, first and last step and number of outputs of the sequences of which tokens are decoded.
+
+    Nothing where it is not clear which births are outputs: all of a step, or all but those of sequences that
+    begin in it, their prompts.
+    """
+    born, outputs, births = case.life.born, case.life.outputs, case.life.births
+    order = np.argsort(labels, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    steps = [born[tokens] for tokens in sorted(parts, key=lambda tokens: int(tokens[0]))]
+    begin = [int(each[0]) for each in steps]
+    prompts = np.zeros_like(births)
+    for first, each in zip(begin, steps, strict=True):
+        if first >= 0:
+            prompts[first] += np.count_nonzero(each == first)
+    every = outputs == births
+    if len(steps) < 2 or not np.all(every | (outputs == births - prompts)):
+        return []
+    found = []
+    for label, (first, each) in enumerate(zip(begin, steps, strict=True)):
+        start = first if first >= 0 and every[first] else first + 1
+        if number := int(np.count_nonzero(each >= start)):
+            found.append((label, start, int(each[-1]), number))
+    return found
 
 
 def _recomputed(case: Case, report: Report) -> dict[str, Any]:
@@ -216,6 +268,10 @@ def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
         claim = claims[key]
         if (claim is None) != (value is None) or (value is not None and not _equal(claim, value)):
             yield f"{key} is claimed to be {claim!r}, but {value!r} follows from the times"
+
+
+def _same(claim: float | None, value: float | None) -> bool:
+    return claim is value if claim is None or value is None else _equal(claim, value)
 
 
 def _equal(one: float, other: float) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 SCHEMA = "kvbound.result/1"
 PERCENTILES = ("mean", "p50", "p95", "p99", "max")
+SEQUENCE = ("label", "outputs", "first_step", "last_step", "time_s", "tpot_s", "tokens_per_s")
+"""Fields of each sequence."""
 _STATUS = ("optimal", "feasible", "infeasible", "unknown")
 _BOUND_STATUS = ("certified", "claimed", "none")
 
@@ -76,6 +78,15 @@ def _table_of(holds: _Test, *keys: str) -> tuple[str, _Test]:
     return f"a table of {what}{names}, or null", _or_null(fits)
 
 
+def _sequences(value: Any) -> bool:
+    """Whether it is a list of tables of amounts."""
+    tables = isinstance(value, list) and all(isinstance(each, Mapping) for each in value)
+    return tables and all(
+        set(each) == set(SEQUENCE) and all(amount is None or _amount(amount) for amount in each.values())
+        for each in value
+    )
+
+
 _TEXT = "printable text", lambda value: isinstance(value, str) and value.isprintable()
 _TEXT_OR_NULL = "printable text or null", _or_null(_TEXT[1])
 _TABLE = "a table of named fields", lambda value: isinstance(value, Mapping)
@@ -127,10 +138,11 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "utilisation": _table_of(_amount),
     "energy_j": ("a table of named fields, or null", _or_null(_TABLE[1])),
     "peak_bytes": _table_of(_count),
+    "sequences": (f"a list of tables ({', '.join(SEQUENCE)}) of numbers >= 0", _sequences),
     "wall_s": _AMOUNT,
     "peak_rss_bytes": _COUNT,
     "kernel": _TEXT,
 }
 """Every field by its dotted path: what is expected, in words, and the test of a value."""
-OPTIONAL = ("instance.tokens", "instance.outputs", "share_of_bound", "utilisation")
+OPTIONAL = ("instance.tokens", "instance.outputs", "share_of_bound", "utilisation", "sequences")
 """Fields that may be missing."""

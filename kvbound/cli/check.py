@@ -145,7 +145,8 @@ def _claims(
 
     beside = {path.stem: report for path, report in proofs.items()}
     try:
-        return check_result(case.expanded(), case.token_trace.rows, document, **beside)
+        labels = case.workload.timeline.sequence
+        return check_result(case.expanded(), case.token_trace.rows, document, labels=labels, **beside)
     except Malformed as error:
         raise InputError(place, f"{above}{error.field}".rstrip("."), error.expected) from None
 

@@ -16,6 +16,7 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.result import Measures
 from kvbound.schedule import Schedule
+from kvbound.trace.sequences import sequence_times
 
 MOST_SPREAD = 1e8
 """Largest spread at which the tolerances of linear programs and the ticks of annealing are precise enough."""
@@ -77,6 +78,7 @@ def measures(
         },
         peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
         utilisation=utilisation(instance, counted, float(times.sum())),
+        sequences=sequence_times(instance.timeline, times.sum(axis=1)),
     )
 
 

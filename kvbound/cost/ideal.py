@@ -11,6 +11,7 @@ from kvbound.arithmetic import combine
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic, require_physical
 from kvbound.instance import Instance
+from kvbound.trace.timeline import MAX_TOKENS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +26,8 @@ class Slots(NamedTuple):
         Reads of past tokens.
     births
         Tokens born.
+    arriving
+        Tokens of arriving prompts among them.
     weights
         Bytes of weights.
     sizes
@@ -33,29 +36,35 @@ class Slots(NamedTuple):
 
     reads: Ints
     births: Ints
+    arriving: Ints
     weights: Floats
     sizes: Ints
 
     @classmethod
     def of(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
-        reads = instance.read_counts()
-        births = np.broadcast_to(instance.timeline.births[:, None], reads.shape)
+        reads, timeline = instance.read_counts(), instance.timeline
+        born = timeline.births[:, None], (timeline.births - timeline.outputs)[:, None]
+        births, arriving = (np.broadcast_to(each, reads.shape) for each in born)
         weights = np.broadcast_to(instance.weight_reads, reads.shape)
-        return cls(reads, births, weights, np.broadcast_to(instance.item_bytes, reads.shape))
+        return cls(reads, births, arriving, weights, np.broadcast_to(instance.item_bytes, reads.shape))
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
         """Return the different slots of an instance, and the number of each, shape (kinds,)."""
         layers = np.stack([instance.weight_reads, instance.item_bytes])
         layers, of_layer = np.unique(layers, axis=1, return_inverse=True)
-        births, of_step = np.unique(instance.timeline.births, return_inverse=True)
+        born, stride = instance.timeline.births, MAX_TOKENS + 1
+        pairs, of_step = np.unique(
+            born * stride + born - instance.timeline.outputs, return_inverse=True
+        )  # of births and arriving tokens
         other = of_step[:, None] * layers.shape[1] + of_layer
-        kinds = len(births) * layers.shape[1]
+        kinds = len(pairs) * layers.shape[1]
         found, counts = np.unique(instance.read_counts() * kinds + other, return_counts=True)
         of_step, of_layer = np.divmod(found % kinds, layers.shape[1])
+        births, arriving = np.divmod(pairs[of_step], stride)
         weights, sizes = layers[:, of_layer]
-        return cls(found // kinds, births[of_step], weights, sizes.astype(np.int64)), counts
+        return cls(found // kinds, births, arriving, weights, sizes.astype(np.int64)), counts
 
 
 def ideal_slot_times(instance: Instance) -> Floats:

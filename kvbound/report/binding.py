@@ -58,12 +58,20 @@ def placement_gains(onset: Onset | None) -> str:
 
 def _from(onset: Onset) -> str:
     """Return from which batch and number of tokens on one tier will not do."""
-    least = []
+    least, several = [], onset.batch_now > 1
     if onset.batch is not None:
-        least.append(f"a batch of {onset.batch:,}")
+        batch = f"a batch of {onset.batch:,}"
+        least.append(_times(onset.batch, onset.batch_now, "sequences", batch) if several else batch)
     if onset.tokens is not None:
-        least.append(f"{onset.tokens:,} tokens")
+        tokens = f"{onset.tokens:,} tokens"
+        longest = f"{tokens} in the longest sequence"
+        least.append(_times(onset.tokens, onset.tokens_now, "context", longest) if several else tokens)
     return f"from {' or '.join(least)} on" if least else "at no larger size"
+
+
+def _times(size: int, now: int, what: str, meaning: str) -> str:
+    """Return how many times larger a run is: ``3 times the sequences (a batch of 24)``."""
+    return f"{numbers.at_most(size / now)} times the {what} ({meaning})"
 
 
 def largest(shares: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kvbound.report import numbers
 from kvbound.report.tables import pairs_table
 from kvbound.result import Bound, BoundStatus, Result, Status, title
+from kvbound.trace.sequences import SequenceTime
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +34,7 @@ def describe(result: Result) -> Table:
         pairs = [
             ("time", f"{numbers.seconds(found.time_s)} for {steps:,} steps: {tokens_per_s(result)} tokens/s"),
             ("time per output token", _spread(found.tpot_s)),
+            ("sequences", _sequences(found.sequences)),
             ("hit rate", _shares(found.hit_rate)),
             ("with weights", f"{numbers.share(found.hit_rate_with_weights)} in the fastest tier"),
             ("moved", _sizes(found.moved_bytes)),
@@ -60,6 +62,14 @@ def tokens_per_s(result: Result) -> str:
 
 def _spread(tpot: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {numbers.seconds(value)}" for name, value in tpot.items())
+
+
+def _sequences(sequences: Sequence[SequenceTime]) -> str:
+    if not sequences:
+        return ""
+    times = [each.tpot_s for each in sequences]
+    least, most = numbers.seconds(min(times)), numbers.seconds(max(times))
+    return f"{len(sequences):,}, with mean times per output token from {least} to {most}"
 
 
 def _shares(shares: Mapping[str, float]) -> str:

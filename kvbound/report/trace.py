@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
     """Return the statistics of the whole trace and, with `layers`, a table of every layer's."""
     whole = info.overall
+    past = "past tokens that exist" if "live_tokens_max" in info.batch else "past tokens"
     pairs = [
         ("shape", numbers.shape(info.layers, info.prefill_tokens, info.decode_steps, info.tokens)),
         ("batch", numbers.batch(info.batch)),
         ("source", info.source),
         ("licence", info.licence),
         ("reads per slot", f"{whole.reads_mean:,.1f} (from {whole.reads_min:,} to {whole.reads_max:,}), "
-                           f"{numbers.share(whole.share_of_past)} of the past tokens"),
+                           f"{numbers.share(whole.share_of_past)} of the {past}"),
         ("own-token reads", f"{whole.own_reads:,}, left out of all figures" if whole.own_reads else ""),
         ("overlap", "" if whole.overlap is None
                     else f"{numbers.share(whole.overlap)} of a step's reads are read again in the next"),

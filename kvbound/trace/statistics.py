@@ -31,7 +31,7 @@ class LayerInfo:
     reads_mean, reads_min, reads_max
         Reads per slot.
     share_of_past
-        Mean share of the past tokens that a slot reads.
+        Mean share that a slot reads of the past tokens that exist.
     overlap
         Mean share of the previous step's reads that are read again; None if there is one step only.
     reuse_gap
@@ -128,7 +128,7 @@ class _Tally:
 
     counts: NDArray[np.int64]  # reads of each step (steps,)
     own: int
-    shares: NDArray[np.float64]  # counts over past tokens (steps,)
+    shares: NDArray[np.float64]  # counts over past tokens that exist (steps,)
     kept: NDArray[np.float64]  # share of each step's reads that the next step repeats
     gaps: NDArray[np.int64]  # number of reuse gaps of each length (steps,)
     ages: NDArray[np.int64]  # reads by age class

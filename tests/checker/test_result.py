@@ -15,7 +15,8 @@ from kvbound.instance_io import read_instance
 from kvbound.placement import write_placement
 from kvbound.result import Result
 from kvbound.solvers.portfolio import solve
-from tests.strategies import tiny_instance
+from kvbound.trace.batch import batch
+from tests.strategies import tiny_instance, tiny_trace
 
 UNVERIFIED = {
     "kvbound_version", "instance.name", "method", "seed", "options", "options.gap", "options.sample",
@@ -53,7 +54,8 @@ def reports(instance: Instance, result: Result) -> dict[str, Report | None]:
 
 
 def problems(instance: Instance, document: object, beside: dict[str, Report | None]) -> tuple[str, ...]:
-    return check_result(instance.expanded(), instance.trace.rows, document, **beside).problems
+    labels: Any = instance.timeline.sequence
+    return check_result(instance.expanded(), instance.trace.rows, document, labels=labels, **beside).problems
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,17 @@ def test_what_the_published_policies_say_is_accepted(method: str, tmp_path: Any)
         document = result.to_json()
         assert problems(instance, document, beside) == ()
         assert problems(instance, document | {"time_s": (document["time_s"] or 1.0) * 1.01}, beside)
+
+
+def sequences(rng: np.random.Generator, size: int) -> Instance:
+    """An instance of two or three sequences that are decoded together, with blocks of some size."""
+    like = tiny_instance(rng, granularity=size)
+    lengths = rng.integers(1, 4, (int(rng.integers(2, 4)), 2)).tolist()
+    starts = [0, *rng.integers(0, 3, len(lengths) - 1).tolist()]
+    workload = batch([tiny_trace(rng, like.layers, *length) for length in lengths], starts)
+    last = dataclasses.replace(like.memory.tiers[-1], capacity=None)
+    memory = dataclasses.replace(like.memory, tiers=(*like.memory.tiers[:-1], last))
+    return dataclasses.replace(like, workload=workload, memory=memory)
 
 
 def paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -262,3 +275,57 @@ def test_tokens_and_outputs_are_given_where_they_are_not_those_of_one_birth_per_
     if document["tokens_per_s"]:
         per_step = document | {"tokens_per_s": instance.decode_steps / document["time_s"]}
         assert bool(problems(instance, per_step, beside)) == (outputs != instance.decode_steps)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_sequences_of_a_batch_are_recomputed(seed: int, size: int) -> None:
+    instance = sequences(np.random.default_rng(seed), size)
+    result = solve(instance, "lru")
+    document, beside = result.to_json(), reports(instance, result)
+    assert problems(instance, document, beside) == ()
+    listed = document["sequences"]
+    for number, entry in enumerate(listed):
+        for key, value in entry.items():
+            if value:
+                changed = copy.deepcopy(document)
+                changed["sequences"][number][key] = value * 1.001 if isinstance(value, float) else value + 1
+                (sentence,) = problems(instance, changed, beside)
+                assert sentence.startswith(f"sequences.{number}.{key} is claimed to be ")
+    for wrong in (listed[1:], [*listed, listed[0]], []):
+        assert "follow from the trace" in problems(instance, document | {"sequences": wrong}, beside)[0]
+    assert any("no schedule" in each for each in problems(instance, document, {"schedule": None}))
+    # early results did not have them, and other tokens need not be of other sequences
+    del document["sequences"]
+    assert problems(instance, document, beside) == ()
+    one = instance.timeline.sequence * 0
+    found = check_result(
+        instance.expanded(), instance.trace.rows, document | {"sequences": listed}, labels=one, **beside
+    )
+    assert bool(found.problems) == (size == 1)  # with larger blocks the instance states the labels
+
+
+@pytest.mark.parametrize("wrong", [{}, 1, "text", [1], [{}], [{"label": 0}], None])
+def test_sequences_that_are_no_list_of_figures_are_malformed(wrong: Any) -> None:
+    instance = sequences(np.random.default_rng(0), 1)
+    result = solve(instance, "lru")
+    with pytest.raises(Malformed) as refused:
+        problems(instance, result.to_json() | {"sequences": wrong}, reports(instance, result))
+    assert refused.value.field == "sequences"
+
+
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_any_births_outputs_and_labels(seed: int, every: bool) -> None:
+    """The checker finds the same sequences where births are of no well-formed batch, all outputs or some."""
+    instance = tiny_instance(np.random.default_rng(seed), batch=True)
+    if every:
+        timeline = dataclasses.replace(instance.timeline, outputs=instance.timeline.births)
+        workload = dataclasses.replace(instance.trace, timeline=timeline)
+        instance = dataclasses.replace(instance, workload=workload)
+    result = solve(instance, "lru")
+    document, beside = result.to_json(), reports(instance, result)
+    assert problems(instance, document, beside) == ()
+    assert ("sequences" in document) or not (every and instance.timeline.sequence.any())
+    more = document | {"sequences": []}
+    assert bool(problems(instance, more, beside)) == ("sequences" in document)

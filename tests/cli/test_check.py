@@ -113,6 +113,24 @@ def test_a_false_result_is_rejected(run: Run, small: Path, tmp_path: Path) -> No
     assert run("check", small, out, "--json").json["ok"] is False
 
 
+def test_the_sequences_of_a_batch(run: Run, tmp_path: Path) -> None:
+    """Blocks of one token: the labels are not in the expanded instance, but in the file."""
+    trace = {"prefill_tokens": 3, "births": [2, 2], "sequence": [0, 0, 1, 0, 1, 0, 1]}
+    place, out = tmp_path / "batch.json", tmp_path / "out"
+    place.write_text(json.dumps(document(trace=trace | {"reads": [[[0, 2], [1]], [[0], [2, 3]]]})))
+    ran = run("solve", place, "--method", "belady", "--out", out)
+    assert "2, with mean times per output token from " in ran.out
+    assert "The time of belady's schedule: " in ran.out
+    assert run("check", place, out).code == 0
+    sequences = json.loads((out / "result.json").read_text())["sequences"]
+    assert [each["outputs"] for each in sequences] == [2, 2]
+    sequences[1]["outputs"] = 3
+    edited(out / "result.json", sequences=sequences)
+    ran = run("check", place, out)
+    assert ran.code == 6
+    assert "- sequences.1.outputs is claimed to be 3, but is 2" in ran.out
+
+
 def test_an_input_that_failed_in_use(run: Run) -> None:
     """Accurate files beside a result that claims a bound of 1e9 s, certified, for another instance."""
     data = DATA / "false-result"

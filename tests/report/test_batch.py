@@ -96,6 +96,12 @@ def test_a_batch_in_the_statistics_of_a_trace() -> None:
     shown = text(report_trace.describe(info))
     assert PHRASE in shown
     assert "1 layer, 2 + 3 tokens" in shown
+    # 2 of 2, 2 of 3 and 1 of 2 past tokens that exist
+    assert mapping["overall"]["share_of_past"] == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert "72.2 % of the past tokens that exist" in shown
     plain = trace_info(batch().trace)
     assert not (FIGURES.keys() | {"tokens", "batch"}) & plain.to_mapping().keys()
-    assert "batch" not in text(report_trace.describe(plain))
+    shown = text(report_trace.describe(plain))
+    assert "batch" not in shown
+    assert "of the past tokens" in shown
+    assert "that exist" not in shown
