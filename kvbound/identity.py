@@ -10,7 +10,10 @@ from kvbound.instance import Instance
 
 @dataclass(frozen=True)
 class InstanceId:
-    """The instance that a result belongs to; `sha256` is None if the trace was not needed."""
+    """The instance that a result belongs to; `sha256` is None if the trace was not needed.
+
+    `tokens` counts those of the trace, `ids` also the chunks of weights before them.
+    """
 
     name: str
     sha256: str | None
@@ -18,12 +21,14 @@ class InstanceId:
     prefill_tokens: int
     decode_steps: int
     tokens: int
+    ids: int
     outputs: int
     reads: int
 
     def to_json(self) -> dict[str, str | int | None]:
         """Return what JSON holds; what follows from one birth in every step is left out."""
         values = dataclasses.asdict(self)
+        del values["ids"]
         if self.tokens == self.prefill_tokens + self.decode_steps:
             del values["tokens"]
         if self.outputs == self.decode_steps:
@@ -37,9 +42,10 @@ def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
         name=instance.name,
         sha256=instance.sha256 if with_trace else None,
         layers=instance.layers,
-        prefill_tokens=instance.prefill_tokens,
+        prefill_tokens=instance.workload.prefill_tokens,
         decode_steps=instance.decode_steps,
-        tokens=instance.tokens,
+        tokens=instance.workload.tokens,
+        ids=instance.tokens,
         outputs=int(instance.timeline.outputs.sum()),
         reads=int(instance.read_counts().sum()),
     )

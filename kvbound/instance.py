@@ -371,7 +371,9 @@ class Instance:
             "decode_steps": self.decode_steps,
             "sha256": self.token_trace.row_hashes(),
             # labels determine only blocks of more than one token, and windows
-            **self.workload.timeline.to_mapping(sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS),
+            **self.workload.timeline.to_mapping(
+                sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS
+            ),
         }
         if trace_path is not None:
             trace["path"] = trace_path

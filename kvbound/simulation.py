@@ -25,10 +25,12 @@ from kvbound.policies.fills import recent_first
 from kvbound.policies.view import Ids, InstanceView, Slot
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status, infeasible
+from kvbound.rules import Initial
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
 from kvbound.trace.future import Future
 from kvbound.trace.timeline import Timeline
+from kvbound.weight_placement import fill_weights, with_weights, without_weights
 
 
 def simulate(
@@ -106,7 +108,15 @@ def _ideal(instance: Instance, about: dict[str, Any], begin: float) -> Result:
 def run(
     instance: Instance, policy: Policy, rng: np.random.Generator, progress: Progress = silent
 ) -> Schedule:
-    """Return the schedule of a policy under physical accounting."""
+    """Return the schedule of a policy under physical accounting.
+
+    Weights stay where they are at the start. The policy sees an instance of KV alone, with the room that the
+    weights leave.
+    """
+    if instance.chunks.ids:
+        tiers = _weight_tiers(instance, policy)
+        kv = run(without_weights(instance, tiers), policy, rng, progress)
+        return with_weights(instance, tiers, kv)
     oracle = bool(getattr(policy, "oracle", False))
     view, trace = InstanceView.of(instance, oracle=oracle), instance.trace
     hierarchy = Hierarchy.filled(instance, _initial_scores(policy, view, rng))
@@ -124,6 +134,18 @@ def run(
             logs[layer].add(hierarchy, slot, moved)
         progress(step + 1, instance.decode_steps, policy.name)
     return Schedule(initial, tuple(log.events() for log in logs))
+
+
+def _weight_tiers(instance: Instance, policy: Policy) -> NDArray[np.uint8]:
+    """Return the tiers that a policy chooses for the chunks of weights, shape (layers, ids of chunks)."""
+    choose = getattr(policy, "place_weights", None)
+    if choose is None or instance.rules.initial is Initial.PREFILL_FIRST:
+        return fill_weights(instance)
+    by_layer = np.asarray(choose(InstanceView.of(instance, oracle=False)))
+    whole = by_layer.shape == (instance.layers,) and np.issubdtype(by_layer.dtype, np.integer)
+    if not whole or not np.all((by_layer >= 0) & (by_layer < instance.tiers)):
+        raise UsageError(f"policy {policy.name}: expected a tier for the weights of each layer")
+    return np.repeat(by_layer.astype(np.uint8)[:, None], instance.chunks.ids, axis=1)
 
 
 def _initial_scores(policy: Policy, view: InstanceView, rng: np.random.Generator) -> Scores:

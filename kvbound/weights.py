@@ -59,7 +59,9 @@ class Chunks:
             whole = int(read) // block
             most = max(min(llm.weight_chunk_bytes or int(read), int(read)) // block, 1)
             if whole > MAX_CHUNKS * most:
-                expected = f"at least {-(-int(read) // MAX_CHUNKS):,} bytes, so that a layer has {MAX_CHUNKS:,}"
+                expected = (
+                    f"at least {-(-int(read) // MAX_CHUNKS):,} bytes, so that a layer has {MAX_CHUNKS:,}"
+                )
                 raise InputError(f"llm {llm.name!r}", "weight_chunk_bytes", expected)
             sizes.append([most] * (whole // most) + [whole % most] * (whole % most > 0))
         blocks = np.zeros((llm.layers, max(map(len, sizes))), np.int64)

@@ -122,7 +122,8 @@ def _show(instance: kvbound.instance.Instance, results: Sequence[Result]) -> Non
 
     if all(result.status is Status.INFEASIBLE for result in results):
         return
-    size = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens)
+    tokens = instance.workload.prefill_tokens, instance.decode_steps, instance.workload.tokens
+    size = numbers.shape(instance.layers, *tokens)
     console.show(f"{instance.name}: {size}")
     if (bound := binding(instance)) is not None:
         console.show(sentences(instance, bound))

@@ -181,7 +181,7 @@ def _write(result: Result, folder: Path) -> None:
     from kvbound.instance_io import write_json
     from kvbound.placement import write_placement
 
-    place, sha256, tokens = folder / SCHEDULE, result.instance.sha256, result.instance.tokens
+    place, sha256, tokens = folder / SCHEDULE, result.instance.sha256, result.instance.ids
     if result.placement is not None and sha256 is not None:
         write_placement(result.placement, place, instance_sha256=sha256, tokens=tokens)
     if result.certificate is not None:

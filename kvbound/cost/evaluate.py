@@ -78,7 +78,7 @@ def measures(
         },
         peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
         utilisation=utilisation(instance, counted, float(times.sum())),
-        sequences=sequence_times(instance.timeline, times.sum(axis=1)),
+        sequences=sequence_times(instance.workload.timeline, times.sum(axis=1)),
     )
 
 

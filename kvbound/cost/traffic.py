@@ -216,13 +216,13 @@ class _Layer:
         chunks = np.flatnonzero(instance.id_counts[self.layer, : instance.chunks.ids])
         more = instance.id_counts[self.layer, chunks] - 1  # every slot reads them, but not as one item
         for start, stop, tier in self._residencies():
-            np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
             # the masks hold each token in its birth tier from the start: nothing else reads it earlier
             held = [np.packbits(tier == k, bitorder="little") for k in range(instance.tiers - 1)]
             for k, mask in enumerate(held):
                 packed = np.zeros(rows.shape[1] * 8, np.uint8)
                 packed[: len(mask)] = mask
                 hits[start:stop, k] = np.bitwise_count(rows[start:stop] & packed.view(np.uint64)).sum(axis=1)
+            np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
         hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 

@@ -187,10 +187,10 @@ class Llm:
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields that schedules depend on, in bytes, as in expanded instances."""
-        sizes, placed = self.kv_bytes_per_token_layer, {}
-        if self.weights != "resident":
-            placed = {"weights": self.weights}
-            placed |= {} if self.weight_chunk_bytes is None else {"weight_chunk_bytes": self.weight_chunk_bytes}
+        sizes = self.kv_bytes_per_token_layer
+        placed: dict[str, Any] = {} if self.weights == "resident" else {"weights": self.weights}
+        if placed and self.weight_chunk_bytes is not None:
+            placed["weight_chunk_bytes"] = self.weight_chunk_bytes
         return {
             "name": self.name,
             "layers": self.layers,

@@ -14,6 +14,7 @@ from kvbound.policies.own import is_file
 from kvbound.policies.view import InstanceView, Slot
 
 __all__ = [
+    "PLACING_WEIGHTS",
     "POLICIES",
     "Birth",
     "InstanceView",
@@ -38,7 +39,13 @@ POLICIES: dict[str, str] = {
     "recency-window": "recency_window:RecencyWindow",
     "heavy-hitter": "heavy_hitter:HeavyHitter",
     "belady": "belady:Belady",
+    "llamacpp-ngl": "llamacpp:LlamacppNgl",
+    "llamacpp-nkvo": "llamacpp:LlamacppNkvo",
+    "llamacpp-fit": "llamacpp:LlamacppFit",
 }
+
+PLACING_WEIGHTS = "llamacpp-ngl", "llamacpp-nkvo", "llamacpp-fit"
+"""Policies made for placeable weights; with resident ones they are compared only if asked for."""
 
 
 def _load(name: str) -> type[Any]:

@@ -59,7 +59,8 @@ class Policy(Protocol):
     """A placement rule; with an attribute ``oracle = True`` it may use future reads.
 
     Your own class needs only `step`: without `start` the default fill is used, without `name` the class's
-    name.
+    name. Where weights are placeable, a method ``place_weights(instance)`` may return the tier of each
+    layer's weights, shape (layers,); without it they fill the fastest tiers before the KV. They do not move.
     """
 
     name: str

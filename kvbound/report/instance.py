@@ -41,9 +41,9 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,
         "layers": instance.layers,
-        "prefill_tokens": instance.prefill_tokens,
+        "prefill_tokens": instance.workload.prefill_tokens,
         "decode_steps": instance.decode_steps,
-        **batch_figures(instance.timeline),
+        **batch_figures(instance.workload.timeline),
         "slots": instance.slots,
         "reads": int(counts.sum()),
         "reads_per_slot": float(counts.mean()),
@@ -76,7 +76,8 @@ def describe(instance: Instance) -> list[Table | str]:
     bound = binding(instance)
     known = figures(instance, bound)
     made = "" if isinstance(instance.workload, Trace) else f" (synthetic, {instance.workload.kind})"
-    shape = numbers.shape(instance.layers, instance.prefill_tokens, instance.decode_steps, instance.tokens)
+    tokens = instance.workload.prefill_tokens, instance.decode_steps, instance.workload.tokens
+    shape = numbers.shape(instance.layers, *tokens)
     reads = f"{known['reads']:,}, per slot {known['reads_per_slot']:,.1f}"
     all_stay = all(timeline.all_stay for timeline in instance.timelines)
     past = "past tokens" if all_stay else "past tokens that exist"

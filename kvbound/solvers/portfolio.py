@@ -15,7 +15,7 @@ from kvbound.fang2025.adapter import PUBLISHED
 from kvbound.instance import Instance
 from kvbound.models import columns
 from kvbound.placement import Placement
-from kvbound.policies import POLICIES, Policy, is_file, is_policy, make_policy
+from kvbound.policies import PLACING_WEIGHTS, POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.result import Reason, Result, Status, share_bound
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
@@ -169,7 +169,9 @@ def default_methods(instance: Instance) -> list[str]:
     """Return what `compare` runs by default: every policy, the ideal, and the solver for the size."""
     if not instance.physical:
         return list(PUBLISHED)
-    return [*POLICIES, "best", "exact" if _is_small(instance) else "pricing"]
+    placed = instance.llm.weights == "placeable"
+    policies = [name for name in POLICIES if placed or name not in PLACING_WEIGHTS]
+    return [*policies, "best", "exact" if _is_small(instance) else "pricing"]
 
 
 def choose(instance: Instance, methods: Methods | None) -> list[Policy | str]:

@@ -114,7 +114,9 @@ def _sorted_resources(instance: Instance) -> list[int]:
 def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
     longest = capacity.sum(axis=1).max() * int(instance.block_units.max())
-    longest += 4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
+    longest += (
+        4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
+    )
     scales = [_IDEAL_BITS - math.frexp(ideal(instance))[1]]
     if longest > 0:
         scales.append(_PATH_BITS - math.frexp(longest)[1])

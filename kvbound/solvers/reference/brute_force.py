@@ -265,9 +265,7 @@ def _block_bytes(instance: Instance, layer: int, tier: int, block: _Block) -> in
     return (block.chunk or 1) * instance.granularity * (sizes[layer] if isinstance(sizes, tuple) else sizes)
 
 
-def _prefill_first(
-    instance: Instance, blocks: list[list[_Block]], held: list[list[int]]
-) -> tuple[int, ...]:
+def _prefill_first(instance: Instance, blocks: list[list[_Block]], held: list[list[int]]) -> tuple[int, ...]:
     """State of the prompt filled block by block, layer by layer, into the fastest tier with room for each."""
     free = _free_bytes(instance)
     if instance.inclusive:

@@ -1,0 +1,69 @@
+"""A fixed placement of weights: what it leaves for KV, and a schedule of both."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.errors import InfeasibleError
+from kvbound.first_fit import first_fit
+from kvbound.instance import Instance
+from kvbound.schedule import LayerEvents, Schedule
+
+Tiers = NDArray[np.uint8]
+
+
+def fill_weights(instance: Instance) -> Tiers:
+    """Return tiers of the chunks of weights, each in the fastest one with room, (layers, ids of chunks).
+
+    First come the first chunks of all layers.
+    """
+    exist = instance.chunks.exist.T
+    units = instance.block_units[:, : len(exist)].T[exist]
+    room = [units.sum() if limit is None else limit for limit in instance.capacity_units]
+    tiers = np.full(exist.shape, instance.tiers - 1, np.uint8)
+    tiers[exist] = first_fit(units, np.array(room, np.int64))
+    if np.any(tiers == instance.tiers):
+        raise InfeasibleError(f"{instance.name}: no tier has room for a chunk of weights")
+    return tiers.T
+
+
+def without_weights(instance: Instance, tiers: Tiers) -> Instance:
+    """Return the instance of KV alone, in which the tiers are smaller by the weights that they hold.
+
+    Parameters
+    ----------
+    tiers
+        Tier of each chunk of weights, (layers, ids of chunks).
+
+    Raises
+    ------
+    InfeasibleError
+        The weights do not fit there.
+    """
+    unit, units = instance.granularity * instance.unit_sizes[0], instance.block_units[:, : tiers.shape[1]]
+    held = [unit * int(units[tiers == k].sum()) for k in range(instance.tiers)]
+    if instance.inclusive:
+        held[-1] = unit * int(units.sum())
+    made = []
+    for k, (tier, size) in enumerate(zip(instance.memory.tiers, held, strict=True)):
+        left = None if tier.capacity is None else int(tier.capacity) - size
+        if left is not None and left < (0 if k else instance.resident_bytes):
+            raise InfeasibleError(f"{instance.name}: {size:,} B of weights do not fit into {tier.name}")
+        made.append(dataclasses.replace(tier, capacity=left))
+    memory = dataclasses.replace(instance.memory, tiers=tuple(made))
+    resident = {"weights": "resident", "weight_chunk_bytes": None, "weight_bytes": instance.resident_bytes}
+    llm = dataclasses.replace(instance.llm, **resident)  # type: ignore[arg-type]
+    return dataclasses.replace(instance, memory=memory, llm=llm)
+
+
+def with_weights(instance: Instance, tiers: Tiers, schedule: Schedule) -> Schedule:
+    """Return a schedule of KV together with weights that do not move; see `without_weights`."""
+    first = instance.chunks.ids
+    events = tuple(
+        LayerEvents(each.step, (each.token + first).astype(each.token.dtype), each.tier)
+        for each in schedule.events
+    )
+    return Schedule(np.concatenate([tiers, schedule.initial], axis=1), events)
