@@ -165,3 +165,29 @@ class Blocks:
         np.add.at(change, (np.minimum(begin, steps), self.of), 1)
         np.add.at(change, (np.maximum(end, begin), self.of), -1)
         return np.cumsum(change, axis=0)[:-1]
+
+
+def most_bytes(timelines: Sequence[Timeline], sizes: Sequence[int]) -> int:
+    """Return the bytes of the KV that exists at the start or after a slot, at most, counted in single tokens.
+
+    Parameters
+    ----------
+    timelines, sizes
+        Births and ends in each layer, and bytes of one token's KV there, shape (layers,).
+    """
+    if all(each is timelines[0] for each in timelines):
+        return timelines[0].most_live * sum(sizes)
+    live = np.stack([timeline.live for timeline in timelines], axis=1)
+    return int(largest_sum(live.astype(object) * np.array(sizes, object)))  # of any size
+
+
+def largest_sum(held: Ints) -> np.int64:
+    """Return the largest sum over layers at the start or after a slot.
+
+    Parameters
+    ----------
+    held
+        What each layer holds at the start and after each step, shape (steps + 1, layers).
+    """
+    change = np.cumsum(np.diff(held, axis=0).ravel())
+    return held[0].sum() + max(change.max(), 0)

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound import workloads
-from kvbound.blocks import Blocks
+from kvbound.blocks import Blocks, largest_sum
+from kvbound.consistency import check_reads, check_rules, checked_formats
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.fields import MAX_BYTES, show
+from kvbound.fields import MAX_BYTES
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 from kvbound.rules import Accounting, Copies, Rules, Windows
@@ -27,7 +28,6 @@ from kvbound.weights import Chunks
 from kvbound.workloads import Synthetic
 
 SCHEMA = "kvbound.instance/1"
-
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,74 +55,26 @@ class Instance:
     formats: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "formats", self._checked_formats())
+        formats = checked_formats(self.name, self.memory, self.llm, self.formats)
+        object.__setattr__(self, "formats", formats)
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
         size = self.tokens * sum(self.llm.kv_sizes) * max(self.unit_sizes) // self.unit_sizes[0]
         if size > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
-        if self.rules.windows is Windows.ENDS and not any(self.llm.windows):
-            expected = "the window of at least one layer, as rules.windows is 'ends'"
-            raise InputError(self.name, "llm.windows", expected)
-        if not self.physical:
-            self._check_study()
-        if self.llm.weights != "resident" and self.formats:
-            expected = "none with placeable weights, which have the same bytes in every tier"
-            raise InputError(self.name, "formats", expected)
+        check_rules(self.name, self.rules, self.llm, self.workload.timeline, self.formats)
         _ = self.chunks  # validated
         if isinstance(self.workload, Trace):
             self._check_reads(self.workload)
 
-    def _checked_formats(self) -> dict[str, int | tuple[int, ...]]:
-        """Return the formats of tiers that differ from the llm's, in the order of the tiers."""
-        usual, names = self.llm.kv_sizes, [tier.name for tier in self.memory.tiers]
-        others: dict[str, int | tuple[int, ...]] = {}
-        if not set(self.formats) <= set(names):
-            raise InputError(self.name, "formats", f"tiers among {', '.join(names)}")
-        for name in (name for name in names if name in self.formats):
-            given = self.formats[name]
-            sizes = tuple(map(int, given)) if isinstance(given, tuple | list) else (int(given),) * self.layers
-            largest = max(range(self.layers), key=lambda layer: usual[layer])
-            ratio = [size * usual[largest] == sizes[largest] * own for size, own in zip(sizes, usual)]  # noqa: B905
-            if min(sizes[largest], 1) < 1 or len(sizes) != self.layers or not all(ratio):
-                expected = "bytes of a token's KV, at least 1, in the same ratio to the llm's in all layers"
-                raise InputError(self.name, f"formats.{name}", f"{expected}, not {show(given)}")
-            if sizes != usual:
-                others[name] = sizes if len(set(sizes)) > 1 else sizes[0]
-        return others
-
-    def _check_study(self) -> None:
-        """Refuse what accounting fang2025 does not have."""
-        accounting = self.rules.accounting
-        if len(set(self.unit_sizes)) > 1:
-            expected = f"no formats of tiers, as accounting {accounting} has one size of items"
-            raise InputError(self.name, "formats", expected)
-        if len(set(self.llm.kv_sizes)) > 1:
-            expected = f"one size for all layers under accounting {accounting}"
-            raise InputError(self.name, "llm.kv_bytes_per_token_layer", expected)
-        if self.rules.windows is Windows.ENDS:
-            raise InputError(self.name, "rules.windows", f"'ignore' under accounting {accounting}")
-        if self.llm.weights != "resident":
-            raise InputError(self.name, "llm.weights", f"'resident' under accounting {accounting}")
-        if not self.timeline.plain:
-            expected = f"one birth in every step and no ends under accounting {accounting}"
-            raise InputError(self.name, "trace", expected)
-
     def _check_reads(self, trace: Trace) -> None:
-        """Refuse reads of tokens outside a layer's window, and in layers that keep no KV."""
-        for layer, (timeline, size) in enumerate(zip(self.token_timelines, self.llm.kv_sizes, strict=True)):
-            if timeline is not self.workload.timeline and (wrong := trace.wrong_read(layer, timeline)):
-                step, expected = wrong
-                window = f"within the window of {self.llm.windows[layer]:,} tokens, {expected}"
-                raise InputError(self.name, f"trace, step {step}, layer {layer}", window)
-            if not size and (counts := trace.past_counts()[:, layer]).any():
-                where = f"trace, step {int(counts.argmax())}, layer {layer}"
-                raise InputError(self.name, where, "no read of past tokens, as the layer keeps no KV")
+        check_reads(self.name, self.llm, trace, self.token_timelines)
 
     def __repr__(self) -> str:
         """Return name and sizes, in a line."""
-        tokens = f"{self.prefill_tokens:,} + {self.tokens - self.prefill_tokens:,} tokens"
+        prompt = self.workload.prefill_tokens
+        tokens = f"{prompt:,} + {self.workload.tokens - prompt:,} tokens"
         return f"<Instance {self.name}: {self.layers} layers, {tokens}, {self.memory.name}, {self.llm.name}>"
 
     @property
@@ -164,15 +116,15 @@ class Instance:
     def timelines(self) -> tuple[Timeline, ...]:
         """Births and ends of the tokens in each layer, shape (layers,); one object for layers that are alike.
 
-        They differ only in layers with a sliding window, if tokens end when they leave it, and with numbers of
-        chunks of weights that differ.
+        They differ only in layers with a sliding window, if tokens end when they leave it, and where layers
+        have different numbers of chunks of weights.
         """
-        return self.chunks.timelines(self.workload.timeline.by_layer(windows_of(self.rules, self.llm)))
+        return self.chunks.timelines(self.workload.timeline.by_layer(self.rules.ending_windows(self.llm)))
 
     @cached_property
     def token_timelines(self) -> tuple[Timeline, ...]:
         """The same for the tokens alone."""
-        return self.workload.timeline.by_layer(windows_of(self.rules, self.llm))
+        return self.workload.timeline.by_layer(self.rules.ending_windows(self.llm))
 
     @cached_property
     def block_units(self) -> Ints:
@@ -365,15 +317,14 @@ class Instance:
 
         The trace is named by the hashes of its packed rows and, if given, by a path.
         """
+        # labels determine only blocks of more than one token, and windows
+        labels = self.granularity > 1 or self.rules.windows is Windows.ENDS
         trace: dict[str, Any] = {
             "layers": self.layers,
             "prefill_tokens": self.workload.prefill_tokens,
             "decode_steps": self.decode_steps,
             "sha256": self.token_trace.row_hashes(),
-            # labels determine only blocks of more than one token, and windows
-            **self.workload.timeline.to_mapping(
-                sequence=self.granularity > 1 or self.rules.windows is Windows.ENDS
-            ),
+            **self.workload.timeline.to_mapping(sequence=labels),
         }
         if trace_path is not None:
             trace["path"] = trace_path
@@ -392,37 +343,6 @@ class Instance:
     def with_rules(self, **changes: Any) -> Instance:
         """Return the same instance under other rules."""
         return dataclasses.replace(self, rules=dataclasses.replace(self.rules, **changes))
-
-
-def windows_of(rules: Rules, llm: Llm) -> tuple[int | None, ...]:
-    """Return the window of each layer that determines ends of tokens, shape (layers,)."""
-    return llm.windows if rules.windows is Windows.ENDS and llm.windows else (None,) * llm.layers
-
-
-def most_bytes(timelines: Sequence[Timeline], sizes: Sequence[int]) -> int:
-    """Return the bytes of the KV that exists at the start or after a slot, at most, counted in single tokens.
-
-    Parameters
-    ----------
-    timelines, sizes
-        Births and ends in each layer, and bytes of one token's KV there, shape (layers,).
-    """
-    if all(each is timelines[0] for each in timelines):
-        return timelines[0].most_live * sum(sizes)
-    live = np.stack([timeline.live for timeline in timelines], axis=1)
-    return int(largest_sum(live.astype(object) * np.array(sizes, object)))  # of any size
-
-
-def largest_sum(held: Ints) -> np.int64:
-    """Return the largest sum over layers at the start or after a slot.
-
-    Parameters
-    ----------
-    held
-        What each layer holds at the start and after each step, shape (steps + 1, layers).
-    """
-    change = np.cumsum(np.diff(held, axis=0).ravel())
-    return held[0].sum() + max(change.max(), 0)
 
 
 def _plain(value: object) -> object:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from kvbound import workloads
+from kvbound.blocks import most_bytes
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
-from kvbound.instance import SCHEMA, Instance, most_bytes, windows_of
+from kvbound.instance import SCHEMA, Instance
 from kvbound.llm.formats import kv_sizes
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
@@ -149,7 +150,7 @@ def make_instance(
     timeline = workload.timeline
 
     def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
-        return most_bytes(timeline.by_layer(windows_of(allowed, model)), sizes)
+        return most_bytes(timeline.by_layer(allowed.ending_windows(model)), sizes)
 
     room, model, sizes = _hardware(raw, kv_bytes, file)
     with located(file):

@@ -57,10 +57,10 @@ class Chunks:
         for read, kv in zip(llm.weight_reads.tolist(), llm.kv_sizes, strict=True):
             block = granularity * kv
             whole = int(read) // block
-            most = max(min(llm.weight_chunk_bytes or int(read), int(read)) // block, 1)
+            most = max((llm.weight_chunk_bytes or int(read)) // block, 1)
             if whole > MAX_CHUNKS * most:
                 expected = (
-                    f"at least {-(-int(read) // MAX_CHUNKS):,} bytes, so that a layer has {MAX_CHUNKS:,}"
+                    f"at least {-(-whole // MAX_CHUNKS) * block:,} bytes: {MAX_CHUNKS:,} chunks in a layer"
                 )
                 raise InputError(f"llm {llm.name!r}", "weight_chunk_bytes", expected)
             sizes.append([most] * (whole // most) + [whole % most] * (whole % most > 0))

@@ -123,6 +123,30 @@ def with_layers(rng: np.random.Generator, instance: Instance) -> Instance:
     )
 
 
+def with_placeable_weights(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return the instance with weights of up to three blocks in each layer, in chunks, that may be placed.
+
+    The tiers have more room, the last one for all of them.
+    """
+    llm, block = instance.llm, instance.granularity * max(instance.llm.kv_sizes)
+    reads = rng.integers(0, 3 * block + 1, instance.layers)
+    reads[rng.integers(instance.layers)] = rng.integers(block, 3 * block + 1)
+    total = int(reads.sum())
+    llm = replace(
+        llm,
+        weights="placeable",
+        weight_read_bytes_per_layer=tuple(map(float, reads)),
+        weight_chunk_bytes=None if rng.random() < 0.5 else int(rng.integers(1, 2 * block + 1)),
+        weight_bytes=total + int(rng.integers(0, 3)),
+    )
+    tiers = []
+    for k, tier in enumerate(instance.memory.tiers):
+        room = int(rng.integers(0, total + 1)) if k < instance.tiers - 1 else total
+        room += int(llm.weight_bytes - total) if k == 0 else 0
+        tiers.append(tier if tier.capacity is None else replace(tier, capacity=tier.capacity + room))
+    return replace(instance, llm=llm, memory=replace(instance.memory, tiers=tuple(tiers)), formats={})
+
+
 def with_free_writes(rng: np.random.Generator, instance: Instance) -> Instance:
     """Return the instance with at least one tier, drawn by chance, that costs nothing to write."""
     tiers = instance.memory.tiers

@@ -50,7 +50,7 @@ class Llm:
     config
         The fields of the model's published ``config.json`` that the numbers follow from.
     weights
-        "resident": all weights stay in tier 0; or "placeable": the weights that layers read may be in any tier.
+        "resident": all weights stay in tier 0; "placeable": the weights that layers read may be in any tier.
     weight_chunk_bytes
         Bytes of the chunks in which placeable weights are placed, None for all that a layer reads.
     kv_format

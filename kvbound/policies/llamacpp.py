@@ -1,4 +1,4 @@
-"""What llama.cpp places where: whole layers in tier 0 (``-ngl``), or all weights there and no KV (``-nkvo``)."""
+"""Placements of llama.cpp: whole layers in tier 0 (``-ngl``), or all weights there but no KV (``-nkvo``)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvbound import units
 from kvbound.binding import Binding, binding
-from kvbound.instance import most_bytes
+from kvbound.blocks import most_bytes
 from kvbound.report import numbers
 from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
@@ -30,7 +30,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     llm, counts = instance.llm, instance.read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = float(instance.live[:-1].mean())
-    sizes, kv_bytes = instance.unit_sizes, most_bytes(instance.timelines, instance.item_bytes.tolist())
+    sizes, kv_bytes = instance.unit_sizes, most_bytes(instance.token_timelines, instance.item_bytes.tolist())
     limits = [
         None if room is None else room * instance.granularity * size
         for room, size in zip(instance.capacity_units, sizes, strict=True)

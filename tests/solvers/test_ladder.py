@@ -29,6 +29,7 @@ from tests.strategies import (
     with_formats,
     with_free_writes,
     with_layers,
+    with_placeable_weights,
 )
 
 Floats = NDArray[np.float64]
@@ -96,26 +97,51 @@ def test_with_layers_that_differ(number: int) -> None:
     ladder(with_formats(rng, instance) if number % 3 == 0 else instance, rng)
 
 
+@pytest.mark.parametrize("number", range(32))
+def test_with_weights_that_may_be_placed(number: int) -> None:
+    rng = np.random.default_rng([4, number])
+    agree(small_with_weights(rng))
+
+
+def small_with_weights(rng: np.random.Generator) -> Instance:
+    """Return an instance with placeable weights that brute force can enumerate."""
+    while True:
+        instance = tiny_instance(rng, batch=bool(rng.integers(2)))
+        placed = with_placeable_weights(rng, instance)
+        chunks = int(placed.chunks.exist.sum())
+        if instance.tiers ** (2 * (instance.layers * instance.blocks + chunks)) <= 2**21:
+            return placed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, 300, 20))
-def test_every_method_and_the_checker_agree_on_batches_and_formats(start: int) -> None:
-    """Brute force = program <= every schedule; certificate <= optimum; two to four tiers, any other rules."""
+def test_every_method_and_the_checker_agree_on_what_is_placed(start: int) -> None:
+    """With batches, and by turns formats, layers that differ, both, and weights; two to four tiers."""
     for number in range(start, start + 20):
         rng = np.random.default_rng([2, number])
-        instance = tiny_instance(rng, tiers=2 + number % 3, batch=True)
-        instance = with_formats(rng, instance) if number % 2 else instance
-        brute, exact = solve_brute(instance), kv.solve(instance, "exact", gap=1e-7)
-        assert brute.time_s is not None
-        assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
-        bound, certificate = solve_dual(instance, iterations=60, kernel="numpy")
-        assert bound.time_s is not None
-        assert bound.time_s <= brute.time_s * (1 + 1e-12)
-        assert kv.check(instance, certificate).ok
-        found = [brute, exact, *(kv.solve(instance, name, work=40) for name in ("pricing", "anneal"))]
-        for result in [*found, kv.simulate(instance, "belady"), kv.simulate(instance, "lru")]:
-            report = kv.check(instance, result)
-            assert report.ok, (number, result.method, report.problems)
-            assert (result.time_s or 0.0) >= brute.time_s * (1 - CLOSE)
+        if number % 5 == 4:
+            agree(small_with_weights(rng))
+            continue
+        instance = tiny_instance(rng, tiers=2 + number % 3, layers=1 + number % 5 // 2, batch=True)
+        if number % 5 > 1:
+            instance = with_layers(rng, instance)
+        agree(with_formats(rng, instance) if number % 2 else instance)
+
+
+def agree(instance: Instance) -> None:
+    """Brute force = program <= every schedule; certificate <= optimum; the checker accepts all of them."""
+    brute, exact = solve_brute(instance), kv.solve(instance, "exact", gap=1e-7)
+    assert brute.time_s is not None
+    assert exact.time_s == pytest.approx(brute.time_s, rel=CLOSE)
+    bound, certificate = solve_dual(instance, iterations=60, kernel="numpy")
+    assert bound.time_s is not None
+    assert bound.time_s <= brute.time_s * (1 + 1e-12)
+    assert kv.check(instance, certificate).ok
+    found = [brute, exact, *(kv.solve(instance, name, work=40) for name in ("pricing", "anneal"))]
+    for result in [*found, kv.simulate(instance, "belady"), kv.simulate(instance, "lru")]:
+        report = kv.check(instance, result)
+        assert report.ok, (result.method, report.problems)
+        assert (result.time_s or 0.0) >= brute.time_s * (1 - CLOSE)
 
 
 @pytest.mark.parametrize("number", range(0, 96, 4))

@@ -166,8 +166,8 @@ class MultiTierPaths:
 
         def run(first: int, last: int) -> None:
             paths_numba.backward(
-                lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts, *by_slot,
-                instance.granularity,
+                lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts,
+                *by_slot, instance.granularity,
                 transitions.legal, transitions.charged,
                 backward.value, backward.total, backward.births, backward.choices, first, last,
             )  # fmt: skip

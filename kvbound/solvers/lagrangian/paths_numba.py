@@ -218,9 +218,8 @@ def count_traffic(
             for lane in range(low, high):
                 old, new, n = np.int64(before[lane]), np.int64(plan[step, layer, lane]), lane - low
                 if old < tiers:
-                    read = items[layer, lane] * popcount_range(
-                        row, lane * size, min(size, bits - lane * size)
-                    )
+                    read = popcount_range(row, lane * size, min(size, bits - lane * size))
+                    read *= items[layer, lane]
                     counts[old] += read
                     if new < tiers and charged[old, new]:
                         if last_birth[n] < step < first_end[n]:
