@@ -5,10 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.errors import UsageError
 from kvbound.policies.base import Birth, MoveRequest, Scores
 from kvbound.policies.view import Ids, InstanceView, Slot
+
+Bools = NDArray[np.bool_]
 
 _FREE = 2**30
 """Bytes that ``--fit`` leaves free by default."""
@@ -31,21 +34,25 @@ class LlamacppNgl:
         if layers is not None and (not isinstance(layers, int) or layers < 0):
             raise UsageError(f"{self.name} needs a whole number of layers >= 0, not {layers}")
         self.layers = layers
+        self._chosen: Bools | None = None
 
     def place_weights(self, instance: InstanceView) -> Ids:
         """Return the tier of each layer's weights."""
-        return np.where(self._inside(instance), 0, 1)
+        self._chosen = self._inside(instance)
+        return np.where(self._chosen, 0, 1)
 
     def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Start with the KV where the weights are."""
-        self.inside = self._inside(instance)
+        # of placed weights, the instance that is left to fill knows nothing any more
+        self.inside = self._inside(instance) if self._chosen is None else self._chosen
+        self._chosen = None
         return np.repeat(np.where(self.inside, 0.0, -np.inf)[:, None], instance.prefill_tokens, axis=1)
 
     def step(self, slot: Slot) -> MoveRequest:
         """Put new tokens where their layer is."""
         return MoveRequest(birth=Birth.IF_ROOM if self.inside[slot.layer] else Birth.SLOW)
 
-    def _inside(self, instance: InstanceView) -> np.ndarray:
+    def _inside(self, instance: InstanceView) -> Bools:
         """Return which layers are in tier 0; a layer needs room for the KV of all tokens."""
         llm, capacity = instance.llm, instance.memory.tiers[0].capacity
         count = self.layers
