@@ -139,9 +139,10 @@ def run(
 def _weight_tiers(instance: Instance, policy: Policy) -> NDArray[np.uint8]:
     """Return the tiers that a policy chooses for the chunks of weights, shape (layers, ids of chunks)."""
     choose = getattr(policy, "place_weights", None)
-    if choose is None or instance.rules.initial is Initial.PREFILL_FIRST:
+    chosen = None if choose is None else choose(InstanceView.of(instance, oracle=False))
+    if chosen is None or instance.rules.initial is Initial.PREFILL_FIRST:
         return fill_weights(instance)
-    by_layer = np.asarray(choose(InstanceView.of(instance, oracle=False)))
+    by_layer = np.asarray(chosen)
     whole = by_layer.shape == (instance.layers,) and np.issubdtype(by_layer.dtype, np.integer)
     if not whole or not np.all((by_layer >= 0) & (by_layer < instance.tiers)):
         raise UsageError(f"policy {policy.name}: expected a tier for the weights of each layer")

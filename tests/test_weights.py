@@ -50,7 +50,7 @@ def test_weights_are_whole_blocks_and_the_rest_stays_resident() -> None:
 
 
 def test_the_optimum_by_hand() -> None:
-    """The chunk is in both tiers: 5 - u bytes over 4, and a birth of 2 and u over 2, are 7/6 s for u = 1/3."""
+    """The chunk is in both tiers: 5 - u bytes over 4, a birth of 2 and u over 2: 7/6 s for u = 1/3."""
     for method in ("exact", "brute", "anneal"):
         found = kv.solve(toy(), method)
         assert found.time_s == pytest.approx(7 / 6)

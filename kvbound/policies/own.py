@@ -16,7 +16,7 @@ import numpy as np
 from kvbound.errors import KvboundError, UsageError
 from kvbound.fields import did_you_mean
 from kvbound.policies.base import MoveRequest, Scores
-from kvbound.policies.view import InstanceView, Slot, Unseen
+from kvbound.policies.view import Ids, InstanceView, Slot, Unseen
 from kvbound.units import show
 
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<cls>.*))?")
@@ -131,6 +131,11 @@ class UserPolicy:
         """Return its scores for the initial fill; None if it has no `start`."""
         start = getattr(self._policy, "start", None)
         return None if start is None else self._call("start", start, instance, rng)
+
+    def place_weights(self, instance: InstanceView) -> Ids | None:
+        """Return its tier of each layer's weights; None if it has no `place_weights`."""
+        place = getattr(self._policy, "place_weights", None)
+        return None if place is None else self._call("place_weights", place, instance)
 
     def step(self, slot: Slot) -> Scores | MoveRequest:
         """Return its scores or request."""

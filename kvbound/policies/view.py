@@ -57,9 +57,12 @@ class InstanceView:
     @classmethod
     def of(cls, instance: Instance, *, oracle: bool) -> InstanceView:
         """Return the view of an oracle policy, or of an online one, which cannot reach the trace."""
-        own = "sequence", "_trace", "_timelines"
+        own, trace = ("sequence", "_trace", "_timelines"), instance.workload
         known = {each.name: getattr(instance, each.name) for each in fields(cls) if each.name not in own}
-        sequence = instance.timeline.sequence[: instance.prefill_tokens].copy()
+        # chunks of weights are no tokens
+        known |= {"prefill_tokens": trace.prefill_tokens, "tokens": trace.tokens}
+        known["blocks"] -= instance.chunks.ids
+        sequence = trace.timeline.sequence[: trace.prefill_tokens].copy()
         sequence.flags.writeable = False
         if not oracle:
             return cls(**known, sequence=sequence)
