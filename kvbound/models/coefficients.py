@@ -25,6 +25,9 @@ from kvbound.instance import Instance
 from kvbound.models.sparse import Ints
 from kvbound.rules import Copies, Initial, Rules
 
+MOST_CUT_READS = 2**14
+"""Reads of a slot beyond which cuts would take long to find and gain next to nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
@@ -179,6 +182,8 @@ def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[
     Equations: "Count cuts" in docs/methods.md.
     """
     reads = int(coefficients.read_counts[step, layer])
+    if reads > MOST_CUT_READS:
+        return []
     return chords(lambda misses: _times(coefficients, step, layer, misses), reads)
 
 
