@@ -29,9 +29,9 @@ FLOORS = (
     ("initial", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
     ("blocks", "catalog", "workloads", "recording"),
-    ("llm", "memory", "trace", "overrides"),
+    ("llm", "memory", "trace", "overrides", "rules"),
     ("fields", "files", "reading", "kernels"),
-    ("errors", "units", "arithmetic", "progress", "temporaries", "version", "checker"),
+    ("errors", "units", "arithmetic", "first_fit", "progress", "temporaries", "version", "checker"),
 )
 """Rooms of the package from the top down, each a module or a folder: a room imports from floors below it."""
 MOST_FILES = 12

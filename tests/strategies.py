@@ -11,7 +11,7 @@ from kvbound.blocks import Blocks
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
-from kvbound.rules import Copies, Initial, Migration, Rules, Timing
+from kvbound.rules import Copies, Initial, Migration, Rules, Timing, Windows
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace, bits
 from kvbound.trace.timeline import FIELDS, Timeline
@@ -118,7 +118,7 @@ def with_layers(rng: np.random.Generator, instance: Instance) -> Instance:
         instance,
         memory=replace(instance.memory, tiers=tuple(tiers)),
         llm=replace(llm, kv_bytes_per_token_layer=tuple(sizes.tolist()), windows=windows),
-        rules=replace(instance.rules, windows="ends" if any(windows) else "ignore"),
+        rules=replace(instance.rules, windows=Windows.ENDS if any(windows) else Windows.IGNORE),
         workload=made,
     )
 
@@ -232,6 +232,13 @@ def tiny_memory(rng: np.random.Generator, tiers: int, blocks: int, block_bytes: 
 def tiny_instances(draw: st.DrawFn, /, tiers: int | None = None, **rules: Any) -> Instance:
     """Draw a `tiny_instance`; the same arguments."""
     return tiny_instance(np.random.default_rng(draw(st.integers(0, 2**32 - 1))), tiers=tiers, **rules)
+
+
+@st.composite
+def layered_instances(draw: st.DrawFn, /, **rules: Any) -> Instance:
+    """Draw a `tiny_instance` of two layers that differ; the same arguments."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return with_layers(rng, tiny_instance(rng, layers=2, batch=bool(rng.integers(2)), **rules))
 
 
 def random_schedule(rng: np.random.Generator, instance: Instance, restless: float = 0.3) -> Schedule:

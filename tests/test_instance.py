@@ -264,7 +264,7 @@ BATCH: dict[str, Any] = {
 def test_births_and_ends_are_part_of_the_instance() -> None:
     instance = from_mapping(changed("trace", BATCH))
     assert instance.tokens == 4
-    assert instance.grouping.held_counts.tolist() == [2, 3, 2]
+    assert instance.grouping.held_counts.tolist() == [[2], [3], [2]]
     expanded = instance.expanded()["trace"]
     assert expanded["births"] == [2, 0]
     assert expanded["ends"] == [0, None, 1, None]

@@ -147,7 +147,8 @@ def test_an_llm_may_be_a_file(tmp_path: Path, as_config: bool) -> None:
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config if as_config else DOCUMENT["llm"]))
     instance = from_mapping(changed("llm", "config.json"), folder=tmp_path)
-    assert instance.item_bytes == (2 * 8 * 2 if as_config else DOCUMENT["llm"]["kv_bytes_per_token_layer"])
+    size = 2 * 8 * 2 if as_config else DOCUMENT["llm"]["kv_bytes_per_token_layer"]
+    assert instance.item_bytes.tolist() == [size] * instance.layers
     for path in (str(tmp_path / "config.json"), tmp_path / "config.json"):
         assert make_instance(instance.name, **parts(llm=path)).sha256 == instance.sha256
     with pytest.raises(InputError, match=r"none\.json: expected a readable file"):

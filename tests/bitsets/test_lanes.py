@@ -10,7 +10,7 @@ from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.workloads import RandomSwap
 from tests.solvers.lagrangian.cases import come_and_go
-from tests.strategies import tiny_instance, tiny_instances
+from tests.strategies import layered_instances, tiny_instance, tiny_instances
 
 
 def unpacked(lanes: Lanes) -> np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]:
@@ -36,6 +36,11 @@ def test_lanes_know_births_and_ends(instance: Instance) -> None:
     births_and_ends(instance)
 
 
+@given(layered_instances())
+def test_lanes_know_windows(instance: Instance) -> None:
+    births_and_ends(instance)
+
+
 @pytest.mark.parametrize("tokens", [64, 100, 128])
 def test_blocks_of_several_sequences_fill_more_words_than_a_row_has(tokens: int) -> None:
     for seed in range(5):
@@ -45,13 +50,13 @@ def test_blocks_of_several_sequences_fill_more_words_than_a_row_has(tokens: int)
 
 def births_and_ends(instance: Instance) -> None:
     """Compare the lanes with the timeline, the blocks and the trace."""
-    lanes, blocks, timeline = Lanes.all_of(instance, slice(None)), instance.grouping, instance.timeline
+    lanes, blocks = Lanes.all_of(instance, slice(None)), instance.grouping
     assert np.array_equal(lanes.reads, instance.trace.past_counts())
-    for layer in range(instance.layers):
+    for layer, timeline in enumerate(instance.timelines):
         read, past = unpacked(lanes)[:, layer], instance.trace.past_reads(layer)
-        for block, (born, last) in enumerate(zip(blocks.born, blocks.last, strict=True)):
-            assert (lanes.blocks[layer, block], lanes.born[layer, block]) == (block, born)
-            assert lanes.last[layer, block] == last
+        for block, (born, last) in enumerate(zip(blocks.born, blocks.last[layer], strict=True)):
+            assert (lanes.blocks[layer, block], lanes.last[layer, block]) == (block, last)
+            assert lanes.born[layer, block] == (born if last >= 0 else PADDING)
             for n, token in enumerate(blocks.members[block]):
                 bit = block * blocks.size + n
                 if token < 0:

@@ -12,10 +12,10 @@ from kvbound.bitsets.two_tier import TwoTierSchedule, add_counts, supports_two_t
 from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Copies
-from tests.strategies import random_schedule, tiny_instance, tiny_instances
+from tests.strategies import layered_instances, random_schedule, tiny_instance, tiny_instances
 
 BITS: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
-INSTANCES = tiny_instances(**BITS) | tiny_instances(**BITS, batch=True)
+INSTANCES = tiny_instances(**BITS) | tiny_instances(**BITS, batch=True) | layered_instances(**BITS)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_traffic_is_that_of_the_cost_model(instance: Instance, seed: int) -> Non
     schedule = random_schedule(np.random.default_rng(seed), instance)
     counted = TwoTierSchedule.replayed(instance, schedule)
     found, expected = counted.traffic(instance), schedule_traffic(instance, counted.residency.to_schedule())
-    for name in ("traffic", "up", "down", "blocks", "start", "births"):
+    for name in ("traffic", "up", "down", "units", "start", "births"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
 
 
@@ -52,16 +52,16 @@ def test_only_births_of_tokens_that_are_never_held_differ_from_the_events(
         schedule_traffic(instance, each)
         for each in (TwoTierSchedule.replayed(instance, schedule).residency.to_schedule(), schedule)
     )
-    size, blocks = float(instance.item_bytes), instance.grouping
+    blocks = instance.grouping
     spared = np.zeros_like(events.births)
     for layer, each in enumerate(schedule.events):
-        passing = (blocks.born[each.token] == each.step) & (blocks.last[each.token] == each.step)
+        passing = (blocks.born[each.token] == each.step) & (blocks.last[layer, each.token] == each.step)
         np.add.at(spared, (each.step[passing & (each.tier == 0)], layer, 0), 1)
     spared[..., 1] = -spared[..., 0]
     assert np.array_equal(found.births, events.births - spared)
     written = Columns.of(events.traffic).writes
-    written[..., 0] -= size * spared[..., 0]
-    for name in ("traffic", "up", "down", "blocks", "start"):
+    written[..., 0] -= instance.item_bytes * spared[..., 0]
+    for name in ("traffic", "up", "down", "units", "start"):
         assert np.array_equal(getattr(found, name), getattr(events, name)), name
 
 

@@ -338,8 +338,8 @@ def test_what_every_byte_costs_proves_the_optimum_where_that_is_all_that_counts(
     memory, shape = instance.memory, (instance.decode_steps, instance.layers)
     read, write = ((load / memory.bandwidths).sum(axis=1) for load in (memory.read_load, memory.write_load))
     served = np.minimum(read, read[-1]) if instance.inclusive else read
-    costs = instance.item_bytes * np.concatenate([served, read, write])
-    prices = np.broadcast_to(costs[:, None, None], (costs.size, *shape))
+    costs = np.concatenate([served, read, write])[:, None, None] * instance.item_bytes
+    prices = np.broadcast_to(costs, (len(costs), *shape))
     arrays = multipliers(instance, 44, prices, np.ones((len(memory.resources), *shape)))
     optimum = find_optimum(instance).time_s
     assert certified(instance, arrays).bound_s == pytest.approx(optimum, rel=1e-9, abs=1e-9)
@@ -390,7 +390,7 @@ def test_blocks_pay_for_room_until_they_leave(seed: int) -> None:
     roomy = dataclasses.replace(instance.memory, tiers=(dataclasses.replace(first, capacity=10**4), *others))
     instance = dataclasses.replace(instance, memory=roomy)
     times, blocks = 1 + instance.slots, instance.grouping
-    leave = 1 + blocks.last[: blocks.prompt, None] * instance.layers + np.arange(instance.layers)
+    leave = 1 + blocks.last[:, : blocks.prompt].T * instance.layers + np.arange(instance.layers)
     room = instance.capacity_units[0]
     assert room is not None
     prices = np.zeros((3 * instance.tiers, instance.decode_steps, instance.layers))

@@ -37,7 +37,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
     resources = len(instance.memory.resources)
     scale = int(rng.integers(20, 45))
-    unit = 2.0**scale * instance.item_bytes / float(rng.choice(instance.memory.bandwidths))
+    unit = 2.0**scale * int(instance.item_bytes.max()) / float(rng.choice(instance.memory.bandwidths))
     capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.1, 1, 5]) * unit
     for k, room in enumerate(instance.capacity_units):
         if room is None or (instance.inclusive and k == tiers - 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,21 +13,23 @@ from kvbound.cost.marginal import breakpoints, chords, free_misses
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.rules import Copies
-from tests.strategies import tiny_instances
+from tests.strategies import layered_instances, tiny_instances
 
-two_tiers = tiny_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1)
+TWO_TIERS: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
+two_tiers = tiny_instances(**TWO_TIERS) | layered_instances(**TWO_TIERS)
 
 
 @given(two_tiers, st.integers(0, 3), st.sampled_from([0.0, 0.3]))
 def test_free_misses_are_all_misses_that_do_not_lengthen_the_slot(
     instance: Instance, writes: int, cheap: float
 ) -> None:
-    cost, size, reads = SlotCost.of(instance), instance.item_bytes, instance.trace.past_counts()
+    cost, reads = SlotCost.of(instance), instance.trace.past_counts()
     found = free_misses(instance, np.full(reads.shape, float(writes)), cheap)
     for step, layer in np.ndindex(reads.shape):
-        count = int(reads[step, layer])
+        count, size = int(reads[step, layer]), int(instance.item_bytes[layer])
         weights = float(instance.llm.weight_reads[layer])
-        rows = [[(count - m) * size, m * size, weights, 0, writes * size, size] for m in range(count + 1)]
+        born = size * int(instance.timeline.births[step])
+        rows = [[(count - m) * size, m * size, weights, 0, writes * size, born] for m in range(count + 1)]
         times = cost.times(np.array(rows, float))
         dearest = times[-1] - times[max(count - 1, 0)]
         free = times <= times[0] * (1 + 1e-12) + cheap * dearest
@@ -38,7 +42,7 @@ def test_one_more_than_the_free_misses_takes_longer(instance: Instance) -> None:
     reads, cost, size = instance.trace.past_counts(), SlotCost.of(instance), instance.item_bytes
     free = free_misses(instance, np.zeros(reads.shape))
     traffic = np.zeros((*reads.shape, 6))
-    traffic[..., 2], traffic[..., 5] = instance.llm.weight_reads, size
+    traffic[..., 2], traffic[..., 5] = instance.llm.weight_reads, size * instance.timeline.births[:, None]
 
     def times(misses: NDArray[np.int64]) -> NDArray[np.float64]:
         traffic[..., 0], traffic[..., 1] = (reads - misses) * size, misses * size
@@ -57,7 +61,7 @@ def test_the_breakpoint_is_the_largest_number_of_free_misses(
     facets: list[tuple[int, int]], reads: int
 ) -> None:
     constant, slope = np.array(facets, float).T
-    found = breakpoints(constant[:, None, None], slope, np.array([[reads]]))
+    found = breakpoints(constant[:, None, None], slope[:, None, None], np.array([[reads]]))
     times = (constant + slope * np.arange(reads + 1)[:, None]).max(axis=1)
     assert found[0, 0] == np.flatnonzero(times <= times[0] + 1e-6).max()
 
@@ -84,9 +88,15 @@ def test_chords_are_below_the_time_at_integers_and_above_it_between_where_its_sl
 
 
 def test_a_breakpoint_at_an_integer_counts() -> None:
-    constant, slope = np.array([5.0, 2.0, 0.7]), np.array([0.0, 1.0, 4.3 / 3])
-    assert breakpoints(constant[:, None, None], slope, np.array([[12]]))[0, 0] == 3
-    assert breakpoints(constant[:, None, None], slope, np.array([[2]]))[0, 0] == 2
+    constant, slope = np.array([5.0, 2.0, 0.7])[:, None, None], np.array([0.0, 1.0, 4.3 / 3])[:, None, None]
+    assert breakpoints(constant, slope, np.array([[12]]))[0, 0] == 3
+    assert breakpoints(constant, slope, np.array([[2]]))[0, 0] == 2
+
+
+def test_misses_of_smaller_items_are_free_for_longer() -> None:
+    """Layers of items of one, two and no bytes, which have no misses."""
+    constant, slope = np.array([6.0, 0.0])[:, None, None], np.outer([0.0, 2.0], [1, 2, 0])[:, None]
+    assert breakpoints(constant, slope, np.array([[9, 9, 0]])).tolist() == [[3, 1, 0]]
 
 
 def test_misses_on_a_line_have_no_chords() -> None:

@@ -20,7 +20,7 @@ from tests.policies.spy import births, resident, watch
 def test_swaps_follow_the_published_rule(batch: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = medium_instance(rng, tiers=2, granularity=1, batch=batch)
-    share, size = balanced_share(instance.memory), instance.item_bytes
+    share = balanced_share(instance.memory)
     for slot, wish, soon in watch(instance, "lookahead-one"):
         for token, birth in enumerate(births(slot, wish), slot.tokens):
             assert birth is (Birth.MAKE_ROOM if token in soon else Birth.SLOW)
@@ -29,7 +29,7 @@ def test_swaps_follow_the_published_rule(batch: bool, seed: int) -> None:
             continue
         inside, listed = set(resident(slot)), slot.listed.tolist()
         hits = len(inside & soon)
-        weights = instance.llm.weight_reads[slot.layer]
+        weights, size = instance.llm.weight_reads[slot.layer], instance.item_bytes[slot.layer]
         delta = int((share * (weights + len(soon) * size) - weights) / size) - hits
         candidates = [token for token in listed if token in soon and token not in inside]
         victims = [token for token in listed if token in inside and token not in soon]

@@ -31,12 +31,12 @@ def test_nothing_moves_and_births_take_the_fastest_tier_with_room(batch: bool, s
         for layer, events in enumerate(schedule.events):
             assert schedule.births(layer).all()
             for block, tier in where[layer].items():
-                room[tier] += blocks.last[block] == step
-            for block in np.flatnonzero((blocks.born == step) & (blocks.last > step)).tolist():
+                room[tier] += blocks.last[layer, block] == step
+            for block in np.flatnonzero((blocks.born == step) & (blocks.last[layer] > step)).tolist():
                 tier = where[layer][block] = int(events.tier[blocks.head[block] - prompt])
                 assert tier == next(k for k, left in enumerate(room) if left > 0)
                 room[tier] -= 1
-            passing = np.flatnonzero((blocks.born == step) & (blocks.last == step))
+            passing = np.flatnonzero((blocks.born == step) & (blocks.last[layer] == step))
             free = next((k for k, left in enumerate(room) if left > 0), instance.tiers - 1)
             expected = instance.tiers - 1 if instance.inclusive else free
             of = blocks.of[timeline.prefill_tokens :]

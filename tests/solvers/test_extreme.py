@@ -32,7 +32,7 @@ def extreme_instance(rng: np.random.Generator, span: float) -> Instance:
     size, memory = int(10.0 ** rng.integers(0, 8)), instance.memory
     low = rng.uniform(-6, 18 - span)
     rates = {name: 10.0 ** (low + span * rng.choice([0, rng.random(), 1])) for name in memory.resources}
-    shortest = size * instance.item_bytes / max(rates.values())
+    shortest = size * instance.unit_sizes[0] / max(rates.values())
     late = rng.random() < 0.3
     tiers = tuple(
         dataclasses.replace(

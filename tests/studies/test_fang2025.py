@@ -72,7 +72,8 @@ def test_scaling_keeps_the_ratios(cell: Cell) -> None:
     full, quick = cell.instance(FULL), cell.instance(QUICK)
     for part in ("prefill_tokens", "decode_steps"):
         assert getattr(quick, part) == pytest.approx(getattr(full, part) / QUICK.tokens, abs=0.5)
-    assert quick.item_bytes == full.item_bytes
+    assert quick.uniform
+    assert quick.unit_sizes == full.unit_sizes
     assert quick.memory.resources == full.memory.resources
     assert quick.llm.weight_reads[0] * QUICK.tokens == full.llm.weight_reads[0]
     rooms = [(each.capacity_units[0] or 0) / each.layers / each.prefill_tokens for each in (full, quick)]

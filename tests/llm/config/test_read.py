@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvbound.errors import InputError
+from kvbound.instance_io import make_instance
 from kvbound.llm.config import from_config, read_config, read_llm
+from kvbound.trace import Trace
+from tests.instance_documents import two_tiers
 from tests.paths import DATA
 
 TINY: dict[str, Any] = {
@@ -195,15 +198,25 @@ def test_reads_llm_files(tmp_path: Path) -> None:
         read_llm(own, kv_dtype="fp8")
 
 
-def test_layers_that_differ_are_shown_but_cannot_be_used_in_instances() -> None:
+def test_layers_that_differ_are_shown_and_used_in_instances() -> None:
     model = replace(read_config(TINY), kv_bytes_per_token=(64, 64, 0, 64, 64, 0))
     assert (model.layers, model.kv_layers) == (6, 4)
     shown = model.to_mapping()
     assert shown["kv_bytes_per_token_layer"] == [64, 64, 0, 64, 64, 0]
     assert shown["kv_bytes_per_token"] == 256
-    with pytest.raises(InputError, match=r"one KV size for all layers.*not 64 B in 4 of 6 layers"):
-        model.to_llm()
+    llm = model.to_llm()
+    assert llm.kv_bytes_per_token_layer == llm.kv_sizes == (64, 64, 0, 64, 64, 0)
+    reads = Trace.from_lists(2, [[[0, 1] if size else [] for size in llm.kv_sizes]] * 2)
+    instance = make_instance("hybrid", memory=two_tiers(4, 1, 1000), llm=llm, trace=reads)
+    assert instance.units.tolist() == [1, 1, 0, 1, 1, 0]
+    assert instance.item_bytes.tolist() == [64, 64, 0, 64, 64, 0]
     assert read_config(TINY).to_mapping()["kv_bytes_per_token_layer"] == 64
+
+
+def test_layers_without_a_cache_at_all_are_refused() -> None:
+    model = replace(read_config(TINY), kv_bytes_per_token=(0,) * 6)
+    with pytest.raises(InputError, match="a layer with at least 1 byte, not 0 in all"):
+        model.to_llm()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"x"', "[" * 100_000, "\udcff"])

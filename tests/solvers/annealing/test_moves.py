@@ -18,7 +18,7 @@ from kvbound.solvers.annealing.chains import Chains, schedule_of, tiers_of
 from kvbound.solvers.annealing.layout import DRAWS, search_data
 from kvbound.solvers.annealing.tempering import Annealer, try_moves
 from kvbound.trace import Trace
-from tests.strategies import random_schedule, rule_combinations, tiny_instance
+from tests.strategies import random_schedule, rule_combinations, tiny_instance, with_layers
 
 KERNELS: list[Kernel] = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 ARRAYS = ("tier", "counts", "occupancy", "ticks", "marginal")
@@ -134,18 +134,19 @@ def test_threads_change_nothing() -> None:
 
 def test_intervals_are_the_states_of_blocks_between_their_events() -> None:
     rng = np.random.default_rng(9)
-    for _ in range(60):
+    for n in range(120):
         instance = tiny_instance(rng, batch=True)
+        instance = with_layers(rng, instance) if n % 2 else instance
         data, blocks = search_data(instance), instance.grouping
         moves, fixed = instance.rules.migration != "none", instance.rules.initial == "prefill-first"
         expected = []
         for n in range(instance.layers * blocks.count):
             layer, block = divmod(n, blocks.count)
-            born, last = int(blocks.born[block]), int(blocks.last[block])
+            born, last = int(blocks.born[block]), int(blocks.last[layer, block])
             read = [bool(each) for each in data.reads[0, n]] if moves else [False] * data.steps
             low = born + 1 + (born < 0 and fixed)
             if born == last:
-                expected += [] if instance.inclusive else [(n, low, low, -1)]
+                expected += [] if instance.inclusive or born < 0 else [(n, low, low, -1)]
             elif not (born < 0 and fixed and not moves):
                 ends = [step for step in range(low, last) if read[step]] + [last] * (low <= last)
                 lows = [low, *(step + 1 for step in ends)]
@@ -154,7 +155,7 @@ def test_intervals_are_the_states_of_blocks_between_their_events() -> None:
         assert data.intervals.tolist() == [list(each) for each in expected]
         number = np.full_like(data.interval_of, -1)
         for n, (block, low, high, _) in enumerate(expected):
-            if low <= blocks.last[block % blocks.count]:
+            if low <= blocks.last.flat[block]:
                 number[block, low : high + 1] = n
         assert np.array_equal(data.interval_of, number)
 

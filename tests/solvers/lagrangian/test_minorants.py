@@ -26,7 +26,7 @@ def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floa
     traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
     times = SlotCost.of(instance).times(traffic)
     Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    return np.moveaxis(traffic / instance.item_bytes, -1, 0), times
+    return np.moveaxis(traffic / instance.item_bytes[:, None], -1, 0), times
 
 
 @given(INSTANCES, st.integers(0, 2**32 - 1), st.booleans())

@@ -101,18 +101,21 @@ def same_as_schedule(
 ) -> None:
     """Compare the demand with the traffic of the schedule that the tiers of blocks make up."""
     blocks, tiers = instance.grouping, instance.tiers
-    assert np.array_equal(plan < tiers, np.broadcast_to(existing(blocks)[:, None], plan.shape))
+    assert np.array_equal(plan < tiers, existing(blocks))
     initial = first[:, blocks.of[: instance.prefill_tokens]]
     schedule = from_tiers(initial, list(np.moveaxis(plan, 1, 0)), blocks)
     counted = schedule_traffic(instance, schedule)
     Columns.of(counted.traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    assert np.moveaxis(counted.traffic, -1, 0) / int(instance.item_bytes[0]) == pytest.approx(used)
+    assert np.moveaxis(counted.traffic / instance.item_bytes[:, None], -1, 0) == pytest.approx(used)
     change = counted.units.reshape(-1, tiers).cumsum(axis=0)
     limited = slice(tiers - instance.inclusive)
     assert np.array_equal(np.vstack([counted.start, counted.start + change]).T[limited], held[limited])
 
 
 def existing(blocks: Blocks) -> np.ndarray:
-    """Whether each block has a tier after each step: also one that ends in the step of its birth, then."""
-    step = np.arange(blocks.timeline.steps)[:, None]
+    """Whether each block has a tier after each step: also one that ends in the step of its birth, then.
+
+    Its shape is (steps, layers, blocks).
+    """
+    step = np.arange(blocks.timeline.steps)[:, None, None]
     return (blocks.born <= step) & (step < np.maximum(blocks.last, blocks.born + 1))

@@ -67,6 +67,6 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
     traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
     times = SlotCost.of(instance).times(traffic)
     Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    used = np.moveaxis(traffic / instance.item_bytes, -1, 0)
+    used = np.moveaxis(traffic / instance.item_bytes[:, None], -1, 0)
     net = times * 2.0**20 - (certificate.prices * used).sum(axis=0)
     assert np.all(slot_bounds(instance, certificate)[0] <= net + 1e-6 * (1 + abs(net)))

@@ -81,11 +81,11 @@ def test_integer_counts_close_most_of_the_gap(name: str) -> None:
 def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
     """Each cut is a chord of the time of m misses without moves, and none is above that time."""
     instance = kv.read_instance(name)
-    coefficients, cost, size = Coefficients.of(instance), SlotCost.of(instance), instance.item_bytes
+    coefficients, cost = Coefficients.of(instance), SlotCost.of(instance)
     bends = 0
     for step, layer in np.ndindex(instance.decode_steps, instance.layers):
         reads = int(coefficients.read_counts[step, layer])
-        misses = np.arange(reads + 1)
+        misses, size = np.arange(reads + 1), instance.item_bytes[layer]
         q = np.zeros((reads + 1, 6))
         q[:, 0], q[:, 1], q[:, 2] = (reads - misses) * size, misses * size, instance.llm.weight_reads[layer]
         q[:, 5] = size if instance.inclusive else 0

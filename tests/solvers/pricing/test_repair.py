@@ -72,12 +72,12 @@ def test_the_room_left_is_that_of_the_bits(seed: int, monkeypatch: pytest.Monkey
         function = getattr(repair, name)
 
         def call(*given: Any) -> None:
-            _, _, inside, after, spare, room, layer, *_ = given
+            _, _, inside, after, spare, room, units, layer, *_ = given
             before, room_before, spare_before = held(inside, after), room.copy(), spare.copy()
             function(*given)
             freed = before - held(inside, after)
             slots_done = (np.arange(len(room)) + layers - 1 - layer) // layers  # of the layer, by moment
-            assert np.array_equal(room - room_before, freed[slots_done])
+            assert np.array_equal(room - room_before, units[layer] * freed[slots_done])
             assert room.min() >= 0
             assert (spare < spare_before).any() == (name == "give_up_hits" and freed.any())
             changed[name] += int(freed.any())

@@ -37,6 +37,6 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
     (inside, after), width = compiled.bits(), count_units(instance)
     schedule = TwoTierSchedule.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
     assert np.array_equal(compiled.counts, schedule.counts)
-    traffic = instance.item_bytes * np.moveaxis(compiled.used(slice(None)), 0, -1)
+    traffic = instance.item_bytes[:, None] * np.moveaxis(compiled.used(slice(None)), 0, -1)
     traffic[..., 2] += instance.llm.weight_reads
     assert np.array_equal(traffic, schedule.traffic(instance).traffic)

@@ -59,7 +59,7 @@ def test_its_slot_times_are_those_of_the_cost_model_with_and_without_births(tier
         instance = tiny_instance(rng, tiers=tiers, timing=timing, copies="inclusive")
         loads = rng.integers(0, 30, (10, 3, tiers)) * (rng.random((10, 3, tiers)) < 0.7)
         loads[:5, :, -1] = 0
-        times = SlotCost.of(instance).times(loads.reshape(10, -1).astype(float) * instance.item_bytes)
+        times = SlotCost.of(instance).times(loads.reshape(10, -1).astype(float))
         assert slot_times(instance, loads.astype(float)) == pytest.approx(times, rel=1e-9)
 
 
