@@ -241,11 +241,13 @@ class Instance:
 
         A read of a chunk of weights counts as the reads of as many tokens as take the same bytes.
         """
+        return self.token_read_counts() + self.granularity * self.chunks.blocks.sum(axis=1)
+
+    def token_read_counts(self) -> NDArray[np.int64]:
+        """Reads of past tokens alone, shape (steps, layers)."""
         if isinstance(self.workload, Trace):
-            counts = self.workload.past_counts() if self.physical else self.workload.counts()
-        else:
-            counts = workloads.shape(self.workload)[3]
-        return counts + self.granularity * self.chunks.blocks.sum(axis=1)
+            return self.workload.past_counts() if self.physical else self.workload.counts()
+        return workloads.shape(self.workload)[3]
 
     @cached_property
     def capacity_units(self) -> tuple[int | None, ...]:

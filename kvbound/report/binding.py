@@ -13,6 +13,8 @@ from kvbound.result import Result, title
 from kvbound.rules import Timing
 
 _NAMES = {"weights": "weights", "kv_reads": "KV reads", "kv_writes": "KV writes", "latency": "latency"}
+_PLACED = {"weights": "resident weights", "kv_reads": "reads of placed weights and KV"}
+"""Names in place of these where weights may be placed like KV."""
 _NEGLIGIBLE = 0.005
 
 
@@ -21,10 +23,11 @@ def sentences(instance: Instance, found: Binding) -> str:
     text = "If placement were no constraint, decoding would take"
     if not found.time_s:
         return f"{text} no time: nothing is read, and a birth costs nothing."
-    text += f" {numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}."
+    text += f" {numbers.seconds(found.time_s)}: {_shares(instance, found.parts)}; "
+    text += f"{_binds(instance, found.resources)}."
     last, ratio = instance.memory.tiers[-1].name, numbers.ratio(found.slowest_s / found.time_s)
     if (onset := found.onset) is None:
-        return f"{text} With all KV in {last} it would take {ratio} as long."
+        return f"{text} With all {_what(instance)} in {last} it would take {ratio} as long."
     also = "" if onset.tier == last else f", and {ratio} with all in {last}"
     simple = f"With all KV in {onset.tier} it takes {numbers.ratio(onset.ratio)} as long{also}."
     return f"{text} {simple} No placement gains more than that here; one may gain {_from(onset)}."
@@ -36,7 +39,7 @@ def made_of(instance: Instance, result: Result) -> list[str]:
         return []
     parts = schedule_parts(instance, result.placement)
     named = {"weights": parts.weights, "births": parts.births, "moves": parts.moves, "latency": parts.latency}
-    named |= {f"KV from {tier}": seconds for tier, seconds in parts.reads.items()}
+    named |= {f"{_what(instance)} from {tier}": seconds for tier, seconds in parts.reads.items()}
     return [f"The time of {title(result)}'s schedule: {_listed(named, sum(named.values()))}."]
 
 
@@ -44,9 +47,11 @@ def summary(instance: Instance, found: Binding) -> str:
     """Return the same in short form, for a table."""
     if not found.time_s:
         return "none: nothing is read, and a birth costs nothing"
-    parts = f"{numbers.seconds(found.time_s)}: {_shares(found.parts)}; {_binds(instance, found.resources)}"
+    parts = f"{numbers.seconds(found.time_s)}: {_shares(instance, found.parts)}"
+    parts += f"; {_binds(instance, found.resources)}"
     last = instance.memory.tiers[-1].name
-    return f"{parts}; {numbers.ratio(found.slowest_s / found.time_s)} with all KV in {last}"
+    slowest = numbers.ratio(found.slowest_s / found.time_s)
+    return f"{parts}; {slowest} with all {_what(instance)} in {last}"
 
 
 def placement_gains(onset: Onset | None) -> str:
@@ -80,8 +85,14 @@ def largest(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, share) for share, name in known if share >= _NEGLIGIBLE]
 
 
-def _shares(parts: Mapping[str, float]) -> str:
-    return _listed({_NAMES[name]: share for name, share in parts.items()})
+def _what(instance: Instance) -> str:
+    """Return what is placed."""
+    return "weights and KV" if instance.chunks.ids else "KV"
+
+
+def _shares(instance: Instance, parts: Mapping[str, float]) -> str:
+    names = _NAMES | (_PLACED if instance.chunks.ids else {})
+    return _listed({names[name]: share for name, share in parts.items()})
 
 
 def _listed(parts: Mapping[str, float], whole: float = 1.0) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kvbound import units
 from kvbound.binding import Binding, binding
 from kvbound.blocks import most_bytes
@@ -27,7 +29,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     bound
         What `kvbound.binding.binding` returns, if that is known.
     """
-    llm, counts = instance.llm, instance.read_counts()
+    llm, counts = instance.llm, instance.token_read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
     past = float(instance.live[:-1].mean())
     sizes, kv_bytes = instance.unit_sizes, most_bytes(instance.token_timelines, instance.item_bytes.tolist())
@@ -37,6 +39,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     ]
     formats = {"formats": dict(instance.formats)} if instance.formats else {}
     item_bytes = instance.item_bytes.tolist()
+    placeable = int(llm.weight_bytes) - instance.resident_bytes
     return {
         "name": instance.name,
         "sha256": None if recorded is None else instance.sha256,
@@ -54,6 +57,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "kv_bytes": kv_bytes,
         "kv_bytes_read_per_slot": float((counts * instance.item_bytes).mean()),
         "weight_bytes": llm.weight_bytes,
+        **({"placeable_weight_bytes": placeable} if placeable else {}),
         "weight_bytes_read_per_slot": float(llm.weight_reads.mean()),
         "tiers": [
             {
@@ -97,7 +101,7 @@ def describe(instance: Instance) -> list[Table | str]:
             "KV at the end" if all_stay else "KV at most",
             f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}",
         ),
-        ("weights", f"{units.format_bytes(known['weight_bytes'])} resident"),
+        ("weights", _weights(instance)),
         ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
@@ -106,6 +110,15 @@ def describe(instance: Instance) -> list[Table | str]:
         ("sha256", known["sha256"] or ""),
     ]
     return [f"{instance.name}\n", pairs_table(pairs), "", _tiers(instance, known["tiers"])]
+
+
+def _weights(instance: Instance) -> str:
+    resident, sizes = units.format_bytes(instance.resident_bytes), instance.chunks.blocks
+    if not sizes.any():
+        return f"{resident} resident"
+    placed = units.format_bytes(int(instance.llm.weight_bytes) - instance.resident_bytes)
+    chunk = units.format_bytes(sizes.max() * instance.granularity * int(instance.item_bytes.max()))
+    return f"{resident} resident, {placed} in {np.count_nonzero(sizes):,} chunks of at most {chunk}"
 
 
 def _own(instance: Instance, own: int) -> str:
@@ -120,7 +133,8 @@ def _blocks(instance: Instance) -> str:
     if not instance.uniform:
         return f" in blocks of {instance.granularity} tokens"
     size = units.format_bytes(instance.granularity * instance.unit_sizes[0])
-    return f" in {instance.most_held:,} blocks of {size}"
+    blocks = instance.most_held - int(instance.chunks.blocks.sum())
+    return f" in {blocks:,} blocks of {size}"
 
 
 def _formats(instance: Instance) -> str:

@@ -74,12 +74,16 @@ def _real(name: str) -> BestKnown:
     )
 
 
-def _batch(name: str) -> BestKnown:
+def _batch(name: str, set_name: str = "batch") -> BestKnown:
     """What `solve` finds; all that shows in it are its schedule and its bound."""
     result = kv.solve(kv.read_instance(name), gap=GAP, time_limit=BATCH_LIMIT_S)
-    _keep(result, "batch", name)
-    _keep_certificate(result, result.bound, "batch", name)
-    return _row("batch", name, result, f"solve {{}} --gap {GAP:.1%} --time-limit {BATCH_LIMIT_S:.0f}")
+    _keep(result, set_name, name)
+    _keep_certificate(result, result.bound, set_name, name)
+    return _row(set_name, name, result, f"solve {{}} --gap {GAP:.1%} --time-limit {BATCH_LIMIT_S:.0f}")
+
+
+def _weights(name: str) -> BestKnown:
+    return _batch(name, "weights")
 
 
 def _small_program(instance: kv.Instance) -> bool:
@@ -105,7 +109,7 @@ def _keep(result: Result, set_name: str, name: str) -> None:
     file = LIBRARY / set_name / f"{name}.schedule.npz"
     file.unlink(missing_ok=True)
     if result.method in METHODS and result.schedule is not None:
-        sha256, tokens = result.instance.sha256, result.instance.tokens
+        sha256, tokens = result.instance.sha256, result.instance.ids
         write_placement(result.schedule, file, instance_sha256=sha256 or "", tokens=tokens)
 
 
@@ -135,7 +139,7 @@ def _row(set_name: str, name: str, result: Result, command: str = "", line: str 
 
 
 FIND: dict[str, Callable[[str], BestKnown]] = {
-    "tiny": _tiny, "small": _small, "real": _real, "batch": _batch, "paper": _paper,
+    "tiny": _tiny, "small": _small, "real": _real, "batch": _batch, "weights": _weights, "paper": _paper,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Write the instance library: ``python -m tests.instances.build [FOLDER]``, by default where it ships.
 
-Every instance and trace of the five sets comes from here, out of tests/data/attention and what stands in
-tiny.py, small.py, real.py, batch.py and paper.py. Run again, it writes the same bytes; on a machine whose
-BLAS rounds otherwise, a recorded trace may choose otherwise between tokens of almost equal attention.
+Every instance and trace of the six sets comes from here, out of tests/data/attention and what stands in
+tiny.py, small.py, real.py, batch.py, weights.py and paper.py. Run again, it writes the same bytes; on a
+machine whose BLAS rounds otherwise, a recorded trace may choose otherwise between tokens of almost equal
+attention.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 
 from kvbound.instance_io import LIBRARY
 from kvbound.trace import Trace, write_trace
-from tests.instances import batch, paper, real, small, tiny
+from tests.instances import batch, paper, real, small, tiny, weights
 from tests.instances.layout import write
 
 
 def build(folder: Path) -> None:
-    """Write the five sets into folders of their own."""
+    """Write the six sets into folders of their own."""
     _write(folder / "tiny", tiny.documents(), {})
     _write(folder / "paper", paper.documents(), {})
+    _write(folder / "weights", weights.documents(), {})
     for module in (small, real, batch):
         traces = module.traces()
         _write(folder / module.__name__.rpartition(".")[2], module.documents(traces), traces)

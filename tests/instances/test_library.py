@@ -19,7 +19,7 @@ from kvbound.trace import read_trace
 from kvbound.workloads import Synthetic
 from tests.instances.build import build
 
-SETS = ("tiny", "small", "real", "batch", "paper")
+SETS = ("tiny", "small", "real", "batch", "weights", "paper")
 LEAST = 12
 """Instances per set."""
 PROVED = 1e-4
@@ -183,7 +183,9 @@ def prove(row: BestKnown) -> None:
     assert result.time_s == pytest.approx(row.time_s, rel=PROVED)
 
 
-recorded = pytest.mark.parametrize("row", [*rows("real"), *rows("batch")], ids=lambda row: row.name)
+recorded = pytest.mark.parametrize(
+    "row", [*rows("real"), *rows("batch"), *rows("weights")], ids=lambda row: row.name
+)
 
 
 @recorded
@@ -211,7 +213,8 @@ def test_real_gaps_are_small(row: BestKnown) -> None:
 def test_certificates_prove_their_bound(row: BestKnown) -> None:
     if row.bound_by == "dual":
         instance = kv.read_instance(row.name)
-        report = check(instance.expanded(), instance.trace.rows, certificate_file(row), claimed_s=row.bound_s)
+        rows_of = instance.token_trace.rows
+        report = check(instance.expanded(), rows_of, certificate_file(row), claimed_s=row.bound_s)
         assert report.ok, report.problems
     else:
         assert row.bound_by in ("exact", "relax", "ideal")

@@ -70,7 +70,7 @@ def test_sizes_by_hand(batch: int) -> None:
     assert instance.item_bytes == KV_BYTES
     assert instance.memory.tiers[0].capacity == 90 * 2**30
     assert instance.llm.weight_bytes == 93_400_000_000
-    assert instance.capacity_blocks[0] == (90 * 2**30 - 93_400_000_000) // KV_BYTES == 790_225
+    assert instance.capacity_units[0] == (90 * 2**30 - 93_400_000_000) // KV_BYTES == 790_225
     assert instance.memory.bandwidths.tolist() == [HBM, LINK, LINK, 500e9]
 
 

@@ -95,4 +95,4 @@ class Host(Wrong):
 def test_a_policy_of_ones_own_may_place_weights() -> None:
     assert seconds(card(28), Host()) == pytest.approx(20 + 0.8)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a tier for the weights of each layer"):
-        kv.simulate(card(28), Wrong())
+        kv.simulate(card(28), Wrong())  # type: ignore[arg-type]
