@@ -66,7 +66,8 @@ def read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8
 
     def describe_unborn(k: int) -> str:
         number, token = divmod(int(unborn[k]), case.tokens)
-        return f"{slot_name(case, int(life.born[token]) * case.layers + number)}: no birth of token {token}"
+        slot = int(life.born[token]) * case.layers + number
+        return f"{slot_name(case, slot)}: no birth of {case.named(token)}"
 
     note(problems, unborn >= 0, describe_unborn)
     if problems:
@@ -77,7 +78,7 @@ def read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8
 
 def _last_steps(case: Case, layer: Ints, block: Ints) -> Ints:
     """Return the last step of blocks in their layers."""
-    if not case.windowed:
+    if not case.ends_differ:
         return case.life.last[block]
     lives = {id(life): life for life in case.lives}
     row = [list(lives).index(id(life)) for life in case.lives]

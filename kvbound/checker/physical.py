@@ -51,7 +51,7 @@ def check_schedule(
         return Report.refused(SCHEMA, refusal, problems, sha256)
     check_initial(case, initial, problems)
     layers = [
-        _replay(case, number, rows[number], initial[number], events[number], problems)
+        _replay(case, number, case.rows(number), initial[number], events[number], problems)
         for number in range(case.layers)
     ]
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
@@ -75,7 +75,8 @@ def _replay(
     up = move & (events.tier < before)
 
     def describe(what: str, k: int) -> str:
-        return f"{slot_name(case, events.step[k] * case.layers + layer)}: token {events.token[k]} {what}"
+        slot, token = events.step[k] * case.layers + layer, int(events.token[k])
+        return f"{slot_name(case, slot)}: {case.named(token)} {what}"
 
     strays = birth & ~head & (events.tier != before)
     note(problems, strays, lambda k: describe("is born into another tier than its block's", k))
@@ -100,11 +101,11 @@ def _replay(
         (events.step[birth], events.tier[birth], 1),
         (events.step[through], np.full(np.count_nonzero(through), last), 1),
     )
-    leaving = np.flatnonzero(life.held & (life.last < case.steps))
+    leaving, moved = np.flatnonzero(life.held & (life.last < case.steps)), life.blocks_in(block[move])
     held = tally(
         (events.step[founding], events.tier[founding], 1),
-        (events.step[move], events.tier[move], 1),
-        (events.step[move], before[move], -1),
+        (events.step[move], events.tier[move], moved),
+        (events.step[move], before[move], -moved),
         (life.last[leaving], final[leaving], -1),
     )
     if inclusive:
@@ -112,9 +113,32 @@ def _replay(
 
     flips = _flips(life, tiers, events, before, birth, move)
     served = _serve(case, layer, rows, initial, flips, problems)
-    written_bytes = np.array(case.sizes(layer))[events.tier] * count
-    moved = int(written_bytes[charged & up].sum()), int(written_bytes[charged & ~up].sum())
-    return Layer(served, extra, written, held, moved)
+    if life.chunks.size:
+        served += _more_of_chunks(life, initial, events, before, move, tiers)
+    written_bytes = np.array(case.sizes(layer), float)[events.tier] * count
+    moved_bytes = written_bytes[charged & up].sum(), written_bytes[charged & ~up].sum()
+    return Layer(served, extra, written, held, moved_bytes)
+
+
+def _more_of_chunks(
+    life: Lifetimes,
+    initial: NDArray[np.uint8],
+    events: Events,
+    before: Ints,
+    move: NDArray[np.bool_],
+    tiers: int,
+) -> Ints:
+    """Return ``(steps, tiers)``: items of chunks of weights beyond one each, by the tier when a slot begins.
+
+    Every slot reads them, and the masks of `_serve` have one bit for each chunk.
+    """
+    chunk = np.flatnonzero(move & (events.token < life.chunks.size))
+    step, more = events.step[chunk] + 1, life.more[events.token[chunk]]
+    table = np.zeros((len(life.outputs) + 1, tiers), np.int64)
+    np.add.at(table[0], initial[: life.chunks.size], life.more)
+    np.add.at(table, (step, events.tier[chunk]), more)
+    np.subtract.at(table, (step, before[chunk]), more)
+    return np.cumsum(table, axis=0)[:-1]
 
 
 def _tiers_of_blocks(
@@ -143,14 +167,15 @@ def _loads(
 
     Returns
     -------
-    The tokens carried, those among them that the slot does not read, and the past tokens of the block that
-    the slot reads.
+    The items carried, those among them that the slot does not read, and the past items of the block that the
+    slot reads.
     """
     which = np.flatnonzero(move)
     step, token = events.step[which], events.token[which]
     count, unread, read = np.zeros((3, move.size), dtype=np.int64)
     if life.size == 1:
-        count[which], read[which] = 1, rows[step, token >> 3] >> (token & 7) & 1
+        count[which] = items = life.items_in(token)
+        read[which] = (rows[step, token >> 3] >> (token & 7) & 1) * items
         return count, count - read, read
     block = life.block[token]
     count[which] = unread[which] = life.carried(block, step)
