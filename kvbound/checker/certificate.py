@@ -61,7 +61,7 @@ def check_certificate(
         limits = priced_capacities(case, given)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
-    total = _sum_of_minima(case, given, rows) - sum(
+    total = _sum_of_minima(case, given) - sum(
         room * int(given.capacity[k].sum(dtype=object)) for k, room in limits.items()
     )
     bound_s = _seconds(total, given.scale)
@@ -71,14 +71,14 @@ def check_certificate(
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
 
 
-def _sum_of_minima(case: Case, given: Multipliers, rows: Rows) -> int:
+def _sum_of_minima(case: Case, given: Multipliers) -> int:
     """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
     forced = prefill_first(case) if case.rules["initial"] == "prefill-first" else None
 
     def one(layer: int) -> int:
-        packed = rows[layer]
+        packed = case.rows(layer)
         start = None if forced is None else forced[layer]
-        reads = case.life.past_reads(packed)
+        reads = case.lives[layer].past_reads(packed)
         return _items(case, given, layer, packed, start) + _slots(case, given, layer, reads)
 
     pool = ThreadPoolExecutor(_THREADS)
@@ -197,6 +197,7 @@ def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8]
     hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
     last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
     path = np.zeros((tiers, len(life.head)), np.int64)
+    sizes = np.atleast_1d(life.blocks_in(np.arange(len(life.head))))  # of one block it broadcasts
     begun = np.searchsorted(life.begin, np.arange(case.steps + 1))
     by_last = np.argsort(life.last, kind="stable")
     gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
@@ -206,7 +207,7 @@ def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8]
         birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
         older, after = begun[step], begun[step + 1]
         leaving = by_last[gone[step] : gone[step + 1]]
-        path[:, :after] += hold[:, step, None]
+        path[:, :after] += hold[:, step, None] * sizes[:after]
         path[:, leaving] = 0
         np.add.at(path.T, life.block[life.past[step] : life.past[step + 1]], birth)
         total += int(path[:, older:after].min(axis=0).sum(dtype=object))
@@ -217,33 +218,36 @@ def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8]
         moved[:, leaving] = alive[:, leaving]
         alive[:] = moved + read * read_price[:, None]
     held = np.flatnonzero(life.held[: life.prompt])
-    prompt = path[:, held] + running[:, layer + 1, None]
+    prompt = path[:, held] + running[:, layer + 1, None] * life.blocks_in(held)
     if forced is not None:
         return total + int(prompt[forced[life.head[held]], np.arange(held.size)].sum(dtype=object))
     return total + int(prompt.min(axis=0).sum(dtype=object))
 
 
 def _carried(life: Lifetimes) -> Iterator[Ints]:
-    """Yield the number of tokens that a move of each block carries in each step, from the last step on."""
+    """Yield the number of items that a move of each block carries in each step, from the last step on."""
     count = len(life.outputs)
     if life.size == 1:
-        yield from repeat(np.ones(1, np.int64), count)  # it broadcasts
+        yield from repeat(np.atleast_1d(life.items_in(np.arange(len(life.head)))), count)
         return
     carried, steps = np.zeros(len(life.head), np.int64), np.arange(count + 2)
     moving = np.flatnonzero(life.end > life.born)
     by_end = moving[np.argsort(life.end[moving], kind="stable")]
     ends, births = np.searchsorted(life.end[by_end], steps), np.searchsorted(life.born[moving], steps)
     for step in reversed(range(count)):
-        np.add.at(carried, life.block[by_end[ends[step + 1] : ends[step + 2]]], 1)
+        joining = life.block[by_end[ends[step + 1] : ends[step + 2]]]
+        np.add.at(carried, joining, life.items_in(joining))
         np.subtract.at(carried, life.block[moving[births[step] : births[step + 1]]], 1)
         yield carried
 
 
 def _read(life: Lifetimes, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
-    """Return the past tokens of each block that a step reads, and the carried ones that it does not read."""
+    """Return the past items of each block that a step reads, and the carried ones that it does not read."""
     if life.size == 1:
         bits = np.unpackbits(row, count=life.past[step], bitorder="little")
-        return (read := bits.astype(np.int64)), carried - read
+        read = bits.astype(np.int64)
+        read[: life.chunks.size] *= life.chunks
+        return read, carried - read
     read, lasting = (count[: carried.size] for count in life.read_blocks(row, step))
     return read, carried - lasting
 

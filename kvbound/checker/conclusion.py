@@ -16,7 +16,7 @@ from kvbound.checker.slots import busy_times, slot_times
 
 @dataclass(frozen=True)
 class Layer:
-    """Counts of one layer's slots, in tokens (`held` in blocks), each ``(steps, tiers)``.
+    """Counts of one layer's slots, in items (`held` in blocks), each ``(steps, tiers)``.
 
     `read`, `extra` and `written` are those of `kvbound.checker.slots.slot_times`.
     """
@@ -25,7 +25,7 @@ class Layer:
     extra: Ints
     written: Ints
     held: Ints  # change of the number of blocks in each tier
-    moved: tuple[int, int]  # bytes written up, down
+    moved: tuple[float, float]  # bytes written up, down
 
 
 def settle(case: Case, initial: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ def settle(case: Case, initial: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Such an item takes its block's tier, or the last one if none of the block's items exists.
     """
-    if not case.windowed:
+    if not any(life.never.size for life in case.lives):
         return initial
     settled = initial.copy()
     for tiers, life in zip(settled, case.lives, strict=True):
@@ -61,9 +61,13 @@ def _first_with_room(case: Case) -> Ints:
     """Return the tier of each block of the prompt, (layers, blocks)."""
     blocks, last = case.life.prompt, len(case.names) - 1
     tiers = np.full(blocks * case.layers, last)
-    waiting = np.flatnonzero(np.stack([life.held[:blocks] for life in case.lives], axis=1))
+    sizes = np.ones((blocks, case.layers), np.int64)
+    for layer, life in enumerate(case.lives):
+        sizes[:, layer] = life.held[:blocks] * life.blocks_in(np.arange(blocks))
+    waiting = np.flatnonzero(sizes)
     for tier, room in enumerate(case.room[:-1]):
-        fits = _fitting(case.unit_counts[waiting % case.layers, tier], room)
+        units = case.unit_counts[waiting % case.layers, tier]
+        fits = _fitting(units * sizes.ravel()[waiting], room)
         tiers[waiting[fits]] = tier
         waiting = waiting[~fits]
     return tiers.reshape(blocks, case.layers).T
@@ -94,9 +98,8 @@ def check_initial(case: Case, initial: NDArray[np.uint8], problems: list[str]) -
     def describe(k: int) -> str:
         layer, token = divmod(k, case.prefill)
         wanted, found = case.names[forced[layer, token]], case.names[initial[layer, token]]
-        return (
-            f"layer {layer}: prefill-first puts prompt token {token} into {wanted}, the schedule into {found}"
-        )
+        what = f"{'prompt ' if token >= case.first else ''}{case.named(token)}"
+        return f"layer {layer}: prefill-first puts {what} into {wanted}, the schedule into {found}"
 
     note(problems, (initial != forced).ravel(), describe)
 
@@ -153,9 +156,11 @@ def _start(case: Case, initial: NDArray[np.uint8]) -> NDArray[Any]:
     held = np.zeros_like(case.unit_counts)
     for layer, life in enumerate(case.lives):
         head = life.head[: life.prompt][life.held[: life.prompt]]
-        held[layer] = np.bincount(initial[layer, head], minlength=len(case.names))
+        counts = np.zeros(len(case.names), np.int64)
+        np.add.at(counts, initial[layer, head], life.blocks_in(life.block[head]))
+        held[layer] = counts
         if case.rules["copies"] == "inclusive":
-            held[layer, -1] = head.size
+            held[layer, -1] = int(life.held_blocks[0])
     return (held * case.unit_counts).sum(axis=0)
 
 

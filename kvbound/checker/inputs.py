@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
@@ -17,6 +17,15 @@ from kvbound.checker.arrays import text
 from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
 from kvbound.checker.report import Floats, Refused, note, require
+from kvbound.checker.weights import (
+    Chunks,
+    chunk_bytes,
+    count_ids,
+    read_chunks,
+    what_stays,
+    with_chunks,
+    with_reads,
+)
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
 
@@ -36,6 +45,9 @@ class Case:
     Capacities and occupancies are compared in whole units, in integers of any size: floats would lose bytes.
     A tier's unit is a block of tokens, each of the largest number of bytes that divides the sizes of all
     layers.
+
+    Where weights may be placed, their chunks are among the prompt's tokens, and before them; see
+    `kvbound.checker.weights`.
     """
 
     layers: int
@@ -44,7 +56,7 @@ class Case:
     item_sizes: tuple[int, ...]  # bytes of a unit for each token, by tier; a layer's, where all are equal
     units: Sizes  # of a block in each layer, (layers, tiers); 0 where the layer keeps no KV
     weight_bytes: int  # resident in tier 0, rounded up
-    weight_reads: Floats  # (layers,)
+    weight_reads: Floats  # of the resident weights, (layers,)
     names: tuple[str, ...]  # of the tiers, fast to slow
     resources: tuple[str, ...]
     bandwidth: Floats  # (resources,)
@@ -54,18 +66,20 @@ class Case:
     capacity: tuple[int | None, ...]  # of the tiers, rounded down; None where unlimited
     granularity: int
     life: Lifetimes  # of tokens and blocks, without windows: what is equal in all layers is read from here
-    lives: tuple[Lifetimes, ...]  # the same with each layer's window, (layers,)
+    lives: tuple[Lifetimes, ...]  # the same with each layer's window and chunks, (layers,)
     rules: Mapping[str, str]
     sha256: str
+    trace: Rows = field(repr=False)  # packed reads of the trace's tokens
+    first: int = 0  # id of the trace's first token
 
     @property
     def tokens(self) -> int:
-        """Prompt and born tokens together."""
+        """Ids in a layer: prompt and born tokens together."""
         return len(self.life.born)
 
     @property
     def room(self) -> tuple[int | None, ...]:
-        """Units that fit each tier beside the weights; negative if these do not fit, None if unlimited."""
+        """Units that fit each tier beside resident weights: negative if these do not, None if unlimited."""
         units = []
         for tier, (capacity, size) in enumerate(zip(self.capacity, self.item_sizes, strict=True)):
             weights = 0 if tier else self.weight_bytes
@@ -74,11 +88,12 @@ class Case:
 
     @property
     def alike(self) -> bool:
-        """Whether all layers have items of one size and no windows."""
-        return all(max(units) == min(units) == 1 for units in set(self.units)) and not self.windowed
+        """Whether all layers have blocks of one size, without chunks of weights, and no windows."""
+        equal = not self.first and all(max(units) == min(units) == 1 for units in set(self.units))
+        return equal and not self.ends_differ
 
     @property
-    def windowed(self) -> bool:
+    def ends_differ(self) -> bool:
         """Whether ends differ by layer."""
         return any(life is not self.life for life in self.lives)
 
@@ -86,11 +101,26 @@ class Case:
         """Return the bytes of one token's KV in a layer, by tier."""
         return tuple(n * size for n, size in zip(self.units[layer], self.item_sizes, strict=True))
 
+    @property
+    def block_sizes(self) -> Sizes:
+        """Bytes of a block of tokens in each layer and tier, (layers, tiers)."""
+        return tuple(tuple(self.granularity * n for n in self.sizes(k)) for k in range(self.layers))
+
+    def rows(self, layer: int) -> NDArray[np.uint8]:
+        """Return a layer's packed reads of all ids, (steps, 8 * words): a copy if there are chunks."""
+        rows, chunks = self.trace[layer], self.lives[layer].chunks
+        return with_reads(rows, chunks) if chunks.size else rows
+
+    def named(self, token: int) -> str:
+        """Return what an id stands for, for messages: a token of the trace, or a chunk of weights."""
+        return f"token {token - self.first}" if token >= self.first else f"chunk {token}"
+
     @cached_property
     def unit_counts(self) -> NDArray[Any]:
         """`units` as an array: of Python integers where sums over all blocks might exceed int64."""
         padded = self.tokens + 64  # bits of a packed row
-        most = padded * sum(max(units) for units in self.units)
+        counts = zip(self.units, self.lives, strict=True)
+        most = sum(max(units) * (padded + int(life.chunks.sum())) for units, life in counts)
         return np.array(self.units, np.int64 if most < 1 << 62 else object)
 
 
@@ -104,10 +134,21 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     """
     try:
         case = _case(expanded, rows)
+        chunks = read_chunks(expanded, case.block_sizes, case.weight_reads, case.weight_bytes)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
     _check_reads(case, rows)
-    return case
+    return _after_chunks(case, chunks) if any(chunks) else case
+
+
+def _after_chunks(case: Case, chunks: Chunks) -> Case:
+    """Return the instance with chunks of weights before the tokens, in place of resident weights."""
+    life, *lives = with_chunks((case.life, *case.lives), (chunks[0], *chunks))
+    placed, first = chunk_bytes(chunks, case.block_sizes), count_ids(chunks)
+    return replace(
+        case, prefill=first + case.prefill, weight_bytes=case.weight_bytes - sum(placed),
+        weight_reads=what_stays(case.weight_reads, placed), life=life, lives=tuple(lives), first=first,
+    )  # fmt: skip
 
 
 def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
@@ -133,7 +174,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         granularity, life, tuple(lives[window] for window in windows),
-        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), rows,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
     require({
@@ -146,7 +187,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
         "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
         "one size of items under accounting fang2025": not study or len(set().union(*set(sizes))) == 1,
-        "no windows under accounting fang2025": not (study and case.windowed),
+        "no windows under accounting fang2025": not (study and case.ends_differ),
     })  # fmt: skip
     return case
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,9 @@ class Lifetimes:
 
     Token ids ascend in the order of the births. Blocks are numbered in the order of their first tokens.
 
+    Chunks of weights, if there are any, come before the tokens. Each is a token of the prompt, in a block of
+    its own with the same number, and counts as the items, KV entries of a token, that take the same bytes.
+
     Attributes
     ----------
     size
@@ -44,6 +47,9 @@ class Lifetimes:
         Block of each token, ``(tokens,)``.
     head
         First token of each block, ``(blocks,)``.
+    chunks
+        Sizes of the chunks of weights, which have the first ids, in blocks of tokens, ``(ids,)``. A size of 0
+        is no chunk.
     """
 
     size: int
@@ -54,6 +60,7 @@ class Lifetimes:
     outputs: Ints
     block: Ints
     head: Ints
+    chunks: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def read(cls, trace: Mapping[str, Any], size: int) -> Lifetimes:
@@ -102,6 +109,40 @@ class Lifetimes:
         end[token[same]] = np.minimum(end[token[same]], self.born[latest[same]])
         return replace(self, end=end)
 
+    def after_chunks(self, chunks: Ints) -> Lifetimes:
+        """Return the lifetimes of these tokens after chunks of weights, which stay; see `chunks`."""
+        ids, steps = np.arange(chunks.size), len(self.outputs)
+        return replace(
+            self,
+            past=ids.size + self.past,
+            born=np.concatenate([np.full(ids.size, -1), self.born]),
+            end=np.concatenate([np.where(chunks > 0, steps, -1), self.end]),
+            sequence=np.concatenate([ids, ids.size + self.sequence]),
+            block=np.concatenate([ids, ids.size + self.block]),
+            head=np.concatenate([ids, ids.size + self.head]),
+            chunks=chunks,
+        )
+
+    @cached_property
+    def _sizes(self) -> Ints:
+        """Size of each block in blocks of tokens: 1 but for chunks, ``(blocks,)``."""
+        return np.concatenate([self.chunks, np.ones(len(self.head) - self.chunks.size, np.int64)])
+
+    def blocks_in(self, block: Ints) -> Ints | int:
+        """Return the sizes of blocks, chunks of weights among them, in blocks of tokens."""
+        return self._sizes[block] if self.chunks.size else 1
+
+    def items_in(self, block: Ints) -> Ints | int:
+        """Return how many items each token of the blocks counts as: the size of chunks, in tokens."""
+        if not self.chunks.size:
+            return 1
+        return self._sizes[block] * np.where(block < self.chunks.size, self.size, 1)
+
+    @property
+    def more(self) -> Ints:
+        """Items of each chunk beyond the first, ``(ids,)``."""
+        return np.maximum(self.size * self.chunks - 1, 0)
+
     @cached_property
     def births(self) -> Ints:
         """Tokens born in each step, ``(steps,)``."""
@@ -109,8 +150,8 @@ class Lifetimes:
 
     @cached_property
     def live(self) -> Ints:
-        """Past tokens that exist when each step begins, ``(steps,)``."""
-        return self.past[:-1] - self._by_end[1][:-1]
+        """Past items that exist when each step begins, ``(steps,)``."""
+        return self.past[:-1] - self._by_end[1][:-1] + self.more.sum()
 
     @cached_property
     def begin(self) -> Ints:
@@ -131,11 +172,11 @@ class Lifetimes:
 
     @cached_property
     def held_blocks(self) -> Ints:
-        """Blocks of a layer that occupy a tier at the start and after each step, ``(steps + 1,)``."""
+        """Blocks that occupy a tier at the start and after each step, chunks by size, ``(steps + 1,)``."""
         steps = len(self.outputs)
         begin = np.bincount(self.begin[self.held] + 1, minlength=steps + 2)
         leave = np.bincount(self.last[self.held] + 1, minlength=steps + 2)
-        return np.cumsum(begin - leave)[:-1]
+        return np.cumsum(begin - leave)[:-1] + np.maximum(self.chunks - 1, 0).sum()
 
     @cached_property
     def prompt(self) -> int:
@@ -178,23 +219,25 @@ class Lifetimes:
         return order[before[step] : before[step + 1]]
 
     def read_blocks(self, row: NDArray[np.uint8], step: int) -> tuple[Ints, Ints]:
-        """Count for each block the past tokens that a slot reads, and those of them that end later."""
+        """Count for each block the past items that a slot reads, and those of them that end later."""
         bits = np.unpackbits(row, count=self.past[step], bitorder="little")
         first, _, block = self.runs
         runs, read = np.searchsorted(first, bits.size), np.zeros(len(self.head), np.int64)
         np.add.at(read, block[:runs], np.add.reduceat(bits, first[:runs], dtype=np.int64))
+        read[: self.chunks.size] *= self.size * self.chunks
         lasting, ending = read.copy(), self.ending(step)
         ending = ending[ending < bits.size]
         np.subtract.at(lasting, self.block[ending], bits[ending])
         return read, lasting
 
     def carried(self, block: Ints, step: Ints) -> Ints:
-        """Count the tokens that each move carries: those of its block born before it that end after it."""
+        """Count the items that each move carries: those of its block born before it that end after it."""
         stride = len(self.outputs) + 2
         first, beyond = self.born + 1, np.maximum(self.end, self.born + 1)
         join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
         place = block * stride + step
-        return np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")
+        count = np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")
+        return count * self.items_in(block)
 
     def ended_bits(self, steps: slice, words: int) -> NDArray[np.uint64]:
         """Return bits of the tokens that ended before each step of a range and before the step after it."""
@@ -217,9 +260,12 @@ class Lifetimes:
         return found
 
     def past_reads(self, rows: NDArray[np.uint8]) -> Ints:
-        """Count the reads of tokens that are not born in the same step, ``(steps,)``."""
+        """Count the reads of items that are not born in the same step, ``(steps,)``.
+
+        Every step reads all chunks of weights.
+        """
         counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in rows])
-        return counts - self.own_reads(rows)
+        return counts - self.own_reads(rows) + self.more.sum()
 
     def own_reads(self, rows: NDArray[np.uint8]) -> Ints:
         """Count the reads of tokens born in the same step, which are still on the chip, ``(steps,)``."""

@@ -68,11 +68,13 @@ def _largest(case: Case, given: Multipliers) -> int:
         return np.maximum(high, -low)  # (steps,)
 
     tiers = len(case.names)
-    most_units = [max(column) for column in zip(*case.units, strict=True)]
+    blocks = [int(life.chunks.max(initial=1)) for life in case.lives]  # of the largest block
+    units = [[n * size for size in row] for n, row in zip(blocks, case.units, strict=True)]
+    most_units = [max(column) for column in zip(*units, strict=True)]
     capacity = (given.capacity.astype(object).sum(axis=1) * most_units).max()
     read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
     step = read + extra + 4 * write
-    return int(capacity + case.granularity * (step.sum() + step.max()))
+    return int(capacity + max(blocks) * case.granularity * (step.sum() + step.max()))
 
 
 def priced_capacities(case: Case, given: Multipliers) -> dict[int, int]:

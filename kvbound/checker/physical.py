@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.checker.arrays import Source, array, load
-from kvbound.checker.conclusion import Layer, check_initial, conclude, settle
+from kvbound.checker.arrays import Source, load
+from kvbound.checker.conclusion import Layer, check_initial, conclude
+from kvbound.checker.events import Events, read_events
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case, slot_name
 from kvbound.checker.lifetimes import Lifetimes
 from kvbound.checker.report import Ints, Refused, Report, note
@@ -45,84 +46,15 @@ def check_schedule(
             raise Refused(f"{len(case.names)} tiers are more than the {MOST_TIERS} this checker can cost")
         arrays = load(schedule)
         problems = check_identity(arrays, case, SCHEMA, "physical")
-        initial, events = _read_events(case, arrays)
+        initial, events = read_events(case, arrays)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     check_initial(case, initial, problems)
     layers = [
-        _replay(case, number, rows[number], initial[number], events[number], problems)
+        _replay(case, number, case.rows(number), initial[number], events[number], problems)
         for number in range(case.layers)
     ]
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
-
-
-@dataclass(frozen=True)
-class _Events:
-    """One layer's events in the file's order."""
-
-    step: Ints
-    token: Ints
-    tier: Ints
-
-
-def _read_events(case: Case, arrays: Mapping[str, Any]) -> tuple[NDArray[np.uint8], list[_Events]]:
-    """Return the initial tiers and each layer's events; refuse what cannot be replayed."""
-    initial = settle(case, array(arrays, "initial", "uint8", case.layers, case.prefill))
-    most = case.steps * case.layers * case.tokens  # no item has two events in a slot
-    slot, item = (array(arrays, name, "int64", -1, most=most) for name in ("slot", "item"))
-    tier = array(arrays, "tier", "uint8", -1, most=most).astype(np.int64)
-    if not slot.size == item.size == tier.size:
-        raise Refused("slot, item and tier differ in length")
-    life, prompt = case.life, case.life.block[: case.prefill]
-    (step, layer), (owner, token) = np.divmod(slot, case.layers), np.divmod(item, case.tokens)
-    birth = life.born[token] == step
-    items = case.tokens * case.layers
-    order = 2 * slot + birth
-    rise, backward = np.diff(order), birth[1:] & (np.diff(token) < 0)
-    unsorted = np.append(False, (rise < 0) | (rise == 0) & backward)
-    pairs = np.sort(slot * items + item)
-    divided = initial != initial[:, life.head[prompt]]
-    problems: list[str] = []
-    note(problems, initial.ravel() >= len(case.names), lambda _: "initial names a tier that does not exist")
-    note(problems, divided.ravel(), lambda _: "initial differs within a block")
-    for what, bad in {
-        "its slot is outside the trace": (slot < 0) | (slot >= case.steps * case.layers),
-        "its item is outside the trace": (item < 0) | (item >= items),
-        "its tier does not exist": tier >= len(case.names),
-        "events must be sorted by slot, moves before the births, and these by token": unsorted,
-        "an item can change only in a slot of its own layer": owner != layer,
-        "the item is moved before its birth": life.born[token] > step,
-        "a move must name the first token of its block": ~birth & (token != life.head[life.block[token]]),
-        "the item is moved in its last step, or after it": ~birth
-        & (step >= _last_steps(case, layer, life.block[token])),
-    }.items():
-        note(problems, bad, lambda k, what=what: f"event {k}: {what}")  # type: ignore[misc]
-    note(
-        problems,
-        np.diff(pairs) == 0,
-        lambda k: f"{slot_name(case, pairs[k] // items)}: an item has two events",
-    )
-    born = np.arange(case.layers)[:, None] * case.tokens + np.arange(case.prefill, case.tokens)
-    unborn = np.setdiff1d(born, item[birth])
-
-    def describe_unborn(k: int) -> str:
-        number, token = divmod(int(unborn[k]), case.tokens)
-        return f"{slot_name(case, int(life.born[token]) * case.layers + number)}: no birth of token {token}"
-
-    note(problems, unborn >= 0, describe_unborn)
-    if problems:
-        raise Refused(*problems)
-    parts = [np.flatnonzero(layer == number) for number in range(case.layers)]
-    return initial, [_Events(step[part], token[part], tier[part]) for part in parts]
-
-
-def _last_steps(case: Case, layer: Ints, block: Ints) -> Ints:
-    """Return the last step of blocks in their layers."""
-    if not case.windowed:
-        return case.life.last[block]
-    lives = {id(life): life for life in case.lives}
-    row = [list(lives).index(id(life)) for life in case.lives]
-    return np.stack([life.last for life in lives.values()])[np.array(row)[layer], block]
 
 
 def _replay(
@@ -130,7 +62,7 @@ def _replay(
     layer: int,
     rows: NDArray[np.uint8],
     initial: NDArray[np.uint8],
-    events: _Events,
+    events: Events,
     problems: list[str],
 ) -> Layer:
     """Replay one layer: check its events, and count what they move and which tiers hold what is read."""
@@ -143,7 +75,8 @@ def _replay(
     up = move & (events.tier < before)
 
     def describe(what: str, k: int) -> str:
-        return f"{slot_name(case, events.step[k] * case.layers + layer)}: token {events.token[k]} {what}"
+        slot, token = events.step[k] * case.layers + layer, int(events.token[k])
+        return f"{slot_name(case, slot)}: {case.named(token)} {what}"
 
     strays = birth & ~head & (events.tier != before)
     note(problems, strays, lambda k: describe("is born into another tier than its block's", k))
@@ -168,11 +101,11 @@ def _replay(
         (events.step[birth], events.tier[birth], 1),
         (events.step[through], np.full(np.count_nonzero(through), last), 1),
     )
-    leaving = np.flatnonzero(life.held & (life.last < case.steps))
+    leaving, moved = np.flatnonzero(life.held & (life.last < case.steps)), life.blocks_in(block[move])
     held = tally(
         (events.step[founding], events.tier[founding], 1),
-        (events.step[move], events.tier[move], 1),
-        (events.step[move], before[move], -1),
+        (events.step[move], events.tier[move], moved),
+        (events.step[move], before[move], -moved),
         (life.last[leaving], final[leaving], -1),
     )
     if inclusive:
@@ -180,9 +113,32 @@ def _replay(
 
     flips = _flips(life, tiers, events, before, birth, move)
     served = _serve(case, layer, rows, initial, flips, problems)
-    written_bytes = np.array(case.sizes(layer))[events.tier] * count
-    moved = int(written_bytes[charged & up].sum()), int(written_bytes[charged & ~up].sum())
-    return Layer(served, extra, written, held, moved)
+    if life.chunks.size:
+        served += _more_of_chunks(life, initial, events, before, move, tiers)
+    written_bytes = np.array(case.sizes(layer), float)[events.tier] * count
+    moved_bytes = written_bytes[charged & up].sum(), written_bytes[charged & ~up].sum()
+    return Layer(served, extra, written, held, moved_bytes)
+
+
+def _more_of_chunks(
+    life: Lifetimes,
+    initial: NDArray[np.uint8],
+    events: Events,
+    before: Ints,
+    move: NDArray[np.bool_],
+    tiers: int,
+) -> Ints:
+    """Return ``(steps, tiers)``: items of chunks of weights beyond one each, by the tier when a slot begins.
+
+    Every slot reads them, and the masks of `_serve` have one bit for each chunk.
+    """
+    chunk = np.flatnonzero(move & (events.token < life.chunks.size))
+    step, more = events.step[chunk] + 1, life.more[events.token[chunk]]
+    table = np.zeros((len(life.outputs) + 1, tiers), np.int64)
+    np.add.at(table[0], initial[: life.chunks.size], life.more)
+    np.add.at(table, (step, events.tier[chunk]), more)
+    np.subtract.at(table, (step, before[chunk]), more)
+    return np.cumsum(table, axis=0)[:-1]
 
 
 def _tiers_of_blocks(
@@ -205,20 +161,21 @@ def _tiers_of_blocks(
 
 
 def _loads(
-    life: Lifetimes, rows: NDArray[np.uint8], events: _Events, move: NDArray[np.bool_]
+    life: Lifetimes, rows: NDArray[np.uint8], events: Events, move: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
     """Return what each event that is a move carries, and 0 for the others.
 
     Returns
     -------
-    The tokens carried, those among them that the slot does not read, and the past tokens of the block that
-    the slot reads.
+    The items carried, those among them that the slot does not read, and the past items of the block that the
+    slot reads.
     """
     which = np.flatnonzero(move)
     step, token = events.step[which], events.token[which]
     count, unread, read = np.zeros((3, move.size), dtype=np.int64)
     if life.size == 1:
-        count[which], read[which] = 1, rows[step, token >> 3] >> (token & 7) & 1
+        count[which] = items = life.items_in(token)
+        read[which] = (rows[step, token >> 3] >> (token & 7) & 1) * items
         return count, count - read, read
     block = life.block[token]
     count[which] = unread[which] = life.carried(block, step)
@@ -262,7 +219,7 @@ class _Flips:
 def _flips(
     life: Lifetimes,
     tiers: int,
-    events: _Events,
+    events: Events,
     before: Ints,
     birth: NDArray[np.bool_],
     move: NDArray[np.bool_],

@@ -32,10 +32,10 @@ class Report:
     time_s, step_times_s
         The decode time, and the time of each step ``(steps,)``, in seconds.
     hit_bytes, peak_bytes
-        Per tier: KV bytes read of items that were there when the slot began ``(tiers,)``, and the largest
-        number of bytes held at any moment, resident weights included.
+        Per tier: bytes read of items, KV or chunks of weights, that were there when the slot began
+        ``(tiers,)``, and the largest number of bytes held at any moment, resident weights included.
     moved_bytes
-        KV bytes moved ``up`` and ``down``, without births, the initial fill and free moves down.
+        Bytes of items moved ``up`` and ``down``, without births, the initial fill and free moves down.
     mean_alpha
         fang2025 only: mean share of the bytes read, weights included, that tier 0 serves.
     busy

@@ -32,6 +32,8 @@ def check_residency(
         sha256 = case.sha256
         if len(case.names) != 2 or case.granularity != 1 or case.rules["copies"] != "inclusive":
             raise Refused("a residency is of two tiers with inclusive copies and single tokens")
+        if case.first:
+            raise Refused("a residency has bits of tokens only, not of weights that may be placed")
         arrays = load(file)
         problems = check_identity(arrays, case, SCHEMA, "physical")
         initial = settle(case, array(arrays, "initial", "uint8", case.layers, case.prefill))

@@ -74,16 +74,18 @@ def check_result(
 
 
 def _instance(case: Case, rows: Rows, claims: Mapping[str, Any], *, needs_trace: bool) -> Iterator[str]:
-    reads = sum(int(np.bitwise_count(row).sum(dtype=np.int64)) for layer in rows for row in layer)
     if case.rules["accounting"] == "physical":  # reads of the step's own tokens do not count
-        reads -= sum(int(case.life.own_reads(layer).sum()) for layer in rows)
+        counts = (life.past_reads(case.rows(layer)) for layer, life in enumerate(case.lives))
+        reads = sum(sum(each.tolist()) for each in counts)
+    else:
+        reads = sum(int(np.bitwise_count(row).sum(dtype=np.int64)) for layer in rows for row in layer)
+    prefill = case.prefill - case.first
     recomputed = {
-        "sha256": case.sha256, "layers": case.layers, "prefill_tokens": case.prefill,
-        "decode_steps": case.steps, "reads": reads, "tokens": case.tokens,
-        "outputs": int(case.life.outputs.sum()),
+        "sha256": case.sha256, "layers": case.layers, "prefill_tokens": prefill, "decode_steps": case.steps,
+        "reads": reads, "tokens": case.tokens - case.first, "outputs": int(case.life.outputs.sum()),
     }  # fmt: skip
     # left out where one token is born in every step
-    claimed = {"tokens": case.prefill + case.steps, "outputs": case.steps} | claims["instance"]
+    claimed = {"tokens": prefill + case.steps, "outputs": case.steps} | claims["instance"]
     for key, value in recomputed.items():
         claim = claimed[key]
         if claim != value and not (claim is None and not needs_trace):
@@ -134,7 +136,7 @@ def _decoded(case: Case, labels: Ints) -> list[tuple[int, int, int, int]]:
     Nothing where it is not clear which births are outputs: all of a step, or all but those of sequences that
     begin in it, their prompts.
     """
-    born, outputs, births = case.life.born, case.life.outputs, case.life.births
+    born, outputs, births = case.life.born[case.first :], case.life.outputs, case.life.births
     order = np.argsort(labels, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     steps = [born[tokens] for tokens in sorted(parts, key=lambda tokens: int(tokens[0]))]
@@ -248,7 +250,8 @@ def _has_room(case: Case) -> bool:
     later = np.cumsum((np.diff(held, axis=0) * units).ravel())
     most = int((held[0] * units).sum()) + max(int(later.max()), 0)
     # a block finds no room only where each tier holds more than its limit less the block's units
-    largest = max(1, int((units * held.any(axis=0)).max()))
+    blocks = np.array([life.chunks.max(initial=1) for life in case.lives])
+    largest = max(1, int((units * blocks * held.any(axis=0)).max()))
     filled = [most if limit is None else max(limit - largest + 1, 0) for limit in limits[holding]]
     return sum(filled) > most - largest
 

@@ -26,7 +26,8 @@ class Layered:
     capacity: tuple[int | None, ...] = (None, None)
     formats: dict[str, Any] = field(default_factory=dict)
     weights: int = 0
-    weight_reads: float = 0.0
+    weight_reads: float | list[float] = 0.0
+    placement: dict[str, Any] = field(default_factory=dict)
     latency: float = 0.0
     rules: dict[str, Any] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +44,30 @@ class Layered:
     def born(self) -> list[int]:
         births = self.trace.get("births", [1] * self.steps)
         return [-1] * self.prefill + [step for step, count in enumerate(births) for _ in range(count)]
+
+    @property
+    def weights_read(self) -> list[float]:
+        """Bytes of weights that each layer reads, wherever they are."""
+        reads = self.weight_reads
+        return reads if isinstance(reads, list) else [reads] * self.layers
+
+    def chunks(self, layer: int) -> list[int]:
+        """Sizes of a layer's chunks of weights, in blocks of tokens."""
+        if self.placement.get("weights") != "placeable":
+            return []
+        size = self.sizes[layer] if isinstance(self.sizes, list) else self.sizes
+        block, left = self.rules.get("granularity", 1) * size, int(self.weights_read[layer])
+        largest = max(self.placement.get("weight_chunk_bytes", left) // block, 1)
+        found = []
+        while left >= block:
+            found.append(min(left // block, largest))
+            left -= found[-1] * block
+        return found
+
+    @property
+    def first(self) -> int:
+        """Id of token 0: chunks of weights have those before it."""
+        return -(-max(len(self.chunks(layer)) for layer in range(self.layers)) // 64) * 64
 
     @property
     def rows(self) -> list[Any]:
@@ -69,8 +94,8 @@ class Layered:
         }  # fmt: skip
         llm = {
             "name": "some", "layers": self.layers, "kv_bytes_per_token_layer": self.sizes,
-            "weight_bytes": self.weights, "weight_read_bytes_per_layer": [self.weight_reads] * self.layers,
-        }  # fmt: skip
+            "weight_bytes": self.weights, "weight_read_bytes_per_layer": self.weights_read,
+        } | self.placement  # fmt: skip
         made = {
             "schema": "kvbound.instance/1", "name": "some",
             "memory": {"name": "some", "resources": rates, "tiers": tiers}, "llm": llm,
@@ -95,9 +120,10 @@ class Layered:
         return check(self.expanded, self.rows, own | arrays, **more)
 
     def schedule(self, initial: Any, events: list[tuple[int, int, int, int]] = []) -> dict[str, Any]:  # noqa: B006
-        """A schedule's arrays, from events of step, layer, token and tier."""
+        """A schedule's arrays, from events of step, layer, id (a token's number or chunk's) and tier."""
+        born = [-1] * self.first + self.born
         rows = [
-            (step * self.layers + layer, self.born[token] == step, layer * len(self.born) + token, tier)
+            (step * self.layers + layer, born[token] == step, layer * len(born) + token, tier)
             for step, layer, token, tier in events
         ]
         slot, _, item, tier = np.array(sorted(rows), np.int64).reshape(-1, 4).T

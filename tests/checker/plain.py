@@ -32,20 +32,28 @@ class Plain:
     def __init__(self, case: Layered) -> None:
         self.case, self.tiers = case, len(case.capacity)
         expanded = case.expanded
-        self.rules, self.born = expanded["rules"], case.born
+        self.rules, self.first = expanded["rules"], case.first
+        self.born = [-1] * self.first + case.born
         self.inclusive = self.rules["copies"] == "inclusive"
         self.size = [[self._size(layer, k) for k in range(self.tiers)] for layer in range(case.layers)]
-        label = case.trace.get("sequence", [0] * len(self.born))
+        self.chunks = [dict(enumerate(case.chunks(layer))) for layer in range(case.layers)]
+        label = case.trace.get("sequence", [0] * len(case.born))
         self.members: dict[int, list[int]] = {}
         for token, one in enumerate(label):
-            self.members.setdefault(one, []).append(token)
-        self.ends = [[self._end(layer, token, label[token]) for token in range(len(self.born))]
-                     for layer in range(case.layers)]  # fmt: skip
+            self.members.setdefault(one, []).append(self.first + token)
+        self.ends = [
+            [case.steps if n in chunks else -1 for n in range(self.first)]
+            + [self._end(layer, token, label[token]) for token in range(len(label))]
+            for layer, chunks in enumerate(self.chunks)
+        ]
         size = self.rules["granularity"]
         parts = [
             tokens[at : at + size] for tokens in self.members.values() for at in range(0, len(tokens), size)
         ]
-        self.blocks = sorted(parts)
+        self.blocks = [[n] for n in range(self.first)] + sorted(parts)
+        placed = [sum(chunks.values()) * size * self.size[n][0] for n, chunks in enumerate(self.chunks)]
+        self.resident = case.weights - sum(placed)
+        self.resident_reads = [read - part for read, part in zip(case.weights_read, placed, strict=True)]
         self.begin = [self.born[tokens[0]] for tokens in self.blocks]
         self.last = [[max(ends[t] for t in tokens) for tokens in self.blocks] for ends in self.ends]
 
@@ -54,10 +62,10 @@ class Plain:
         return int(size[layer] if isinstance(size, list) else size)
 
     def _end(self, layer: int, token: int, label: int) -> int:
-        own = self.case.trace.get("ends", [None] * len(self.born))[token]
+        own = self.case.trace.get("ends", [None] * len(self.case.born))[token]
         end = self.case.steps if own is None else own
         window, tokens = (self.case.windows or [None] * self.case.layers)[layer], self.members[label]
-        position = tokens.index(token)
+        position = tokens.index(self.first + token)
         if window is not None and position + window - 1 < len(tokens):
             end = min(end, self.born[tokens[position + window - 1]])
         return end
@@ -65,6 +73,11 @@ class Plain:
     def held(self, layer: int, block: int, step: int) -> bool:
         """Whether a block takes up room after a step; -1 is the start."""
         return self.begin[block] <= step < self.last[layer][block]
+
+    def items(self, layer: int, token: int) -> int:
+        """Items that an id counts as: the size of a chunk of weights, in tokens."""
+        chunk = self.chunks[layer].get(token)
+        return 1 if chunk is None else chunk * int(self.rules["granularity"])
 
     def starting(self, layer: int, block: int) -> list[int]:
         """The prompt's tokens that say where a block starts, if it is held then.
@@ -79,11 +92,12 @@ class Plain:
 
     def bytes_held(self, state: State) -> list[int]:
         """Bytes in each tier, resident weights included."""
-        held = [self.case.weights] + [0] * (self.tiers - 1)
+        held = [self.resident] + [0] * (self.tiers - 1)
         for layer, blocks in enumerate(state):
-            for _, tier in blocks:
+            for block, tier in blocks:
+                count = self.rules["granularity"] * self.chunks[layer].get(block, 1)
                 for k in {tier, self.tiers - 1} if self.inclusive else {tier}:
-                    held[k] += self.rules["granularity"] * self.size[layer][k]
+                    held[k] += count * self.size[layer][k]
         return held
 
     def fits(self, state: State) -> bool:
@@ -113,15 +127,15 @@ class Plain:
             for k in range(self.tiers):
                 new = self.bytes_held(self.state(placed | {item: k}))[k]
                 limit = self.case.capacity[k]
-                room = limit is None or new <= max(limit, self.case.weights if k == 0 else 0)
+                room = limit is None or new <= max(limit, self.resident if k == 0 else 0)
                 if k == self.tiers - 1 or room or self.size[item[0]][k] == 0:
                     placed[item] = k
                     break
         return self.state(placed)
 
-    def choices(self, step: int, layer: int, state: State) -> Iterator[dict[int, int]]:
-        """Every legal choice of tiers of a layer's blocks, those that are born included."""
-        before, read = dict(state[layer]), set(self.case.reads[step][layer])
+    def options(self, step: int, layer: int, state: State) -> list[tuple[int, list[int]]]:
+        """The legal tiers of each of a layer's blocks, those that are born included."""
+        before, read = dict(state[layer]), self.read(step, layer)
         options = []
         for block, tokens in enumerate(self.blocks):
             if self.begin[block] == step:
@@ -132,8 +146,17 @@ class Plain:
                 still = self.rules["migration"] == "none" or self.last[layer][block] == step
                 legal = [k for k in range(self.tiers) if k == old or (not still and (k > old or up))]
                 options.append((block, legal))
+        return options
+
+    def choices(self, step: int, layer: int, state: State) -> Iterator[dict[int, int]]:
+        """Every legal choice of tiers of a layer's blocks."""
+        options = self.options(step, layer, state)
         for tiers in itertools.product(*(legal for _, legal in options)):
             yield dict(zip([block for block, _ in options], tiers, strict=True))
+
+    def read(self, step: int, layer: int) -> set[int]:
+        """Ids that a slot reads: all chunks of weights among them, and tokens that are not born yet."""
+        return {self.first + token for token in self.case.reads[step][layer]} | set(self.chunks[layer])
 
     def after(self, step: int, layer: int, state: State, chosen: dict[int, int]) -> State:
         kept = tuple(sorted((b, k) for b, k in chosen.items() if self.held(layer, b, step)))
@@ -144,29 +167,30 @@ class Plain:
     ) -> tuple[float, list[int], list[int]]:
         """The seconds of a slot, the bytes read from each tier, and the bytes moved up and down."""
         before, size, last = dict(state[layer]), self.size[layer], self.tiers - 1
-        read = {t for t in self.case.reads[step][layer] if self.born[t] < step}
+        read = {t for t in self.read(step, layer) if self.born[t] < step}
         served, other, written, moved = ([0] * self.tiers for _ in range(4))
         for block, new in chosen.items():
             old = before.get(block)
             for token in self.blocks[block]:
+                items = self.items(layer, token)
                 if token in read:
                     assert old is not None
-                    served[old] += size[old]
+                    served[old] += items * size[old]
                 stays = self.born[token] < step < self.ends[layer][token]
                 if stays and old is not None and new != old and not (self.inclusive and new == last):
-                    other[old] += size[old] * (token not in read)
-                    written[new] += size[new]
-                    moved[new > old] += size[new]
+                    other[old] += items * size[old] * (token not in read)
+                    written[new] += items * size[new]
+                    moved[new > old] += items * size[new]
                 if self.born[token] == step:
                     written[new] += size[new]
                     if self.inclusive and new != last:
                         written[last] += size[last]
-        return self._seconds(served, other, written, size), served, moved[:2]
+        return self._seconds(served, other, written, layer), served, moved[:2]
 
-    def _seconds(self, served: list[int], other: list[int], written: list[int], size: list[int]) -> float:
+    def _seconds(self, served: list[int], other: list[int], written: list[int], layer: int) -> float:
         """Serial time, or parallel time of exclusive copies."""
-        rate = [4.0 if k == 0 else 1.0 / k for k in range(self.tiers)]
-        taken = [self.case.weight_reads, *[0.0] * (self.tiers - 1)]
+        rate, size = [4.0 if k == 0 else 1.0 / k for k in range(self.tiers)], self.size[layer]
+        taken = [self.resident_reads[layer], *[0.0] * (self.tiers - 1)]
         for k, amount in enumerate(served):
             copy = amount // size[k] * size[-1] if amount else 0
             near = not self.inclusive or amount / rate[k] <= copy / rate[-1]  # else the copy is faster
@@ -187,8 +211,8 @@ class Plain:
         way = [state]
         made = list[dict[int, int]]()
         for step, layer in np.ndindex(self.case.steps, self.case.layers):
-            options = list(self.choices(step, layer, state))
-            made.append(options[int(rng.integers(len(options)))])
+            options = self.options(step, layer, state)
+            made.append({block: legal[int(rng.integers(len(legal)))] for block, legal in options})
             state = self.after(step, layer, state, made[-1])
             way.append(state)
         return self.placed(way, made, rng)
@@ -214,7 +238,7 @@ class Plain:
 
     def placed(self, way: list[State], made: list[dict[int, int]], rng: np.random.Generator) -> Placed:
         """The file of a schedule, which says anything of items that do not exist, and its numbers."""
-        initial = rng.integers(0, 255, (self.case.layers, self.case.prefill))
+        initial = rng.integers(0, 255, (self.case.layers, self.first + self.case.prefill))
         for layer, blocks in enumerate(way[0]):
             for block, tier in blocks:
                 for token in self.starting(layer, block):
