@@ -24,8 +24,8 @@ from kvbound.solvers.lagrangian.subproblem import ItemSubproblem, limited_tiers
 Floats = NDArray[np.float64]
 
 _LOGIT_RATE, _CAPACITY_RATE = 0.2, 0.15
-"""Adam's learning rates: of the logits of minorant weights, and of capacity prices, these in units of the
-highest price of a count per layer."""
+"""Adam's learning rates: of the logits of minorant weights, and of capacity prices, these in multiples of
+`DualAscent._price_s`."""
 _BETAS = (0.9, 0.95)
 """Adam's decay rates of the two moments."""
 _TIME_SLACK = 0.1
@@ -200,8 +200,9 @@ class DualAscent:
 
     @property
     def _price_s(self) -> float:
-        """Capacity price of 1 in seconds per unit."""
-        return self.unit_s / (self.instance.layers * int(self.instance.units.max()))
+        """Capacity price of 1 in seconds per unit: a block saves as many reads as it has tokens."""
+        instance = self.instance
+        return self.unit_s * instance.granularity / (instance.layers * int(instance.units.max()))
 
     def rounded(self) -> Certificate:
         """Return the point kept as a certificate that claims no bound yet."""
