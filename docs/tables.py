@@ -243,6 +243,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "batch": partial(readme, "batch/README.md", 1),
     "small": partial(readme, "small/README.md", 1),
     "tiny": partial(readme, "tiny/README.md", 1),
+    "weights": partial(readme, "weights/README.md", 1),
 }
 
 

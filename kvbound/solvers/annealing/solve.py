@@ -239,7 +239,10 @@ def _best_of_policies(instance: Instance) -> tuple[Schedule, bool]:
         if not found:
             raise
         interrupted = True
-    best = min(found, key=lambda result: result.time_s or 0.0).schedule
+    feasible = [result for result in found if result.schedule is not None]
+    if not feasible:
+        raise UsageError(f"{instance.name}: no policy finds a schedule that fits; give one to start from")
+    best = min(feasible, key=lambda result: result.time_s or 0.0).schedule
     assert best is not None
     return best, interrupted
 

@@ -32,11 +32,10 @@ def candidates(instance: Instance, start: Placement | None, progress: Progress) 
             instance, known if isinstance(known, Schedule) else TwoTierSchedule.replayed(instance, known)
         )
     if not exceeds_event_limit(instance) or not best_response.supports(instance):
-        for policy in _POLICIES:
+        for policy in (*_POLICIES, *(("static",) if instance.chunks.ids else ())):
             result = simulate(instance, policy, progress=progress)
-            assert result.measures is not None
-            assert result.schedule is not None
-            yield result.measures, result.schedule
+            if result.measures is not None and result.schedule is not None:
+                yield result.measures, result.schedule
     if balanced.supports(instance) and not exceeds_event_limit(instance):
         yield balanced_eviction(instance, progress)
 
