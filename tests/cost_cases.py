@@ -1,11 +1,14 @@
 """Shared cases of cost tests: an instance small enough to count by hand, and random schedules."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.checker import Report, check
 from kvbound.cost.ideal import ideal
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
 from kvbound.result import Result
@@ -40,6 +43,16 @@ def random_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
             events.append((step, token, int(tier[token // size])))
         parts.append(LayerEvents.of(*zip(*events, strict=True)))
     return Schedule(np.array(starts, np.uint8).reshape(instance.layers, prefill), tuple(parts))
+
+
+def item_counts(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
+    """Items that a schedule's slots read, read without a choice, and write, by tier, (3K, steps, layers).
+
+    They are also those of layers that keep no KV, where they have no bytes.
+    """
+    llm = replace(instance.llm, kv_bytes_per_token_layer=1, weight_bytes=0, weight_read_bytes_per_layer=0.0)
+    single = replace(instance, llm=llm, formats={})
+    return np.moveaxis(schedule_traffic(single, schedule).traffic, -1, 0)
 
 
 def checked(instance: Instance, schedule: Schedule, claimed_s: float | None = None) -> Report:

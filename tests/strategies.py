@@ -94,19 +94,14 @@ def with_layers(rng: np.random.Generator, instance: Instance) -> Instance:
     tiers have other room.
     """
     layers, trace, llm = instance.layers, instance.trace, instance.llm
-    sizes = rng.integers(0 if rng.random() < 0.3 else 1, 6, layers)
-    sizes[rng.integers(layers)] = rng.integers(1, 6)
-    windows: tuple[int | None, ...] = ()
-    if rng.random() < 0.7:
-        drawn = rng.integers(1, instance.tokens + 1, layers).tolist()
-        windows = tuple(None if rng.random() < 0.3 else window for window in drawn)
+    sizes, windows = sizes_and_windows(rng, layers, instance.tokens)
     step, timeline = np.arange(instance.decode_steps)[:, None], trace.timeline
     read = np.stack([bits.unpack(rows, trace.tokens).view(bool) for rows in trace.rows], axis=1)
     for layer, own in enumerate(timeline.by_layer(windows or (None,) * layers)):
         read[:, layer] &= (sizes[layer] > 0) & (step <= own.ends)
     fields = {name: getattr(timeline, name) for name in FIELDS}
     made = Trace.from_mask(read, trace.prefill_tokens, **fields)
-    total = instance.granularity * instance.blocks * int(sizes.sum())
+    total = instance.granularity * instance.blocks * sum(sizes)
     tiers = []
     for k, tier in enumerate(instance.memory.tiers):
         room: float | None = int(rng.integers(0, max(total * 3 // 4, 1) + 1))
@@ -117,7 +112,7 @@ def with_layers(rng: np.random.Generator, instance: Instance) -> Instance:
     return replace(
         instance,
         memory=replace(instance.memory, tiers=tuple(tiers)),
-        llm=replace(llm, kv_bytes_per_token_layer=tuple(sizes.tolist()), windows=windows),
+        llm=replace(llm, kv_bytes_per_token_layer=sizes, windows=windows),
         rules=replace(instance.rules, windows=Windows.ENDS if any(windows) else Windows.IGNORE),
         workload=made,
     )
@@ -145,6 +140,19 @@ def with_placeable_weights(rng: np.random.Generator, instance: Instance) -> Inst
         room += int(llm.weight_bytes - total) if k == 0 else 0
         tiers.append(tier if tier.capacity is None else replace(tier, capacity=tier.capacity + room))
     return replace(instance, llm=llm, memory=replace(instance.memory, tiers=tuple(tiers)), formats={})
+
+
+def sizes_and_windows(
+    rng: np.random.Generator, layers: int, tokens: int
+) -> tuple[tuple[int, ...], tuple[int | None, ...]]:
+    """Draw bytes of a token's KV in each layer, sometimes none, and often windows."""
+    sizes = rng.integers(0 if rng.random() < 0.3 else 1, 6, layers)
+    sizes[rng.integers(layers)] = rng.integers(1, 6)
+    windows: tuple[int | None, ...] = ()
+    if rng.random() < 0.7:
+        drawn = rng.integers(1, tokens + 1, layers).tolist()
+        windows = tuple(None if rng.random() < 0.3 else window for window in drawn)
+    return tuple(sizes.tolist()), windows
 
 
 def with_free_writes(rng: np.random.Generator, instance: Instance) -> Instance:

@@ -23,7 +23,7 @@ from tests.cost_cases import assert_sound, schedule_of, toy
 from tests.instance_documents import two_tiers
 from tests.policies.cases import medium_instance
 from tests.replay import problems
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_layers
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -69,6 +69,25 @@ def test_every_rule_combination_against_brute_force() -> None:
             assert time_of(instance, schedule) >= best * (1 - 1e-12), (n, policy)
 
 
+def test_every_rule_combination_where_layers_differ_against_brute_force() -> None:
+    for n, rules in enumerate(rule_combinations()):
+        rng = np.random.default_rng([n, 2])
+        instance = with_layers(rng, tiny_instance(rng, layers=2, batch=bool(n % 2), **rules))
+        best = find_optimum(instance).time_s
+        for policy in (*[*POLICIES][n % 3 :: 3], "random"):
+            schedule = run(instance, made(policy), np.random.default_rng(n))
+            assert time_of(instance, schedule) >= best * (1 - 1e-12), (n, policy)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "random"])
+@given(seed=seeds, batch=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_larger_instances_of_layers_that_differ(policy: str, seed: int, batch: bool) -> None:
+    instance = medium_instance(np.random.default_rng(seed), batch=batch, differ=True)
+    result = simulate(instance, made(policy), seed=seed)
+    assert time_of(instance, schedule_of(result)) == result.time_s
+
+
 @pytest.mark.parametrize("policy", [*POLICIES, "random"])
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
@@ -86,9 +105,9 @@ def test_online_policies_do_not_depend_on_later_births_and_ends(policy: str, see
     rule, rng = make_policy(policy), np.random.default_rng(seed)
     instance = medium_instance(rng, batch=True, granularity=1, initial="free")
     steps = max(1, instance.decode_steps // 2)
-    cut = kv.Instance("cut", instance.memory, instance.llm, instance.rules, instance.trace.head(steps))
-    if getattr(rule, "oracle", False):
+    if getattr(rule, "oracle", False) or not instance.timeline.past[steps]:
         return
+    cut = kv.Instance("cut", instance.memory, instance.llm, instance.rules, instance.trace.head(steps))
     whole, early = (run(each, rule, np.random.default_rng(0)) for each in (instance, cut))
     assert np.array_equal(whole.initial, early.initial)
     for mine, theirs in zip(whole.events, early.events, strict=True):
@@ -113,10 +132,11 @@ class Keeper:
 @given(seeds)
 @settings(max_examples=25, deadline=None)
 def test_slots_have_births_ends_and_sequences(seed: int) -> None:
-    instance = medium_instance(np.random.default_rng(seed), batch=True)
-    timeline, keeper = instance.timeline, Keeper()
+    instance = medium_instance(np.random.default_rng(seed), batch=True, differ=bool(seed % 2))
+    keeper = Keeper()
     simulate(instance, keeper)  # type: ignore[arg-type]
     for slot in keeper.seen:
+        timeline = instance.timelines[slot.layer]
         past = int(timeline.past[slot.step])
         assert (slot.tokens, slot.births) == (past, timeline.births[slot.step])
         assert slot.sequence.tolist() == timeline.sequence[: past + slot.births].tolist()

@@ -1,5 +1,8 @@
 """Instances on which policies differ, small enough for the slow twins."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,18 +10,27 @@ import numpy as np
 from kvbound.blocks import Blocks
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
-from kvbound.rules import Copies, Initial, Migration, Rules, Timing
+from kvbound.rules import Copies, Initial, Migration, Rules, Timing, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import FIELDS, Timeline
-from tests.strategies import tiny_memory, tiny_timeline
+from tests.strategies import sizes_and_windows, tiny_memory, tiny_timeline
+
+KINDS = [(False, False), (True, False), (False, True), (True, True)]
+"""Values of `batch` and `differ`, which `medium_instance` takes."""
 
 
 def medium_instance(
-    rng: np.random.Generator, *, tiers: int | None = None, batch: bool = False, **rules: Any
+    rng: np.random.Generator,
+    *,
+    tiers: int | None = None,
+    batch: bool = False,
+    differ: bool = False,
+    **rules: Any,
 ) -> Instance:
     """Return a feasible instance of up to 3 layers, 40 tokens, 4 tiers; rules not given are drawn.
 
-    With `batch` other numbers of tokens than one may be born in a step, and tokens may end.
+    With `batch` other numbers of tokens than one may be born in a step, and tokens may end. With `differ`
+    layers may differ in the size of their KV, and tokens may end in windows.
     """
     drawn: dict[str, Any] = {
         "copies": rng.choice(list(Copies)),
@@ -30,22 +42,34 @@ def medium_instance(
     made = Rules(**(drawn | rules))
     layers, prefill, steps = int(rng.integers(1, 4)), int(rng.integers(0, 25)), int(rng.integers(1, 17))
     item, weights = int(rng.integers(1, 6)), int(rng.integers(0, 4))
-    llm = Llm("medium", layers, item, weights, tuple(float(w) for w in rng.integers(0, 9 * item, layers)))
+    reads = tuple(float(w) for w in rng.integers(0, 9 * item, layers))
     timeline = tiny_timeline(rng, prefill + steps, steps) if batch else Timeline.of(prefill, steps)
-    blocks = layers * Blocks.make(timeline, made.granularity).count
-    memory = tiny_memory(rng, tiers or int(rng.integers(2, 5)), blocks, made.granularity * item, weights)
-    return Instance("medium", memory, llm, made, medium_trace(rng, layers, timeline))
+    sizes: tuple[int, ...] = (item,) * layers
+    windows: tuple[int | None, ...] = ()
+    if differ:
+        sizes, windows = sizes_and_windows(rng, layers, timeline.tokens)
+        made = dataclasses.replace(made, windows=Windows.ENDS if any(windows) else Windows.IGNORE)
+    llm = Llm("medium", layers, sizes, weights, reads, windows=windows)
+    blocks, unit = Blocks.make(timeline, made.granularity).count, math.gcd(*sizes)
+    units = blocks * sum(sizes) // unit
+    memory = tiny_memory(rng, tiers or int(rng.integers(2, 5)), units, made.granularity * unit, weights)
+    timelines = timeline.by_layer(windows or (None,) * layers)
+    return Instance("medium", memory, llm, made, medium_trace(rng, timeline, timelines, sizes))
 
 
-def medium_trace(rng: np.random.Generator, layers: int, timeline: Timeline) -> Trace:
+def medium_trace(
+    rng: np.random.Generator, timeline: Timeline, timelines: Sequence[Timeline], sizes: Sequence[int]
+) -> Trace:
     """Reads that repeat, in recorded order, own tokens among them; half of the time with mass."""
+    layers = len(timelines)
     favour = rng.random((layers, timeline.tokens))
     churn, density = rng.uniform(0, 1), rng.uniform(0.1, 0.8)
     reads, mass = [], []
     for step, end in enumerate(timeline.past[1:]):
         noise = rng.random((layers, end))
         worth = (1 - churn) * favour[:, :end] + churn * noise
-        worth[:, timeline.ends[:end] < step] = 0
+        for row, own, size in zip(worth, timelines, sizes, strict=True):
+            row[(own.ends[:end] < step) | (size == 0)] = 0
         ids = [rng.permutation(np.flatnonzero(row > 1 - density)) for row in worth]
         reads.append(ids)
         mass.append([rng.integers(0, 8, len(row)) / 4 for row in ids])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvbound.instance import Instance
-from tests.policies.cases import medium_instance
+from tests.policies.cases import KINDS, medium_instance
 from tests.policies.twin import History, assert_same
 
 
@@ -27,8 +27,9 @@ def fill(instance: Instance, layer: int, token: int) -> tuple[float, ...]:
     return (-np.inf,) if first == instance.decode_steps else (-first, -layer)
 
 
-@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(("batch", "differ"), KINDS)
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_twin(batch: bool, seed: int) -> None:
-    assert_same(medium_instance(np.random.default_rng(seed), batch=batch), "belady", rank, fill)
+def test_twin(batch: bool, differ: bool, seed: int) -> None:
+    instance = medium_instance(np.random.default_rng(seed), batch=batch, differ=differ)
+    assert_same(instance, "belady", rank, fill)

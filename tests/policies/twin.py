@@ -87,19 +87,24 @@ class Twin:
                 tiers = {block: tier for (owner, block), tier in self.tier.items() if owner == history.layer}
                 self.after[step, history.layer] = tiers
 
-    def room(self, tier: int) -> float:
-        """Blocks that still fit."""
-        most = self.instance.capacity_units[tier]
-        held = sum(at == tier for at in self.tier.values())
-        return np.inf if most is None else most - held
+    def room(self, tier: int, layer: int) -> float:
+        """Blocks of a layer that still fit."""
+        most, units = self.instance.capacity_units[tier], self.instance.units.tolist()
+        held = sum(units[owner] for (owner, _), at in self.tier.items() if at == tier)
+        return np.inf if most is None or not units[layer] else (most - held) // units[layer]
 
-    def fastest(self, tiers: range) -> int:
-        return next(tier for tier in tiers if self.room(tier) > 0)
+    def fastest(self, tiers: range, layer: int) -> int:
+        return next(tier for tier in tiers if self.room(tier, layer) > 0)
 
     def start(self, fill: Fill) -> None:
         """Place the prompt's blocks, the best first."""
         prompt, layers = self.instance.prefill_tokens, range(self.instance.layers)
-        where = [(n, layer) for n, block in enumerate(self.members) for layer in layers if block[0] < prompt]
+        where = [
+            (n, layer)
+            for n, block in enumerate(self.members)
+            for layer in layers
+            if block[0] < prompt and max(self.instance.timelines[layer].ends[block]) >= 0
+        ]
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST
 
         def worth(place: tuple[int, int]) -> tuple[float, ...]:
@@ -109,12 +114,13 @@ class Twin:
 
         for block, layer in where if forced else sorted(where, key=worth, reverse=True):
             idle = not forced and worth((block, layer))[0] == -np.inf
-            self.tier[layer, block] = self.fastest(self.tiers[::-1] if idle else self.tiers)
+            self.tier[layer, block] = self.fastest(self.tiers[::-1] if idle else self.tiers, layer)
 
     def slot(self, history: History) -> None:
         """Let blocks end, promote and demote others, and place new ones."""
         layer, now = history.layer, history.now
-        born, ends = self.instance.timeline.born.tolist(), self.instance.timeline.ends.tolist()
+        timeline = self.instance.timelines[layer]
+        born, ends = timeline.born.tolist(), timeline.ends.tolist()
 
         def worth(block: int) -> float:
             there = [token for token in self.members[block] if born[token] <= now < ends[token]]
@@ -142,7 +148,7 @@ class Twin:
             read = {block for block, tokens in enumerate(self.members) if {*tokens} & {*history.reads[-1]}}
             coming = {block for block in read if self.tier.get((layer, block), -1) > tier}
             coming |= new if tier == 0 else set()
-            room, residents = self.room(tier), held(tier)
+            room, residents = self.room(tier, layer), held(tier)
             up: list[int] = []
             out: list[int] = []
             for block in sorted(coming, key=order, reverse=True):
@@ -163,12 +169,12 @@ class Twin:
             self.sink(layer, out, tier)
         self.sink(layer, victims, 0)
         for block in [*first, *sorted(new - {*first}, key=order, reverse=True)]:
-            self.tier[layer, block] = self.fastest(self.tiers)
+            self.tier[layer, block] = self.fastest(self.tiers, layer)
 
     def sink(self, layer: int, blocks: list[int], tier: int) -> None:
         """Send blocks to the next slower tier with room."""
         for block in blocks:
-            self.tier[layer, block] = self.fastest(self.tiers[tier + 1 :])
+            self.tier[layer, block] = self.fastest(self.tiers[tier + 1 :], layer)
 
 
 def members_of(instance: Instance, size: int | None = None) -> dict[tuple[int, int], list[int]]:
@@ -190,8 +196,8 @@ def replay(instance: Instance, schedule: Schedule) -> dict[tuple[int, int], dict
     after = {}
     blocks = list(members_of(instance).values())
     of = {token: block for block, tokens in enumerate(blocks) for token in tokens}
-    last = [max(instance.timeline.ends[tokens]) for tokens in blocks]
     for layer, events in enumerate(schedule.events):
+        last = [max(instance.timelines[layer].ends[tokens]) for tokens in blocks]
         tier = {of[token]: int(k) for token, k in enumerate(schedule.initial[layer])}
         for step in range(instance.decode_steps):
             for n in np.flatnonzero(events.step == step):
@@ -205,9 +211,13 @@ def assert_same(instance: Instance, name: str, rank: Rank, fill: Fill = recent) 
     """The policy and its twin put every block into the same tier after every slot."""
     schedule = run(instance, make_policy(name), np.random.default_rng(0))
     twin = Twin(instance, rank, fill)
-    blocks = enumerate(members_of(instance).values())
-    heads = {block: tokens[0] for block, tokens in blocks if tokens[0] < instance.prefill_tokens}
-    first = {(n, block): int(row[t]) for n, row in enumerate(schedule.initial) for block, t in heads.items()}
+    blocks = [tokens for tokens in members_of(instance).values() if tokens[0] < instance.prefill_tokens]
+    first = {
+        (layer, block): int(row[tokens[0]])
+        for layer, row in enumerate(schedule.initial)
+        for block, tokens in enumerate(blocks)
+        if max(instance.timelines[layer].ends[tokens]) >= 0
+    }
     assert first == twin.initial
     for slot, tiers in replay(instance, schedule).items():
         assert tiers == twin.after[slot], f"slot {slot}"

@@ -30,7 +30,8 @@ from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from kvbound.workloads import CountRule, Fang2025
 from tests.plain import without_numba
-from tests.strategies import tiny_instances
+from tests.replay import problems
+from tests.strategies import layered_instances, tiny_instances
 
 NAMES = (
     "native-r15-c25-b64-n64",
@@ -43,6 +44,10 @@ NAMES = (
 def simple(**rules: Any) -> st.SearchStrategy[Instance]:
     rules |= {"copies": Copies.INCLUSIVE, "granularity": 1}
     return tiny_instances(tiers=2, **rules) | tiny_instances(tiers=2, batch=True, **rules)
+
+
+def differing(**rules: Any) -> st.SearchStrategy[Instance]:
+    return layered_instances(tiers=2, copies=Copies.INCLUSIVE, granularity=1, **rules)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,15 @@ def test_schedules_keep_every_rule_and_cost_what_they_say(instance: Instance) ->
     checked_times(instance)
 
 
+@given(differing(migration=Migration.ON_READ) | differing(migration=Migration.PREFETCH))
+@settings(max_examples=60, deadline=None)
+def test_schedules_keep_every_rule_where_layers_differ(instance: Instance) -> None:
+    for found in balanced.schedules(instance, silent):
+        schedule = found.residency.to_schedule()
+        assert problems(instance, schedule) == []
+        assert evaluate(instance, schedule).time_s == pytest.approx(total(instance, found), rel=1e-12)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_on_recorded_reads(name: str) -> None:
     instance = kv.read_instance(name)
@@ -89,8 +103,8 @@ def test_on_recorded_reads(name: str) -> None:
     assert best <= min(checked_times(instance))
 
 
-@given(simple(migration=Migration.PREFETCH))
-@settings(max_examples=25, deadline=None)
+@given(simple(migration=Migration.PREFETCH) | differing(migration=Migration.PREFETCH))
+@settings(max_examples=40, deadline=None)
 def test_with_and_without_numba(plain: ModuleType, instance: Instance) -> None:
     with pytest.MonkeyPatch.context() as patch:
         compiled = list(balanced.schedules(instance, silent))

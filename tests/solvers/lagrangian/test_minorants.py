@@ -7,26 +7,26 @@ from hypothesis import strategies as st
 
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Columns, schedule_traffic
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.rules import Copies, Rules
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, sure_latency
 from kvbound.trace import Trace
+from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
-from tests.strategies import random_schedule, tiny_instance, tiny_instances
+from tests.strategies import layered_instances, random_schedule, tiny_instance, tiny_instances
 
-INSTANCES = tiny_instances() | tiny_instances(batch=True)
+INSTANCES = tiny_instances() | tiny_instances(batch=True) | layered_instances()
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return the counts (3K, steps, layers) and the slot times of a random schedule."""
-    traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
-    times = SlotCost.of(instance).times(traffic)
-    Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    return np.moveaxis(traffic / instance.item_bytes[:, None], -1, 0), times
+    schedule = random_schedule(rng, instance)
+    times = SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
+    return item_counts(instance, schedule), times
 
 
 @given(INSTANCES, st.integers(0, 2**32 - 1), st.booleans())
@@ -40,20 +40,21 @@ def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts
     assert np.all(values <= times * (1 + 1e-12))
 
 
-@given(tiny_instances(batch=True), st.integers(0, 2**32 - 1))
+@given(tiny_instances(batch=True) | layered_instances(), st.integers(0, 2**32 - 1))
 @settings(max_examples=60)
 def test_sure_latencies_are_those_of_every_slot(instance: Instance, seed: int) -> None:
     """Of the tiers that it certainly touches, at least the least of all if it touches any."""
     used, _ = counts_and_times(instance, np.random.default_rng(seed))
     latency = np.array([tier.latency for tier in instance.memory.tiers])
-    moved = used.reshape(3, instance.tiers, *used.shape[1:])
+    moved = (used * instance.units).reshape(3, instance.tiers, *used.shape[1:])
     moved[1, 0] += instance.llm.weight_reads
     if instance.inclusive:  # the last tier has copies of what is read elsewhere
         moved[0] = 0
     touched = moved.any(axis=0)
     least = np.where(touched.any(axis=0), (latency[:, None, None] * touched).sum(axis=0), 0)
     sure, births = sure_latency(instance, Slots.of(instance)), instance.timeline.births[:, None]
-    idle = (instance.trace.past_counts() + births == 0) & (instance.llm.weight_reads == 0)
+    items = (instance.trace.past_counts() + births) * instance.units
+    idle = (items == 0) & (instance.llm.weight_reads == 0)
     assert np.all(sure[idle] == 0)
     assert np.all(sure <= np.maximum(least, latency.min() * ~idle) + 1e-12)
 
@@ -92,14 +93,15 @@ def test_the_chord_is_above_the_facets_between_its_ends_and_meets_them_there() -
     assert np.any(values[1][-1] > values[1][:-1].max(axis=0) * (1 + 1e-6))
 
 
-@given(tiny_instances(tiers=2))
+@given(tiny_instances(tiers=2) | layered_instances(tiers=2))
 @settings(max_examples=100)
 def test_the_facets_at_the_ends_of_the_chord_are_the_highest_beyond_them(instance: Instance) -> None:
     minorants = SlotMinorants.of(instance, False)
     for end, side, facet in zip((0, 1), (-1, 1), minorants.ends, strict=True):
         reads = (minorants.breakpoints + end).astype(float)
         at_end, beyond = (
-            minorants.alpha + minorants.beta[:, minorants.tier, None, None] * (reads + side * distance)
+            minorants.alpha
+            + minorants.beta[:, minorants.tier, None, None] * minorants.sizes * (reads + side * distance)
             for distance in (0.0, 1.0)
         )
         active = at_end >= at_end.max(axis=0) * (1 - 1e-12)
@@ -108,7 +110,7 @@ def test_the_facets_at_the_ends_of_the_chord_are_the_highest_beyond_them(instanc
         assert np.take_along_axis(beyond, facet[None], 0)[0] == pytest.approx(highest, rel=1e-9)
 
 
-@given(tiny_instances(), st.integers(0, 2**32 - 1), st.booleans())
+@given(tiny_instances() | layered_instances(), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=50)
 def test_prices_of_counts_give_the_mixed_minorants(
     instance: Instance, seed: int, integer_counts: bool

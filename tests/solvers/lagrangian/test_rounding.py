@@ -11,15 +11,16 @@ from kvbound.certificate import FULL, Certificate
 from kvbound.checker import check
 from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Columns, schedule_traffic
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers, slot_bounds
+from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
-from tests.strategies import random_schedule, tiny_instances
+from tests.strategies import layered_instances, random_schedule, tiny_instances
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -
     assert ideal_certificate(instance).bound_s == pytest.approx(ideal(instance), rel=1e-9)
 
 
-@given(tiny_instances() | tiny_instances(batch=True), st.integers(0, 2**32 - 1))
+@given(tiny_instances() | tiny_instances(batch=True) | layered_instances(), st.integers(0, 2**32 - 1))
 @settings(max_examples=80)
 def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -64,9 +65,7 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
         whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
         theta=np.floor(theta * FULL).astype(np.int64),
     )
-    traffic = schedule_traffic(instance, random_schedule(rng, instance)).traffic
-    times = SlotCost.of(instance).times(traffic)
-    Columns.of(traffic).extra_reads[..., 0] -= instance.llm.weight_reads
-    used = np.moveaxis(traffic / instance.item_bytes[:, None], -1, 0)
-    net = times * 2.0**20 - (certificate.prices * used).sum(axis=0)
+    schedule = random_schedule(rng, instance)
+    times = SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
+    net = times * 2.0**20 - (certificate.prices * item_counts(instance, schedule)).sum(axis=0)
     assert np.all(slot_bounds(instance, certificate)[0] <= net + 1e-6 * (1 + abs(net)))

@@ -19,7 +19,7 @@ from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.workloads import RandomSwap
 from tests.solvers.lagrangian.cases import come_and_go
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_layers
 
 KERNELS: tuple[Kernel, ...] = ("numpy", "numba")
 TWO: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "granularity": 1}
@@ -61,11 +61,14 @@ def same_demand(instance: Instance, prices: Floats, capacity: Floats) -> None:
 
 @pytest.mark.parametrize("migration", ["none", "on-read", "prefetch"])
 @pytest.mark.parametrize("initial", ["free", "prefill-first"])
-@given(st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=12)
-def test_two_tier_paths_are_the_multi_tier_ones(migration: str, initial: str, seed: int, batch: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@settings(max_examples=20)
+def test_two_tier_paths_are_the_multi_tier_ones(
+    migration: str, initial: str, seed: int, batch: bool, differ: bool
+) -> None:
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial, batch=batch)
+    instance = tiny_instance(rng, **TWO, migration=migration, initial=initial, batch=batch, layers=2)
+    instance = with_layers(rng, instance) if differ else instance
     same_demand(instance, *random_prices(instance, rng))
 
 
@@ -74,6 +77,8 @@ def test_kernels_agree_on_multi_tier_paths(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng([ord(letter) for letter in str(rules)])
     for batch in (False, False, True, True):
         instance = tiny_instance(rng, **rules, batch=batch)
+        same_paths(instance, *random_prices(instance, rng))
+        instance = with_layers(rng, instance)
         same_paths(instance, *random_prices(instance, rng))
 
 

@@ -14,7 +14,7 @@ from kvbound.rules import Copies, Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from tests.strategies import tiny_instances
+from tests.strategies import layered_instances, tiny_instances
 
 
 def simple() -> st.SearchStrategy[Instance]:
@@ -24,6 +24,13 @@ def simple() -> st.SearchStrategy[Instance]:
     prefetch = tiny_instances(migration=Migration.PREFETCH, **rules)
     batch = tiny_instances(migration=Migration.ON_READ, batch=True, **rules)
     return on_read | prefetch | batch | tiny_instances(migration=Migration.PREFETCH, batch=True, **rules)
+
+
+def differing() -> st.SearchStrategy[Instance]:
+    """The same in layers that differ."""
+    rules: dict[str, Any] = {"tiers": 2, "copies": Copies.INCLUSIVE, "granularity": 1}
+    on_read = layered_instances(migration=Migration.ON_READ, **rules)
+    return on_read | layered_instances(migration=Migration.PREFETCH, **rules)
 
 
 def untuned(instance: Instance, seed: int) -> Multipliers:

@@ -27,7 +27,8 @@ from kvbound.solvers.pricing.best_response import best_responses
 from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
-from tests.solvers.pricing.cases import cost, simple, untuned
+from tests.replay import problems
+from tests.solvers.pricing.cases import cost, differing, simple, untuned
 from tests.strategies import tiny_instance
 
 
@@ -43,6 +44,16 @@ def test_a_legal_schedule_that_costs_what_it_says(instance: Instance, seed: int)
     known = evaluate(instance, schedule.residency.to_schedule())
     assert known.time_s == pytest.approx(measures.time_s, rel=1e-12)
     assert (known.moved_bytes, known.hit_rate) == (measures.moved_bytes, measures.hit_rate)
+
+
+@given(differing(), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_a_legal_schedule_where_layers_differ(instance: Instance, seed: int) -> None:
+    found = best_responses(instance, untuned(instance, seed), seed=seed).schedule()
+    assert isinstance(found, TwoTierSchedule)
+    schedule = found.residency.to_schedule()
+    assert problems(instance, schedule) == []
+    assert evaluate(instance, schedule).time_s == pytest.approx(cost(instance, found), rel=1e-12)
 
 
 @pytest.mark.parametrize("batch", [False, True])

@@ -14,10 +14,10 @@ from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing.prices import Prices, project_onto_simplex
-from tests.strategies import tiny_instances
+from tests.strategies import layered_instances, tiny_instances
 
 
-@given(tiny_instances(), st.integers(0, 99))
+@given(tiny_instances() | layered_instances(), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_compiled_prices_agree(instance: Instance, seed: int) -> None:
     pytest.importorskip("numba")

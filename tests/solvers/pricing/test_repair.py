@@ -21,36 +21,38 @@ from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.plain import without_numba
 from tests.solvers.lagrangian.cases import swaps
-from tests.solvers.pricing.cases import cost, simple
+from tests.solvers.pricing.cases import cost, differing, simple
 
 PARTS = ("give_up_hits", "extend_stays")
 
 
-@given(simple(), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@given(simple() | differing(), st.integers(0, 99))
+@settings(max_examples=90, deadline=None)
 def test_repaired_within_the_capacity(instance: Instance, seed: int) -> None:
     """Where every item is in tier 0 in every slot, the excess leaves, and stays outside until it is read."""
     rng, (steps, layers) = np.random.default_rng(seed), (instance.decode_steps, instance.layers)
     capacity = instance.capacity_units[0]
     assert capacity is not None
-    timeline, row = instance.timeline, np.arange(steps)[:, None]
+    timeline, row, units = instance.timeline, np.arange(steps)[:, None], instance.units
     words = np.zeros((layers, steps, 64), np.uint8)
-    words[:, :, : instance.tokens] = (timeline.born <= row) & (row < timeline.ends)
+    for bits, own in zip(words, instance.timelines, strict=True):
+        bits[:, : instance.tokens] = (own.born <= row) & (row < own.ends)
     after = np.packbits(words, axis=2, bitorder="little").view(np.uint64)
     inside = np.zeros((layers, 64), np.bool_)
     inside[:, : instance.prefill_tokens] = rng.random((layers, instance.prefill_tokens)) < 0.7
+    inside[:, : instance.prefill_tokens] &= instance.grouping.initial
     start = inside.copy()
     repair.repair(instance, inside, after, rng.integers(0, 2, (steps, layers)))
     bits = np.unpackbits(after.view(np.uint8), axis=2, bitorder="little")
     assert not np.any(bits > words)
     held = bits.sum(axis=2, dtype=np.int64).T
     assert not np.any(inside & ~start)
-    now, size = inside.sum(axis=1), inside.sum()
+    now, size = inside.sum(axis=1), inside.sum(axis=1) @ units
     assert size <= capacity
     before = inside.astype(np.uint8)
     for step in range(steps):
         for layer in range(layers):
-            size += held[step, layer] - now[layer]
+            size += (held[step, layer] - now[layer]) * units[layer]
             now[layer] = held[step, layer]
             assert size <= capacity
             read = np.zeros(64, np.bool_)
@@ -147,8 +149,8 @@ def plain() -> ModuleType:
     return without_numba(repair)
 
 
-@given(simple(), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@given(simple() | differing(), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
 def test_the_same_repair_without_numba(plain: ModuleType, instance: Instance, seed: int) -> None:
     rng, shape = np.random.default_rng(seed), (instance.layers, instance.decode_steps)
     tokens = rng.random((*shape, 64)) < 0.8

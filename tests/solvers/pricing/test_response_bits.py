@@ -12,11 +12,11 @@ from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing.response_bits import BitResponses
-from tests.solvers.pricing.cases import simple, untuned
+from tests.solvers.pricing.cases import differing, simple, untuned
 
 
-@given(simple(), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@given(simple() | differing(), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
 def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> None:
     """The same paths adopted by the same lanes leave the same bits and counts, and these agree."""
     pytest.importorskip("numba")

@@ -24,7 +24,8 @@ from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.response_tiers import TierResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
-from tests.strategies import rule_combinations, tiny_instance
+from tests.replay import problems
+from tests.strategies import rule_combinations, tiny_instance, with_layers
 
 FAST = {"copies": Copies.INCLUSIVE, "granularity": 1, "tiers": 2}
 """Rules under which responses are bits instead."""
@@ -63,10 +64,21 @@ def test_a_legal_schedule_whatever_the_prices(
 
 @given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int, batch: bool) -> None:
+def test_a_legal_schedule_where_layers_differ(rules: dict[str, Any], seed: int, dear: bool) -> None:
+    rng = np.random.default_rng(seed)
+    instance = with_layers(rng, tiny_instance(rng, layers=2, batch=bool(rng.integers(2)), **rules))
+    found = best_response.best_responses(instance, untuned(instance, rng, dear=dear), seed=seed).schedule()
+    assert isinstance(found, Schedule)
+    assert problems(instance, found) == []
+
+
+@given(st.sampled_from(MOVING), st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int, batch: bool, differ: bool) -> None:
     """Counts kept up to date with every response are those of the whole plan, counted at once."""
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, batch=batch, **rules)
+    instance = tiny_instance(rng, batch=batch, layers=2 if differ else None, **rules)
+    instance = with_layers(rng, instance) if differ else instance
     responses = TierResponses.empty(instance, 1, "numba", 1)
     lanes = Lanes.of(instance, slice(None), np.zeros(instance.layers, np.int64))
 
