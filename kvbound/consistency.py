@@ -1,4 +1,4 @@
-"""Whether the parts of an instance belong together."""
+"""Whether the parts of an instance go together, and what follows from several of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from kvbound.trace.timeline import Timeline
 
 Sizes = int | tuple[int, ...]
 """Bytes of one token's KV in a layer: one number for all layers, or one per layer."""
+
+
+def ending_windows(rules: Rules, llm: Llm) -> tuple[int | None, ...]:
+    """Return the window of each layer in which tokens end when they leave it, shape (layers,)."""
+    return llm.windows if rules.windows is Windows.ENDS and llm.windows else (None,) * llm.layers
 
 
 def checked_formats(name: str, memory: Memory, llm: Llm, formats: Mapping[str, Sizes]) -> dict[str, Sizes]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kvbound import workloads
 from kvbound.blocks import Blocks, largest_sum
-from kvbound.consistency import check_reads, check_rules, checked_formats
+from kvbound.consistency import check_reads, check_rules, checked_formats, ending_windows
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES
 from kvbound.llm.model import Llm
@@ -119,12 +119,12 @@ class Instance:
         They differ only in layers with a sliding window, if tokens end when they leave it, and where layers
         have different numbers of chunks of weights.
         """
-        return self.chunks.timelines(self.workload.timeline.by_layer(self.rules.ending_windows(self.llm)))
+        return self.chunks.timelines(self.workload.timeline.by_layer(ending_windows(self.rules, self.llm)))
 
     @cached_property
     def token_timelines(self) -> tuple[Timeline, ...]:
         """The same for the tokens alone."""
-        return self.workload.timeline.by_layer(self.rules.ending_windows(self.llm))
+        return self.workload.timeline.by_layer(ending_windows(self.rules, self.llm))
 
     @cached_property
     def block_units(self) -> Ints:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kvbound import workloads
 from kvbound.blocks import most_bytes
+from kvbound.consistency import ending_windows
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
@@ -150,7 +151,7 @@ def make_instance(
     timeline = workload.timeline
 
     def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
-        return most_bytes(timeline.by_layer(allowed.ending_windows(model)), sizes)
+        return most_bytes(timeline.by_layer(ending_windows(allowed, model)), sizes)
 
     room, model, sizes = _hardware(raw, kv_bytes, file)
     with located(file):

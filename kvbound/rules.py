@@ -11,7 +11,6 @@ import numpy as np
 
 from kvbound.errors import InputError
 from kvbound.fields import Fields, show
-from kvbound.llm.model import Llm
 
 
 class Copies(StrEnum):
@@ -83,10 +82,6 @@ class Rules:
         if not whole or not 1 <= self.granularity <= 2**20:
             raise InputError("rules", "granularity", f"1 to {2**20} tokens, not {show(size)}")
         object.__setattr__(self, "granularity", int(self.granularity))
-
-    def ending_windows(self, llm: Llm) -> tuple[int | None, ...]:
-        """Return the window of each layer in which tokens end when they leave it, shape (layers,)."""
-        return llm.windows if self.windows is Windows.ENDS and llm.windows else (None,) * llm.layers
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "rules", field: str = "") -> Rules:

@@ -25,7 +25,7 @@ from kvbound.result import (
 from tests.strategies import tiny_instance
 
 ABOUT = InstanceId(
-    "toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, tokens=11, outputs=8, reads=40
+    "toy", "5" * 64, layers=2, prefill_tokens=3, decode_steps=8, tokens=11, ids=11, outputs=8, reads=40
 )
 FIELDS = {
     "schema", "kvbound_version", "instance", "method", "seed", "options", "status", "termination", "time_s",

@@ -9,7 +9,7 @@ from kvbound.report.comparison import compare_table, csv_text, document, referen
 from kvbound.report.result import describe
 from kvbound.result import Bound, BoundStatus, Measures, Result, Status, ranked
 
-CASE = InstanceId("case", "0" * 64, 2, 4, 10, 14, 10, 100)
+CASE = InstanceId("case", "0" * 64, 2, 4, 10, 14, 14, 10, 100)
 
 
 def measures(time_s: float) -> Measures:
