@@ -33,13 +33,13 @@ class Binding:
     time_s
         The ideal time in seconds, a time lower bound.
     parts
-        Shares of it: weights, kv_reads, kv_writes, latency.
+        Shares of it: weights, kv_reads, kv_writes, latency; kv_reads include those of placed weights.
     resources
         Share of it, without latency, that each resource accounts for: 1 for the one that binds; several that
         are in balance, or work one after the other, divide it. One per cent more bandwidth saves at most that
         share of one per cent.
     slowest_s
-        Time with all KV in the last tier, never moved: what the worst placement costs.
+        Time with all that is placed in the last tier, never moved: what the worst placement costs.
     onset
         Where all KV in one tier is as good as any placement, up to which size it is; else None.
     """

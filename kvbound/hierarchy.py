@@ -66,8 +66,7 @@ class Hierarchy:
     @classmethod
     def filled(cls, instance: Instance, scores: Scores) -> Hierarchy:
         """Fill the tiers with the prompt, in descending order of scores (layers, prefill)."""
-        unlimited = int(instance.units.sum()) * instance.blocks
-        free = np.array([unlimited if r is None else r for r in instance.capacity_units], np.int64)
+        free = instance.room_units.copy()
         tier = np.full((instance.layers, instance.blocks), instance.tiers - 1, np.uint8)
         prompt = fill(instance, scores)
         tier[:, : prompt.shape[1]] = prompt

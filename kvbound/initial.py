@@ -34,10 +34,11 @@ def fill(instance: Instance, scores: NDArray[np.float64]) -> Tiers:
     units = instance.block_units[:, : exists.shape[1]][exists]
     ranked = np.lexsort((-np.flatnonzero(exists), -worth[exists]))
     fast = ranked[: np.count_nonzero(worth[exists] > -np.inf)]
-    slow, room = ranked[len(fast) :], _room(instance)
+    slow, room = ranked[len(fast) :], instance.room_units.copy()
     placed = np.empty(len(ranked), np.int64)
     placed[fast] = first_fit(units[fast], room)
-    np.subtract.at(room, placed[fast], units[fast])
+    fits = fast[placed[fast] < instance.tiers]
+    np.subtract.at(room, placed[fits], units[fits])
     placed[slow] = instance.tiers - 1 - first_fit(units[slow], room[::-1])
     return _checked(instance, exists, placed)
 
@@ -72,7 +73,7 @@ def forced_fill(instance: Instance) -> Tiers:
     if instance not in _FORCED:
         exists = instance.grouping.initial.T
         units = instance.block_units[:, : len(exists)].T[exists]
-        _FORCED[instance] = _checked(instance, exists, first_fit(units, _room(instance))).T
+        _FORCED[instance] = _checked(instance, exists, first_fit(units, instance.room_units.copy())).T
     return _FORCED[instance]
 
 
@@ -88,12 +89,6 @@ def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Tiers:
     if not tiers.size:
         return np.zeros(np.broadcast_shapes(block.shape, layer.shape), np.uint8)
     return tiers[layer, np.minimum(block, tiers.shape[1] - 1)]
-
-
-def _room(instance: Instance) -> Ids:
-    """Return the room of each tier in units, shape (K,), where unlimited means enough for all."""
-    unlimited = int(instance.block_units.sum())
-    return np.array([unlimited if limit is None else limit for limit in instance.capacity_units], np.int64)
 
 
 def _checked(instance: Instance, exists: NDArray[np.bool_], placed: Ids) -> Tiers:

@@ -60,11 +60,11 @@ class Instance:
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
-        size = self.tokens * sum(self.llm.kv_sizes) * max(self.unit_sizes) // self.unit_sizes[0]
+        _ = self.chunks  # validated
+        size = self.workload.tokens * sum(self.llm.kv_sizes) * max(self.unit_sizes) // self.unit_sizes[0]
         if size > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
         check_rules(self.name, self.rules, self.llm, self.workload.timeline, self.formats)
-        _ = self.chunks  # validated
         if isinstance(self.workload, Trace):
             self._check_reads(self.workload)
 
@@ -99,7 +99,10 @@ class Instance:
 
     @cached_property
     def timeline(self) -> Timeline:
-        """Births of the tokens, and their ends in layers without a window."""
+        """Births of all ids, and the ends of tokens in layers without a window.
+
+        The ends of ids before the tokens are those of the first layer's chunks.
+        """
         return self.chunks.timelines((self.workload.timeline,) * self.layers)[0]
 
     @property
@@ -281,9 +284,17 @@ class Instance:
         return tuple(rooms)
 
     @cached_property
+    def room_units(self) -> Ints:
+        """Room of each tier in units, shape (K,), where unlimited means enough for all blocks."""
+        unlimited = int(self.block_units.sum())
+        return np.array([unlimited if limit is None else limit for limit in self.capacity_units], np.int64)
+
+    @cached_property
     def most_held(self) -> int:
         """Units of the blocks that exist at the start or after a slot, at most."""
-        tokens = Blocks.make(self.workload.timeline, self.granularity, self.token_timelines)
+        tokens = self.grouping
+        if self.chunks.ids:
+            tokens = Blocks.make(self.workload.timeline, self.granularity, self.token_timelines)
         chunks = int(self.chunks.blocks.sum(axis=1) @ self.units)
         return chunks + int(largest_sum(tokens.held_counts * self.units))
 

@@ -28,6 +28,7 @@ from kvbound.rules import Rules
 from kvbound.trace import Trace, read_trace, write_trace
 from kvbound.trace.timeline import FIELDS as TIMELINE
 from kvbound.units import is_bare_fraction
+from kvbound.weights import Chunks
 from kvbound.workloads import Synthetic
 
 LIBRARY = Path(str(resources.files("kvbound"))) / "instances"
@@ -153,7 +154,7 @@ def make_instance(
     def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
         return most_bytes(timeline.by_layer(ending_windows(allowed, model)), sizes)
 
-    room, model, sizes = _hardware(raw, kv_bytes, file)
+    room, model, sizes = _hardware(raw, kv_bytes, file, allowed.granularity)
     with located(file):
         return Instance(name, room, model, allowed, workload, sizes)
 
@@ -184,7 +185,10 @@ def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
 
 
 def _hardware(
-    raw: Mapping[str, Any], kv_bytes: Callable[[Llm, Sequence[int]], int], file: object
+    raw: Mapping[str, Any],
+    kv_bytes: Callable[[Llm, Sequence[int]], int],
+    file: object,
+    granularity: int | None = None,
 ) -> tuple[Memory, Llm, dict[str, tuple[int, ...]]]:
     """Return the memory, the language model, and the bytes of a token's KV in each layer by tier.
 
@@ -193,6 +197,8 @@ def _hardware(
     kv_bytes
         Returns the bytes of KV that a capacity given as a share refers to, for a language model and its
         bytes of a token's KV in tier 0 by layer.
+    granularity
+        Tokens per block, if weights that may be placed do not count as resident.
     """
     model = Llm.from_mapping(raw["llm"], file, "llm")
     formats = Fields(raw.get("formats", {}), file, "formats")
@@ -203,7 +209,10 @@ def _hardware(
         return kv_sizes(formats, tier, model.kv_sizes, model.kv_format, model.config)
 
     def share_of(share: Fraction) -> int:
-        return model.room_for_share(share, kv_bytes(model, by_layer(raw["memory"]["tiers"][0]["name"])))
+        kv, placeable = kv_bytes(model, by_layer(raw["memory"]["tiers"][0]["name"])), 0
+        if granularity is not None:
+            placeable = int(Chunks.of(model, granularity).bytes(model, granularity).sum())
+        return model.room_for_share(share, kv, placeable)
 
     room = Memory.from_mapping(raw["memory"], file, "memory", share_of=share_of)
     sizes = {tier.name: by_layer(tier.name) for tier in room.tiers}
@@ -321,7 +330,7 @@ def write_expanded(instance: Instance, path: Path | str) -> None:
     """Write the form that the checker reads, with the hashes of the trace's rows, and the trace beside it."""
     target = Path(path)
     folder = target.with_suffix(".trace")
-    write_trace(instance.trace, folder)
+    write_trace(instance.token_trace, folder)
     write_json(instance.expanded(folder.name), target)
 
 

@@ -68,7 +68,7 @@ def onset(instance: Instance) -> Onset | None:
     None if no tier is as good already, if there are too many slots, if nothing is decoded or kept, or if
     tokens end in windows or weights are placed, too.
     """
-    plain = all(timeline is instance.timelines[0] for timeline in instance.timelines)
+    plain = all(timeline is instance.workload.timeline for timeline in instance.timelines)
     if instance.chunks.ids or not plain:
         return None
     sizes = Sizes(instance)
@@ -220,7 +220,7 @@ def held_tokens(blocks: Blocks, step: int) -> Ints:
     More are counted where these would take fewer blocks than there are: the least that take as many.
     """
     timeline = blocks.timeline
-    block = (blocks.born < step) & (step <= blocks.last)
+    block = (blocks.born < step) & (step <= blocks.last[0])  # all layers are alike; see `onset`
     token = (timeline.born < step) & (step <= timeline.ends)
     number = np.bincount(timeline.sequence[blocks.head[block]])
     tokens = np.bincount(timeline.sequence[token], minlength=len(number))

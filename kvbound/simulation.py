@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,7 +143,9 @@ def _weight_tiers(instance: Instance, policy: Policy) -> NDArray[np.uint8]:
     chosen = None if choose is None else choose(InstanceView.of(instance, oracle=False))
     if chosen is None or instance.rules.initial is Initial.PREFILL_FIRST:
         return fill_weights(instance)
-    by_layer = np.asarray(chosen)
+    by_layer = np.zeros(0)
+    with suppress(TypeError, ValueError):
+        by_layer = np.asarray(chosen)
     whole = by_layer.shape == (instance.layers,) and np.issubdtype(by_layer.dtype, np.integer)
     if not whole or not np.all((by_layer >= 0) & (by_layer < instance.tiers)):
         raise UsageError(f"policy {policy.name}: expected a tier for the weights of each layer")

@@ -22,9 +22,8 @@ def fill_weights(instance: Instance) -> Tiers:
     """
     exist = instance.chunks.exist.T
     units = instance.block_units[:, : len(exist)].T[exist]
-    room = [units.sum() if limit is None else limit for limit in instance.capacity_units]
     tiers = np.full(exist.shape, instance.tiers - 1, np.uint8)
-    tiers[exist] = first_fit(units, np.array(room, np.int64))
+    tiers[exist] = first_fit(units, instance.room_units)
     if np.any(tiers == instance.tiers):
         raise InfeasibleError(f"{instance.name}: no tier has room for a chunk of weights")
     return tiers.T
@@ -54,9 +53,15 @@ def without_weights(instance: Instance, tiers: Tiers) -> Instance:
             raise InfeasibleError(f"{instance.name}: {size:,} B of weights do not fit into {tier.name}")
         made.append(dataclasses.replace(tier, capacity=left))
     memory = dataclasses.replace(instance.memory, tiers=tuple(made))
-    resident = {"weights": "resident", "weight_chunk_bytes": None, "weight_bytes": instance.resident_bytes}
-    llm = dataclasses.replace(instance.llm, **resident)  # type: ignore[arg-type]
-    return dataclasses.replace(instance, memory=memory, llm=llm)
+    near = unit * np.where(tiers == 0, units, 0).sum(axis=1)
+    llm = dataclasses.replace(
+        instance.llm,
+        weights="resident",
+        weight_chunk_bytes=None,
+        weight_bytes=instance.resident_bytes,
+        weight_read_bytes_per_layer=tuple((instance.weight_reads + near).tolist()),
+    )
+    return dataclasses.replace(instance, memory=memory, llm=llm, workload=instance.token_trace)
 
 
 def with_weights(instance: Instance, tiers: Tiers, schedule: Schedule) -> Schedule:

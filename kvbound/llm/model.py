@@ -37,16 +37,17 @@ class Llm:
         Bytes of one token's KV entry in a layer: one number for all layers, or one per layer, 0 where a layer
         keeps none.
     weight_bytes
-        Bytes of weights that stay in tier 0. Rounded up to an int.
+        Bytes of all weights; those that are not placeable stay in tier 0. Rounded up to an int.
     weight_read_bytes_per_layer
-        Bytes of weights read from tier 0 in every slot: one number for all layers, or one per layer.
+        Bytes of weights read in every slot, from tier 0 unless they are placeable: one number for all layers,
+        or one per layer.
     source
         What the model is, and the origin of its numbers.
     sources
         Dotted field to the origin of its number.
     windows
-        Sliding window of each layer in tokens, None where attention is full; empty if unknown. It only
-        describes the model; the trace determines which tokens are read.
+        Sliding window of each layer in tokens, None where attention is full; empty if unknown. Only under the
+        rule ``windows: ends`` do tokens end when they leave it.
     config
         The fields of the model's published ``config.json`` that the numbers follow from.
     weights
@@ -137,12 +138,12 @@ class Llm:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
         return int(tokens) * sum(self.kv_sizes)
 
-    def room_for_share(self, share: float | Fraction, kv_bytes: int) -> int:
+    def room_for_share(self, share: float | Fraction, kv_bytes: int, placeable_bytes: int = 0) -> int:
         """Capacity in bytes for the resident weights and a `share` of some KV.
 
         The share is exact (0.3 is three tenths); its bytes are rounded to the nearest integer.
         """
-        return int(self.weight_bytes) + round(exact_share(share) * kv_bytes)
+        return int(self.weight_bytes) - placeable_bytes + round(exact_share(share) * kv_bytes)
 
     @classmethod
     def from_mapping(cls, mapping: object, file: object = "llm", field: str = "") -> Llm:
@@ -152,9 +153,10 @@ class Llm:
         ----------
         mapping
             ``name``, ``layers``, ``weight_bytes``, and ``kv_bytes_per_token_layer`` and
-            ``weight_read_bytes_per_layer`` (each a number or a list of one per layer); optionally ``source``,
-            ``sources``, ``windows``, ``config``, and what `kvbound.llm.config.Architecture.to_mapping`
-            adds. Numbers are bytes; text carries a unit.
+            ``weight_read_bytes_per_layer`` (each a number or a list of one per layer); optionally
+            ``source``, ``sources``, ``windows``, ``config``, ``kv_format``, ``weights``,
+            ``weight_chunk_bytes``, and what
+            `kvbound.llm.config.Architecture.to_mapping` adds. Numbers are bytes; text carries a unit.
         file, field
             Place of `mapping`, for messages.
 

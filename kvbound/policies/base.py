@@ -60,7 +60,8 @@ class Policy(Protocol):
 
     Your own class needs only `step`: without `start` the default fill is used, without `name` the class's
     name. Where weights are placeable, a method ``place_weights(instance)`` may return the tier of each
-    layer's weights, shape (layers,); without it they fill the fastest tiers before the KV. They do not move.
+    layer's weights, shape (layers,); without it they fill the fastest tiers before the KV. Under policies
+    weights do not move.
     """
 
     name: str

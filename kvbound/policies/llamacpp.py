@@ -1,8 +1,6 @@
-"""Placements of llama.cpp: whole layers in tier 0 (``-ngl``), or all weights there but no KV (``-nkvo``)."""
+"""Placements of llama.cpp: whole layers in tier 0 (``-ngl``), or weights as far as they fit (``-nkvo``)."""
 
 from __future__ import annotations
-
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ _FREE = 2**30
 
 
 class LlamacppNgl:
-    """Put the last layers as a whole, weights and KV, into tier 0, the others into tier 1; move nothing.
+    """Put the last layers as a whole, weights and KV, into tier 0, the others into the last; move nothing.
 
     Parameters
     ----------
@@ -39,11 +37,11 @@ class LlamacppNgl:
     def place_weights(self, instance: InstanceView) -> Ids:
         """Return the tier of each layer's weights."""
         self._chosen = self._inside(instance)
-        return np.where(self._chosen, 0, 1)
+        return np.where(self._chosen, 0, instance.tiers - 1)
 
     def start(self, instance: InstanceView, rng: np.random.Generator) -> Scores:
         """Start with the KV where the weights are."""
-        # of placed weights, the instance that is left to fill knows nothing any more
+        # after place_weights, the instance given to start has resident weights only
         self.inside = self._inside(instance) if self._chosen is None else self._chosen
         self._chosen = None
         return np.repeat(np.where(self.inside, 0.0, -np.inf)[:, None], instance.prefill_tokens, axis=1)
@@ -58,12 +56,14 @@ class LlamacppNgl:
         count = self.layers
         if count is None:
             assert capacity is not None  # only the last tier may be unlimited
-            placed = llm.weight_reads if llm.weights == "placeable" else np.zeros(instance.layers)
-            tokens = instance.granularity * instance.blocks
-            room, count = Fraction(capacity) - Fraction(llm.weight_bytes) - self.free_bytes, 0
-            room += sum(map(Fraction, placed.tolist()))  # what is read is not resident
-            for weights, kv in zip(placed[::-1].tolist(), llm.kv_sizes[::-1], strict=True):
-                room -= Fraction(weights) + tokens * kv
+            block = instance.granularity * instance.item_bytes
+            placed = np.zeros(instance.layers, np.int64)
+            if llm.weights == "placeable":
+                placed = llm.weight_reads.astype(np.int64) // block * block
+            kv = (block * instance.blocks).tolist()
+            room, count = int(capacity) - int(llm.weight_bytes) + int(placed.sum()) - self.free_bytes, 0
+            for needed in reversed([sum(pair) for pair in zip(placed.tolist(), kv, strict=True)]):
+                room -= needed
                 if room < 0:
                     break
                 count += 1

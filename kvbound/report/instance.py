@@ -31,7 +31,8 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
     """
     llm, counts = instance.llm, instance.token_read_counts()
     recorded = instance.workload if isinstance(instance.workload, Trace) else None
-    past = float(instance.live[:-1].mean())
+    kept = instance.item_bytes > 0
+    past = float(instance.live[:-1, kept].mean())
     sizes, kv_bytes = instance.unit_sizes, most_bytes(instance.token_timelines, instance.item_bytes.tolist())
     limits = [
         None if room is None else room * instance.granularity * size
@@ -50,7 +51,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "slots": instance.slots,
         "reads": int(counts.sum()),
         "reads_per_slot": float(counts.mean()),
-        "share_of_past_read": float(counts.mean() / past) if past else 0.0,
+        "share_of_past_read": float(counts[:, kept].mean() / past) if past else 0.0,
         "own_token_reads": 0 if recorded is None else int(recorded.own_reads().sum()),
         "item_bytes": item_bytes[0] if len(set(item_bytes)) == 1 else item_bytes,
         **formats,
@@ -65,7 +66,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
                 "capacity_bytes": tier.capacity,
                 "room_for_kv_bytes": free,
                 "room_for_kv_share": None
-                if free is None or not kv_bytes
+                if free is None or not kv_bytes or placeable
                 else free * sizes[0] / (kv_bytes * size),
             }
             for tier, free, size in zip(instance.memory.tiers, limits, sizes, strict=True)
@@ -117,7 +118,8 @@ def _weights(instance: Instance) -> str:
     if not sizes.any():
         return f"{resident} resident"
     placed = units.format_bytes(int(instance.llm.weight_bytes) - instance.resident_bytes)
-    chunk = units.format_bytes(sizes.max() * instance.granularity * int(instance.item_bytes.max()))
+    largest = int((sizes * instance.item_bytes[:, None]).max())
+    chunk = units.format_bytes(largest * instance.granularity)
     return f"{resident} resident, {placed} in {np.count_nonzero(sizes):,} chunks of at most {chunk}"
 
 
@@ -160,5 +162,6 @@ def _tiers(instance: Instance, capacities: list[dict[str, Any]]) -> Table:
                 units.format_seconds(tier.latency) if tier.latency else numbers.UNKNOWN,
             )
         )  # fmt: skip
-    columns = ("tier", ">capacity", ">room for KV", ">of the KV", "reads load", "writes load", ">latency")
+    room = ">room for both" if instance.chunks.ids else ">room for KV"
+    columns = ("tier", ">capacity", room, ">of the KV", "reads load", "writes load", ">latency")
     return table(columns, rows)

@@ -40,7 +40,8 @@ def refuse_infeasible(instance: Instance, begin: float, result_fields: Mapping[s
     """Return the result of an instance without any feasible schedule, given when work began; else None."""
     try:
         _ = instance.capacity_units
-        if instance.rules.initial is Initial.PREFILL_FIRST and not instance.uniform:
+        equal = instance.uniform and not instance.chunks.ids
+        if instance.rules.initial is Initial.PREFILL_FIRST and not equal:
             forced_fill(instance)
     except InfeasibleError as error:
         return infeasible(instance, error, begin, result_fields)

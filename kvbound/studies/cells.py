@@ -158,7 +158,7 @@ def shape(instance: Instance) -> dict[str, Any]:
     """Return the instance's sizes as in a record."""
     return {
         "layers": instance.layers,
-        "prefill_tokens": instance.prefill_tokens,
+        "prefill_tokens": instance.workload.prefill_tokens,
         "decode_steps": instance.decode_steps,
         "reads": int(instance.read_counts().sum()),
         "room_blocks": instance.capacity_units[0],

@@ -61,7 +61,9 @@ def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] |
     packed = bits.pack(ended)
     for step, row in enumerate(rows):
         if len(wrong := bits.ids(row & packed)):
-            return step, f"no read of token {wrong[0]} after step {timeline.ends[wrong[0]]}, its last"
+            last = int(timeline.ends[wrong[0]])
+            since = f"after step {last}, its last" if last >= 0 else "which leaves before the first step"
+            return step, f"no read of token {wrong[0]} {since}"
         if len(now := timeline.ending(step)):
             ended[now] = True
             packed = bits.pack(ended)

@@ -252,7 +252,7 @@ class _Moves:
         busy = (read > 0) | (grown > 0) | (before != after) | (new_before != new_after)
         busy &= (before != new_before) | (after != new_after)
         carried = data.tokens[within[busy], step[busy], CARRIED].astype(np.int64)
-        unread = carried - data.reads[-1][blocks[busy], step[busy]]
+        unread = carried - data.reads[-1][blocks[busy], step[busy]].astype(np.int64)
         share = Share(read[busy].astype(np.int64), carried, unread, grown[busy].astype(np.int64))
         chains, slot = chains[busy], (step * data.layers + layer)[busy]
         given = data, self.chains.counts, chains, slot, share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kvbound.cost.evaluate import evaluate
@@ -17,6 +18,7 @@ from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status,
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.fix_and_search import Search
+from kvbound.solvers.mip.relaxation import solve_relaxation
 from kvbound.solvers.warm_start import events, refuse_infeasible, without_prefetch
 
 ON_READ = 0.7
@@ -56,7 +58,8 @@ def solve_exact(
     Returns
     -------
     Result
-        When interrupted or out of time it holds the best schedule and bound so far.
+        When interrupted or out of time it holds the best schedule and bound so far. Without a schedule that
+        fits to start from, it holds the bound of the relaxation alone.
 
     Raises
     ------
@@ -70,8 +73,10 @@ def solve_exact(
     fields: dict[str, Any] = {"method": "exact", "seed": seed, "options": options}
     if result := refuse_infeasible(instance, begin, fields):
         return result
-    first = events(instance, start) if start else simulate(instance, "belady").schedule
-    assert first is not None
+    first = events(instance, start) if start else _simple_schedule(instance)
+    if first is None:
+        relaxed = solve_relaxation(instance, time_limit=time_limit, seed=seed, work=work, progress=progress)
+        return replace(relaxed, method="exact", options=options)
     known = first, evaluate(instance, first)
     end = begin + time_limit
     if work is not None:
@@ -115,6 +120,12 @@ class Improved(NamedTuple):
     bound_s: float
     termination: Termination
     rejected: int = 0
+
+
+def _simple_schedule(instance: Instance) -> Schedule | None:
+    """Return the schedule of a policy; None if none fits, as may happen where blocks differ in size."""
+    found = (simulate(instance, policy).schedule for policy in ("belady", "keep-last", "static"))
+    return next((schedule for schedule in found if schedule is not None), None)
 
 
 def improve(

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import Lanes, count_bits, count_units
 from kvbound.cost.transitions import Transitions
+from kvbound.errors import InfeasibleError
+from kvbound.first_fit import first_fit
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
@@ -127,12 +129,17 @@ class TierResponses:
         return occupancy(self.instance, start, now, slice(None))
 
     def repaired(self, progress: Progress = silent) -> Schedule:
-        """Return them as a schedule within the capacities; changes them in place."""
+        """Return them as a schedule within the capacities; changes them in place.
+
+        Raises
+        ------
+        InfeasibleError
+            Blocks of different sizes are not made to fit, although they may.
+        """
         instance = self.instance
         blocks, plan = instance.grouping, self.plan[:, :, : instance.blocks]
         first, exists = self.first[:, : blocks.prompt], blocks.initial
-        unlimited = int(instance.units.sum()) * instance.blocks
-        free = np.array([unlimited if limit is None else limit for limit in instance.capacity_units])
+        free = instance.room_units.copy()
         starting, units = first[exists], np.broadcast_to(instance.units[:, None], exists.shape)[exists]
         if instance.rules.initial is Initial.FREE:
             _spread(starting, units, free)
@@ -162,7 +169,14 @@ def _spread(wanted: Bytes, units: Ints, room: Ints) -> None:
     for order, way in ((range(tiers - 1), 1), (range(tiers - 1, 0, -1), -1)):
         for tier in order:
             inside = np.flatnonzero(wanted == tier)
-            wanted[inside[np.cumsum(units[inside]) > room[tier]]] = tier + way
+            wanted[inside[first_fit(units[inside], room[[tier]]) > 0]] = tier + way
+    used = np.zeros(tiers, np.int64)
+    np.add.at(used, wanted, units)
+    if (used > room).any():  # blocks of different sizes: the largest first
+        largest = np.argsort(-units, kind="stable")
+        wanted[largest] = first_fit(units[largest], room)
+        if (wanted == tiers).any():
+            raise InfeasibleError("no placement is found in which blocks of different sizes fit")
 
 
 @dataclass(frozen=True, eq=False)

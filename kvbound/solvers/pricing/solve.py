@@ -16,7 +16,7 @@ from typing import Any
 
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, spread
-from kvbound.errors import UsageError
+from kvbound.errors import InfeasibleError, UsageError
 from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import pick
@@ -279,7 +279,10 @@ class _Run:
 
 def _repair(incumbent: Incumbent, found: best_response.BestResponses, progress: Progress) -> None:
     """Repair best responses to a schedule within the capacities, and keep it if it is faster."""
-    schedule = found.schedule(progress)
+    try:
+        schedule = found.schedule(progress)
+    except InfeasibleError:  # blocks of different sizes
+        return
     if schedule is not None:
         incumbent.update(evaluate_placement(incumbent.instance, schedule))
 
