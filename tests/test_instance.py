@@ -18,11 +18,11 @@ from kvbound.instance import Instance
 from kvbound.instance_io import from_mapping, make_instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
-from kvbound.rules import Accounting, Copies, Initial, Migration, Rules, Timing
+from kvbound.rules import Accounting, Copies, Initial, Migration, Rules, Timing, Windows
 from kvbound.trace import Trace
 from kvbound.workloads import Fang2025, RandomSwap
 from tests.instance_documents import DOCUMENT, changed
-from tests.strategies import tiny_instance
+from tests.strategies import tiny_instance, with_layers
 
 MEMORY: dict[str, Any] = {
     "name": "toy",
@@ -47,7 +47,7 @@ def toy(**changes: Any) -> Instance:
 
 
 def test_rules_come_back_from_their_mapping() -> None:
-    for words in product(Copies, Migration, Timing, Initial, (1, 7), Accounting):
+    for words in product(Copies, Migration, Timing, Initial, (1, 7), Accounting, Windows):
         rules = Rules(*words)
         assert Rules.from_mapping(json.loads(json.dumps(rules.to_mapping()))) == rules
     assert Rules.from_mapping({}) == Rules()
@@ -63,6 +63,7 @@ def test_rules_take_plain_words_and_whole_numbers_of_any_kind() -> None:
     ("field", "value"),
     [
         ("copies", "both"), ("migration", None), ("timing", 1), ("initial", ""), ("accounting", "Physical"),
+        ("windows", "end"), ("windows", True),
         ("granularity", 0), ("granularity", -1), ("granularity", 2.5), ("granularity", 2.0),
         ("granularity", True), ("granularity", "2"), ("granularity", 2**20 + 1),
     ],
@@ -151,9 +152,11 @@ def canonical(instance: Instance) -> str:
 
 @given(seeds)
 def test_hash_is_that_of_the_canonical_json_and_the_checkers(seed: int) -> None:
-    instance = tiny_instance(np.random.default_rng(seed))
-    assert instance.sha256 == canonical(instance)
-    assert instance.sha256 == instance_sha256(instance.expanded("x"), instance.trace.row_hashes())
+    rng = np.random.default_rng(seed)
+    alike = tiny_instance(rng)
+    for instance in (alike, with_layers(rng, alike)):
+        assert instance.sha256 == canonical(instance)
+        assert instance.sha256 == instance_sha256(instance.expanded("x"), instance.trace.row_hashes())
 
 
 def test_hash_never_changes() -> None:
@@ -311,3 +314,87 @@ def test_the_published_accounting_knows_no_other_births() -> None:
         rules = {"accounting": "fang2025"}
         with pytest.raises(InputError, match="trace: expected one birth in every step and no ends"):
             from_mapping(changed("rules", rules, changed("trace", trace)))
+
+
+HYBRID: dict[str, Any] = LLM | {
+    "layers": 3, "kv_bytes_per_token_layer": [6, 4, 0], "weight_read_bytes_per_layer": 0,
+    "windows": [None, 2, None],
+}  # fmt: skip
+"""The second layer has a window, and the third keeps no KV."""
+ENDS, STUDY = {"windows": "ends"}, {"accounting": "fang2025"}
+READS: dict[str, Any] = {"prefill_tokens": 2, "reads": [[[0, 1], [1], []], [[0], [2], []]]}
+
+
+def hybrid(**changes: Any) -> Instance:
+    return toy(**({"llm": HYBRID, "trace": READS} | changes))
+
+
+def test_sizes_of_layers_that_differ() -> None:
+    instance = hybrid(rules={"granularity": 2})
+    assert instance.units.tolist() == [3, 2, 0]
+    assert (instance.unit_sizes, instance.item_bytes.tolist()) == ((2, 2), [6, 4, 0])
+    assert not instance.uniform
+    assert instance.capacity_units == ((34 - 10) // (2 * 2), None)
+    assert instance.most_held == 2 * (3 + 2)
+    assert toy().uniform
+
+
+def test_windows_end_tokens_in_their_layers_only_where_the_rules_say_so() -> None:
+    ignored, ends = hybrid(), hybrid(rules=ENDS)
+    assert [each.ends.tolist() for each in ignored.timelines] == [[2] * 4] * 3
+    assert [each.ends.tolist() for each in ends.timelines] == [[2] * 4, [-1, 0, 1, 2], [2] * 4]
+    assert ends.timelines[0] is ends.timelines[2] is ends.timeline
+    assert ends.live.tolist() == [[2, 1, 2], [3, 1, 3], [4, 1, 4]]
+    assert ignored.sha256 != ends.sha256
+    assert "windows" not in ignored.expanded()["llm"]
+    assert ends.expanded()["llm"]["windows"] == [None, 2, None]
+    for rules, shown in (({}, False), (ENDS, True)):  # labels matter to windows, as to blocks
+        turns = hybrid(rules=rules, trace=READS | {"sequence": [0, 1, 0, 1]})
+        assert ("sequence" in turns.expanded()["trace"]) == shown
+
+
+def test_a_share_of_capacity_is_one_of_the_largest_live_kv_of_all_layers() -> None:
+    """All 4 tokens of 6 bytes, and of 4 bytes all 4 or, within the window, 1 in the end."""
+    for rules, kv in (({}, 4 * 6 + 4 * 4), (ENDS, 4 * 6 + 4)):
+        assert hybrid(capacity="50%", rules=rules).memory.tiers[0].capacity == 10 + kv // 2
+
+
+def test_equal_sizes_in_a_list_are_one_size() -> None:
+    assert toy(llm=LLM | {"kv_bytes_per_token_layer": [4, 4]}).sha256 == GOLDEN
+
+
+def test_formats_of_tiers_keep_the_ratio_of_layers() -> None:
+    cold = hybrid(formats={"ddr": {"bytes": [3, 2, 0]}})
+    assert (cold.unit_sizes, cold.units.tolist()) == ((2, 1), [3, 2, 0])
+    assert hybrid(formats={"ddr": {"bytes": [6, 4, 0]}}).formats == {}
+    for sizes in ([3, 3, 0], [3, 2, 1], 3):
+        with pytest.raises(InputError, match=r"formats\.ddr: expected bytes .* in the same ratio"):
+            hybrid(formats={"ddr": {"bytes": sizes}})
+
+
+def sized(*sizes: int) -> dict[str, Any]:
+    return HYBRID | {"kv_bytes_per_token_layer": list(sizes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rules": ENDS, "llm": LLM, "trace": TRACE}, r"llm\.windows: expected the window of at least one"),
+        ({"trace": READS | {"reads": [[[], [], []], [[], [], [1]]]}}, "step 1, layer 2: .* keeps no KV"),
+        (
+            {"trace": READS | {"reads": [[[], [0], []]]}, "rules": ENDS},
+            "step 0, layer 1: expected within the window of 2 tokens, no read of token 0",
+        ),
+        ({"rules": STUDY}, "one size for all layers under accounting fang2025"),
+        (
+            {"rules": STUDY | ENDS, "llm": sized(4, 4, 4)},
+            r"rules\.windows: expected 'ignore' under",
+        ),
+        ({"llm": sized(0, 0, 0)}, "a layer with at least 1 byte, not 0 in all"),
+        ({"llm": sized(6, 4)}, "one entry for each of the 3 layers, not 2"),
+        ({"llm": sized(6, 4, -1)}, "kv_bytes_per_token_layer"),
+    ],
+)
+def test_mistakes_where_layers_differ(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        hybrid(**changes)

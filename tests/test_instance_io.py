@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from kvbound.rules import Rules
 from kvbound.trace import Trace, write_trace
 from kvbound.workloads import RandomSwap
 from tests.instance_documents import DOCUMENT, changed
-from tests.strategies import tiny_instance
+from tests.strategies import tiny_instance, with_formats, with_layers
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -54,14 +55,21 @@ def same_trace(one: Trace, other: Trace) -> bool:
 @settings(max_examples=25, deadline=None)
 def test_files_come_back(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("instance")
-    instance = tiny_instance(np.random.default_rng(seed))
-    for write in (write_instance, write_expanded):
+    rng = np.random.default_rng(seed)
+    alike = tiny_instance(rng, batch=bool(seed % 2))
+    differing = with_layers(rng, alike)
+    for instance, write in product(
+        (alike, differing, with_formats(rng, differing)), (write_instance, write_expanded)
+    ):
         write(instance, folder / "x.json")
         again = read_instance(folder / "x.json")
         assert again.sha256 == instance.sha256
-        assert (again.name, again.memory, again.llm, again.rules) == (
-            instance.name, instance.memory, instance.llm, instance.rules
+        assert (again.name, again.memory, again.llm, again.rules, again.formats) == (
+            instance.name, instance.memory, instance.llm, instance.rules, instance.formats
         )  # fmt: skip
+        assert [each.ends.tolist() for each in again.timelines] == [
+            each.ends.tolist() for each in instance.timelines
+        ]
         assert same_trace(again.trace, instance.trace)
 
 

@@ -89,8 +89,9 @@ WRONG: tuple[tuple[str, Any], ...] = (
     ("llm.layers", ...), ("llm.kv_bytes_per_token_layer", 0), ("llm.kv_bytes_per_token_layer", 0.5),
     ("llm.weight_bytes", "lots"), ("llm.weight_read_bytes_per_layer", ["1kB", -1]), ("llm.windows", [0]),
     ("llm.heads", 8), ("rules.copies", "both"), ("rules.copying", "inclusive"), ("rules.granularity", 0),
-    ("rules.granularity", 1.5), ("rules", []), ("overrides", []), ("trace", ...), ("trace", {}),
-    ("trace", "x"),
+    ("rules.granularity", 1.5), ("rules", []), ("rules.windows", "end"),
+    ("llm.kv_bytes_per_token_layer", []), ("llm.kv_bytes_per_token_layer", [8, -1]),
+    ("overrides", []), ("trace", ...), ("trace", {}), ("trace", "x"),
     ("trace.prefill_tokens", ...), ("trace.prefill_tokens", -1), ("trace.reads", []),
     ("trace.reads.0.0", [2, 2]), ("trace.reads.0.0", [-1]), ("trace.reads.0.0", [0.5]),
     ("trace.reads.0.0", ["2"]), ("trace.reads.0.0", 2), ("trace.path", "x.trace"),
@@ -116,7 +117,8 @@ RIGHT: tuple[tuple[str, Any], ...] = (
     ("memory.energy", {"hbm": {"device": {"low": 1, "mid": 2}}}), ("llm.layers", 2.0),
     ("llm.weight_read_bytes_per_layer", "1MB"), ("llm.weight_read_bytes_per_layer", ["1MB", 5]),
     ("llm.windows", [None, 32]), ("rules", {}), ("rules.granularity", 2.0), ("overrides", {"name": "x"}),
-    ("trace.reads.0.0", []), ("trace.reads", READS[:1]),
+    ("trace.reads.0.0", []), ("trace.reads", READS[:1]), ("rules.windows", "ignore"),
+    ("llm.kv_bytes_per_token_layer", [8, "4B"]), ("formats", {"dram": {"bytes": [8, 8]}}),
 )  # fmt: skip
 
 

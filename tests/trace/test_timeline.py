@@ -55,6 +55,27 @@ def test_counts_are_those_of_the_tokens_one_by_one(seed: int) -> None:
         assert np.array_equal(getattr(again, name), getattr(timeline, name))
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_a_token_leaves_a_window_when_the_last_one_that_sees_it_is_born(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    timeline = tiny_timeline(rng, int(rng.integers(1, 14)), int(rng.integers(1, 6)))
+    window = int(rng.integers(1, timeline.tokens + 2))
+    expected = timeline.ends.tolist()
+    for token, sequence in enumerate(timeline.sequence.tolist()):
+        own = np.flatnonzero(timeline.sequence == sequence).tolist()
+        later = own.index(token) + window - 1
+        if later < len(own):
+            expected[token] = min(expected[token], int(timeline.born[own[later]]))
+    found = timeline.windowed(window)
+    assert found.ends.tolist() == expected
+    assert (found is timeline) == (expected == timeline.ends.tolist())
+    for name in ("prefill_tokens", "births", "sequence", "outputs"):
+        assert np.array_equal(getattr(found, name), getattr(timeline, name))
+    alike = timeline.by_layer((window, None, window))
+    assert alike[0] is alike[2]
+    assert alike[1] is timeline
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_head_of_a_timeline_is_what_happens_up_to_there(seed: int) -> None:
     rng = np.random.default_rng(seed)
