@@ -18,13 +18,12 @@ from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status,
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.fix_and_search import Search
+from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.mip.relaxation import solve_relaxation
 from kvbound.solvers.warm_start import events, refuse_infeasible, without_prefetch
 
 ON_READ = 0.7
 """Share of the time for the same instance without prefetch, whose schedules are valid with prefetch."""
-REJECTED = "rejected_answers"
-"""Result option that counts the solver runs whose solution or bound was rejected."""
 GAP = 1e-4
 """Default relative gap at which the search stops, and the largest at which a schedule is called optimal."""
 PROVED = 1e-7

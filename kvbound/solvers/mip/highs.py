@@ -51,6 +51,9 @@ MANY_ROWS = 4_000
 """Rows above which the simplex method is limited to one iteration per row, and the interior point method
 continues: on slow links simplex ends long before and interior point never, on fast ones the opposite."""
 
+REJECTED = "rejected_answers"
+"""Result option that counts the solver runs whose solution or bound was rejected."""
+
 
 @dataclass(frozen=True)
 class Solved:
