@@ -186,20 +186,20 @@ def test_infeasible_is_refused_where_chunks_and_tokens_fit_in_any_order(capacity
 def test_room_for_large_weights_is_counted_in_integers_of_any_size() -> None:
     large = 2**60
     case = Layered(
-        [[[]] * 7], 1, 1, weights=7 * large, weight_reads=float(large), trace=STILL, placement=PLACEABLE,
-        capacity=(0, 7 * large + 7),
+        [[[]] * 20], 1, 1, weights=20 * large, weight_reads=float(large), trace=STILL, placement=PLACEABLE,
+        capacity=(0, 20 * large + 20),
     )  # fmt: skip
-    over = with_capacity(case, 0, 7 * large + 6)
-    arrays = case.schedule(start(case, [[1]] * 7, [[1]] * 7))
+    over = with_capacity(case, 0, 20 * large + 19)
+    arrays = case.schedule(start(case, [[1]] * 20, [[1]] * 20))
     assert case.checked(arrays).problems == ()
-    assert case.checked(arrays).peak_bytes == (0, 7 * large + 7)
+    assert case.checked(arrays).peak_bytes == (0, 20 * large + 20)
     assert over.checked(arrays).problems == (
-        f"at the start: tier t1 holds {7 * large + 7} bytes, 1 over its capacity (and 7 more like it)",
+        f"at the start: tier t1 holds {20 * large + 20} bytes, 1 over its capacity (and 20 more like it)",
     )
-    for each, count in ((case, 1), (over, 0)):
-        document = infeasible(each)
-        document["instance"]["reads"] = 7 * large
-        assert len(check_result(each.expanded, each.rows, document).problems) == count
-    filled = dataclasses.replace(case, rules={"initial": "prefill-first"}, capacity=(6 * large + 8, large))
-    tiers = [[0]] * 6 + [[1]]
-    assert filled.checked(filled.schedule(start(case, [[0]] * 7, tiers))).problems == ()
+    reads = f"instance.reads is claimed to be 0, but is {20 * large}"
+    for each, more in ((case, ("status",)), (over, ())):
+        found = check_result(each.expanded, each.rows, infeasible(each)).problems
+        assert (found[0], *(problem.split()[0] for problem in found[1:])) == (reads, *more)
+    filled = dataclasses.replace(case, rules={"initial": "prefill-first"}, capacity=(19 * large + 21, large))
+    tiers = [[0]] * 19 + [[1]]
+    assert filled.checked(filled.schedule(start(case, [[0]] * 20, tiers))).problems == ()
