@@ -208,7 +208,12 @@ def test_chunks_pay_for_their_units_and_for_what_they_carry() -> None:
     assert still.checked(still.certificate(prices=prices)).bound_s == 2 * 9 * 7 - 2 * 9 * 7
     prices[0, 0] = 70  # a move down in the first slot costs 1 for each item, and is paid back at most once
     prices[5, 0] = 1
-    assert case.checked(case.certificate(prices=prices)).bound_s == 9 * (70 + 1 + 5) - 9 * (70 + 1 + 7)
+    bound = 9 * (70 + 1 + 5) - 9 * (70 + 1 + 7)
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
+    prices[2:4] = 1000  # of moves without a read, which chunks never make
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
+    prices[2:4] = -1000
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
 
 
 @pytest.mark.parametrize("whole", [-1, 0, 1, 3, 4, 5])

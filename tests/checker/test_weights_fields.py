@@ -121,8 +121,10 @@ def made(sha256: str) -> dict[str, Any]:
     [(4096.9, 1, 1, True), (4097.0, 1, 1, False), (2 * 4096.0 + 1, 1, 2, False), (8193.0, 2, 1, True)],
 )
 def test_a_layer_has_at_most_4096_chunks(read: float, size: int, limit: int, fine: bool) -> None:
-    case = Layered([[[]]], 0, size, weights=10**4, weight_reads=read,
-                   placement=PLACEABLE | {"weight_chunk_bytes": limit})  # fmt: skip
+    case = Layered(
+        [[[], []]], 0, size, weights=10**5, weight_reads=[1.0, read],
+        placement=PLACEABLE | {"weight_chunk_bytes": limit},
+    )  # fmt: skip
     if fine:
         assert read_case(case.expanded, case.rows).first == 4096
     else:
