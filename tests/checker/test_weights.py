@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.checker.layered import Layered, Reads
-from tests.checker.test_layers import STILL, born, with_capacity
+from tests.checker.test_layers import STILL, TWO, born, with_capacity
 
 PLACEABLE = {"weights": "placeable"}
 
@@ -180,9 +180,10 @@ def test_rules_hold_for_chunks() -> None:
     )
     read = dataclasses.replace(PAIR, rules={"migration": "on-read"})
     assert changed(read, initial, [(0, 0, 1, 0), (1, 0, 1, 1), (0, 1, 0, 0)]) == ()  # always read
-    assert changed(read, initial, [(0, 0, T + 1, 0)]) == (
-        "slot 0 (step 0, layer 0): token 1 goes up without being read (on-read)",
-    )
+    for layer, token in ((0, 1), (1, 0)):
+        assert changed(read, initial, [(0, layer, T + token, 0)]) == (
+            f"slot {layer} (step 0, layer {layer}): token {token} goes up without being read (on-read)",
+        )
     other = VALID | {"item": VALID["item"] + (VALID["item"] == 0) * (T + 4)}  # chunk 0 of layer 1
     assert PAIR.checked(other).problems == ("event 0: an item can change only in a slot of its own layer",)
 
@@ -208,7 +209,12 @@ def test_chunks_pay_for_their_units_and_for_what_they_carry() -> None:
     assert still.checked(still.certificate(prices=prices)).bound_s == 2 * 9 * 7 - 2 * 9 * 7
     prices[0, 0] = 70  # a move down in the first slot costs 1 for each item, and is paid back at most once
     prices[5, 0] = 1
-    assert case.checked(case.certificate(prices=prices)).bound_s == 9 * (70 + 1 + 5) - 9 * (70 + 1 + 7)
+    bound = 9 * (70 + 1 + 5) - 9 * (70 + 1 + 7)
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
+    prices[2:4] = 1000  # of moves without a read, which chunks never make
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
+    prices[2:4] = -1000
+    assert case.checked(case.certificate(prices=prices)).bound_s == bound
 
 
 @pytest.mark.parametrize("whole", [-1, 0, 1, 3, 4, 5])
@@ -223,14 +229,17 @@ def test_the_split_of_a_slot_counts_items_of_chunks(whole: int) -> None:
 
 
 def test_prices_of_large_chunks_must_not_overflow() -> None:
-    for blocks, fine in ((1, True), (3, True), (4, False), (2**40, False)):
-        case = Layered([[[]]], 0, 2, weights=2 * blocks, weight_reads=2.0 * blocks, capacity=(2**50, None),
-                       placement=PLACEABLE, trace=STILL)  # fmt: skip
+    for size, blocks, fine in ((1, 1, True), (1, 3, True), (1, 4, False), (2, 3, True), (2, 4, False)):
+        case = Layered(
+            TWO, 0, 2, weights=4**9, weight_reads=[2.0 * size * blocks, 2.0 * size], capacity=(4**9, None),
+            placement=PLACEABLE, trace=STILL, rules={"granularity": size},
+        )  # fmt: skip
+        assert [case.chunks(layer) for layer in (0, 1)] == [[blocks], [1]]
         malformed = ("the certificate is malformed: expected numbers of a path below 2**62",)
-        capacity = np.zeros((2, 2), np.int64)
+        capacity = np.zeros((2, 3), np.int64)
         capacity[0, 0] = 2**60
         found = case.checked(case.certificate(capacity=capacity)).problems
         assert found == (() if fine else malformed)
-        prices = np.zeros((6, 1, 1), np.int64)
-        prices[1] = 2**59  # counted twice
+        prices = np.zeros((6, 1, 2), np.int64)
+        prices[1] = 2**59 // size  # counted twice
         assert case.checked(case.certificate(prices=prices)).problems == (() if fine else malformed)

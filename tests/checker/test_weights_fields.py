@@ -34,6 +34,8 @@ from tests.checker.test_weights import PAIR, PLACEABLE, VALID, T, start
         (7.0, 2, 1, 5, [2, 1]),
         (7.0, 2, 1, 100, [3]),
         (26.0, 2, 4, 17, [2, 1]),
+        (64.0, 1, 1, 1, [1] * 64),
+        (65.0, 1, 1, 1, [1] * 65),
         (4096.0, 1, 1, 1, [1] * 4096),
         (2.0**60, 2**20, 1, 2**49, [2**29] * 2048),
     ],
@@ -121,8 +123,10 @@ def made(sha256: str) -> dict[str, Any]:
     [(4096.9, 1, 1, True), (4097.0, 1, 1, False), (2 * 4096.0 + 1, 1, 2, False), (8193.0, 2, 1, True)],
 )
 def test_a_layer_has_at_most_4096_chunks(read: float, size: int, limit: int, fine: bool) -> None:
-    case = Layered([[[]]], 0, size, weights=10**4, weight_reads=read,
-                   placement=PLACEABLE | {"weight_chunk_bytes": limit})  # fmt: skip
+    case = Layered(
+        [[[], []]], 0, size, weights=10**5, weight_reads=[1.0, read],
+        placement=PLACEABLE | {"weight_chunk_bytes": limit},
+    )  # fmt: skip
     if fine:
         assert read_case(case.expanded, case.rows).first == 4096
     else:
@@ -186,20 +190,20 @@ def test_infeasible_is_refused_where_chunks_and_tokens_fit_in_any_order(capacity
 def test_room_for_large_weights_is_counted_in_integers_of_any_size() -> None:
     large = 2**60
     case = Layered(
-        [[[]] * 7], 1, 1, weights=7 * large, weight_reads=float(large), trace=STILL, placement=PLACEABLE,
-        capacity=(0, 7 * large + 7),
+        [[[]] * 20], 1, 1, weights=20 * large, weight_reads=float(large), trace=STILL, placement=PLACEABLE,
+        capacity=(0, 20 * large + 20),
     )  # fmt: skip
-    over = with_capacity(case, 0, 7 * large + 6)
-    arrays = case.schedule(start(case, [[1]] * 7, [[1]] * 7))
+    over = with_capacity(case, 0, 20 * large + 19)
+    arrays = case.schedule(start(case, [[1]] * 20, [[1]] * 20))
     assert case.checked(arrays).problems == ()
-    assert case.checked(arrays).peak_bytes == (0, 7 * large + 7)
+    assert case.checked(arrays).peak_bytes == (0, 20 * large + 20)
     assert over.checked(arrays).problems == (
-        f"at the start: tier t1 holds {7 * large + 7} bytes, 1 over its capacity (and 7 more like it)",
+        f"at the start: tier t1 holds {20 * large + 20} bytes, 1 over its capacity (and 20 more like it)",
     )
-    for each, count in ((case, 1), (over, 0)):
-        document = infeasible(each)
-        document["instance"]["reads"] = 7 * large
-        assert len(check_result(each.expanded, each.rows, document).problems) == count
-    filled = dataclasses.replace(case, rules={"initial": "prefill-first"}, capacity=(6 * large + 8, large))
-    tiers = [[0]] * 6 + [[1]]
-    assert filled.checked(filled.schedule(start(case, [[0]] * 7, tiers))).problems == ()
+    reads = f"instance.reads is claimed to be 0, but is {20 * large}"
+    for each, more in ((case, ("status",)), (over, ())):
+        found = check_result(each.expanded, each.rows, infeasible(each)).problems
+        assert (found[0], *(problem.split()[0] for problem in found[1:])) == (reads, *more)
+    filled = dataclasses.replace(case, rules={"initial": "prefill-first"}, capacity=(19 * large + 21, large))
+    tiers = [[0]] * 19 + [[1]]
+    assert filled.checked(filled.schedule(start(case, [[0]] * 20, tiers))).problems == ()
