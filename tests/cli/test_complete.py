@@ -9,5 +9,12 @@ def test_names_with_a_prefix_are_completed() -> None:
     assert complete.policies("i") == ["ideal"]
     assert {"exact", "relax", "belady"} <= set(complete.methods(""))
     assert complete.methods("nothing") == []
-    assert complete.method_lists("l") == ["lookahead-one", "lru", "lfu"]
+    assert complete.method_lists("l") == [
+        "lookahead-one",
+        "lru",
+        "lfu",
+        "llamacpp-ngl",
+        "llamacpp-nkvo",
+        "llamacpp-fit",
+    ]
     assert complete.method_lists("lru,b") == ["lru,brute", "lru,belady", "lru,best"]

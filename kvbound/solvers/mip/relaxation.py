@@ -12,8 +12,7 @@ from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.solvers.mip.exact import REJECTED
-from kvbound.solvers.mip.highs import minimise
+from kvbound.solvers.mip.highs import REJECTED, minimise
 from kvbound.solvers.warm_start import refuse_infeasible
 
 

@@ -30,7 +30,8 @@ from kvbound.solvers.background import Job, in_background
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
-from kvbound.solvers.mip.exact import ON_READ, REJECTED, improve
+from kvbound.solvers.mip.exact import ON_READ, improve
+from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.candidates import candidates, slow_eviction
 from kvbound.solvers.warm_start import refuse_infeasible

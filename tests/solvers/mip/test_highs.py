@@ -19,8 +19,7 @@ from kvbound.instance import Instance
 from kvbound.models import formulation
 from kvbound.result import BoundStatus, Result, Status
 from kvbound.solvers.mip import fix_and_search, highs
-from kvbound.solvers.mip.exact import REJECTED
-from kvbound.solvers.mip.highs import FAILED, SilentHighs, minimise, row_duals
+from kvbound.solvers.mip.highs import FAILED, REJECTED, SilentHighs, minimise, row_duals
 from kvbound.solvers.mip.verification import dual_bound, rounded_solution
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.paths import DATA
