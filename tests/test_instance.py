@@ -385,7 +385,7 @@ def sized(*sizes: int) -> dict[str, Any]:
             {"trace": READS | {"reads": [[[], [0], []]]}, "rules": ENDS},
             "step 0, layer 1: expected within the window of 2 tokens, no read of token 0",
         ),
-        ({"rules": STUDY}, "one size for all layers under accounting fang2025"),
+        ({"rules": STUDY}, "one size of items under accounting fang2025"),
         (
             {"rules": STUDY | ENDS, "llm": sized(4, 4, 4)},
             r"rules\.windows: expected 'ignore' under",
