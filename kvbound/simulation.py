@@ -17,6 +17,7 @@ from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.hierarchy import Hierarchy
 from kvbound.identity import identify
+from kvbound.initial import forced_fill
 from kvbound.instance import Instance
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
@@ -25,7 +26,7 @@ from kvbound.policies.base import Policy, Scores
 from kvbound.policies.fills import recent_first
 from kvbound.policies.view import Ids, InstanceView, Slot
 from kvbound.progress import Progress, silent
-from kvbound.result import Bound, BoundStatus, Result, Status, infeasible
+from kvbound.result import Bound, BoundStatus, Result, Status, Termination, infeasible
 from kvbound.rules import Initial
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
@@ -81,17 +82,24 @@ def simulate(
         return simulate_published(instance, rule or name, about, kernel, progress, begin, record=record)
     try:
         _ = instance.capacity_units
-        if rule is None and name == "best":
-            return _ideal(instance, about, begin)
-        rule = rule or make_policy(name, **options)
-        schedule = run(instance, rule, np.random.default_rng(seed), progress)
-        measures = evaluate(instance, schedule, progress)
+        if instance.rules.initial is Initial.PREFILL_FIRST:
+            forced_fill(instance)
     except InfeasibleError as error:
         return infeasible(instance, error, begin, about)
+    if rule is None and name == "best":
+        return _ideal(instance, about, begin)
+    rule = rule or make_policy(name, **options)
+    schedule, measures, termination = None, None, Termination()
+    try:
+        schedule = run(instance, rule, np.random.default_rng(seed), progress)
+        measures = evaluate(instance, schedule, progress)
+    except InfeasibleError as error:  # of this policy's schedule: others may fit
+        termination = Termination(message=str(error))
     return Result(
         identify(instance),
-        status=Status.FEASIBLE,
+        status=Status.UNKNOWN if schedule is None else Status.FEASIBLE,
         measures=measures,
+        termination=termination,
         wall_s=time.perf_counter() - begin,
         placement=schedule,
         **about,

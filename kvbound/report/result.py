@@ -19,7 +19,8 @@ def heading(result: Result) -> str:
     options = "".join(f" {key}={value}" for key, value in result.options.items() if value is not None)
     end = str(result.status)
     if result.status is Status.UNKNOWN:
-        end = "a bound, no schedule" if result.measures is None else "the study's number, no schedule"
+        found = "a bound, " if result.bound.time_s is not None else ""
+        end = f"{found}no schedule" if result.measures is None else "the study's number, no schedule"
     limit = f", stopped by {result.termination.limit}" if result.termination.limit else ""
     took = numbers.seconds(result.wall_s)
     return f"{result.instance.name}: {title(result)}{options}: {end}{limit} (took {took})"
@@ -41,6 +42,8 @@ def describe(result: Result) -> Table:
             ("peak", _sizes(found.peak_bytes)),
             ("busy", _shares(found.utilisation or {})),
         ]
+    elif result.termination.message:
+        pairs.append(("no schedule", result.termination.message))
     pairs.append(("time lower bound", bound_text(result.bound)))
     if result.gap is not None:
         share = numbers.share(result.share_of_bound)

@@ -48,8 +48,12 @@ def test_whole_layers(migration: str) -> None:
     assert seconds(card(28, migration), "llamacpp-ngl", layers=0) == pytest.approx(28)
 
 
-def test_layers_that_do_not_fit_are_infeasible() -> None:
-    assert kv.simulate(card(14), "llamacpp-ngl", layers=2).status == "infeasible"
+def test_layers_that_do_not_fit_make_no_schedule() -> None:
+    instance = card(14)
+    found = kv.simulate(instance, "llamacpp-ngl", layers=2)
+    assert (found.status, found.time_s) == ("unknown", None)
+    assert "20 B of weights do not fit into gpu" in found.termination.message
+    assert kv.solve(instance, "exact").time_s is not None
 
 
 def test_all_weights_and_no_kv() -> None:
