@@ -95,7 +95,6 @@ def token_counts(instance: Instance, data: SearchData, traffic: ScheduleTraffic)
     tiers = data.tiers
     moved = traffic.traffic.copy()
     Columns.of(moved).extra_reads[:, :, 0] -= instance.weight_reads
-    # births count in layers without KV, too, but cost nothing
     tokens = moved / np.maximum(instance.item_bytes, 1)[:, None]
     counts = np.rint(tokens).astype(np.int64).reshape(-1, 3 * tiers)
     held = np.vstack([traffic.start, traffic.start + traffic.units.reshape(-1, tiers).cumsum(axis=0)])

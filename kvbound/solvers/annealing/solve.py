@@ -240,6 +240,9 @@ def _best_of_policies(instance: Instance) -> tuple[Schedule, bool]:
             raise
         interrupted = True
     feasible = [result for result in found if result.schedule is not None]
+    if not feasible:  # blocks differ in size, and do not fit in the order of these
+        last = simulate(instance, "lookahead-one")
+        feasible = [last] if last.schedule is not None else []
     if not feasible:
         raise UsageError(f"{instance.name}: no policy finds a schedule that fits; give one to start from")
     best = min(feasible, key=lambda result: result.time_s or 0.0).schedule

@@ -75,7 +75,9 @@ def solve_exact(
     first = events(instance, start) if start else _simple_schedule(instance)
     if first is None:
         relaxed = solve_relaxation(instance, time_limit=time_limit, seed=seed, work=work, progress=progress)
-        return replace(relaxed, method="exact", options=options)
+        message = f"{instance.name}: no policy finds a schedule that fits, from which the search could start"
+        ended = replace(relaxed.termination, message=message)
+        return replace(relaxed, method="exact", options=options, termination=ended)
     known = first, evaluate(instance, first)
     end = begin + time_limit
     if work is not None:
@@ -123,7 +125,9 @@ class Improved(NamedTuple):
 
 def _simple_schedule(instance: Instance) -> Schedule | None:
     """Return the schedule of a policy; None if none fits, as may happen where blocks differ in size."""
-    found = (simulate(instance, policy).schedule for policy in ("belady", "keep-last", "static"))
+    found = (
+        simulate(instance, policy).schedule for policy in ("belady", "keep-last", "static", "lookahead-one")
+    )
     return next((schedule for schedule in found if schedule is not None), None)
 
 
