@@ -60,7 +60,7 @@ class Hierarchy:
 
     def __post_init__(self) -> None:
         self._legal = Transitions.of(self.instance).legal
-        self._blocks = self.instance.grouping
+        self._blocks, self._uniform = self.instance.grouping, self.instance.uniform
         self._slot: tuple[int, Timeline | None] = -1, None
 
     @classmethod
@@ -91,9 +91,11 @@ class Hierarchy:
             self._new, self._passing = (
                 begun + np.flatnonzero(chosen) for chosen in (new > step, new == step)
             )
-        units = int(self.instance.units[layer])
-        self._fit = self.free // units if units else np.full_like(self.free, self.instance.blocks)
-        self.room = self._fit.copy()
+        self.room = self.free
+        if not self._uniform:
+            units = int(self.instance.units[layer])
+            self._fit = self.free // units if units else np.full_like(self.free, self.instance.blocks)
+            self.room = self._fit.copy()
         if len(self._leaving):
             np.add.at(self.room, self.tier[layer, self._leaving], 1)
 
@@ -117,7 +119,8 @@ class Hierarchy:
         for birth, blocks in admissions:
             self.admit(birth, blocks, evictable, slot)
         self._pass_through(slot.layer)
-        self.free += int(self.instance.units[slot.layer]) * (self.room - self._fit)
+        if not self._uniform:
+            self.free += int(self.instance.units[slot.layer]) * (self.room - self._fit)
         return np.flatnonzero(state != before)
 
     def choose(self, scores: Scores, slot: Slot, tier: int) -> Choice:

@@ -244,7 +244,8 @@ class Instance:
 
         A read of a chunk of weights counts as the reads of as many tokens as take the same bytes.
         """
-        return self.token_read_counts() + self.granularity * self.chunks.blocks.sum(axis=1)
+        counts = self.token_read_counts()
+        return counts + self.granularity * self.chunks.blocks.sum(axis=1) if self.chunks.ids else counts
 
     def token_read_counts(self) -> NDArray[np.int64]:
         """Reads of past tokens alone, shape (steps, layers)."""

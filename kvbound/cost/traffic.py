@@ -222,7 +222,8 @@ class _Layer:
                 packed = np.zeros(rows.shape[1] * 8, np.uint8)
                 packed[: len(mask)] = mask
                 hits[start:stop, k] = np.bitwise_count(rows[start:stop] & packed.view(np.uint64)).sum(axis=1)
-            np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
+            if len(chunks):
+                np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
         hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 
@@ -248,11 +249,11 @@ class _Layer:
         carried = instance.timelines[self.layer].ends[self.token] > self.step
         moved = transitions.charged[self.source, self.tier] & carried
         unread = moved & ~read
-        sizes = instance.id_counts[self.layer, self.token] * size
+        counts = instance.id_counts[self.layer, self.token]
+        sizes = counts * size
         np.add.at(columns.extra_reads, (self.step[unread], self.source[unread]), sizes[unread])
         np.add.at(columns.writes, (self.step[moved], self.tier[moved]), sizes[moved])
-        in_units = instance.id_counts[self.layer, self.token] * instance.units[self.layer]
-        written = np.array(instance.unit_sizes)[self.tier] * in_units
+        written = np.array(instance.unit_sizes)[self.tier] * (counts * instance.units[self.layer])
         for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
             np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
 

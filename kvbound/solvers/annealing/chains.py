@@ -119,12 +119,12 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
     ticks = np.broadcast_to(
         data.weight_ticks[layer], (*count.shape[:-1], *data.weight_ticks.shape[1:])
     ).copy()
-    size = data.sizes[layer]
+    facets = data.facets[layer if len(data.facets) > 1 else 0]
     for c in range(3 * tiers):
-        ticks += data.facets[:, :, c] * (size * count[..., c])[..., None, None]
+        ticks += facets[..., c] * count[..., c, None, None]
     most = ticks.max(axis=-1)
     if data.has_latency:
-        bytes_moved = count * (size > 0)[..., None]
+        bytes_moved = count * data.has_kv[layer][..., None]
         read, extra, written = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
         busy = extra | written | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         busy[..., 0] |= data.has_weights[layer, None]

@@ -17,14 +17,14 @@ Share: TypeAlias = tuple[int, int, int, int]
 def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
     """Return the time of a slot with these counts, shape (slots, 3K)."""
     facets, tiers, layer = data.facets, len(data.capacity), slot % data.layers
-    size = data.sizes[layer]
+    kind = layer if len(facets) > 1 else 0
     best = np.inf
-    for n in range(facets.shape[0]):
+    for n in range(facets.shape[1]):
         most = -np.inf
-        for v in range(facets.shape[1]):
+        for v in range(facets.shape[2]):
             ticks = data.weight_ticks[layer, n, v]
             for c in range(3 * tiers):
-                ticks += facets[n, v, c] * (size * counts[slot, c])
+                ticks += facets[kind, n, v, c] * counts[slot, c]
             most = max(most, ticks)
         if data.has_latency:
             helps = False
@@ -32,7 +32,7 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
                 away = k < tiers - 1 and data.diverted[n, k]
                 busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
                 busy |= not away and counts[slot, k] > 0
-                busy &= size > 0
+                busy &= data.has_kv[layer]
                 busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and helps)
                 helps |= counts[slot, k] > 0 and data.diverted[n, tiers - 1]
                 if busy:

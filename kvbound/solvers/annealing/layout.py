@@ -39,7 +39,7 @@ BLOCK, LOW, HIGH, DUE = range(4)
 """Columns of `SearchData.intervals`."""
 CARRIED, GROWN = range(2)
 """Columns of `SearchData.tokens`."""
-LAYER, LAST, FINAL, ROW = range(4)
+LAYER, LAST, FINAL, ROW, UNITS = range(5)
 """Columns of `SearchData.traits`."""
 UNLIMITED = 2**60
 """Capacity, in units, of a tier without a limit."""
@@ -102,10 +102,9 @@ class SearchData(NamedTuple):
     capacity
         Units that each tier holds, shape (K,).
     units
-        Units that each block takes, shape (layers * blocks,), or that an item of each layer takes, (layers,),
-        where the arrays by block are left empty.
-    sizes
-        Size of each layer's items relative to the largest, shape (layers,).
+        Units that an item of each layer takes, shape (layers,).
+    has_kv
+        Whether a layer keeps KV, shape (layers,).
     reads
         Past items of each block read in each step, and last those among them that a move would carry, shape
         (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
@@ -113,8 +112,8 @@ class SearchData(NamedTuple):
         Items that a move of each block in each step carries, and those born into it, shape
         (blocks, steps, 2), or (layers * blocks, steps, 2) where layers are not alike.
     traits
-        Layer of each block, last state in which it takes room, its last interval, and its row of `tokens`,
-        shape (layers * blocks, 4).
+        Layer of each block, last state in which it takes room, its last interval, its row of `tokens`, and
+        the units that it takes, shape (layers * blocks, 5).
     intervals
         Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
         none does; shape (intervals, 4).
@@ -123,9 +122,10 @@ class SearchData(NamedTuple):
         (layers * blocks, steps + 1).
     facets, weight_ticks
         Ticks per token of the facets of the slot cost, and of the weights of each layer, by the set of tiers
-        whose reads the last tier serves instead (one set where no tier has a latency), shapes (sets, V, 3K)
-        and (layers, sets, V). In one more set it serves none, not even in part, where that may save its
-        latency.
+        whose reads the last tier serves instead (one set where no tier has a latency). The facets are of
+        shape (1, sets, V, 3K), or (layers, sets, V, 3K) where items of layers differ in size, the weights of
+        shape (layers, sets, V). In one more set the last tier serves none, not even in part, where that may
+        save its latency.
     diverted
         Which tiers are in each set, and in the last column whether the last tier may serve reads of others,
         shape (sets, K).
@@ -147,10 +147,10 @@ class SearchData(NamedTuple):
     partial_share: float
     capacity: Ints
     units: Ints
-    sizes: NDArray[np.float64]
+    has_kv: NDArray[np.bool_]
     reads: Counts
     tokens: Counts
-    traits: NDArray[np.int32]
+    traits: Ints
     intervals: NDArray[np.int32]
     interval_of: NDArray[np.int32]
     facets: NDArray[np.float64]
@@ -193,14 +193,14 @@ def search_data(instance: Instance) -> SearchData:
     block = np.arange(instance.layers * instance.blocks)
     final = np.searchsorted(intervals[:, BLOCK], block, side="right") - 1
     tokens = _block_tokens(instance, reads.dtype)
-    traits = [block // instance.blocks, instance.grouping.last.ravel(), final, block % len(tokens)]
+    last, units = instance.grouping.last.ravel(), instance.block_units.ravel()
+    traits = [block // instance.blocks, last, final, block % len(tokens), units]
     return data_without_blocks(instance)._replace(
         reads=reads,
         tokens=tokens,
-        traits=np.stack(traits, axis=1).astype(np.int32),
+        traits=np.stack(traits, axis=1),
         intervals=intervals,
         interval_of=interval_of,
-        units=instance.block_units.ravel(),
     )
 
 
@@ -244,10 +244,10 @@ def data_without_blocks(instance: Instance) -> SearchData:
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
         units=instance.units,
-        sizes=instance.item_bytes / instance.item_bytes.max(),
+        has_kv=instance.units > 0,
         reads=np.zeros((1, 0, 0), np.uint16),
         tokens=np.zeros((0, 0, 2), np.uint16),
-        traits=np.zeros((0, 4), np.int32),
+        traits=np.zeros((0, 5), np.int64),
         intervals=np.zeros((0, 4), np.int32),
         interval_of=np.zeros((0, 0), np.int32),
         facets=facets,
@@ -290,7 +290,8 @@ def _tick_facets(
     if alone:
         facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
     weight_ticks = instance.weight_reads[:, None, None] * facets[:, :, last + 1]
-    return facets * int(instance.item_bytes.max()), weight_ticks, diverted, cost.latency / tick_s
+    sizes = instance.item_bytes[: 1 if instance.uniform else None]
+    return facets * sizes[:, None, None, None], weight_ticks, diverted, cost.latency / tick_s
 
 
 def _block_reads(instance: Instance) -> Counts:

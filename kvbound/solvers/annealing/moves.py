@@ -37,6 +37,7 @@ from kvbound.solvers.annealing.layout import (
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
+    UNITS,
     UNLIMITED,
     Ints,
     SearchData,
@@ -228,7 +229,7 @@ class _Moves:
         changed = (old != new) & (state <= data.traits[block[row], LAST])  # beyond, no room is taken
         where = row[changed]
         layer = block[where] // data.blocks
-        units = data.units[block[where]]
+        units = data.traits[block[where], UNITS]
         moments, at = _concatenated(*self._moments(layer, state[changed], state[changed]))
         occupancy, where = self.chains.occupancy, chain[where[moments]]
         for states, change in ((old, -1), (new, 1)):

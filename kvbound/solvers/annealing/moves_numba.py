@@ -28,6 +28,7 @@ from kvbound.solvers.annealing.layout import (
     RUN_SHARE,
     STRIDE,
     TARGETED_SHARE,
+    UNITS,
     UNLIMITED,
     Ints,
     SearchData,
@@ -95,7 +96,7 @@ def _reassign(
     """Make reassignment n of a move and keep the old tiers, or restore them."""
     block, low, high, new = change
     layers, layer, capacity = data.layers, np.int64(data.traits[block, LAYER]), data.capacity
-    last, units = np.int64(data.traits[block, LAST]), data.units[block]
+    last, units = data.traits[block, LAST], data.traits[block, UNITS]
     state = low
     while state <= high:  # in runs of states that change alike
         old, run = tier[block, state], state
