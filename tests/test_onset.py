@@ -144,7 +144,7 @@ def test_sizes_are_searched_where_that_is_little_work(
 def library(name: str, share: float) -> Instance:
     """An instance of the library with room for a share of its KV in the first tier."""
     instance = kv.read_instance(name)
-    room = int(share * instance.layers * instance.timeline.most_live * instance.item_bytes)
+    room = int(share * instance.timeline.most_live * instance.item_bytes.sum())
     first = dataclasses.replace(instance.memory.tiers[0], capacity=room)
     memory = dataclasses.replace(instance.memory, tiers=(first, *instance.memory.tiers[1:]))
     return dataclasses.replace(instance, memory=memory)
