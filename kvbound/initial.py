@@ -59,6 +59,19 @@ def best_scores(blocks: Blocks, scores: NDArray[np.float64]) -> NDArray[np.float
     return np.maximum.reduceat(scores, begin, axis=-1) if tokens else scores
 
 
+def require_room(instance: Instance) -> None:
+    """Check that the memory holds the instance, and the prompt where the rules put it.
+
+    Raises
+    ------
+    InfeasibleError
+        It does not.
+    """
+    _ = instance.capacity_units
+    if instance.rules.initial is Initial.PREFILL_FIRST:
+        forced_fill(instance)
+
+
 def forced_fill(instance: Instance) -> Tiers:
     """Return the tier of every prompt block under prefill-first, shape (layers, prompt blocks).
 
@@ -73,7 +86,7 @@ def forced_fill(instance: Instance) -> Tiers:
     if instance not in _FORCED:
         exists = instance.grouping.initial.T
         units = instance.block_units[:, : len(exists)].T[exists]
-        _FORCED[instance] = _checked(instance, exists, first_fit(units, instance.room_units.copy())).T
+        _FORCED[instance] = _checked(instance, exists, first_fit(units, instance.room_units)).T
     return _FORCED[instance]
 
 

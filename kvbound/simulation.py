@@ -17,7 +17,7 @@ from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.hierarchy import Hierarchy
 from kvbound.identity import identify
-from kvbound.initial import forced_fill
+from kvbound.initial import require_room
 from kvbound.instance import Instance
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
@@ -81,9 +81,7 @@ def simulate(
     if not instance.physical:
         return simulate_published(instance, rule or name, about, kernel, progress, begin, record=record)
     try:
-        _ = instance.capacity_units
-        if instance.rules.initial is Initial.PREFILL_FIRST:
-            forced_fill(instance)
+        require_room(instance)
     except InfeasibleError as error:
         return infeasible(instance, error, begin, about)
     if rule is None and name == "best":

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kvbound.cli import console, options, output, source
+from kvbound.initial import require_room
 
 
 def list_(as_json: options.Json = False) -> None:
@@ -45,7 +46,7 @@ def validate(
     Exits with 3 if it is not valid, with 4 if nothing fits.
     """
     case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
-    _ = case.capacity_units
+    require_room(case)
     console.show(f"{case.name}: a valid instance")
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from kvbound.checker import check
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.initial import forced_fill
+from kvbound.initial import require_room
 from kvbound.instance import Instance
 from kvbound.placement import PhysicalPlacement, Placement
 from kvbound.result import Result, infeasible
-from kvbound.rules import Initial, Migration
+from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 
 
@@ -39,10 +39,7 @@ def events(instance: Instance, start: Placement) -> Schedule:
 def refuse_infeasible(instance: Instance, begin: float, result_fields: Mapping[str, Any]) -> Result | None:
     """Return the result of an instance without any feasible schedule, given when work began; else None."""
     try:
-        _ = instance.capacity_units
-        equal = instance.uniform and not instance.chunks.ids
-        if instance.rules.initial is Initial.PREFILL_FIRST and not equal:
-            forced_fill(instance)
+        require_room(instance)
     except InfeasibleError as error:
         return infeasible(instance, error, begin, result_fields)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 from pyomo.repn import generate_standard_repn
 
 from kvbound.cost.evaluate import evaluate
-from kvbound.errors import UsageError
+from kvbound.errors import InfeasibleError, UsageError
+from kvbound.initial import require_room
 from kvbound.instance import Instance
 from kvbound.models import columns, formulation, intervals, placement_model
 from kvbound.models.sparse import Matrix
 from kvbound.models.time_indexed import TimeIndexed
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.highs import minimise
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_layers, with_placeable_weights
 
 INTERVALS: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "migration": "on-read", "granularity": 1}
 Row = tuple[tuple[tuple[str, float], ...], float, float]
@@ -88,6 +90,30 @@ def test_with_births_and_ends_too(rules: dict[str, Any]) -> None:
         instance = tiny_instance(rng, batch=True, **rules)
         same_program(instance)
         same_program(instance, cuts=False)
+
+
+@pytest.mark.parametrize("rules", [{}, {"granularity": 2}, INTERVALS], ids=["any", "blocks", "intervals"])
+def test_with_layers_that_differ_too(rules: dict[str, Any]) -> None:
+    rng, intervals_used = np.random.default_rng(11), 0
+    for number in range(40):
+        instance = with_layers(rng, tiny_instance(rng, layers=2, batch=number % 2 == 0, **rules))
+        intervals_used += intervals.supports(instance)
+        same_program(instance)
+        same_program(instance, cuts=False)
+    assert intervals_used or rules is not INTERVALS
+
+
+@pytest.mark.parametrize("rules", [{}, {"granularity": 2}], ids=["any", "blocks"])
+def test_with_weights_that_are_placed_too(rules: dict[str, Any]) -> None:
+    rng, compared = np.random.default_rng(13), 0
+    for number in range(25):
+        instance = with_placeable_weights(rng, tiny_instance(rng, layers=2, batch=number % 2 == 0, **rules))
+        with suppress(InfeasibleError):
+            require_room(instance)
+            same_program(instance)
+            same_program(instance, cuts=False)
+            compared += 1
+    assert compared > 15
 
 
 def test_fang2025_accounting_has_no_program() -> None:
