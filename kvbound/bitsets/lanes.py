@@ -64,11 +64,11 @@ class Lanes:
 
     @classmethod
     def of(cls, instance: Instance, layers: slice, offsets: Ints, stride: int = 1) -> Lanes:
-        """Take every stride-th unit of every layer, each layer from its own offset on.
+        """Take every stride-th span of every layer, each layer from its own offset on.
 
-        A unit is as many blocks as fill whole words of a trace's rows.
+        A span is as many blocks as fill whole words of a trace's rows.
         """
-        count = -(-count_units(instance) // stride)
+        count = -(-count_spans(instance) // stride)
         return cls._of(instance, layers, offsets[layers, None] + stride * np.arange(count), np.float64(1))
 
     @classmethod
@@ -78,20 +78,20 @@ class Lanes:
 
     @classmethod
     def sample(cls, instance: Instance, stride: int, generator: np.random.Generator) -> Lanes:
-        """Draw about one unit in `stride` of every layer, evenly spread, each with the same probability."""
-        units = count_units(instance)
-        count = max(round(units / stride), 1)
-        first = generator.integers(units, size=(instance.layers, 1))
-        drawn = (first + units * np.arange(count) // count) % units
-        return cls._of(instance, slice(None), np.sort(drawn, axis=1), np.float64(units / count))
+        """Draw about one span in `stride` of every layer, evenly spread, each with the same probability."""
+        spans = count_spans(instance)
+        count = max(round(spans / stride), 1)
+        first = generator.integers(spans, size=(instance.layers, 1))
+        drawn = (first + spans * np.arange(count) // count) % spans
+        return cls._of(instance, slice(None), np.sort(drawn, axis=1), np.float64(spans / count))
 
     @classmethod
-    def _of(cls, instance: Instance, layers: slice, units: Ints, weight: np.float64) -> Lanes:
-        """Take units of some layers, (layers, units), ascending; units beyond the last are padding."""
+    def _of(cls, instance: Instance, layers: slice, spans: Ints, weight: np.float64) -> Lanes:
+        """Take spans of some layers, (layers, spans), ascending; spans beyond the last are padding."""
         size, steps, timeline = instance.granularity, instance.decode_steps, instance.timeline
         chosen = range(instance.layers)[layers]
         span = _span(instance)
-        places = (units[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
+        places = (spans[:, :, None] * span + np.arange(span)).reshape(len(chosen), -1)
         blocks = places[:, ::size] // size
         known, tokens = np.minimum(blocks, instance.blocks), _tokens(instance, places)
         born = np.append(instance.grouping.born, PADDING)[known].astype(np.int32)
@@ -165,7 +165,7 @@ def count_bits(words: Words) -> Ints:
 
 
 def _span(instance: Instance) -> int:
-    """Tokens of a unit: whole blocks and whole words, but no more than a row has."""
+    """Tokens of a span: whole blocks and whole words, but no more than a row has."""
     return min(math.lcm(instance.granularity, 64), 64 * -(-_places(instance) // 64))
 
 
@@ -175,6 +175,6 @@ def _places(instance: Instance) -> int:
     return instance.tokens if blocks.contiguous else blocks.count * blocks.size
 
 
-def count_units(instance: Instance) -> int:
-    """Units of a layer, the last of which may not be full."""
+def count_spans(instance: Instance) -> int:
+    """Spans of a layer, the last of which may not be full."""
     return -(-_places(instance) // _span(instance))

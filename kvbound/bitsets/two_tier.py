@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import BORN, HELD, HITS, UNREAD, UP
-from kvbound.bitsets.lanes import Lanes, count_bits, count_units
+from kvbound.bitsets.lanes import Lanes, count_bits, count_spans
 from kvbound.cost.traffic import Columns, ScheduleTraffic, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.placement import PhysicalPlacement
@@ -84,7 +84,7 @@ class TwoTierSchedule:
     def replayed(cls, instance: Instance, placement: PhysicalPlacement) -> TwoTierSchedule:
         """Count a placement that is kept as events or as bits, whose rows are as `of` expects them."""
         timelines = instance.timelines
-        inside = np.zeros((instance.layers, 64 * count_units(instance)), np.bool_)
+        inside = np.zeros((instance.layers, 64 * count_spans(instance)), np.bool_)
         inside[:, : instance.prefill_tokens] = (placement.initial == 0) & instance.grouping.initial
         return cls.of(
             instance, inside, lambda layer: placement.tier0_rows(layer, timelines[layer]).view(np.uint64)

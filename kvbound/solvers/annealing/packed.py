@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import count_units
+from kvbound.bitsets.lanes import count_spans
 from kvbound.bitsets.next_use import transpose, transposed_reads
 from kvbound.bitsets.two_tier import TwoTierSchedule, Words
 from kvbound.instance import Instance
@@ -99,7 +99,7 @@ class PackedAnnealer:
         """Return the current schedule."""
         from kvbound.solvers.annealing.packed_numba import transpose_back
 
-        instance, words = self.instance, count_units(self.instance)
+        instance, words = self.instance, count_spans(self.instance)
         start = np.zeros((instance.layers, 64 * words), np.bool_)
         start[:, : instance.prefill_tokens] = self.chain.fast.start
 
@@ -113,9 +113,7 @@ class PackedAnnealer:
 
 def _life(instance: Instance) -> NDArray[np.int32]:
     """Return the birth step and last step of each token; see `PackedChain`."""
-    timelines = instance.timelines
-    if all(timeline is timelines[0] for timeline in timelines):
-        timelines = timelines[:1]
+    timelines = instance.timelines[:1] if len(set(instance.timelines)) == 1 else instance.timelines
     lives = [np.stack([timeline.born, timeline.ends], axis=1) for timeline in timelines]
     return np.stack(lives).astype(np.int32)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from kvbound.bitsets.lanes import Lanes, count_units
+from kvbound.bitsets.lanes import Lanes, count_spans
 from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.certificate import Certificate
 from kvbound.errors import UsageError
@@ -261,7 +261,7 @@ def item_subproblem(instance: Instance, lanes: Lanes, kernel: Kernel, threads: i
 
 def _warm_up(instance: Instance, kernel: Kernel) -> None:
     """Compile the kernels before the time limit starts: this takes seconds the first time."""
-    lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_units(instance))
+    lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_spans(instance))
     items = item_subproblem(instance, lanes, kernel, 1)
     slots = instance.decode_steps, instance.layers
     capacity = np.zeros((instance.tiers, 1 + math.prod(slots)))
@@ -281,12 +281,12 @@ def _usable_processors() -> int:
 
 
 def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
-    """Sampling stride, in units."""
+    """Sampling stride, in spans of blocks; see `Lanes.of`."""
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
     if instance.chunks.ids:  # few and large: a sample would leave most of them out
         return 1
     cells = instance.layers * instance.blocks * instance.decode_steps
     most = _SAMPLE_CELLS[kernel] if supports_two_tier_bits(instance) else _MULTI_TIER_SAMPLE_CELLS
-    stride = min(cells / most if sample is None else 1 / sample, count_units(instance))
+    stride = min(cells / most if sample is None else 1 / sample, count_spans(instance))
     return 1 if stride < 5 else round(stride)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvbound.bitsets.lanes import Lanes, count_units
+from kvbound.bitsets.lanes import Lanes, count_spans
 from kvbound.bitsets.two_tier import TwoTierSchedule, supports_two_tier_bits
 from kvbound.instance import Instance
 from kvbound.kernels import pick
@@ -121,7 +121,7 @@ class _Plan:
     Attributes
     ----------
     stride
-        Number of groups, each of every stride-th unit of every layer; in the first sweep all take their turn.
+        Number of groups, each of every stride-th span of every layer; in the first sweep all take their turn.
     share
         Share of a group's lanes that adopt their best response in later sweeps.
     sweep
@@ -138,7 +138,7 @@ class _Plan:
     @classmethod
     def of(cls, instance: Instance, sweeps: int) -> _Plan:
         """Return the plan for some sweeps after the first."""
-        stride = min(count_units(instance), round(1 / _GROUP))
+        stride = min(count_spans(instance), round(1 / _GROUP))
         # at least a few lanes of every word
         share = min(1.0, max(_GROUP * stride, instance.granularity / 64))
         sweep = round(stride / share)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.bitsets.counts import HELD, HITS, UNREAD, UP
-from kvbound.bitsets.lanes import Lanes, count_bits, count_units
+from kvbound.bitsets.lanes import Lanes, count_bits, count_spans
 from kvbound.bitsets.two_tier import TwoTierSchedule, add_birth_counts, add_counts
 from kvbound.cost.marginal import free_misses
 from kvbound.instance import Instance
@@ -63,7 +63,7 @@ class BitResponses:
     def empty(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> BitResponses:
         """Return responses without any path, with words for groups of every stride-th."""
         layers, steps = instance.layers, instance.decode_steps
-        words = -(-count_units(instance) // stride)
+        words = -(-count_spans(instance) // stride)
         return cls(
             instance,
             kernel,
@@ -171,7 +171,7 @@ class BitResponses:
 
     def repaired(self, progress: Progress = silent) -> TwoTierSchedule:
         """Return them as a schedule within the capacities; changes them in place."""
-        instance, width = self.instance, count_units(self.instance)
+        instance, width = self.instance, count_spans(self.instance)
         free = free_misses(instance, self.counts[..., UP].astype(np.float64))
         slow_reads = self.reads - self.counts[..., HITS] + self.counts[..., UNREAD]
         inside, after = self.bits()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.bitsets.lanes import Lanes, count_bits, count_units
+from kvbound.bitsets.lanes import Lanes, count_bits, count_spans
 from kvbound.cost.transitions import Transitions
 from kvbound.errors import InfeasibleError
 from kvbound.first_fit import first_fit
@@ -68,10 +68,10 @@ class TierResponses:
 
     @classmethod
     def empty(cls, instance: Instance, stride: int, kernel: Kernel, threads: int) -> TierResponses:
-        """Return responses without any path, with blocks for groups of every stride-th unit."""
+        """Return responses without any path, with blocks for groups of every stride-th span."""
         layers, steps, tiers = instance.layers, instance.decode_steps, instance.tiers
-        unit = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_units(instance)).blocks.size
-        blocks = unit * stride * -(-count_units(instance) // stride)
+        span = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_spans(instance)).blocks.size
+        blocks = span * stride * -(-count_spans(instance) // stride)
         return cls(
             instance,
             kernel,
