@@ -68,8 +68,7 @@ def onset(instance: Instance) -> Onset | None:
     None if no tier is as good already, if there are too many slots, if nothing is decoded or kept, or if
     tokens end in windows or weights are placed, too.
     """
-    plain = all(timeline is instance.workload.timeline for timeline in instance.timelines)
-    if instance.chunks.ids or not plain:
+    if instance.chunks.ids or set(instance.timelines) != {instance.workload.timeline}:
         return None
     sizes = Sizes(instance)
     batch_now, tokens_now = sizes.batch, sizes.tokens
@@ -138,7 +137,7 @@ class Sizes:
         """Return the best of the tiers that can hold all KV, and its time over the ideal."""
         seconds = [math.inf] * self.instance.tiers
         for tier, traffic in enumerate(self._by_tier):
-            if self.holds(tier, self.blocks(batch, tokens)):
+            if self.holds(tier, self.units(batch, tokens)):
                 seconds[tier] = float(self.counts @ self.cost.times(self._scaled(traffic, batch, tokens)))
         traffic, latency = self._ideal
         transfer = (self.cost.ideal_facets @ self._scaled(traffic, batch, tokens).T).max(axis=0)
@@ -167,32 +166,32 @@ class Sizes:
                 low, high = (middle, high) if fits(middle) else (low, middle)
             return low
 
-        most = last(lambda number: self.feasible(self.blocks(*size(number))))
+        most = last(lambda number: self.feasible(self.units(*size(number))))
         full = [
-            last(lambda number, tier=tier: self.holds(tier, self.blocks(*size(number))))  # type: ignore[misc]
+            last(lambda number, tier=tier: self.holds(tier, self.units(*size(number))))  # type: ignore[misc]
             for tier in range(self.instance.tiers)
         ]
         return first_failure(start, candidates(start, most, full), fails)
 
-    def blocks(self, batch: int, tokens: int) -> int:
+    def units(self, batch: int, tokens: int) -> int:
         """Return the largest number of units of all layers that exist at a time, rounded up."""
         block = self.tokens * self.instance.granularity
         per_layer = max(int(-(-held * tokens // block).sum()) for held in self._held)
         return -(-int(self.instance.units.sum()) * per_layer * batch // self.batch)
 
-    def holds(self, tier: int, blocks: int) -> bool:
-        """Return whether so many blocks may all be in a tier.
+    def holds(self, tier: int, units: int) -> bool:
+        """Return whether so many units may all be in a tier.
 
         The prompt is forced into the fastest tier with room where the rules say prefill-first.
         """
         forced = self.instance.rules.initial is Initial.PREFILL_FIRST and tier > 0
         room = self.instance.capacity_units[tier]
-        return not forced and (room is None or blocks <= room) and self.feasible(blocks)
+        return not forced and (room is None or units <= room) and self.feasible(units)
 
-    def feasible(self, blocks: int) -> bool:
-        """Return whether the memory can hold so many blocks."""
-        most, unit = self.instance.most_units, self.instance.granularity * self.instance.unit_sizes[0]
-        return (most is None or blocks <= most) and blocks * unit <= MAX_BYTES
+    def feasible(self, units: int) -> bool:
+        """Return whether the memory can hold so many units."""
+        most, unit_bytes = self.instance.most_units, self.instance.granularity * self.instance.unit_sizes[0]
+        return (most is None or units <= most) and units * unit_bytes <= MAX_BYTES
 
     def _scaled(self, traffic: Floats, batch: int, tokens: int) -> Floats:
         scaled = traffic.copy()

@@ -190,13 +190,13 @@ def test_a_batch_that_is_there_several_times_is_one_of_a_larger_size(seed: int, 
     many = dataclasses.replace(one, workload=batch(traces * times, starts * times))
     sizes, larger = Sizes(one), Sizes(many)
     assert (larger.batch, larger.tokens) == (times * sizes.batch, sizes.tokens)
-    blocks = sizes.blocks(larger.batch, sizes.tokens)
-    assert blocks == larger.blocks(larger.batch, larger.tokens)
-    assert blocks == many.layers * many.grouping.held_counts.max()
+    units = sizes.units(larger.batch, sizes.tokens)
+    assert units == larger.units(larger.batch, larger.tokens)
+    assert units == many.layers * many.grouping.held_counts.max()
     try:
         made = larger.simplest(larger.batch, larger.tokens)[1]
     except InfeasibleError:
-        assert not sizes.feasible(blocks)
+        assert not sizes.feasible(units)
         return
     scaled = sizes.simplest(larger.batch, sizes.tokens)[1]
     assert scaled == pytest.approx(made, rel=1e-12)
@@ -225,7 +225,7 @@ def test_contexts_that_are_longer_by_their_prompts(seed: int, times: int) -> Non
     one, longer = (dataclasses.replace(other, workload=batch(each)) for each in (traces, long))
     sizes, larger = Sizes(one), Sizes(longer)
     assert (larger.batch, larger.tokens) == (sizes.batch, times * sizes.tokens)
-    assert sizes.blocks(sizes.batch, larger.tokens) == longer.layers * longer.grouping.held_counts.max()
+    assert sizes.units(sizes.batch, larger.tokens) == longer.layers * longer.grouping.held_counts.max()
     try:
         made = larger.simplest(larger.batch, larger.tokens)[1]
     except InfeasibleError:
@@ -238,7 +238,7 @@ def test_contexts_that_are_longer_by_their_prompts(seed: int, times: int) -> Non
 def test_the_blocks_of_one_sequence_are_those_of_its_tokens(seed: int, size: int, tokens: int) -> None:
     instance = tiny_instance(np.random.default_rng(seed)).with_rules(granularity=size)
     for number in (1, 5):
-        assert Sizes(instance).blocks(number, tokens) == number * instance.layers * -(-tokens // size)
+        assert Sizes(instance).units(number, tokens) == number * instance.layers * -(-tokens // size)
 
 
 @given(seeds)
@@ -247,7 +247,7 @@ def test_the_blocks_of_the_run_itself(seed: int) -> None:
     instance = tiny_instance(np.random.default_rng(seed), batch=True)
     sizes = Sizes(instance)
     assume(sizes.batch and sizes.tokens)
-    assert sizes.blocks(sizes.batch, sizes.tokens) == instance.layers * instance.grouping.held_counts.max()
+    assert sizes.units(sizes.batch, sizes.tokens) == instance.layers * instance.grouping.held_counts.max()
 
 
 @given(seeds, st.integers(1, 3))
