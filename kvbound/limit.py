@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,9 @@ from kvbound.cost.slot import SlotCost
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.policies.llamacpp import RESERVE
 from kvbound.rules import Rules
 from kvbound.units import format_bytes
-
-RESERVE: Final = 2**30
-"""Bytes that llama.cpp leaves free in the fast tier when it fits layers into it."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from scipy.optimize import linprog
 from kvbound import catalog
 from kvbound.errors import InfeasibleError, UsageError
 from kvbound.limit import (
-    RESERVE,
     Decoding,
     all_in_first_s,
     decode_limit,
@@ -27,6 +26,7 @@ from kvbound.limit import (
 )
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
+from kvbound.policies.llamacpp import RESERVE
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.trace import Trace
 from tests.strategies import tiny_instance

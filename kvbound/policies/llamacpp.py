@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,8 +13,8 @@ from kvbound.policies.view import Ids, InstanceView, Slot
 
 Bools = NDArray[np.bool_]
 
-_FREE = 2**30
-"""Bytes that ``--fit`` leaves free by default."""
+RESERVE: Final = 2**30
+"""Bytes that llama.cpp leaves free in the fast tier when it fits layers into it."""
 
 
 class LlamacppNgl:
@@ -74,7 +76,7 @@ class LlamacppFit(LlamacppNgl):
     """Put as many of the last layers into tier 0 as fit with 1 GiB left free; move nothing."""
 
     name = "llamacpp-fit"
-    free_bytes = _FREE
+    free_bytes = RESERVE
 
     def __init__(self) -> None:
         super().__init__()
