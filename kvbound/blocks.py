@@ -56,11 +56,11 @@ class Blocks:
 
     def _by_layer(self, compute: Callable[[Timeline], Ints]) -> Ints:
         """Return what a function of the timeline gives for each layer, shape (layers, ...), read-only."""
-        known = {id(each): compute(each) for each in {id(each): each for each in self.timelines}.values()}
+        known = {timeline: compute(timeline) for timeline in set(self.timelines)}
         if len(known) == 1:
             (same,) = known.values()
             return np.broadcast_to(same, (len(self.timelines), *same.shape))
-        return np.stack([known[id(each)] for each in self.timelines])
+        return np.stack([known[timeline] for timeline in self.timelines])
 
     @property
     def count(self) -> int:
@@ -93,12 +93,7 @@ class Blocks:
         have left the layer's window before the first step: they never exist.
         """
 
-        def latest(timeline: Timeline) -> Ints:
-            last = np.full(self.count, -1, np.int64)
-            np.maximum.at(last, self.of, timeline.ends)
-            return last
-
-        return self._by_layer(latest)
+        return self._by_layer(self._last)
 
     @property
     def initial(self) -> NDArray[np.bool_]:
@@ -139,14 +134,16 @@ class Blocks:
     @cached_property
     def held_counts(self) -> Ints:
         """Number of each layer's blocks that exist at the start and after each step, (steps + 1, layers)."""
-        steps, counts = self.timeline.steps, dict[int, Ints]()
-        for timeline, last in zip(self.timelines, self.last, strict=True):
-            if id(timeline) not in counts:
-                lasting = last > self.born
-                begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
-                end = np.bincount(last[lasting] + 1, minlength=steps + 2)[: steps + 1]
-                counts[id(timeline)] = np.cumsum(begin - end)
-        return np.stack([counts[id(timeline)] for timeline in self.timelines], axis=1)
+        steps = self.timeline.steps
+
+        def count(timeline: Timeline) -> Ints:
+            last = self._last(timeline)
+            lasting = last > self.born
+            begin = np.bincount(self.born[lasting] + 1, minlength=steps + 1)
+            end = np.bincount(last[lasting] + 1, minlength=steps + 2)[: steps + 1]
+            return np.cumsum(begin - end)
+
+        return self._by_layer(count).T
 
     def sums(self, bits: NDArray[np.bool_]) -> Ints:
         """Count the tokens of each block in masks of tokens, (..., blocks) from (..., tokens)."""
@@ -157,6 +154,12 @@ class Blocks:
         order = np.argsort(self.of, kind="stable")
         begin = np.searchsorted(self.of[order], np.arange(self.count))
         return np.add.reduceat(bits[..., order], begin, axis=-1, dtype=np.int64)
+
+    def _last(self, timeline: Timeline) -> Ints:
+        """Return the last step of each block in layers with a timeline; see `last`."""
+        last = np.full(self.count, -1, np.int64)
+        np.maximum.at(last, self.of, timeline.ends)
+        return last
 
     def _counts(self, begin: Ints, end: Ints) -> Ints:
         """Count in each step the tokens of each block for which begin <= step < end, (steps, blocks)."""
@@ -175,7 +178,7 @@ def most_bytes(timelines: Sequence[Timeline], sizes: Sequence[int]) -> int:
     timelines, sizes
         Births and ends in each layer, and bytes of one token's KV there, shape (layers,).
     """
-    if all(each is timelines[0] for each in timelines):
+    if len(set(timelines)) == 1:
         return timelines[0].most_live * sum(sizes)
     live = np.stack([timeline.live for timeline in timelines], axis=1)
     return int(largest_sum(live.astype(object) * np.array(sizes, object)))  # of any size

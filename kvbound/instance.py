@@ -122,7 +122,7 @@ class Instance:
         They differ only in layers with a sliding window, if tokens end when they leave it, and where layers
         have different numbers of chunks of weights.
         """
-        return self.chunks.timelines(self.workload.timeline.by_layer(ending_windows(self.rules, self.llm)))
+        return self.chunks.timelines(self.token_timelines)
 
     @cached_property
     def token_timelines(self) -> tuple[Timeline, ...]:
@@ -288,7 +288,9 @@ class Instance:
     def room_units(self) -> Ints:
         """Room of each tier in units, shape (K,), where unlimited means enough for all blocks."""
         unlimited = int(self.block_units.sum())
-        return np.array([unlimited if limit is None else limit for limit in self.capacity_units], np.int64)
+        room = np.array([unlimited if limit is None else limit for limit in self.capacity_units], np.int64)
+        room.flags.writeable = False
+        return room
 
     @cached_property
     def most_held(self) -> int:

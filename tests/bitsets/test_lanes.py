@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes, count_units
+from kvbound.bitsets.lanes import PADDING, PROMPT, Lanes, count_spans
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.workloads import RandomSwap
@@ -75,7 +75,7 @@ def test_units_with_a_stride_are_every_strideth_of_all(stride: int, granularity:
     some = tiny_instance(rng, tiers=2, granularity=granularity)
     reads = RandomSwap(layers=2, prefill_tokens=700, decode_steps=12, variation=0.3)
     instance = Instance("units", some.memory, Llm("two layers", 2, 1, 0, 1.0), some.rules, reads)
-    units = count_units(instance)
+    units = count_spans(instance)
     stride = min(stride, units)
     offsets = rng.integers(stride, size=instance.layers)
     lanes, everything = Lanes.of(instance, slice(None), offsets, stride), Lanes.all_of(instance, slice(None))

@@ -124,7 +124,7 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
         ticks += facets[..., c] * count[..., c, None, None]
     most = ticks.max(axis=-1)
     if data.has_latency:
-        bytes_moved = count * data.has_kv[layer][..., None]
+        bytes_moved = count * (data.units[layer] > 0)[..., None]
         read, extra, written = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
         busy = extra | written | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         busy[..., 0] |= data.has_weights[layer, None]

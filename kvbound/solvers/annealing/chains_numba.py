@@ -32,7 +32,7 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
                 away = k < tiers - 1 and data.diverted[n, k]
                 busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
                 busy |= not away and counts[slot, k] > 0
-                busy &= data.has_kv[layer]
+                busy &= data.units[layer] > 0
                 busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and helps)
                 helps |= counts[slot, k] > 0 and data.diverted[n, tiers - 1]
                 if busy:

@@ -102,9 +102,7 @@ class SearchData(NamedTuple):
     capacity
         Units that each tier holds, shape (K,).
     units
-        Units that an item of each layer takes, shape (layers,).
-    has_kv
-        Whether a layer keeps KV, shape (layers,).
+        Units that an item of each layer takes, 0 if the layer keeps no KV, shape (layers,).
     reads
         Past items of each block read in each step, and last those among them that a move would carry, shape
         (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
@@ -147,7 +145,6 @@ class SearchData(NamedTuple):
     partial_share: float
     capacity: Ints
     units: Ints
-    has_kv: NDArray[np.bool_]
     reads: Counts
     tokens: Counts
     traits: Ints
@@ -244,7 +241,6 @@ def data_without_blocks(instance: Instance) -> SearchData:
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
         units=instance.units,
-        has_kv=instance.units > 0,
         reads=np.zeros((1, 0, 0), np.uint16),
         tokens=np.zeros((0, 0, 2), np.uint16),
         traits=np.zeros((0, 5), np.int64),
@@ -315,7 +311,7 @@ def _block_reads(instance: Instance) -> Counts:
 def _block_tokens(instance: Instance, dtype: np.dtype[np.unsignedinteger[Any]]) -> Counts:
     """Return the items that moves of blocks carry, and those born into them; see `SearchData.tokens`."""
     blocks, timelines = instance.grouping, instance.timelines
-    if not instance.chunks.ids and all(timeline is timelines[0] for timeline in timelines):
+    if not instance.chunks.ids and len(set(timelines)) == 1:
         timelines = timelines[:1]
     counts = instance.id_counts[:, blocks.head].astype(dtype)
     layers = zip(timelines, counts, strict=False)

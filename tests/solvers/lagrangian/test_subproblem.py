@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.bitsets.lanes import PADDING, Floats, Lanes, count_units
+from kvbound.bitsets.lanes import PADDING, Floats, Lanes, count_spans
 from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
@@ -211,7 +211,7 @@ def test_samples_are_unbiased(stride: int, granularity: int) -> None:
     prices, capacity = random_prices(instance, np.random.default_rng(stride))
     value, demand = MultiTierPaths(instance, lanes(instance)).evaluate(prices, capacity)
     assert demand is not None
-    count = count_units(instance)
+    count = count_spans(instance)
     values, held = [], []
     for first in range(count):
         given = Mock(np.random.Generator)

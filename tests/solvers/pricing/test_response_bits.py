@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.bitsets.lanes import Lanes, count_units
+from kvbound.bitsets.lanes import Lanes, count_spans
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
@@ -20,7 +20,7 @@ from tests.solvers.pricing.cases import differing, simple, untuned
 def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> None:
     """The same paths adopted by the same lanes leave the same bits and counts, and these agree."""
     pytest.importorskip("numba")
-    stride = min(3, count_units(instance))
+    stride = min(3, count_spans(instance))
     both = [BitResponses.empty(instance, stride, kernel, 2) for kernel in ("numpy", "numba")]
     for number in range(3 * stride):
         multipliers = untuned(instance, seed + number)
@@ -34,7 +34,7 @@ def test_both_kernels_make_the_same_changes(instance: Instance, seed: int) -> No
     plain, compiled = both
     for name in ("inside", "after", "counts", "start", "reads"):
         assert np.array_equal(getattr(plain, name), getattr(compiled, name)), name
-    (inside, after), width = compiled.bits(), count_units(instance)
+    (inside, after), width = compiled.bits(), count_spans(instance)
     schedule = TwoTierSchedule.of(instance, inside[:, : 64 * width], lambda layer: after[layer, :, :width])
     assert np.array_equal(compiled.counts, schedule.counts)
     traffic = instance.item_bytes[:, None] * np.moveaxis(compiled.used(slice(None)), 0, -1)
