@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +110,18 @@ class Layered:
             llm["windows"] = self.windows
             made["rules"] = usual | self.rules | {"windows": "ends"}
         return made | ({"formats": self.formats} if self.formats else {})
+
+    def edited(self, way: tuple[Any, ...], value: Any) -> dict[str, Any]:
+        """The expanded instance with a field, named by its keys, set to a value, or deleted if it is ..."""
+        expanded = copy.deepcopy(self.expanded)
+        place: Any = expanded
+        for key in way[:-1]:
+            place = place[key]
+        if value is ...:
+            del place[way[-1]]
+        else:
+            place[way[-1]] = value
+        return expanded
 
     @property
     def sha256(self) -> str:

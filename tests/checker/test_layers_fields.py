@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -16,18 +15,6 @@ from tests.checker.layered import Layered
 from tests.checker.test_layers import STILL, TWO, born, with_capacity
 
 FIELDS = Layered([[[2], []]], 3, [2, 3], [2, None], formats={"t1": {"bytes": [4, 5]}})
-
-
-def edited(way: tuple[Any, ...], value: Any, case: Layered = FIELDS) -> dict[str, Any]:
-    expanded = copy.deepcopy(case.expanded)
-    place: Any = expanded
-    for key in way[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[way[-1]]
-    else:
-        place[way[-1]] = value
-    return expanded
 
 
 SIZES, WINDOWS, FORMAT = ("llm", "kv_bytes_per_token_layer"), ("llm", "windows"), ("formats", "t1", "bytes")
@@ -53,7 +40,7 @@ WRONG: dict[tuple[str, ...], tuple[Any, ...]] = {
     ("way", "value"), [(way, value) for way, values in WRONG.items() for value in values]
 )
 def test_malformed_fields_are_refused(way: tuple[str, ...], value: Any) -> None:
-    report = check(edited(way, value), FIELDS.rows, FIELDS.schedule([[0] * 3] * 2, born(FIELDS)))
+    report = check(FIELDS.edited(way, value), FIELDS.rows, FIELDS.schedule([[0] * 3] * 2, born(FIELDS)))
     assert len(report.problems) == 1
     assert report.problems[0].startswith("the expanded instance is malformed: ValueError: expected ")
 
@@ -74,7 +61,7 @@ def test_other_sizes_and_windows_are_another_instance(way: tuple[str, ...], valu
     case = dataclasses.replace(FIELDS, reads=TWO)
     arrays = case.schedule([[0] * 3] * 2, born(case)) | {"instance_sha256": np.array(case.sha256)}
     assert check(case.expanded, case.rows, arrays).ok
-    report = check(edited(way, value, case), case.rows, arrays)
+    report = check(case.edited(way, value), case.rows, arrays)
     assert "the file was made for another instance" in report.problems[0]
 
 

@@ -3,156 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 
 from kvbound.checker import check, check_result
-from tests.checker.layered import Layered
-from tests.checker.plain import Placed, Plain
+from tests.checker.drawn import any_layered, any_multipliers, with_room
+from tests.checker.plain import Plain
+from tests.checker.properties import (
+    agreed,
+    byte_costs_prove_the_optimum,
+    pays_for_its_units_until_it_leaves,
+    proves_no_more_than,
+    starts_where_prefill_first_puts_it,
+    takes_and_fills_what_plain_python_says,
+    tight,
+)
 from tests.checker.test_layers_fields import infeasible
-
-FULL = 1 << 40
-
-
-def any_sizes(rng: np.random.Generator, layers: int, tiers: int) -> dict[str, Any]:
-    """Sizes by layer, 0 among them, and formats of other ratios."""
-    sizes = rng.integers(0, 5, layers)
-    if len(set(sizes.tolist())) == 1:
-        sizes[0] = 5 - sizes[0]
-    formats = {
-        f"t{k}": {"bytes": (rng.integers(1, 4, layers) * sizes).tolist()}
-        for k in range(tiers)
-        if rng.random() < 0.4
-    }
-    return {"sizes": sizes.tolist(), "formats": formats}
-
-
-def readable(plain: Plain, layer: int, token: int, step: int) -> bool:
-    return plain.born[token] < step <= plain.ends[layer][token] and plain.size[layer][0] > 0
-
-
-def any_layered(rng: np.random.Generator, most: int, layers: int, tiers: int, **rules: Any) -> Layered:
-    """Any instance of a few tokens and steps."""
-    steps, tokens = int(rng.integers(1, 2 + most // 2)), int(rng.integers(2, most + 1))
-    prefill = int(rng.integers(1, tokens + 1))
-    births = np.bincount(rng.integers(0, steps, tokens - prefill), minlength=steps)
-    born = [-1] * prefill + np.repeat(np.arange(steps), births).tolist()
-    own = [int(rng.integers(max(b, 0), steps)) if rng.random() < 0.2 else None for b in born]
-    windows: list[int | None] = [int(w) if w else None for w in rng.integers(0, 4, layers)]
-    if not any(windows):
-        windows[0] = 2
-    more = any_sizes(rng, layers, tiers) if layers > 1 and rng.random() < 0.7 else {}
-    trace = {"births": births.tolist(), "ends": own, "sequence": rng.integers(0, 2, tokens).tolist()}
-    drawn = {
-        "copies": str(rng.choice(["inclusive", "exclusive"])),
-        "initial": str(rng.choice(["free", "prefill-first"])),
-        "migration": str(rng.choice(["none", "on-read", "prefetch"])), "granularity": int(rng.integers(1, 4)),
-        "timing": str(rng.choice(["serial", "parallel"])),
-    } | rules  # fmt: skip
-    latency = 0.5
-    if drawn["copies"] == "inclusive":
-        drawn["timing"], latency = "serial", 0.0
-    weights = int(rng.integers(0, 3))
-    case = Layered(
-        [[[] for _ in range(layers)]] * steps, prefill, windows=windows if rng.random() < 0.8 else None,
-        capacity=(None,) * tiers, weights=weights, weight_reads=float(rng.integers(0, 3)) * (weights > 0),
-        latency=latency * (rng.random() < 0.5), rules=drawn, trace=trace, **more,
-    )  # fmt: skip
-    plain = Plain(case)
-    reads = [
-        [
-            [
-                token
-                for token in range(tokens)
-                if rng.random() < 0.4
-                and (born[token] == step or readable(plain, layer, token, step))
-            ]
-            for layer in range(layers)
-        ]
-        for step in range(steps)
-    ]  # fmt: skip
-    return dataclasses.replace(case, reads=reads)
-
-
-def agreed(case: Layered, placed: Placed) -> None:
-    report = case.checked(placed.arrays, claimed_s=placed.time_s)
-    assert report.problems == ()
-    assert report.peak_bytes == placed.peak_bytes
-    assert report.moved_bytes == placed.moved_bytes
-    assert report.hit_bytes is not None
-    assert report.hit_bytes.tolist() == placed.hit_bytes
-
-
-def with_room(case: Layered, room: tuple[int | None, ...]) -> Layered:
-    return dataclasses.replace(case, capacity=room)
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_random_schedules_take_and_fill_what_plain_python_says(seed: int) -> None:
     rng = np.random.default_rng(seed)
     case = any_layered(rng, 9, int(rng.integers(1, 4)), int(rng.integers(2, 4)), initial="free")
-    for _ in range(3):
-        placed = Plain(case).walk(rng)
-        agreed(case, placed)
-        agreed(with_room(case, placed.peak_bytes), placed)
-        for k, peak in enumerate(placed.peak_bytes):
-            if not peak:
-                continue
-            less = with_room(case, tuple(peak - (k == other) for other, peak in enumerate(placed.peak_bytes)))
-            (problem,) = less.checked(placed.arrays).problems
-            assert f"tier t{k} holds {peak} bytes, 1 over its capacity" in problem
+    takes_and_fills_what_plain_python_says(rng, case)
 
 
 @pytest.mark.parametrize("seed", range(100))
 def test_prefill_first_puts_each_item_where_it_still_fits(seed: int) -> None:
     rng = np.random.default_rng(seed)
     case = any_layered(rng, 12, int(rng.integers(1, 4)), 3, initial="prefill-first", migration="none")
-    whole = Plain(case).walk(rng).peak_bytes
-    room = tuple(int(rng.integers(0, peak + 2)) if rng.random() < 0.8 else None for peak in whole)
-    case = with_room(case, (*room[:2], None))
-    forced = Plain(case).walk(rng).arrays
-    assert not any("prefill-first puts" in problem for problem in case.checked(forced).problems)
-    free = dataclasses.replace(case, rules=case.rules | {"initial": "free"})
-    other = Plain(free).walk(rng).arrays
-    plain, differs = Plain(case), other["initial"] != forced["initial"]
-    wrong = any(
-        differs[layer, plain.starting(layer, block)].any()
-        for layer, block in np.ndindex(case.layers, len(plain.blocks))
-    )
-    assert any("prefill-first puts" in problem for problem in case.checked(other).problems) == wrong
-
-
-def tight(rng: np.random.Generator, case: Layered) -> tuple[Layered, Placed]:
-    """The instance with limits in which a schedule just fits, and its optimum."""
-    for _ in range(20):
-        first, last = Plain(case).walk(rng).peak_bytes
-        limit = None if rng.random() < 0.5 else last + int(rng.integers(-1, 3))
-        made = with_room(case, (int(rng.integers(case.weights, first + 1)), limit))
-        optimum = Plain(made).optimum()
-        if optimum is not None:
-            return made, optimum
-    raise AssertionError
-
-
-def any_multipliers(rng: np.random.Generator, case: Layered) -> dict[str, Any]:
-    """Random prices of a realistic magnitude."""
-    tiers, slots = len(case.capacity), (case.steps, case.layers)
-    capacity = rng.random((tiers, 1 + slots[0] * slots[1])) * rng.choice([0, 0.05, 0.3, 1]) * 2.0**30
-    for k, limit in enumerate(case.capacity):
-        if limit is None or (case.rules["copies"] == "inclusive" and k == tiers - 1):
-            capacity[k] = 0
-    theta = rng.dirichlet(np.full(2 * tiers, 0.5), (2, *slots))
-    if case.rules["timing"] == "serial":
-        theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
-    scale = rng.choice([0, 0.3, 1, 3], (1, *slots)) * 2.0**30
-    return case.certificate(
-        scale=np.int64(30), capacity=capacity.astype(np.int64), tier=np.int64(rng.integers(tiers)),
-        prices=(rng.normal(0.4, 0.7, (3 * tiers, *slots)) * scale).astype(np.int64),
-        whole=rng.integers(-1, 4, slots),
-        theta=np.moveaxis((theta * FULL * (1 - 1e-13)).astype(np.int64), -1, 1).copy(),
-    )  # fmt: skip
+    starts_where_prefill_first_puts_it(rng, case)
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -161,54 +42,21 @@ def test_optima_are_accepted_and_no_multipliers_prove_more(seed: int) -> None:
     case, optimum = tight(rng, any_layered(rng, 4, 2, 2))
     agreed(case, optimum)
     for _ in range(6):
-        report = case.checked(any_multipliers(rng, case))
-        assert report.problems == ()
-        assert report.bound_s is not None
-        assert report.bound_s <= optimum.time_s * (1 + 1e-12)
+        proves_no_more_than(optimum, case, any_multipliers(rng, case))
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_what_every_byte_costs_proves_the_optimum_where_that_is_all_that_counts(seed: int) -> None:
-    """With serial timing, room for everything and no latencies, every block minimizes its own time."""
     rng = np.random.default_rng(seed)
-    case = dataclasses.replace(any_layered(rng, 4, 2, 2, timing="serial", initial="free"), latency=0.0)
-    plain, slots = Plain(case), (case.steps, case.layers)
-    second = np.array([1 / 4, 1.0])
-    prices = np.zeros((6, *slots))
-    for layer in range(case.layers):
-        cost = second * plain.size[layer]
-        served = np.minimum(cost, cost[-1]) if plain.inclusive else cost
-        prices[:, :, layer] = np.concatenate([served, cost, cost])[:, None]
-    arrays = case.certificate(
-        scale=np.int64(40), prices=np.floor(prices * 2.0**40).astype(np.int64),
-        theta=np.full((2, 4, *slots), FULL),
-    )  # fmt: skip
-    optimum = plain.optimum()
-    assert optimum is not None
-    assert case.checked(arrays).bound_s == pytest.approx(optimum.time_s, rel=1e-9, abs=1e-9)
+    byte_costs_prove_the_optimum(any_layered(rng, 4, 2, 2, timing="serial", initial="free"))
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_blocks_pay_for_their_units_until_they_leave(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    case = any_layered(rng, 9, int(rng.integers(1, 4)), 2, initial="prefill-first", migration="none")
-    case, times = with_room(case, (10**4, None)), 1 + case.steps * case.layers
-    plain = Plain(case)
-    unit = int(np.gcd.reduce([size[0] for size in plain.size]))
-    used = 0
-    for layer, last in enumerate(plain.last):
-        for begin, end in zip(plain.begin, last, strict=True):
-            leave = times if end == case.steps else max(1 + end * case.layers + layer, 0)
-            used += plain.size[layer][0] // unit * leave * (begin < 0 <= end)
-    capacity = np.zeros((2, times), np.int64)
-    capacity[0] = 3
-    room = (10**4 - case.weights) // (unit * case.rules["granularity"])
-    free, paid = (
-        case.checked(case.certificate(capacity=prices)).bound_s for prices in (0 * capacity, capacity)
-    )
-    assert free is not None
-    assert paid is not None
-    assert paid - free == 3 * (used - times * room)
+    layers = int(rng.integers(1, 4))
+    case = any_layered(rng, 9, layers, 2, initial="prefill-first", migration="none")
+    pays_for_its_units_until_it_leaves(case)
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -65,18 +65,6 @@ def test_a_residency_of_weights_is_refused() -> None:
     assert few.checked(file).problems == ()
 
 
-def edited(case: Layered, way: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    expanded = copy.deepcopy(case.expanded)
-    place: Any = expanded
-    for key in way[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[way[-1]]
-    else:
-        place[way[-1]] = value
-    return expanded
-
-
 def refused(expanded: dict[str, Any], case: Layered = PAIR) -> str:
     (problem,) = check(expanded, case.rows, VALID).problems
     malformed = "the expanded instance is malformed: ValueError: expected "
@@ -90,23 +78,23 @@ SIZE = "weight_chunk_bytes, an integer >= 1, with placeable weights only"
 
 @pytest.mark.parametrize("value", ["resident", "", "Placeable", None, True, 1, ["placeable"], {}])
 def test_other_weights_than_placeable_are_refused(value: Any) -> None:
-    assert refused(edited(PAIR, ("llm", "weights"), value)) == FORM
+    assert refused(PAIR.edited(("llm", "weights"), value)) == FORM
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "5", [5], 2**61])
 def test_other_sizes_of_chunks_are_refused(value: Any) -> None:
-    assert refused(edited(PAIR, ("llm", "weight_chunk_bytes"), value)) == SIZE
+    assert refused(PAIR.edited(("llm", "weight_chunk_bytes"), value)) == SIZE
 
 
 def test_what_weights_may_not_be_combined_with_is_refused() -> None:
-    assert refused(edited(PAIR, ("llm", "weights"), ...)) == SIZE
-    none = edited(PAIR, ("llm", "kv_bytes_per_token_layer"), [2, 0])
+    assert refused(PAIR.edited(("llm", "weights"), ...)) == SIZE
+    none = PAIR.edited(("llm", "kv_bytes_per_token_layer"), [2, 0])
     assert refused(none) == "KV in every layer with placeable weights"
-    formats = edited(PAIR, ("formats",), {"t1": {"bytes": [2, 3]}})
+    formats = PAIR.edited(("formats",), {"t1": {"bytes": [2, 3]}})
     assert refused(formats) == "no formats of tiers with placeable weights"
-    few = edited(PAIR, ("llm", "weight_bytes"), 8)
+    few = PAIR.edited(("llm", "weight_bytes"), 8)
     assert refused(few) == "weight_bytes of at least all chunks of weights"
-    enough = edited(PAIR, ("llm", "weight_bytes"), 8.5)  # rounded up to 4 + 2 + 3
+    enough = PAIR.edited(("llm", "weight_bytes"), 8.5)  # rounded up to 4 + 2 + 3
     assert "another instance" in check(enough, PAIR.rows, VALID | made("0" * 64)).problems[0]
     study = {"copies": "inclusive", "timing": "parallel", "accounting": "fang2025"}
     case = dataclasses.replace(PAIR, sizes=2, rules=study)
@@ -135,7 +123,7 @@ def test_a_layer_has_at_most_4096_chunks(read: float, size: int, limit: int, fin
 
 @pytest.mark.parametrize("read", [2.0**60 * 1.01, 1e300])
 def test_absurdly_large_weights_are_refused(read: float) -> None:
-    expanded = edited(PAIR, ("llm", "weight_read_bytes_per_layer"), [read, 1.0])
+    expanded = PAIR.edited(("llm", "weight_read_bytes_per_layer"), [read, 1.0])
     assert refused(expanded).startswith("at most 1152921504606846976 bytes of placeable weights")
 
 
@@ -149,7 +137,7 @@ def test_the_hash_covers_weights() -> None:
     assert report.instance_sha256 == hashlib.sha256(text.encode()).hexdigest()
     own = VALID | made(PAIR.sha256)
     for way, value in ((("llm", "weight_chunk_bytes"), 4), (("llm", "weight_chunk_bytes"), ...)):
-        assert "another instance" in check(edited(PAIR, way, value), PAIR.rows, own).problems[0]
+        assert "another instance" in check(PAIR.edited(way, value), PAIR.rows, own).problems[0]
     both = copy.deepcopy(PAIR.expanded)
     del both["llm"]["weights"], both["llm"]["weight_chunk_bytes"]
     assert "another instance" in check(both, PAIR.rows, own).problems[0]
