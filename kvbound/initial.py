@@ -84,10 +84,19 @@ def forced_fill(instance: Instance) -> Tiers:
         No tier has room for a block.
     """
     if instance not in _FORCED:
-        exists = instance.grouping.initial.T
-        units = instance.block_units[:, : len(exists)].T[exists]
-        _FORCED[instance] = _checked(instance, exists, first_fit(units, instance.room_units)).T
+        _FORCED[instance] = _in_order(instance, instance.grouping.initial)
     return _FORCED[instance]
+
+
+def weight_fill(instance: Instance) -> Tiers:
+    """Return the tier of every chunk of weights, placed before KV in the same way, shape (layers, ids).
+
+    Raises
+    ------
+    InfeasibleError
+        No tier has room for a chunk.
+    """
+    return _in_order(instance, instance.chunks.exist)
 
 
 def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Tiers:
@@ -104,10 +113,16 @@ def forced_tiers(instance: Instance, block: Ids, layer: Ids) -> Tiers:
     return tiers[layer, np.minimum(block, tiers.shape[1] - 1)]
 
 
+def _in_order(instance: Instance, exists: NDArray[np.bool_]) -> Tiers:
+    """Return the tiers of the first blocks of each layer, filled in order, in the shape of `exists`."""
+    units = instance.block_units[:, : exists.shape[1]].T[exists.T]
+    return _checked(instance, exists.T, first_fit(units, instance.room_units)).T
+
+
 def _checked(instance: Instance, exists: NDArray[np.bool_], placed: Ids) -> Tiers:
     """Return the tiers of blocks in the shape of `exists`, given those of the ones that exist."""
     if placed.size and not 0 <= placed.min() <= placed.max() < instance.tiers:
-        raise InfeasibleError(f"{instance.name}: after the fill no tier has room for a block of the prompt")
+        raise InfeasibleError(f"{instance.name}: after the fill no tier has room for a block")
     tiers = np.full(exists.shape, instance.tiers - 1, np.uint8)
     tiers[exists] = placed
     return tiers

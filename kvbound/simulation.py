@@ -17,7 +17,7 @@ from kvbound.errors import InfeasibleError, UsageError
 from kvbound.fang2025.adapter import simulate_published
 from kvbound.hierarchy import Hierarchy
 from kvbound.identity import identify
-from kvbound.initial import require_room
+from kvbound.initial import require_room, weight_fill
 from kvbound.instance import Instance
 from kvbound.kernels import named, pick
 from kvbound.policies import is_file, make_policy
@@ -32,7 +32,7 @@ from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
 from kvbound.trace.future import Future
 from kvbound.trace.timeline import Timeline
-from kvbound.weight_placement import fill_weights, with_weights, without_weights
+from kvbound.weight_placement import with_weights, without_weights
 
 
 def simulate(
@@ -148,7 +148,7 @@ def _weight_tiers(instance: Instance, policy: Policy) -> NDArray[np.uint8]:
     choose = getattr(policy, "place_weights", None)
     chosen = None if choose is None else choose(InstanceView.of(instance, oracle=False))
     if chosen is None or instance.rules.initial is Initial.PREFILL_FIRST:
-        return fill_weights(instance)
+        return weight_fill(instance)
     by_layer = np.zeros(0)
     with suppress(TypeError, ValueError):
         by_layer = np.asarray(chosen)

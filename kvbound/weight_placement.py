@@ -8,25 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InfeasibleError
-from kvbound.first_fit import first_fit
 from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
 
 Tiers = NDArray[np.uint8]
-
-
-def fill_weights(instance: Instance) -> Tiers:
-    """Return tiers of the chunks of weights, each in the fastest one with room, (layers, ids of chunks).
-
-    First come the first chunks of all layers.
-    """
-    exist = instance.chunks.exist.T
-    units = instance.block_units[:, : len(exist)].T[exist]
-    tiers = np.full(exist.shape, instance.tiers - 1, np.uint8)
-    tiers[exist] = first_fit(units, instance.room_units)
-    if np.any(tiers == instance.tiers):
-        raise InfeasibleError(f"{instance.name}: no tier has room for a chunk of weights")
-    return tiers.T
 
 
 def without_weights(instance: Instance, tiers: Tiers) -> Instance:
