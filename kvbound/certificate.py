@@ -52,8 +52,10 @@ class Certificate:
         Each slot is bounded in two cases: with at most `whole` items read at this tier, and with more; -1
         where only the second applies; (steps, layers).
     theta
-        Weights of the resources, sorted by name, in the two cases: (2, R, steps, layers), in units of
-        1 / FULL.
+        Weights of the resources, sorted by name, in all cases: (2, R, steps, layers), in units of 1 / FULL.
+    whole_writes
+        If given, each of the two cases is one for at most this many items written to the tier, and one for
+        more; `theta` then has first the two for at most as many, (4, R, steps, layers).
     """
 
     instance_sha256: str
@@ -64,6 +66,7 @@ class Certificate:
     tier: int
     whole: NDArray[np.int64]
     theta: NDArray[np.int64]
+    whole_writes: NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         """Return the bound, in one line."""
@@ -78,6 +81,7 @@ class Certificate:
             "scale": np.int64(self.scale),
             "tier": np.int64(self.tier),
             **{name: getattr(self, name) for name in _DIMENSIONS},
+            **({} if self.whole_writes is None else {"whole_writes": self.whole_writes}),
         }
 
 
@@ -108,19 +112,22 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
         bound_s = float(file.array("bound_s", np.float64))
         scale, tier = (int(file.array(name, np.int64)) for name in ("scale", "tier"))
         shapes = {name: (-1,) * count for name, count in _DIMENSIONS.items()}
+        if splits_writes := "whole_writes" in file.names:
+            shapes["whole_writes"] = (-1, -1)
         if instance is not None:
-            shapes = _shapes(instance)
+            shapes = _shapes(instance, splits_writes)
             if abs(scale) > MOST_SCALE:
                 raise InputError(path, "scale", f"{-MOST_SCALE} to {MOST_SCALE}, found {scale}")
         arrays = {name: file.array(name, np.int64, *shape) for name, shape in shapes.items()}
     return Certificate(sha256, bound_s, scale, tier=tier, **arrays)
 
 
-def _shapes(instance: Instance) -> dict[str, tuple[int, ...]]:
+def _shapes(instance: Instance, splits_writes: bool) -> dict[str, tuple[int, ...]]:
     tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
     return {
+        **({"whole_writes": slots} if splits_writes else {}),
         "capacity": (tiers, 1 + math.prod(slots)),
         "prices": (3 * tiers, *slots),
         "whole": slots,
-        "theta": (2, len(instance.memory.resources), *slots),
+        "theta": (4 if splits_writes else 2, len(instance.memory.resources), *slots),
     }

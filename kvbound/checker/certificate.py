@@ -6,7 +6,8 @@ less the prices of these counts, minus the price of all capacity. An item's path
 tiers it may be in. A slot's time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1
 (serial: theta_r <= 1). That is linear in the counts, so that its minimum over their ranges has a closed form.
 The minimum is taken separately, each with its own theta, over at most `whole` items read at one tier and over
-at least `whole` + 1: the number of items is an integer, so one of the two holds.
+at least `whole` + 1: the number of items is an integer, so one of the two holds. With exclusive copies each
+of the two may in turn be divided by the number of items written to the tier.
 """
 
 from __future__ import annotations
@@ -106,20 +107,28 @@ def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     life = case.lives[layer]
     live, births, items = (each.astype(object) for each in (life.live, life.births, reads))
-    whole, paid = given.whole[:, layer].astype(object), given.prices[:, :, layer].astype(object) * unit
-    least: Exact | None = None
+    paid = given.prices[:, :, layer].astype(object) * unit
+    values, empty = [], []
     for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
-        fixed, slope, floor = _linear(case, given.tier, layer, cost, paid, items, live, births)
-        low, high = (np.maximum(whole + 1, 0), live) if part else (0 * live, np.minimum(whole, live))
-        fixed = fixed + unit * _latency(case, given, layer, reads, low > 0)
-        value = fixed + np.maximum(np.minimum(slope * low, slope * high), floor)
-        if least is None:
-            least, empty = value, high < low
-        else:
-            least = np.where(empty, value, np.where(high < low, least, np.minimum(least, value)))
-    assert least is not None
+        read = _range(given.whole[:, layer], live, part % 2)
+        written = (0 * live, live + births)
+        if given.whole_writes is not None:
+            written = _range(given.whole_writes[:, layer], live + births, part // 2)
+        touched = (read[0] > 0) | (written[0] > 0)
+        least = _linear(case, given.tier, layer, cost, paid, items, live, births, read, written)
+        values.append(least + unit * _latency(case, given, layer, reads, touched))
+        empty.append((read[1] < read[0]) | (written[1] < written[0]))
+    most = np.maximum.reduce(values)  # some part of every slot is not empty
+    least = np.minimum.reduce([np.where(*each, most) for each in zip(~np.array(empty), values, strict=True)])
     return int((least // unit).sum())
+
+
+def _range(whole: Ints, most: Exact, more: int) -> tuple[Exact, Exact]:
+    """Return the least and the largest number of items in one part: at most `whole`, or more."""
+    if more:
+        return np.maximum(whole.astype(object) + 1, 0), most
+    return 0 * most, np.minimum(whole.astype(object), most)
 
 
 def _linear(
@@ -131,13 +140,14 @@ def _linear(
     reads: Exact,
     live: Exact,
     births: Exact,
-) -> tuple[Exact, Exact, Exact]:
-    """Return a lower bound of slots: a constant, a slope per item read at the tier `slow`, and a floor.
+    read_there: tuple[Exact, Exact],
+    written_there: tuple[Exact, Exact],
+) -> Exact:
+    """Return a lower bound of slots, given the ranges of the items read at, and written to, the tier `slow`.
 
     Each item read is read at some tier, with inclusive copies at the cheaper copy; each birth is written to
     some tier, with inclusive copies to the last one; an unread live item may move. Counts whose price exceeds
-    their cost take their largest value, all others their smallest. The floor is the least that all items read
-    at `slow` can add.
+    their cost take their largest value, all others their smallest.
     """
     tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
 
@@ -157,11 +167,29 @@ def _linear(
     other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
     fixed = weight.numerator * byte[0] // weight.denominator + reads * other
     fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in enumerate(extra) if k != slow)
-    fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[: tiers - inclusive])
-    fixed = fixed + births * (write[-1] if inclusive else np.maximum(np.minimum.reduce(write), 0))
+    if inclusive:
+        fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[:-1]) + births * write[-1]
+    else:
+        fixed = fixed + _written(write, slow, live, births, written_there)
     here = read[slow] - other
-    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
-    return fixed, np.minimum(here, extra[slow]), floor
+    slope = np.minimum(here, extra[slow])
+    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)  # all that there is
+    return fixed + np.maximum(np.minimum(slope * read_there[0], slope * read_there[1]), floor)
+
+
+def _written(write: list[Exact], slow: int, live: Exact, births: Exact, there: tuple[Exact, Exact]) -> Exact:
+    """Return the least price of a slot's writes with exclusive copies, given the range of those to `slow`.
+
+    That is convex and piecewise linear in their number: births that are not among them are written elsewhere.
+    """
+    others = [net for k, net in enumerate(write) if k != slow]
+    moves = sum(np.minimum(net, 0) * (live + births) for net in others)
+    elsewhere = np.maximum(np.minimum.reduce(others), 0)
+    low, high = there
+    numbers = low, high, np.maximum(low, np.minimum(births, high))
+    return moves + np.minimum.reduce(
+        [write[slow] * number + elsewhere * np.maximum(births - number, 0) for number in numbers]
+    )
 
 
 def _latency(case: Case, given: Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:

@@ -30,12 +30,14 @@ class Multipliers:
     prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
     tier: int
     whole: Ints  # (steps, layers): where each slot's minimum is split in two
-    theta: Ints  # (2, resources sorted by name, steps, layers)
+    whole_writes: Ints | None  # (steps, layers): where each of the two is split again
+    theta: Ints  # (2 or 4, resources sorted by name, steps, layers)
 
 
 def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
     """Read and validate the multipliers."""
     tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
+    four = "whole_writes" in arrays
     given = Multipliers(
         float(array(arrays, "bound_s", "float64")),
         int(array(arrays, "scale", "int64")),
@@ -43,7 +45,8 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         array(arrays, "prices", "int64", 3 * tiers, *slots),
         int(array(arrays, "tier", "int64")),
         array(arrays, "whole", "int64", *slots),
-        array(arrays, "theta", "int64", 2, resources, *slots),
+        array(arrays, "whole_writes", "int64", *slots) if four else None,
+        array(arrays, "theta", "int64", 4 if four else 2, resources, *slots),
     )
     theta = given.theta
     bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
@@ -51,6 +54,7 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
     for expected, holds in {
         "scale from -1000 to 1000": -1000 <= given.scale <= 1000,
         "a tier of the memory": 0 <= given.tier < tiers,
+        "whole_writes with exclusive copies only": not four or case.rules["copies"] == "exclusive",
         "capacity prices >= 0": bool(given.capacity.min() >= 0),
         f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
         "numbers of a path below 2**62": _largest(case, given) < MOST,

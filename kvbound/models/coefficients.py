@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.blocks import Blocks
@@ -25,8 +25,8 @@ from kvbound.instance import Instance
 from kvbound.models.sparse import Ints
 from kvbound.rules import Copies, Initial, Rules
 
-MOST_CUT_READS = 2**14
-"""Reads of a slot beyond which cuts would take long to find and gain next to nothing."""
+MOST_CUT_COUNT = 2**14
+"""Items of a slot beyond which cuts would take long to find and gain next to nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,26 +176,70 @@ class Coefficients:
         return items * float(self.sizes[layer]) + float(self.weights[layer])
 
 
+def slot_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[NDArray[np.float64], float]]:
+    """Return the cuts time >= row @ traffic + constant of a slot that whole counts allow, for two tiers.
+
+    Rows are in units of time per item of the largest size, shape (6,); see `kvbound.cost.traffic.Columns`.
+    """
+    size, cuts = coefficients.sizes[layer], []
+    for slope, constant in count_cuts(coefficients, step, layer):
+        row = np.zeros(6)
+        Columns.of(row).reads[-1] = slope / size
+        cuts.append((row, constant))
+    for slope, constant in write_cuts(coefficients, step, layer):
+        row = np.zeros(6)
+        columns = Columns.of(row)
+        columns.writes[-1] = slope / size
+        # a miss relieves tier 0 by at most this
+        columns.reads[-1] = min((coefficients.facets[:, 1] - coefficients.facets[:, 0]).min(), 0.0)
+        cuts.append((row, constant))
+    return cuts
+
+
 def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[float, float]]:
     """Return slope and constant of the cuts time >= slope * misses + constant of a slot, for two tiers.
 
     Equations: "Count cuts" in docs/methods.md.
     """
     reads = int(coefficients.read_counts[step, layer])
-    if reads > MOST_CUT_READS:
+    if reads > MOST_CUT_COUNT:
         return []
-    return chords(lambda misses: _times(coefficients, step, layer, misses), reads)
+    through = coefficients.instance.timeline.births[step] * coefficients.instance.inclusive
+    return chords(lambda misses: _times(coefficients, step, layer, misses, 0, through), reads)
+
+
+def write_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[float, float]]:
+    """Return slope and constant of the cuts for writes to the last tier without misses, as `count_cuts` does.
+
+    Births that are not among them are written to tier 0. With inclusive copies the number of these writes is
+    given: there are no such cuts.
+    """
+    instance = coefficients.instance
+    births = int(instance.timeline.births[step])
+    most = int(instance.live_items[step, layer]) + births
+    if instance.inclusive or most > MOST_CUT_COUNT:
+        return []
+    no_misses = np.zeros(1)
+    return chords(
+        lambda writes: _times(coefficients, step, layer, no_misses, np.maximum(births - writes, 0), writes),
+        most,
+    )
 
 
 def _times(
-    coefficients: Coefficients, step: int, layer: int, misses: NDArray[np.float64]
+    coefficients: Coefficients,
+    step: int,
+    layer: int,
+    misses: NDArray[np.float64],
+    *writes: ArrayLike,
 ) -> NDArray[np.float64]:
-    """Times of a slot with these numbers of misses and no writes but the write-through."""
-    instance, size = coefficients.instance, coefficients.sizes[layer]
-    traffic = np.zeros((len(misses), 6))
+    """Times of a slot with these numbers of misses, and of writes to the two tiers."""
+    size = coefficients.sizes[layer]
+    traffic = np.zeros((*np.broadcast_shapes(*map(np.shape, (misses, *writes))), 6))
     columns = Columns.of(traffic)
     columns.reads[:, 0] = (coefficients.read_counts[step, layer] - misses) * size
     columns.reads[:, 1] = misses * size
     columns.extra_reads[:, 0] = coefficients.weights[layer]
-    columns.writes[:, -1] = instance.timeline.births[step] * instance.inclusive * size
+    for tier, number in enumerate(writes):
+        columns.writes[:, tier] = np.multiply(number, size)
     return combine(coefficients.facets, traffic.T).max(axis=0)

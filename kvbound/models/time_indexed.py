@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance
-from kvbound.models.coefficients import Coefficients, count_cuts
+from kvbound.models.coefficients import Coefficients, slot_cuts
 from kvbound.models.sparse import Builder, Ints, Matrix
 from kvbound.rules import Migration
 from kvbound.schedule import Schedule, from_tiers
@@ -29,12 +29,12 @@ class TimeIndexed:
     instance
         Under physical accounting.
     cuts
-        Add the count cuts; see `kvbound.models.coefficients.count_cuts`.
+        Add the count cuts; see `kvbound.models.coefficients.slot_cuts`.
     """
 
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
         self.instance, self.coefficients = instance, Coefficients.of(instance)
-        self._build = Builder()
+        self._build, self._flows = Builder(), list[tuple[Ints, Ints]]()
         self._tiers, self._fast = instance.tiers, instance.tiers - 1
         self._add_states()
         self._add_slots()
@@ -114,11 +114,11 @@ class TimeIndexed:
 
     def _add_traffic(self, step: int, layer: int) -> None:
         """Rows that define the traffic of a slot."""
-        coefficients, build = self.coefficients, self._build
+        coefficients, build, instance = self.coefficients, self._build, self.instance
         constant, size = np.zeros((3, self._tiers)), coefficients.sizes[layer]
         constant[1, 0] = coefficients.weights[layer]
         rows = np.empty((3, self._tiers), np.int64)
-        reads, births = coefficients.reads[step, layer], self.instance.timeline.births[step]
+        reads, births = coefficients.reads[step, layer], instance.timeline.births[step]
         read = np.flatnonzero(reads)
         constant[0, -1] += coefficients.read_counts[step, layer] * size
         constant[2] += (
@@ -132,8 +132,8 @@ class TimeIndexed:
         build.put(rows[0, : self._fast], before, -reads[read, None] * size)
         build.put(rows[0, -1], before, reads[read, None] * size)
         self._put_births(step, layer, rows[2])
-        for block in np.flatnonzero(coefficients.grouping.movable[layer, step]):
-            self._add_moves(step, layer, int(block), rows)
+        if instance.rules.migration is not Migration.NONE:
+            self._add_moves(step, layer, np.flatnonzero(coefficients.grouping.movable[layer, step]), rows)
 
     def _put_births(self, step: int, layer: int, written: Ints) -> None:
         """What the births of a slot write more, or less, if they are not into the last tier."""
@@ -144,37 +144,38 @@ class TimeIndexed:
         more = grown[block, None, None] * (writes[-1] - writes[:-1]) * coefficients.sizes[layer]
         self._build.put(written, columns[..., None], more)
 
-    def _add_moves(self, step: int, layer: int, block: int, rows: Ints) -> None:
-        """Columns for the moves of a block in a slot, and rows for their effects."""
-        coefficients, build, instance = self.coefficients, self._build, self.instance
-        moves = coefficients.legal_moves(step, layer, block)
-        if instance.rules.migration is Migration.NONE:
-            return
-        before, after = self.x[step, layer, block], self.x[step + 1, layer, block]
-        key = [step, layer, block]
-        flows = build.add_columns("move", [[*key, a, k] for a, k in moves], upper=1.0)
-        keep = build.add_rows("keep", [[*key, k] for k in range(self._fast)], lower=0.0, upper=0.0)
+    def _add_moves(self, step: int, layer: int, blocks: Ints, rows: Ints) -> None:
+        """Columns for the moves of blocks in a slot, and rows for their effects."""
+        coefficients, build, fast = self.coefficients, self._build, self._fast
+        before, after = self.x[step, layer, blocks], self.x[step + 1, layer, blocks]  # (blocks, fast)
+        legal = coefficients.transitions.legal[(coefficients.reads[step, layer, blocks] > 0).astype(int)]
+        n, a, k = np.nonzero(legal)  # block, source and target of every move
+
+        def add_rows(name: str, tiers: Ints, **bounds: float) -> Ints:
+            block, tier = (each.ravel() for each in np.meshgrid(blocks, tiers, indexing="ij"))
+            keys = np.column_stack([np.full_like(block, step), np.full_like(block, layer), block, tier])
+            return build.add_rows(name, keys, **bounds).reshape(len(blocks), len(tiers))
+
+        keys = np.column_stack([np.full_like(n, step), np.full_like(n, layer), blocks[n], a, k])
+        flow = build.add_columns("move", keys, upper=1.0)
+        self._flows.append((keys[:, :3], flow))
+        keep = add_rows("keep", np.arange(fast), lower=0.0, upper=0.0)
         build.put(keep, after, 1.0)
         build.put(keep, before, -1.0)
-        leave = build.add_rows("leave", [[*key, k] for k in range(self._fast)], upper=0.0)
+        leave = add_rows("leave", np.arange(fast), upper=0.0)
         build.put(leave, before, -1.0)
-        size = coefficients.sizes[layer]
-        carried = coefficients.carried[layer, step, block] * size
-        unread = coefficients.unread[step, layer, block] * size
-        for flow, (a, k) in zip(flows, moves, strict=True):
-            if k < self._fast:
-                build.put(keep[k], flow, -1.0)
-            if a < self._fast:
-                build.put(keep[a], flow, 1.0)
-                build.put(leave[a], flow, 1.0)
-            if not coefficients.transitions.charged[a, k]:
-                continue
-            build.put(rows[1, a], flow, -unread)
-            build.put(rows[2, k], flow, -carried)
-        if self._fast > 1 or not instance.inclusive:
-            last = build.add_rows("leave", [[*key, self._fast]], upper=1.0)
+        up, down = k < fast, a < fast
+        build.put(keep[n[up], k[up]], flow[up], -1.0)
+        build.put(keep[n[down], a[down]], flow[down], 1.0)
+        build.put(leave[n[down], a[down]], flow[down], 1.0)
+        if fast > 1 or not self.instance.inclusive:
+            last = add_rows("leave", np.array([fast]), upper=1.0)
             build.put(last, before, 1.0)
-            build.put(last, [f for f, (a, _) in zip(flows, moves, strict=True) if a == self._fast], 1.0)
+            build.put(last[n[~down], 0], flow[~down], 1.0)
+        paid, size = coefficients.transitions.charged[a, k], coefficients.sizes[layer]
+        n, a, k, flow = n[paid], a[paid], k[paid], flow[paid]
+        build.put(rows[1, a], flow, -coefficients.unread[step, layer, blocks[n]] * size)
+        build.put(rows[2, k], flow, -coefficients.carried[layer, step, blocks[n]] * size)
 
     def _add_times(self, step: int, layer: int, *, cuts: bool) -> None:
         """Rows that bound the time of a slot from below by each facet, and by the count cuts."""
@@ -186,10 +187,10 @@ class TimeIndexed:
         if coefficients.latency.any():
             self._add_latency(step, layer, rows)
         elif cuts and self._tiers == 2:
-            for n, (slope, constant) in enumerate(count_cuts(coefficients, step, layer)):
+            for n, (slope, constant) in enumerate(slot_cuts(coefficients, step, layer)):
                 row = build.add_rows("cut", [[step, layer, n]], lower=constant)
-                per_item = slope / coefficients.sizes[layer]
-                build.put(row, [time, self.traffic[step, layer, 0, 1]], [1.0, -per_item])
+                build.put(row, time, 1.0)
+                build.put(row, here, -slope)
 
     def _add_latency(self, step: int, layer: int, rows: Ints) -> None:
         """Rows for latencies: tiers with traffic are touched; the last tier may serve the reads of others."""

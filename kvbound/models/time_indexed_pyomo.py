@@ -12,7 +12,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from kvbound.instance import Instance
-from kvbound.models.coefficients import Coefficients, count_cuts
+from kvbound.models.coefficients import Coefficients, slot_cuts
 from kvbound.rules import Migration
 
 Index = tuple[int, ...]
@@ -183,9 +183,11 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
     model.cut = pyo.ConstraintList()
     if cuts and not has_latency and size == 2:
         for j, n in model.slots:
-            for slope, constant in count_cuts(coefficients, j, n):
-                per_item = slope / float(coefficients.sizes[n])
-                model.cut.add(model.time[j, n] >= constant + per_item * model.served[j, n, 1])
+            kinds = model.served, model.extra, model.written
+            traffic = [kind[j, n, k] for kind in kinds for k in tiers]
+            for row, constant in slot_cuts(coefficients, j, n):
+                cut = pyo.quicksum(float(row[c]) * traffic[c] for c in np.flatnonzero(row))
+                model.cut.add(model.time[j, n] >= constant + cut)
 
 
 def _latencies(model: Any, coefficients: Coefficients) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kvbound as kv
 from kvbound.certificate import FULL
 from kvbound.checker import Report, check
 from kvbound.instance import Instance
@@ -43,7 +44,9 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
         if room is None or (instance.inclusive and k == tiers - 1):
             capacity[k] = 0
     prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit
-    theta = rng.dirichlet(np.full(resources, 0.5), (2, *slots))
+    divided = not instance.inclusive and rng.random() < 0.7
+    writes = {"whole_writes": rng.integers(-1, 4, slots)} if divided else {}
+    theta = rng.dirichlet(np.full(resources, 0.5), (4 if divided else 2, *slots))
     if instance.rules.timing == "serial":
         theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
     return {
@@ -56,6 +59,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
         "prices": prices.astype(np.int64),
         "whole": rng.integers(-1, 4, slots),
         "theta": np.moveaxis((theta * FULL * (1 - 1e-13)).astype(np.int64), -1, 1).copy(),
+        **writes,
     }
 
 
@@ -275,6 +279,30 @@ def test_rejects_invalid_multipliers(
     report = checked(instance, arrays | {field: changed})
     assert len(report.problems) == 1
     assert "malformed" in report.problems[0]
+
+
+def test_only_exclusive_copies_divide_slots_by_their_writes(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    assert instance.inclusive
+    theta, whole_writes = np.concatenate([arrays["theta"]] * 2), arrays["whole"]
+    report = checked(instance, arrays | {"theta": theta, "whole_writes": whole_writes})
+    assert "whole_writes with exclusive copies only" in report.problems[0]
+
+
+def test_cases_for_numbers_of_writes_are_read_in_their_order() -> None:
+    """With three quarters of the weights swapped, or as many cases as without them, less is proved."""
+    instance = kv.read_instance("tiny-exclusive-prefetch")
+    certificate = solve_dual(instance, iterations=300)[1]
+    arrays, writes = certificate.arrays(), certificate.whole_writes
+    assert writes is not None
+    assert checked(instance, arrays).ok
+    for swapped in ([1, 0, 3, 2], [2, 3, 0, 1]):
+        assert "is not proved" in checked(instance, arrays | {"theta": arrays["theta"][swapped]}).problems[0]
+    assert "is not proved" in checked(instance, arrays | {"whole_writes": writes + 2}).problems[0]
+    for theta in (arrays["theta"][:2], arrays["theta"][:3], np.concatenate([arrays["theta"]] * 2)):
+        assert "theta" in checked(instance, arrays | {"theta": theta}).problems[0]
+    del arrays["whole_writes"]
+    assert "theta" in checked(instance, arrays).problems[0]
 
 
 def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> None:

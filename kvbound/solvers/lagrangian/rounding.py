@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +45,10 @@ def round_multipliers(
     capacity
         Capacity price of a unit in seconds, (K, 1 + steps * layers).
     """
-    theta = np.stack([_resource_weights(minorants, weights, end) for end in minorants.ends])
-    has_chord = len(weights) > len(minorants.beta)
-    split = minorants.breakpoints if has_chord else np.full_like(minorants.breakpoints, -1)
-    return _rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, split)
+    theta = np.stack([_resource_weights(minorants, weights, ends) for ends in _cases(minorants)])
+    has_chords = len(weights) > len(minorants.beta)
+    splits = minorants.breakpoints if has_chords else np.full_like(minorants.breakpoints, -1)
+    return _rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
 
 
 def ideal_certificate(instance: Instance) -> Certificate:
@@ -67,20 +68,19 @@ def recover_multipliers(
     The weights are least squares in the prices of counts, the resource weights and the sum, 1, with negative
     weights set to zero. Shapes and units as for `round_multipliers`.
     """
-    unit, facets, highest = 2.0**certificate.scale, len(minorants.beta), float(minorants.beta.max())
+    unit, highest = 2.0**certificate.scale, float(minorants.beta.max())
     prices, tiers = np.moveaxis(certificate.prices / (unit * highest), 0, -1), instance.tiers
-    theta = np.empty(certificate.theta.shape)
-    theta[:, _sorted_resources(instance)] = certificate.theta / FULL
+    cases, given = _cases(minorants), certificate.theta / FULL
+    theta = np.empty((len(cases), *given.shape[1:]))
+    theta[:, _sorted_resources(instance)] = given[np.arange(len(cases)) % len(given)]
     goal = np.concatenate([prices, *np.moveaxis(theta, 1, -1), np.ones_like(prices[..., :1])], axis=-1)
     matrix = np.zeros((*certificate.whole.shape, len(minorants.alpha), goal.shape[-1]))
+    for row, alone in enumerate(np.eye(len(minorants.alpha))):
+        weights = np.broadcast_to(alone[:, None, None], minorants.alpha.shape)
+        matrix[..., row, : 3 * tiers] = np.moveaxis(minorants.prices(weights), 0, -1) / highest
+        behind = [_resource_weights(minorants, weights, ends) for ends in cases]
+        matrix[..., row, 3 * tiers : -1] = np.moveaxis(np.concatenate(behind), 0, -1)
     matrix[..., -1] = 1
-    matrix[..., :facets, :-1] = np.concatenate(
-        [minorants.beta / highest, minorants.theta, minorants.theta], axis=1
-    )
-    matrix[..., :facets, : 3 * tiers] *= minorants.sizes[:, None, None]
-    if len(minorants.alpha) > facets:
-        matrix[..., -1, [minorants.tier, tiers + minorants.tier]] = minorants.chord[..., None] / highest
-        matrix[..., -1, 3 * tiers : -1] = np.concatenate([*minorants.theta[minorants.ends]], axis=-1)
     rows = np.moveaxis(matrix, -2, 0)
     square = np.array([[(one * other).sum(axis=-1) for other in rows] for one in rows])
     square[np.diag_indices(len(rows))] += _RIDGE
@@ -88,8 +88,20 @@ def recover_multipliers(
     return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
 
 
+def _cases(minorants: SlotMinorants) -> list[Ints]:
+    """Return the facets that replace the chords in each case of a certificate, each (C, steps, layers)."""
+    reads, *writes = minorants.ends
+    return [np.stack([end, *others]) for others in product(*writes) for end in reads]
+
+
 def _rounded(
-    instance: Instance, prices: Floats, capacity: Floats, theta: Floats, tier: int, split: Ints
+    instance: Instance,
+    prices: Floats,
+    capacity: Floats,
+    theta: Floats,
+    tier: int,
+    whole: Ints,
+    whole_writes: Ints | None = None,
 ) -> Certificate:
     scale = _scale(instance, prices, capacity)
     unit = 2.0**scale
@@ -100,7 +112,8 @@ def _rounded(
         capacity=np.floor(capacity * unit).astype(np.int64),
         prices=np.floor(prices * unit).astype(np.int64),
         tier=tier,
-        whole=split,
+        whole=whole,
+        whole_writes=whole_writes,
         theta=_integer_theta(instance, theta)[:, _sorted_resources(instance)],
     )
 
@@ -123,10 +136,10 @@ def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
     return min(max(min(scales), -MOST_SCALE), MOST_SCALE)
 
 
-def _resource_weights(minorants: SlotMinorants, weights: Floats, end: Ints) -> Floats:
-    """Resource weights that prove the mixed minorants on one side of the chord, (R, steps, layers)."""
+def _resource_weights(minorants: SlotMinorants, weights: Floats, ends: Ints) -> Floats:
+    """Resource weights that prove the mixed minorants in one of `_cases`, (R, steps, layers)."""
     facets = weights[: len(minorants.beta)].copy()
-    for weight in weights[len(minorants.beta) :]:
+    for weight, end in zip(weights[len(minorants.beta) :], ends, strict=False):
         np.put_along_axis(facets, end[None], np.take_along_axis(facets, end[None], 0) + weight, 0)
     return combine(minorants.theta.T, facets)
 
@@ -146,7 +159,7 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
 def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
 
-    These are the two linear minimizations of the checker, in floating point.
+    These are the linear minimizations of the checker, one for each case, in floating point.
 
     Returns
     -------
@@ -154,31 +167,24 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     """
     slots = Slots.of(instance)
     least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
-    for above in (False, True):
-        value, terms = _side_bound(instance, certificate, above, slots)
+    for case in range(len(certificate.theta)):
+        value, terms = _case_bound(instance, certificate, case, slots)
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
 
-def _side_bound(
-    instance: Instance, certificate: Certificate, above: bool, slots: Slots
+def _case_bound(
+    instance: Instance, certificate: Certificate, case: int, slots: Slots
 ) -> tuple[Floats, Floats]:
-    """Bound slots on one side of the chord, infinity where that side is empty; see `slot_bounds`.
-
-    Parameters
-    ----------
-    above
-        Whether more items than the breakpoint are read at the certificate's tier.
-    slots
-        All slots of the instance.
-    """
+    """Bound slots in one of the certificate's cases, infinity where it is empty; see `slot_bounds`."""
+    more_writes, more_reads = divmod(case, 2)
     reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
     live = instance.live_items[:-1].astype(np.float64)
     memory, tiers = instance.memory, instance.tiers
     sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
     order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
     paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
-    cost = certificate.theta[int(above)] * (unit / FULL / memory.bandwidths[order])[:, None, None]
+    cost = certificate.theta[case] * (unit / FULL / memory.bandwidths[order])[:, None, None]
     byte = combine(memory.read_load[:, order], cost)
     held, wrote = sizes * byte, sizes * combine(memory.write_load[:, order], cost)
     read = (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
@@ -187,20 +193,37 @@ def _side_bound(
     other = np.delete(read, slow, axis=0).min(axis=0)
     fixed = weights + reads * other
     fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)
-    births = write[-1] if instance.inclusive else np.maximum(write.min(axis=0), 0)
-    optional = write[: tiers - instance.inclusive]
-    fixed += born * births + np.minimum(optional, 0).sum(axis=0) * (live + born)
+    (low, high), (least, most) = (
+        _range(certificate.whole, live, more_reads),
+        _range(certificate.whole_writes, live + born, more_writes),
+    )
+    if instance.inclusive:
+        fixed += born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * (live + born)
+    else:
+        target, others = write[slow], np.delete(write, slow, axis=0)
+        fixed += np.minimum(others, 0).sum(axis=0) * (live + born)
+        elsewhere = np.maximum(others.min(axis=0), 0)
+        numbers = (least, most, np.clip(born, least, most))
+        fixed += np.min([target * n + elsewhere * np.maximum(born - n, 0) for n in numbers], axis=0)
     here = read[slow] - other
     slope = np.minimum(here, extra[slow])
     floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
-    low = np.maximum(certificate.whole + 1.0, 0) if above else np.zeros_like(reads)
-    high = live + 0 * reads if above else np.minimum(certificate.whole, live)
-    latency = np.where(low > 0, sure_latency(instance, slots, slow), sure_latency(instance, slots))
+    touched = (low > 0) | (least > 0)
+    latency = np.where(touched, sure_latency(instance, slots, slow), sure_latency(instance, slots))
     value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
     terms = np.abs(paid) + np.stack([held, held, wrote])
     magnitude = 3 * reads * terms[0].max(axis=0) + (live - reads) * terms[1].sum(axis=0)
     magnitude += (live + 2 * born) * terms[2].sum(axis=0)
-    return np.where(high < low, np.inf, value), magnitude + weights
+    return np.where((high < low) | (most < least), np.inf, value), magnitude + weights
+
+
+def _range(whole: Ints | None, most: Floats, more: int) -> tuple[Floats, Floats]:
+    """Return the least and the largest number of items up to `whole`, or above it, (steps, layers) each."""
+    if whole is None:
+        return np.zeros_like(most), most
+    if more:
+        return np.maximum(whole + 1.0, 0), most
+    return np.zeros_like(most), np.minimum(whole, most)
 
 
 def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:

@@ -82,8 +82,8 @@ class Prices:
         rows, penalty = self.minorants, self.penalty[0] / self.unit_s
         used = loads.used(chunk), self._missing(loads, chunk)
         price_at_loads(
-            rows.alpha, rows.beta, rows.sizes, rows.chord, rows.tier, *used, penalty, self.weights,
-            self.prices, chunk.start,
+            rows.alpha, rows.beta, rows.sizes, rows.counted, rows.chord, rows.others, *used, penalty,
+            self.weights, self.prices, chunk.start,
         )  # fmt: skip
 
     def multipliers(self) -> Multipliers:

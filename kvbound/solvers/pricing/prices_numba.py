@@ -15,8 +15,9 @@ def price_at_loads(
     alpha: Floats,
     beta: Floats,
     sizes: Floats,
+    counted: NDArray[np.bool_],
     chord: Floats,
-    tier: int,
+    others: Floats,
     used: Floats,
     missing: Floats,
     penalty: float,
@@ -30,7 +31,7 @@ def price_at_loads(
 
     Parameters
     ----------
-    alpha, beta, sizes, chord, tier
+    alpha, beta, sizes, counted, chord, others
         See `minorants.SlotMinorants`, of all steps.
     used
         Counts of the chunk's steps, which begin with step `first`, (3K, chunk, layers).
@@ -47,7 +48,7 @@ def price_at_loads(
     moved, top, level, slope = np.empty((count, layers)), np.empty(layers), np.empty(layers), np.empty(layers)
     for n in range(used.shape[1]):
         step = first + n
-        _evaluate(alpha, beta, sizes, chord, tier, used, missing, moved, step, n)
+        _evaluate(alpha, beta, sizes, counted, chord, others, used, missing, moved, step, n)
         top[:] = moved[0]
         for row in range(1, count):
             for layer in range(layers):
@@ -56,7 +57,7 @@ def price_at_loads(
             for layer in range(layers):
                 moved[row, layer] = weights[row, step, layer] + penalty * (moved[row, layer] - top[layer])
         _project_onto_simplex(moved, level)
-        _price(beta, sizes, chord, tier, moved, slope, prices, step)
+        _price(beta, sizes, counted, chord, others, moved, slope, prices, step)
 
 
 @compiled()
@@ -64,8 +65,9 @@ def _evaluate(
     alpha: Floats,
     beta: Floats,
     sizes: Floats,
+    counted: NDArray[np.bool_],
     chord: Floats,
-    tier: int,
+    others: Floats,
     used: Floats,
     missing: Floats,
     values: Floats,
@@ -73,7 +75,7 @@ def _evaluate(
     n: int,
 ) -> None:
     """Evaluate the minorants of a step's slots at their counts, as `SlotMinorants.at` does."""
-    (facets, kinds), layers = beta.shape, chord.shape[1]
+    (facets, kinds), layers = beta.shape, chord.shape[2]
     for row in range(len(values)):
         for layer in range(layers):
             values[row, layer] = (1 - missing[n, layer]) * alpha[row, step, layer]
@@ -81,25 +83,35 @@ def _evaluate(
             if row < facets and beta[row, kind] != 0:
                 for layer in range(layers):
                     values[row, layer] += beta[row, kind] * (used[kind, n, layer] * sizes[layer])
-        if row >= facets:
-            for layer in range(layers):
-                slow = used[tier, n, layer] + used[kinds // 3 + tier, n, layer]
-                values[row, layer] += chord[step, layer] * slow
+        if row < facets:
+            continue
+        each = row - facets
+        for layer in range(layers):
+            whole = 0.0
+            for kind in range(kinds):
+                if counted[each, kind]:
+                    whole += used[kind, n, layer]
+            values[row, layer] += chord[each, step, layer] * whole
+        for kind in range(kinds):
+            if others[each, kind] != 0:
+                for layer in range(layers):
+                    values[row, layer] += used[kind, n, layer] * (others[each, kind] * sizes[layer])
 
 
 @compiled()
 def _price(
     beta: Floats,
     sizes: Floats,
+    counted: NDArray[np.bool_],
     chord: Floats,
-    tier: int,
+    others: Floats,
     weights: Floats,
     slope: Floats,
     prices: Floats,
     step: int,
 ) -> None:
     """Price the counts of a step's slots under row weights, as `SlotMinorants.prices` does."""
-    (facets, kinds), layers = beta.shape, chord.shape[1]
+    (facets, kinds), layers = beta.shape, chord.shape[2]
     for kind in range(kinds):
         slope[:] = 0.0
         for row in range(facets):
@@ -108,10 +120,14 @@ def _price(
                     slope[layer] += beta[row, kind] * weights[row, layer]
         for layer in range(layers):
             slope[layer] *= sizes[layer]
-        if kind in (tier, kinds // 3 + tier):
-            for row in range(facets, len(weights)):
+        for row in range(facets, len(weights)):
+            each = row - facets
+            if counted[each, kind]:
                 for layer in range(layers):
-                    slope[layer] += chord[step, layer] * weights[row, layer]
+                    slope[layer] += chord[each, step, layer] * weights[row, layer]
+            if others[each, kind] != 0:
+                for layer in range(layers):
+                    slope[layer] += weights[row, layer] * (others[each, kind] * sizes[layer])
         prices[kind, step] = slope
 
 

@@ -87,13 +87,28 @@ def test_whole_counts_prove_more_than_the_plain_relaxation_can(name: str) -> Non
     assert bound(instance, work=400, integer_counts=False) <= relaxed * (1 + 1e-7)
 
 
+def test_whole_writes_prove_more_than_whole_reads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exclusive copies on a slow link, where every birth or eviction takes as long as several slots."""
+    recorded = kv.read_instance("native-r15-c25-b64-n64-exclusive")
+    instance = dataclasses.replace(recorded, workload=recorded.trace.head(8))
+    both, of = bound(instance, work=400), SlotMinorants.of
+
+    def reads_alone(instance: Instance, integer_counts: bool = True) -> SlotMinorants:
+        made = of(instance, integer_counts)
+        reads = {key: getattr(made, key)[:1] for key in ("counted", "chord", "others", "breakpoints", "ends")}
+        return dataclasses.replace(made, alpha=made.alpha[: 1 + len(made.beta)], **reads)
+
+    monkeypatch.setattr(SlotMinorants, "of", reads_alone)
+    assert bound(instance, work=400) < 0.95 * both
+
+
 def test_latencies_that_no_placement_avoids_are_part_of_every_slot() -> None:
     """Weights are read from the fast tier, every token is written through to the slow one."""
     instance = kv.read_instance("tiny-latency")
     tiers = tuple(dataclasses.replace(tier, latency=0.0) for tier in instance.memory.tiers)
     none = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
     with_, without = (SlotMinorants.of(each, False) for each in (instance, none))
-    used = np.zeros((3 * instance.tiers, *with_.chord.shape))
+    used = np.zeros((3 * instance.tiers, *with_.chord.shape[1:]))
     assert with_.at(used).max(axis=0) - without.at(used).max(axis=0) == pytest.approx(0.25 + 0.5)
     serial = kv.read_instance("tiny-latency-serial")
     assert 0.999 * optimum(serial) < bound(serial, work=200) <= optimum(serial)

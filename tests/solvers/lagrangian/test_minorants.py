@@ -85,7 +85,7 @@ def test_the_chord_is_above_the_facets_between_its_ends_and_meets_them_there() -
     values = []
     for offset in (0.0, 0.5, 1.0):
         used = np.zeros((3 * instance.tiers, *reads.shape))
-        used[minorants.tier] = minorants.breakpoints + offset
+        used[minorants.tier] = minorants.breakpoints[0] + offset
         values.append(minorants.at(used))
     for end in (values[0], values[2]):
         assert end[-1] == pytest.approx(end[:-1].max(axis=0), rel=1e-12)
@@ -93,21 +93,39 @@ def test_the_chord_is_above_the_facets_between_its_ends_and_meets_them_there() -
     assert np.any(values[1][-1] > values[1][:-1].max(axis=0) * (1 + 1e-6))
 
 
+def test_the_chord_of_writes_is_between_one_and_no_write_to_the_last_tier() -> None:
+    """A slot reads weights for 2 s; a write takes 3 s, a read 4 s, and relieves the first tier by 0.5 s."""
+    tiers = Tier("fast", 4, ("bus",), ()), Tier("slow", None, ("down",), ("up",))
+    memory = Memory("some", {"bus": 2.0, "down": 0.25, "up": 1 / 3}, tiers)
+    trace = Trace.from_lists(2, [[[0]], [[]], [[1]]], births=[1, 0, 0])
+    instance = Instance("writes", memory, Llm("some", 1, 1, 0, 3.0), Rules(copies=Copies.EXCLUSIVE), trace)
+    minorants = SlotMinorants.of(instance)
+    used = np.zeros((6, 3, 1))
+    for writes, reads, expected in ((0, 0, 2.0), (1, 0, 3.0), (2, 0, 4.0), (1, 1, 2.5)):
+        used[5], used[1] = writes, reads
+        assert minorants.at(used)[-1, [0, 2], 0] == pytest.approx(expected)
+
+
 @given(tiny_instances(tiers=2) | layered_instances(tiers=2))
 @settings(max_examples=100)
-def test_the_facets_at_the_ends_of_the_chord_are_the_highest_beyond_them(instance: Instance) -> None:
-    minorants = SlotMinorants.of(instance, False)
-    for end, side, facet in zip((0, 1), (-1, 1), minorants.ends, strict=True):
-        reads = (minorants.breakpoints + end).astype(float)
-        at_end, beyond = (
-            minorants.alpha
-            + minorants.beta[:, minorants.tier, None, None] * minorants.sizes * (reads + side * distance)
-            for distance in (0.0, 1.0)
-        )
-        active = at_end >= at_end.max(axis=0) * (1 - 1e-12)
-        highest = np.where(active, beyond, -np.inf).max(axis=0)
-        assert np.take_along_axis(at_end, facet[None], 0)[0] == pytest.approx(at_end.max(axis=0), rel=1e-12)
-        assert np.take_along_axis(beyond, facet[None], 0)[0] == pytest.approx(highest, rel=1e-9)
+def test_the_facets_at_the_ends_of_the_chords_are_the_highest_beyond_them(instance: Instance) -> None:
+    minorants, births = SlotMinorants.of(instance, False), instance.timeline.births[:, None]
+    into_0, there = minorants.beta[:, 4], [minorants.beta[:, tier] for tier in (1, 5)]
+    for slope, elsewhere, begin, ends in zip(
+        there, (0 * into_0, into_0), minorants.breakpoints, minorants.ends, strict=False
+    ):
+        for end, side, facet in zip((0, 1), (-1, 1), ends, strict=True):
+            number = (begin + end).astype(float)
+            rest = elsewhere[:, None, None] * np.maximum(births - number, 0)
+            at_end, beyond = (
+                minorants.alpha + minorants.sizes * (rest + slope[:, None, None] * (number + side * distance))
+                for distance in (0.0, 1.0)
+            )
+            active = at_end >= at_end.max(axis=0) * (1 - 1e-12)
+            highest = np.where(active, beyond, -np.inf).max(axis=0)
+            found = (np.take_along_axis(each, facet[None], 0)[0] for each in (at_end, beyond))
+            assert next(found) == pytest.approx(at_end.max(axis=0), rel=1e-12)
+            assert next(found) == pytest.approx(highest, rel=1e-9)
 
 
 @given(tiny_instances() | layered_instances(), st.integers(0, 2**32 - 1), st.booleans())
@@ -119,7 +137,7 @@ def test_prices_of_counts_give_the_mixed_minorants(
     minorants = SlotMinorants.of(instance, integer_counts)
     weights, used = (
         rng.random(minorants.alpha.shape),
-        rng.random((3 * instance.tiers, *minorants.chord.shape)),
+        rng.random((3 * instance.tiers, *minorants.chord.shape[1:])),
     )
     priced = (weights * minorants.alpha).sum(axis=0) + (minorants.prices(weights) * used).sum(axis=0)
     assert priced == pytest.approx((weights * minorants.at(used)).sum(axis=0))

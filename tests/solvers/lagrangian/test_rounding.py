@@ -52,7 +52,8 @@ def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -
 def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, seed: int) -> None:
     rng = np.random.default_rng(seed)
     counts = 3 * instance.tiers, instance.decode_steps, instance.layers
-    theta = rng.random((2, len(instance.memory.resources), *counts[1:]))
+    divided = not instance.inclusive and rng.random() < 0.7
+    theta = rng.random((4 if divided else 2, len(instance.memory.resources), *counts[1:]))
     if instance.rules.timing is Timing.PARALLEL:
         theta /= theta.sum(axis=1, keepdims=True)
     certificate = Certificate(
@@ -64,6 +65,7 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
         tier=int(rng.integers(instance.tiers)),
         whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
         theta=np.floor(theta * FULL).astype(np.int64),
+        whole_writes=rng.integers(-1, instance.tokens + 1, counts[1:]) if divided else None,
     )
     schedule = random_schedule(rng, instance)
     times = SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
