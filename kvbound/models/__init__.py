@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 class Formulation(Protocol):
     """A mixed-integer program, and the schedules that its solutions represent."""
 
-    instance: Instance
-    matrix: Matrix
+    @property
+    def instance(self) -> Instance:
+        """The instance."""
+
+    @property
+    def matrix(self) -> Matrix:
+        """The program as arrays."""
 
     @property
     def unit_s(self) -> float:

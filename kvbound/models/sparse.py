@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +67,28 @@ class Matrix:
         lower, upper = self.lower.copy(), self.upper.copy()
         lower[columns] = upper[columns] = values
         return dataclasses.replace(self, lower=lower, upper=upper)
+
+    def without_fixed(self) -> tuple[Matrix, Ints]:
+        """Return the program without columns that are fixed and cost nothing, and the columns that it keeps.
+
+        Rows without any other column are left out.
+        """
+        kept = (self.lower < self.upper) | (self.cost != 0)
+        fixed = self.rows @ np.where(kept, 0.0, self.lower)
+        rows = sparse.csr_array(self.rows[:, kept])
+        used = np.diff(rows.indptr) > 0
+        reduced = Matrix(
+            cost=self.cost[kept],
+            lower=self.lower[kept],
+            upper=self.upper[kept],
+            integer=self.integer[kept],
+            rows=sparse.csr_array(rows[used]),
+            row_lower=(self.row_lower - fixed)[used],
+            row_upper=(self.row_upper - fixed)[used],
+            column_names=lambda: compress(self.column_names(), kept),
+            row_names=lambda: compress(self.row_names(), used),
+        )
+        return reduced, np.flatnonzero(kept)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.models.coefficients import Coefficients, slot_cuts
-from kvbound.models.sparse import Builder, Ints, Matrix
+from kvbound.models.sparse import Builder, Floats, Ints, Matrix
 from kvbound.rules import Migration
 from kvbound.schedule import Schedule, from_tiers
 
@@ -34,7 +34,8 @@ class TimeIndexed:
 
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
         self.instance, self.coefficients = instance, Coefficients.of(instance)
-        self._build, self._flows = Builder(), list[tuple[Ints, Ints]]()
+        self._build = Builder()
+        self._flows = [(np.zeros((0, 3), np.int64), np.zeros(0, np.int64))]
         self._tiers, self._fast = instance.tiers, instance.tiers - 1
         self._add_states()
         self._add_slots()
@@ -44,11 +45,24 @@ class TimeIndexed:
                 self._add_traffic(step, layer)
                 self._add_times(step, layer, cuts=cuts)
         self.matrix: Matrix = self._build.build()
+        self._flow_keys, self._flow_columns = map(np.concatenate, zip(*self._flows, strict=True))
 
     @property
     def unit_s(self) -> float:
         """Seconds per unit of the objective."""
         return self.coefficients.unit_s
+
+    def with_states(self, columns: Ints, values: Floats) -> Matrix:
+        """Return the program with some of the columns x fixed, and moves between equal fixed states at 0."""
+        lower, upper = (np.append(each, 0.0) for each in (self.matrix.lower, self.matrix.upper))
+        lower[columns] = upper[columns] = values
+        fixed, value = (lower == upper)[self.x].all(axis=-1), lower[self.x]
+        step, layer, block = self._flow_keys.T
+        before, after = (step, layer, block), (step + 1, layer, block)
+        idle = fixed[before] & fixed[after] & (value[before] == value[after]).all(axis=-1)
+        flows = self._flow_columns[idle]
+        everything = np.concatenate([values, np.zeros(len(flows))])
+        return self.matrix.with_fixed(np.concatenate([columns, flows]), everything)
 
     def _add_states(self) -> None:
         """Columns x of every block, step after which it is in a tier, and tier but the last."""
@@ -212,7 +226,7 @@ class TimeIndexed:
         if instance.inclusive:
             build.put(divert[: self._fast], served[: self._fast], -1.0)
 
-    def schedule(self, values: NDArray[np.float64]) -> Schedule:
+    def schedule(self, values: Floats) -> Schedule:
         """Return the schedule of an integer solution, shape (columns,)."""
         instance = self.instance
         held = np.where(self.x == NONE, 0.0, values[self.x]) > 0.5
@@ -220,7 +234,7 @@ class TimeIndexed:
         initial = tier[0][:, instance.grouping.of[: instance.prefill_tokens]]
         return from_tiers(initial, [tier[1:, layer] for layer in range(instance.layers)], instance.grouping)
 
-    def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def start(self, schedule: Schedule) -> tuple[NDArray[np.int32], Floats]:
         """Return the columns x, and their values for a schedule."""
         blocks = self.instance.grouping
         tier = np.full(self.x.shape[:3], self._fast, np.uint8)

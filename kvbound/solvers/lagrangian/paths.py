@@ -33,14 +33,15 @@ from kvbound.solvers.lagrangian.subproblem import (
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """One step of all lanes."""
+class Step:
+    """One step of all lanes: numbers of items, each (layers, blocks)."""
 
     read: Ints
-    """Items read of each block, (layers, blocks)."""
+    """Items read of each block."""
     carried: Ints
     """Items that a move of each block carries: those before the step that stay beyond it."""
     unread: Ints
@@ -48,9 +49,18 @@ class _Step:
     grown: Ints
     """Tokens born into each block."""
 
+    @classmethod
+    def of(cls, instance: Instance, lanes: Lanes, step: int) -> Step:
+        """Count the items of the lanes in a step."""
+        read = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little").view(np.bool_)
+        carried = (lanes.begin < step) & (step < lanes.end)
+        starts = np.arange(0, read.shape[1], instance.granularity)
+        masks = read, carried, carried & ~read, lanes.begin == step
+        return cls(*(np.add.reduceat(mask, starts, axis=1, dtype=np.int64) * lanes.counts for mask in masks))
+
 
 @dataclass(frozen=True, eq=False)
-class _Prices:
+class PathPrices:
     """Prices by tier of everything that paths do in the lanes' layers, each (K, steps, layers)."""
 
     read: Floats
@@ -60,6 +70,13 @@ class _Prices:
     """All writes of a token born into a tier."""
     hold: Floats
     """Holding a unit after the slot; see `holding_prices`."""
+
+    @classmethod
+    def of(cls, instance: Instance, lanes: Lanes, prices: Floats, capacity: Floats) -> PathPrices:
+        """Return the prices of paths at prices of counts and of capacity; see `ItemSubproblem`."""
+        read, extra_read, write = columns(prices[:, :, lanes.layers])
+        birth = combine(Transitions.of(instance).birth_writes.astype(np.float64), write)
+        return cls(read, extra_read, write, birth, holding_prices(instance, capacity, lanes.layers)[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,25 +139,23 @@ class MultiTierPaths:
         """Run the dynamic program; return also each block's first tier, K for none, and its path's cost."""
         transitions, shape = Transitions.of(self.instance), self.lanes.blocks.shape
         tiers, steps = self.instance.tiers, self.instance.decode_steps
-        hold, start = holding_prices(self.instance, capacity, self.lanes.layers)
+        start = holding_prices(self.instance, capacity, self.lanes.layers)[1]
         backward = _BackwardPass(
             np.zeros((*shape, tiers)), np.zeros(shape), np.zeros(shape, np.uint8),
             np.zeros((steps, tiers, *shape) if choices else (0, 0, 0, 0), np.uint8),
         )  # fmt: skip
-        read, extra_read, write = columns(prices[:, :, self.lanes.layers])
-        birth = combine(transitions.birth_writes.astype(np.float64), write)
         run = self._backward_numpy if self.kernel == "numpy" else self._backward_numba
-        run(_Prices(read, extra_read, write, birth, hold), transitions, backward)
+        run(PathPrices.of(self.instance, self.lanes, prices, capacity), transitions, backward)
         value = backward.value + start.T[:, None] * self.lanes.units[..., None]
         first = self._first_tiers(value)
         at_start = np.take_along_axis(value, first[..., None].astype(np.int64), 2)[..., 0]
         return backward, np.where(self.lanes.born == PROMPT, first, tiers).astype(np.uint8), at_start
 
-    def _backward_numpy(self, prices: _Prices, transitions: Transitions, backward: _BackwardPass) -> None:
+    def _backward_numpy(self, prices: PathPrices, transitions: Transitions, backward: _BackwardPass) -> None:
         lanes = self.lanes
         value = np.zeros((self.instance.tiers, *lanes.blocks.shape))
         for step in range(self.instance.decode_steps - 1, -1, -1):
-            now = _step(self.instance, lanes, step)
+            now = Step.of(self.instance, lanes, step)
             value += prices.hold[:, step, :, None] * lanes.units
             leaves, grows, opens = lanes.last == step, now.grown > 0, lanes.born == step
             value[:, leaves] = 0
@@ -148,16 +163,13 @@ class MultiTierPaths:
             value[:, grows] += now.grown[grows] * birth[:, grows]
             backward.total[opens] = value[:, opens].min(axis=0)
             backward.births[opens] = value[:, opens].argmin(axis=0)
-            unmoved = value[:, leaves]
-            extra_read, write = prices.extra_read[:, step, :, None], prices.write[:, step, :, None]
-            choice = _move(transitions, value, extra_read, write, now)
-            value[:, leaves] = unmoved
+            choice = best_moves(transitions, value, prices, step, now, ~leaves)
             value += now.read * prices.read[:, step, :, None]
             if backward.choices.size:
                 backward.choices[step] = choice
         backward.value[:] = np.moveaxis(value, 0, -1)
 
-    def _backward_numba(self, prices: _Prices, transitions: Transitions, backward: _BackwardPass) -> None:
+    def _backward_numba(self, prices: PathPrices, transitions: Transitions, backward: _BackwardPass) -> None:
         from kvbound.solvers.lagrangian import paths_numba
 
         instance, lanes = self.instance, self.lanes
@@ -198,26 +210,27 @@ class MultiTierPaths:
         return plan
 
 
-def _move(
-    transitions: Transitions, value: Floats, extra_read: Floats, write: Floats, now: _Step
-) -> NDArray[np.uint8]:
-    """Let every block move where that is cheaper; change values, and return tiers after, (K, layers, blocks).
+def best_moves(
+    transitions: Transitions, value: Floats, prices: PathPrices, step: int, now: Step, movable: Bools
+) -> Bytes:
+    """Let blocks move where that is cheaper; change values, and return tiers after, (K, layers, blocks).
 
     Parameters
     ----------
     value
         Cost from after the slot's moves on, by tier, (K, layers, blocks).
-    extra_read, write
-        Prices by tier, (K, layers, 1).
+    movable
+        Blocks that may move in the step, (layers, blocks).
     """
     tiers, after = len(value), value.copy()
+    extra_read, write = prices.extra_read[:, step, :, None], prices.write[:, step, :, None]
     choice = np.empty(value.shape, np.uint8)
     choice[:] = np.arange(tiers, dtype=np.uint8)[:, None, None]
     for source, target in transitions.moves(read=True):
         price = after[target]
         if transitions.charged[source, target]:
             price = price + now.carried * write[target] + now.unread * extra_read[source]
-        better = price < value[source]
+        better = (price < value[source]) & movable
         if not transitions.legal[0, source, target]:
             better &= now.read > 0
         np.copyto(value[source], price, where=better)
@@ -297,7 +310,7 @@ def _count_numpy(
         return table.reshape(layers, -1)[:, :tiers].astype(np.int64)
 
     for step, after in enumerate(plan):
-        now = _step(instance, lanes, step)
+        now = Step.of(instance, lanes, step)
         reads, extra_reads, writes = np.moveaxis(used[step].reshape(layers, 3, tiers), 1, 0)
         moved = charged[before, after]
         reads += count(before, now.read)
@@ -306,14 +319,6 @@ def _count_numpy(
         writes += count(np.where(after < tiers, after, before), now.grown) @ transitions.birth_writes
         held[step] = count(after, np.where(lanes.last > step, lanes.units, 0))
         before = after
-
-
-def _step(instance: Instance, lanes: Lanes, step: int) -> _Step:
-    read = np.unpackbits(lanes.rows[step].view(np.uint8), axis=1, bitorder="little").view(np.bool_)
-    carried = (lanes.begin < step) & (step < lanes.end)
-    starts = np.arange(0, read.shape[1], instance.granularity)
-    masks = read, carried, carried & ~read, lanes.begin == step
-    return _Step(*(np.add.reduceat(mask, starts, axis=1, dtype=np.int64) * lanes.counts for mask in masks))
 
 
 def _chunks(lanes: Lanes) -> int:

@@ -11,7 +11,7 @@ from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
 from kvbound.identity import identify
 from kvbound.instance import Instance
-from kvbound.models import formulation
+from kvbound.models import Formulation, formulation
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination
@@ -141,6 +141,8 @@ def improve(
     work: int | None = None,
     seed: int = 0,
     threads: int = 2,
+    program: Formulation | None = None,
+    complete: bool = True,
     progress: Progress = silent,
 ) -> Improved:
     """Search the mixed-integer program from a known schedule.
@@ -153,6 +155,10 @@ def improve(
         Stop within this relative gap of the bound found here or of a known time lower bound.
     work
         Nodes of each search by HiGHS, or None for no limit.
+    program
+        The program, if it is already built.
+    complete
+        Search the complete program in the end, not only where its relaxation is fractional.
 
     Returns
     -------
@@ -160,10 +166,12 @@ def improve(
         Its schedule is never slower than the known one, and its bound never above that.
     """
     try:
-        program = formulation(instance)
+        program = formulation(instance) if program is None else program
     except KeyboardInterrupt:
         return Improved(known, bound_s, Termination(Reason.INTERRUPTED))
     unit = program.unit_s
-    search = Search(program, known, end, gap, seed, threads, progress, [bound_s / unit], work=work)
+    search = Search(
+        program, known, end, gap, seed, threads, progress, [bound_s / unit], work=work, complete=complete
+    )
     search.run()
     return Improved(search.known, search.bound * unit, search.termination, search.rejected)

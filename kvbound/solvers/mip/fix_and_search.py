@@ -55,6 +55,8 @@ class Search:
         The best solution, shape (columns,); None while that is the start.
     work
         Nodes of each search by HiGHS, where there is no time limit.
+    complete
+        Whether HiGHS searches the complete program in the end.
     termination
         How the search ended.
     rejected
@@ -71,6 +73,7 @@ class Search:
     claims: list[float] = field(default_factory=list)
     values: Floats | None = None
     work: int | None = None
+    complete: bool = True
     termination: Termination = field(default_factory=lambda: Termination(Reason.LIMIT, Limit.TIME))
     rejected: int = 0
 
@@ -94,12 +97,12 @@ class Search:
         try:
             relaxation = Relaxation(matrix, seed=self.seed, threads=self.threads)
             point = self._relax(relaxation)
-            self._fix(matrix, point, FIX_SHARE)
+            self._fix(matrix, point, FIX_SHARE if self.complete else 1.0)
             if isinstance(self.program, Intervals) and point is not None and not self._done():
                 matrix, point = self._cut(self.program, relaxation, point)
                 self._fix(matrix, point, FIX_AGAIN_SHARE)
                 self._search_neighbourhoods(self.program, matrix)
-            if not self._done():
+            if not self._done() and self.complete:
                 if self.values is not None:
                     start = self.values[self.columns]
                 self._prove(matrix, start)

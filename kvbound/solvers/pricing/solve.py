@@ -20,7 +20,7 @@ from kvbound.errors import InfeasibleError, UsageError
 from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.kernels import pick
-from kvbound.models import columns
+from kvbound.models import columns, intervals
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
 from kvbound.residency import exceeds_event_limit
@@ -28,12 +28,14 @@ from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Te
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
+from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
 from kvbound.solvers.lagrangian.certify import certify
-from kvbound.solvers.mip.exact import ON_READ, improve
+from kvbound.solvers.mip.exact import ON_READ
 from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.candidates import candidates, slow_eviction
+from kvbound.solvers.pricing.core import improve_in_core
 from kvbound.solvers.warm_start import refuse_infeasible
 
 MOST_COLUMNS = 1_000_000
@@ -42,8 +44,9 @@ ROUNDS = 5
 """Rounds of best responses where the program is larger, each with random numbers of its own."""
 _STEPS_PER_SWEEP = 50
 """Steps of the dual ascent per sweep of best responses, where work and not time is limited."""
-_BOUND_SHARE = 0.6
-"""Share of the time for the bound where a search may follow."""
+_BOUND_SHARE, _CORE_SHARES = 0.6, (0.35, 0.5)
+"""Share of the time for the bound where a search may follow; where that is of cores, which are larger, the
+shares at which the bound and the best responses end."""
 
 
 def solve_pricing(
@@ -134,6 +137,7 @@ class _Run:
     threads: int
     progress: Progress
     certificate: Certificate | None = None
+    multipliers: Multipliers | None = None
     bound: Bound = field(default_factory=Bound)
 
     @property
@@ -146,6 +150,11 @@ class _Run:
         """`time.perf_counter` at which to stop."""
         return self.begin + self.time_limit
 
+    @property
+    def _has_cores(self) -> bool:
+        """Whether a search of cores may follow."""
+        return columns(self.instance) <= MOST_COLUMNS and not intervals.supports(self.instance)
+
     def collect_candidates(self, start: Placement | None) -> None:
         """Take what is quick to make: the start, two policies, and balanced eviction."""
         self.incumbent.update_all(candidates(self.instance, start, self.progress))
@@ -156,12 +165,14 @@ class _Run:
     def maximize_bound(self) -> AscentResult:
         """Prove a bound by dual ascent; where balanced eviction takes minutes, it runs in parallel."""
         share = 1.0 if exceeds_event_limit(self.instance) else _BOUND_SHARE
+        if self._has_cores:
+            share = _CORE_SHARES[0]
         with in_background(slow_eviction(self.incumbent), self.progress) as wait:
             ascent = maximize_dual(
                 self.instance, time_limit=share * self.time_limit, sample=self.sample, work=self.work,
                 seed=self.seed, kernel=self.kernel, progress=self.progress,
             )  # fmt: skip
-            self.certificate = ascent.certificate
+            self.certificate, self.multipliers = ascent.certificate, ascent.multipliers
             if ascent.termination.reason is not Reason.INTERRUPTED:
                 wait()
         return ascent
@@ -194,6 +205,8 @@ class _Run:
             "kernel": self.kernel, "threads": self.threads, "progress": self.progress,
         }  # fmt: skip
         end = self.deadline if self.work is None and not large else math.inf
+        if self._has_cores and self.work is None:
+            end = self.begin + _CORE_SHARES[1] * self.time_limit
         ended, repair = Termination(), None
         try:
             for number, sweeps in enumerate(rounds):
@@ -255,9 +268,10 @@ class _Run:
             return Termination(Reason.LIMIT, Limit.SPREAD)
         if not isinstance(schedule, Schedule) or measures is None or columns(instance) > MOST_COLUMNS:
             return Termination(Reason.LIMIT, Limit.SIZE)
-        found = improve(
-            instance, (schedule, measures), end=deadline, gap=self.gap, bound_s=self.bound.time_s or 0.0,
-            seed=self.seed, threads=self.threads, progress=self.progress,
+        assert self.multipliers is not None
+        found = improve_in_core(
+            instance, (schedule, measures), self.multipliers, end=deadline, gap=self.gap,
+            bound_s=self.bound.time_s or 0.0, seed=self.seed, threads=self.threads, progress=self.progress,
         )  # fmt: skip
         incumbent.update((found.known[1], found.known[0]))
         incumbent.rejected += found.rejected
