@@ -161,9 +161,10 @@ class Llm:
 
     @property
     def expert_sizes(self) -> tuple[int, ...]:
-        """Bytes of one of each layer's routed experts, shape (layers,)."""
+        """Bytes of one of each layer's routed experts, 0 where there are none, shape (layers,)."""
         sizes = self.expert_bytes
-        return sizes if isinstance(sizes, tuple) else (sizes,) * self.layers
+        each = sizes if isinstance(sizes, tuple) else (sizes,) * self.layers
+        return tuple(size if count else 0 for count, size in zip(self.expert_counts, each, strict=True))
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
