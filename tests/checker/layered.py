@@ -132,7 +132,7 @@ class Layered:
             "name": "some", "layers": self.layers, "kv_bytes_per_token_layer": self.sizes,
             "weight_bytes": self.weights, "weight_read_bytes_per_layer": self.weights_read,
         } | self.placement  # fmt: skip
-        made = {
+        made: dict[str, Any] = {
             "schema": "kvbound.instance/1", "name": "some",
             "memory": {"name": "some", "resources": rates, "tiers": tiers}, "llm": llm,
             "trace": {
