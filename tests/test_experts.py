@@ -15,6 +15,7 @@ from kvbound.instance import Instance
 from kvbound.instance_io import from_mapping, make_instance, write_expanded
 from kvbound.llm.model import Llm
 from kvbound.reading import read_json
+from kvbound.report.instance import figures
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.trace.experts import from_lists
 from kvbound.weight_placement import without_weights
@@ -190,6 +191,22 @@ def test_every_policy_runs_and_is_checked() -> None:
     ngl = kv.simulate(instance, "llamacpp-ngl")
     assert ngl.schedule is not None
     assert not ngl.schedule.initial.any()  # the whole layer fits
+
+
+def test_what_slots_read_of_them_is_reported() -> None:
+    instance = toy()
+    known = figures(instance)
+    assert known["experts"]["named_mean"] == 1
+    assert (
+        known["weight_bytes_read_per_slot"] == 4 + 4 + 2
+    )  # other chunks, one expert on average, and the rest
+    assert known["placeable_weight_bytes"] == 20
+    plain = figures(toy(None))
+    assert "experts" not in plain
+    assert plain["weight_bytes_read_per_slot"] == 10
+    result = kv.simulate(roomy(instance), "static")
+    assert result.measures is not None
+    assert result.measures.hit_rate == {"hbm": 1.0, "ddr": 0.0}
 
 
 def test_files_hold_them(tmp_path: Path) -> None:

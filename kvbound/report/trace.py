@@ -61,9 +61,9 @@ def experts_named(known: Mapping[str, Any]) -> str:
     if "experts" not in known:
         return ""
     figures = known["experts"]
-    named = (
-        f"{figures['named_mean']:,.1f} per slot (from {figures['named_min']:,} to {figures['named_max']:,})"
-    )
+    low, high = figures["named_min"], figures["named_max"]
+    named = f"{figures['named_mean']:,.1f} per slot"
+    named += f" (from {low:,} to {high:,})" if low < high else ""
     again = figures["overlap"]
     overlap = "" if again is None else f"; {numbers.share(again)} are read again in the next step"
     return f"{named} of {figures['distinct']:,.1f} per layer in all steps{overlap}"
