@@ -76,6 +76,33 @@ def check_rules(name: str, rules: Rules, llm: Llm, timeline: Timeline, formats: 
             raise InputError(name, field, f"{expected} under accounting {rules.accounting}")
 
 
+def check_experts(name: str, llm: Llm, counts: Sequence[int]) -> None:
+    """Refuse a trace that names experts where these cannot be placed.
+
+    Parameters
+    ----------
+    counts
+        Least number of experts of each layer that has all that the trace names, (layers,), empty if it names
+        none.
+
+    Raises
+    ------
+    InputError
+        Weights are resident, the llm does not describe its experts, or a layer has fewer.
+    """
+    if not counts:
+        return
+    if llm.weights == "resident":
+        raise InputError(name, "llm.weights", "'placeable', as the trace names experts")
+    if not any(llm.expert_counts):
+        expected = "the number of routed experts in each layer, as the trace names experts"
+        raise InputError(name, "llm.experts", expected)
+    for layer, (needed, count) in enumerate(zip(counts, llm.expert_counts, strict=True)):
+        if needed > count:
+            expected = f"at least {needed:,} experts in layer {layer}, as the trace names them, not {count:,}"
+            raise InputError(name, "llm.experts", expected)
+
+
 def check_reads(name: str, llm: Llm, trace: Trace, timelines: Sequence[Timeline]) -> None:
     """Refuse reads of tokens outside a layer's window, and in layers that keep no KV.
 

@@ -22,9 +22,10 @@ from kvbound.units import (
     show,
 )
 
-__all__ = ["MAX_BYTES", "Fields", "as_number", "did_you_mean", "join", "located", "show"]
+__all__ = ["MAX_BYTES", "MAX_EXPERTS", "Fields", "as_number", "did_you_mean", "join", "located", "show"]
 
 MAX_BYTES = 2**60
+MAX_EXPERTS = 2048
 MAX_BANDWIDTH = 1e18
 MIN_BANDWIDTH = 1e-6
 MAX_SECONDS = 1e9

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from kvbound import workloads
 from kvbound.blocks import Blocks, largest_sum
-from kvbound.consistency import check_reads, check_rules, checked_formats, ending_windows
+from kvbound.consistency import (
+    check_experts,
+    check_reads,
+    check_rules,
+    checked_formats,
+    ending_windows,
+)
 from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES
 from kvbound.llm.model import Llm
@@ -60,6 +66,7 @@ class Instance:
         if self.workload.layers != self.llm.layers:
             expected = f"{self.llm.layers} layers like the llm {self.llm.name!r}, not {self.workload.layers}"
             raise InputError(self.name, "trace.layers", expected)
+        check_experts(self.name, self.llm, self.workload.expert_counts)
         _ = self.chunks  # validated
         size = self.workload.tokens * sum(self.llm.kv_sizes) * max(self.unit_sizes) // self.unit_sizes[0]
         if size > MAX_BYTES:  # so that no count of bytes overflows
@@ -95,7 +102,7 @@ class Instance:
     @cached_property
     def chunks(self) -> Chunks:
         """The chunks of placeable weights; none if weights are resident."""
-        return Chunks.of(self.llm, self.granularity)
+        return Chunks.of(self.llm, self.granularity, routed=bool(self.workload.expert_counts))
 
     @cached_property
     def timeline(self) -> Timeline:
@@ -142,12 +149,17 @@ class Instance:
     @cached_property
     def weight_reads(self) -> Floats:
         """Bytes of resident weights that each layer reads in a slot, from tier 0, shape (layers,)."""
-        return self.llm.weight_reads - self.chunks.bytes(self.llm, self.granularity)
+        return self.chunks.resident_reads(self.llm, self.granularity)
+
+    @cached_property
+    def placeable_bytes(self) -> Ints:
+        """Bytes of each layer's weights that may be placed, shape (layers,)."""
+        return self.chunks.bytes(self.llm, self.granularity)
 
     @cached_property
     def resident_bytes(self) -> int:
         """Bytes of the weights that stay in tier 0."""
-        return int(self.llm.weight_bytes) - int(self.chunks.bytes(self.llm, self.granularity).sum())
+        return int(self.llm.weight_bytes) - int(self.placeable_bytes.sum())
 
     @cached_property
     def unit_sizes(self) -> tuple[int, ...]:
@@ -232,7 +244,7 @@ class Instance:
 
     @cached_property
     def token_trace(self) -> Trace:
-        """The reads of tokens alone, without those of weights; see `trace`."""
+        """The reads of tokens alone, and the experts that slots name; see `trace`."""
         if isinstance(self.workload, Trace):
             return self.workload
         made = workloads.make(self.workload)
@@ -245,7 +257,11 @@ class Instance:
         A read of a chunk of weights counts as the reads of as many tokens as take the same bytes.
         """
         counts = self.token_read_counts()
-        return counts + self.granularity * self.chunks.blocks.sum(axis=1) if self.chunks.ids else counts
+        return counts + self.chunk_read_counts() if self.chunks.ids else counts
+
+    def chunk_read_counts(self) -> NDArray[np.int64]:
+        """Reads of chunks of weights alone, shape (steps, layers), or (1, layers) if all steps are alike."""
+        return self.granularity * self.chunks.blocks_read(self.workload.experts)
 
     def token_read_counts(self) -> NDArray[np.int64]:
         """Reads of past tokens alone, shape (steps, layers)."""
@@ -317,12 +333,16 @@ class Instance:
             tier: {"bytes": list(size) if isinstance(size, tuple) else size}
             for tier, size in self.formats.items()
         }
-        windows = {"windows": list(self.llm.windows)} if self.rules.windows is Windows.ENDS else {}
+        more: dict[str, Any] = {}
+        if self.rules.windows is Windows.ENDS:
+            more["windows"] = list(self.llm.windows)
+        if self.workload.expert_counts:
+            more |= self.llm.experts_mapping()
         return {
             "schema": SCHEMA,
             "name": self.name,
             "memory": self.memory.to_mapping(),
-            "llm": self.llm.to_mapping() | windows,
+            "llm": self.llm.to_mapping() | more,
             "trace": dict(trace),
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
@@ -342,6 +362,8 @@ class Instance:
             "sha256": self.token_trace.row_hashes(),
             **self.workload.timeline.to_mapping(sequence=labels),
         }
+        if hashes := self.token_trace.expert_hashes():
+            trace["experts_sha256"] = hashes
         if trace_path is not None:
             trace["path"] = trace_path
         plain = _plain(self.document(trace))

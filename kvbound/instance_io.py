@@ -154,7 +154,8 @@ def make_instance(
     def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
         return most_bytes(timeline.by_layer(ending_windows(allowed, model)), sizes)
 
-    room, model, sizes = _hardware(raw, kv_bytes, file, allowed.granularity)
+    routed = bool(workload.expert_counts)
+    room, model, sizes = _hardware(raw, kv_bytes, file, allowed.granularity, routed=routed)
     with located(file):
         return Instance(name, room, model, allowed, workload, sizes)
 
@@ -189,6 +190,8 @@ def _hardware(
     kv_bytes: Callable[[Llm, Sequence[int]], int],
     file: object,
     granularity: int | None = None,
+    *,
+    routed: bool = False,
 ) -> tuple[Memory, Llm, dict[str, tuple[int, ...]]]:
     """Return the memory, the language model, and the bytes of a token's KV in each layer by tier.
 
@@ -199,6 +202,8 @@ def _hardware(
         bytes of a token's KV in tier 0 by layer.
     granularity
         Tokens per block, if weights that may be placed do not count as resident.
+    routed
+        Whether the trace names experts.
     """
     model = Llm.from_mapping(raw["llm"], file, "llm")
     formats = Fields(raw.get("formats", {}), file, "formats")
@@ -211,7 +216,8 @@ def _hardware(
     def share_of(share: Fraction) -> int:
         kv, placeable = kv_bytes(model, by_layer(raw["memory"]["tiers"][0]["name"])), 0
         if granularity is not None:
-            placeable = int(Chunks.of(model, granularity).bytes(model, granularity).sum())
+            chunks = Chunks.of(model, granularity, routed=routed)
+            placeable = int(chunks.bytes(model, granularity).sum())
         return model.room_for_share(share, kv, placeable)
 
     room = Memory.from_mapping(raw["memory"], file, "memory", share_of=share_of)
@@ -226,7 +232,7 @@ def _entry(kind: str, value: object, file: object) -> Any:
         return value.to_mapping()
     if isinstance(value, Llm):  # formats of tiers follow from these two
         derived = {"kv_format": value.kv_format, "config": dict(value.config), "windows": list(value.windows)}
-        return value.to_mapping() | derived
+        return value.to_mapping() | derived | value.experts_mapping()
     if isinstance(value, str):
         from kvbound import catalog
 
@@ -286,7 +292,7 @@ def _workload(trace: object, file: object, folder: Path | None) -> Trace | Synth
         return _from_path(fields, folder)
     reads = fields.items("reads")
     prefill = fields.integer("prefill_tokens", 0, 2**31)
-    given = {name: fields.raw(name, default=None) for name in TIMELINE}
+    given = {name: fields.raw(name, default=None) for name in (*TIMELINE, "experts")}
     fields.done()
     with located(file, "trace"):
         return Trace.from_lists(prefill, reads, **given, file=file)
@@ -297,6 +303,7 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     path = fields.text("path")
     claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
     hashes = fields.raw("sha256", default=None)
+    experts = fields.raw("experts_sha256", default=[])
     # an expanded instance, which has hashes, names all fields that are not at their defaults but the labels
     stated = [name for name in TIMELINE if (hashes is not None and name != "sequence") or fields.has(name)]
     given = {name: fields.raw(name, default=None) for name in stated}
@@ -311,6 +318,8 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
             raise fields.error(name, f"the {name} of {path}; it is another trace")
     if hashes is not None and hashes != trace.row_hashes():
         raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")
+    if hashes is not None and experts != trace.expert_hashes():
+        raise fields.error("experts_sha256", f"the hashes of the experts of {path}; it is another trace")
     return trace
 
 

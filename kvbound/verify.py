@@ -93,7 +93,7 @@ def check(
     file = Path(what) if isinstance(what, str | os.PathLike) else _arrays(instance, what)
     if isinstance(file, Path) and not file.is_file():
         raise InputError(file, "", "a schedule or certificate file (.npz)")
-    return checker.check(instance.expanded(), instance.token_trace.rows, file, claimed_s=claimed_s)
+    return checker.check(instance.expanded(), instance.token_trace.arrays, file, claimed_s=claimed_s)
 
 
 def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:

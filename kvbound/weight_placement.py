@@ -17,6 +17,8 @@ Tiers = NDArray[np.uint8]
 def without_weights(instance: Instance, tiers: Tiers) -> Instance:
     """Return the instance of KV alone, in which the tiers are smaller by the weights that they hold.
 
+    Experts count as read in every slot in the share of the steps that name them.
+
     Parameters
     ----------
     tiers
@@ -38,7 +40,9 @@ def without_weights(instance: Instance, tiers: Tiers) -> Instance:
             raise InfeasibleError(f"{instance.name}: {size:,} B of weights do not fit into {tier.name}")
         made.append(dataclasses.replace(tier, capacity=left))
     memory = dataclasses.replace(instance.memory, tiers=tuple(made))
-    near = unit * np.where(tiers == 0, units, 0).sum(axis=1)
+    near = unit * (np.where(tiers == 0, units, 0) * _share_of_steps(instance)).sum(axis=1)
+    kv = instance.token_trace
+    kv = dataclasses.replace(kv, experts=()) if kv.experts else kv
     llm = dataclasses.replace(
         instance.llm,
         weights="resident",
@@ -46,7 +50,16 @@ def without_weights(instance: Instance, tiers: Tiers) -> Instance:
         weight_bytes=instance.resident_bytes,
         weight_read_bytes_per_layer=tuple((instance.weight_reads + near).tolist()),
     )
-    return dataclasses.replace(instance, memory=memory, llm=llm, workload=instance.token_trace)
+    return dataclasses.replace(instance, memory=memory, llm=llm, workload=kv)
+
+
+def _share_of_steps(instance: Instance) -> NDArray[np.float64]:
+    """Return the share of the steps that read each chunk, shape (layers, ids): 1 but for experts."""
+    reads = (
+        instance.chunks.reads(instance.workload.experts, n, instance.decode_steps)
+        for n in range(instance.layers)
+    )
+    return np.stack([read.mean(axis=0) for read in reads])
 
 
 def with_weights(instance: Instance, tiers: Tiers, schedule: Schedule) -> Schedule:

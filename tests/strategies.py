@@ -14,6 +14,7 @@ from kvbound.memory import Memory, Tier
 from kvbound.rules import Copies, Initial, Migration, Rules, Timing, Windows
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace, bits
+from kvbound.trace.experts import from_lists
 from kvbound.trace.timeline import FIELDS, Timeline
 
 MOST_BLOCKS = {2: 8, 3: 5, 4: 4}
@@ -140,6 +141,42 @@ def with_placeable_weights(rng: np.random.Generator, instance: Instance) -> Inst
         room += int(llm.weight_bytes - total) if k == 0 else 0
         tiers.append(tier if tier.capacity is None else replace(tier, capacity=tier.capacity + room))
     return replace(instance, llm=llm, memory=replace(instance.memory, tiers=tuple(tiers)), formats={})
+
+
+def with_experts(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return an instance with placeable weights, and up to two experts a layer that the trace names.
+
+    Experts may be smaller than a block, and weights may hold more bytes than whole blocks. The tiers have
+    more room, the last one for all experts.
+    """
+    llm, layers, steps = instance.llm, instance.layers, instance.decode_steps
+    block = instance.granularity * max(llm.kv_sizes)
+    counts = rng.integers(0, 3, layers)
+    counts[rng.integers(layers)] = rng.integers(1, 3)
+    sizes = np.where(counts > 0, rng.integers(max(block - 1, 1), 2 * block + 2, layers), 0)
+    read = float(rng.choice([0, 0.5, 1, min(counts[counts > 0])]))
+    held = int(counts @ sizes)
+    added = np.where(counts > 0, np.ceil(read * sizes), 0)
+    llm = replace(
+        llm,
+        experts=tuple(counts.tolist()),
+        expert_bytes=tuple(sizes.tolist()),
+        experts_read=read,
+        weight_read_bytes_per_layer=tuple((llm.weight_reads + added).tolist()),
+        weight_bytes=llm.weight_bytes + held,
+    )
+    chance = rng.uniform(0.2, 0.9)
+    named = [[np.flatnonzero(rng.random(n) < chance).tolist() for n in counts] for _ in range(steps)]
+    workload = replace(instance.token_trace, experts=from_lists(named, steps, layers, "trace"))
+    tiers = []
+    for k, tier in enumerate(instance.memory.tiers):
+        room = int(rng.integers(0, held + 1)) if k < instance.tiers - 1 else held
+        room += block * layers + held if k == 0 and rng.random() < 0.2 else 0
+        tiers.append(tier if tier.capacity is None else replace(tier, capacity=tier.capacity + room))
+    made = replace(instance, llm=llm, memory=replace(instance.memory, tiers=tuple(tiers)), workload=workload)
+    more = made.resident_bytes - instance.resident_bytes  # what is left of weights needs room in tier 0
+    first = replace(tiers[0], capacity=(tiers[0].capacity or 0) + max(more, 0))
+    return replace(made, memory=replace(made.memory, tiers=(first, *tiers[1:])))
 
 
 def sizes_and_windows(

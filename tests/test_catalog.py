@@ -117,6 +117,7 @@ def test_llms_follow_from_their_config(name: str) -> None:
     llm = catalog.llm(name)
     again = from_config(llm.config, name)
     assert llm == again
+    assert llm.experts_mapping() == again.experts_mapping()
     parameters, kv_bytes = PUBLISHED[name]
     assert (llm.weight_bytes, llm.kv_bytes_per_token_layer) == (2 * parameters, kv_bytes)
     repository = llm.source.split(";")[0]

@@ -113,9 +113,11 @@ class Lanes:
                 _take_bits(instance.trace.rows[layer], tokens[n], rows[:, n])
             _clear_own_reads(rows[:, n], begin[n])
         reads = count_bits(rows)
-        if of_head is not None:  # every slot reads the chunks of weights
-            chunks = blocks < instance.chunks.ids
-            reads = reads + np.where(chunks & (counts > 0), counts - 1, 0).sum(axis=1)
+        if of_head is not None:  # a read of a chunk of weights is one bit, but not one item
+            at, lane = np.nonzero((blocks < instance.chunks.ids) & (counts > 1))
+            word, bit = lane * size >> 6, (lane * size & 63).astype(np.uint64)
+            read = (rows[:, at, word] >> bit & np.uint64(1)).astype(np.int64)
+            np.add.at(reads.T, at, (read * (counts[at, lane] - 1)).T)
         return cls(layers, rows, blocks, born, last, begin, end, units, counts, weight, reads * weight)
 
 

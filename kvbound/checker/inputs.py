@@ -18,7 +18,8 @@ from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_wi
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
 from kvbound.checker.report import Floats, Refused, note, require
 from kvbound.checker.weights import (
-    Chunks,
+    MOST_EXPERTS,
+    Placed,
     chunk_bytes,
     count_ids,
     read_chunks,
@@ -28,6 +29,10 @@ from kvbound.checker.weights import (
 )
 
 Rows: TypeAlias = Sequence[NDArray[np.uint8]]
+"""Packed reads of each layer and, where the trace names experts, then the packed experts of each layer."""
+
+_EXPERT_BYTES = MOST_EXPERTS // 8
+"""Largest number of bytes of a row of experts."""
 
 CHOICES = {
     "copies": ("inclusive", "exclusive"),
@@ -71,6 +76,8 @@ class Case:
     sha256: str
     trace: Rows = field(repr=False)  # packed reads of the trace's tokens
     first: int = 0  # id of the trace's first token
+    routing: Rows = field(default=(), repr=False)  # packed experts that slots name, (layers,), or empty
+    experts: tuple[int, ...] = ()  # number of each layer's chunks that are experts, (layers,)
 
     @property
     def tokens(self) -> int:
@@ -109,7 +116,9 @@ class Case:
     def rows(self, layer: int) -> NDArray[np.uint8]:
         """Return a layer's packed reads of all ids, (steps, 8 * words): a copy if there are chunks."""
         rows, chunks = self.trace[layer], self.lives[layer].chunks
-        return with_reads(rows, chunks) if chunks.size else rows
+        if not chunks.size:
+            return rows
+        return with_reads(rows, chunks, self.experts[layer], self.routing[layer] if self.routing else None)
 
     def named(self, token: int) -> str:
         """Return what an id stands for, for messages: a token of the trace, or a chunk of weights."""
@@ -134,20 +143,23 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     """
     try:
         case = _case(expanded, rows)
-        chunks = read_chunks(expanded, case.block_sizes, case.weight_reads, case.weight_bytes)
+        placed = read_chunks(expanded, case.block_sizes, case.weight_reads, case.weight_bytes)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
-    _check_reads(case, rows)
-    return _after_chunks(case, chunks) if any(chunks) else case
+    _check_reads(case, case.trace)
+    _check_named(case, expanded["llm"].get("experts", ()))
+    return _after_chunks(case, placed) if any(placed.chunks) else case
 
 
-def _after_chunks(case: Case, chunks: Chunks) -> Case:
+def _after_chunks(case: Case, placed: Placed) -> Case:
     """Return the instance with chunks of weights before the tokens, in place of resident weights."""
+    chunks = placed.chunks
     life, *lives = with_chunks((case.life, *case.lives), (chunks[0], *chunks))
-    placed, first = chunk_bytes(chunks, case.block_sizes), count_ids(chunks)
+    held, first = sum(chunk_bytes(chunks, case.block_sizes)), count_ids(chunks)
     return replace(
-        case, prefill=first + case.prefill, weight_bytes=case.weight_bytes - sum(placed),
-        weight_reads=what_stays(case.weight_reads, placed), life=life, lives=tuple(lives), first=first,
+        case, prefill=first + case.prefill, weight_bytes=case.weight_bytes - held,
+        weight_reads=what_stays(case.weight_reads, placed.counted), life=life, lives=tuple(lives),
+        first=first, experts=placed.experts,
     )  # fmt: skip
 
 
@@ -155,6 +167,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
     hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
+    rows, routing = rows[:layers], rows[layers:]
     sizes, windows = read_sizes(expanded, layers), read_windows(expanded, layers)
     names, granularity = tuple(memory["resources"]), rules["granularity"]
 
@@ -174,7 +187,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         granularity, life, tuple(lives[window] for window in windows),
-        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), rows,
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), rows, routing=routing,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
     require({
@@ -201,11 +214,21 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     require({
         "whole positive layers and steps": is_size(layers, 1) and is_size(steps, 1),
         "prefill_tokens >= 0": is_size(prefill, 0),
-        "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes,
-        "the rows of every layer": len(hashes) == layers,
+        "the trace's own rows (SHA-256 of each layer)": list(trace["sha256"]) == hashes[:layers],
+        "the trace's own experts (SHA-256 of each layer)": (
+            list(trace.get("experts_sha256", [])) == hashes[layers:]
+        ),
+        "the rows of every layer": len(hashes) == layers * (1 + ("experts_sha256" in trace)),
     })  # fmt: skip
+    for layer, packed in enumerate(rows[layers:]):
+        steps_of, width = packed.shape if packed.ndim == 2 else (0, 0)
+        if packed.dtype != np.uint8 or steps_of != steps or not width or width % 8 or width > _EXPERT_BYTES:
+            found = f"{packed.dtype} {packed.shape}"
+            raise Refused(
+                f"layer {layer}: the experts named are {found}, expected uint8 ({steps}, 8 * words)"
+            )
     shape = (steps, 8 * -(-count_tokens(trace) // 64))
-    for layer, packed in enumerate(rows):
+    for layer, packed in enumerate(rows[:layers]):
         if packed.dtype != np.uint8 or packed.shape != shape:
             found = f"{packed.dtype} {packed.shape}"
             raise Refused(f"layer {layer}: the trace's rows are {found}, expected uint8 {shape}")
@@ -228,6 +251,16 @@ def _check_reads(case: Case, rows: Rows) -> None:
         raise Refused(*problems)
 
 
+def _check_named(case: Case, experts: Sequence[int]) -> None:
+    """Refuse a trace that names experts which a layer does not have."""
+    for layer, packed in enumerate(case.routing):
+        number = np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(packed, axis=0), bitorder="little"))
+        if number.size and number[-1] >= experts[layer]:
+            raise Refused(
+                f"layer {layer} has {experts[layer]} experts, but the trace names expert {number[-1]}"
+            )
+
+
 def slot_name(case: Case, slot: int) -> str:
     """Return a slot's number, step and layer, for messages."""
     return f"slot {slot} (step {slot // case.layers}, layer {slot % case.layers})"
@@ -241,10 +274,19 @@ def _size(value: Any) -> int | float:
 
 
 def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:
-    """Return the instance's SHA-256, of its canonical JSON without the name and with hashes for the trace."""
+    """Return the instance's SHA-256, of its canonical JSON without the name and with hashes for the trace.
+
+    Parameters
+    ----------
+    row_hashes
+        Of the reads of each layer and, where the trace names experts, then of those of each layer.
+    """
     body = {key: value for key, value in expanded.items() if key != "name"}
     trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
-    body["trace"] = trace | {"sha256": list(row_hashes)}
+    layers = trace["layers"]
+    body["trace"] = trace | {"sha256": list(row_hashes[:layers])}
+    if row_hashes[layers:]:
+        body["trace"]["experts_sha256"] = list(row_hashes[layers:])
     text = json.dumps(_integral(body), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -260,12 +260,13 @@ class Lifetimes:
         return found
 
     def past_reads(self, rows: NDArray[np.uint8]) -> Ints:
-        """Count the reads of items that are not born in the same step, ``(steps,)``.
-
-        Every step reads all chunks of weights.
-        """
+        """Count the reads of items that are not born in the same step, ``(steps,)``."""
         counts = np.array([np.bitwise_count(row).sum(dtype=np.int64) for row in rows])
-        return counts - self.own_reads(rows) + self.more.sum()
+        return counts - self.own_reads(rows) + self.chunk_reads(rows) @ self.more
+
+    def chunk_reads(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return which chunks of weights each step reads, zeros and ones, ``(steps, ids)``."""
+        return np.unpackbits(rows[:, : self.chunks.size // 8], axis=1, bitorder="little")
 
     def own_reads(self, rows: NDArray[np.uint8]) -> Ints:
         """Count the reads of tokens born in the same step, which are still on the chip, ``(steps,)``."""

@@ -114,7 +114,7 @@ def _replay(
     flips = _flips(life, tiers, events, before, birth, move)
     served = _serve(case, layer, rows, initial, flips, problems)
     if life.chunks.size:
-        served += _more_of_chunks(life, initial, events, before, move, tiers)
+        served += _more_of_chunks(life, rows, initial, events, before, move, tiers)
     written_bytes = np.array(case.sizes(layer), float)[events.tier] * count
     moved_bytes = written_bytes[charged & up].sum(), written_bytes[charged & ~up].sum()
     return Layer(served, extra, written, held, moved_bytes)
@@ -122,23 +122,25 @@ def _replay(
 
 def _more_of_chunks(
     life: Lifetimes,
+    rows: NDArray[np.uint8],
     initial: NDArray[np.uint8],
     events: Events,
     before: Ints,
     move: NDArray[np.bool_],
     tiers: int,
 ) -> Ints:
-    """Return ``(steps, tiers)``: items of chunks of weights beyond one each, by the tier when a slot begins.
+    """Return ``(steps, tiers)``: items read of chunks of weights beyond one each, by tier as a slot begins.
 
-    Every slot reads them, and the masks of `_serve` have one bit for each chunk.
+    The masks of `_serve` have one bit for each chunk.
     """
     chunk = np.flatnonzero(move & (events.token < life.chunks.size))
-    step, more = events.step[chunk] + 1, life.more[events.token[chunk]]
-    table = np.zeros((len(life.outputs) + 1, tiers), np.int64)
-    np.add.at(table[0], initial[: life.chunks.size], life.more)
-    np.add.at(table, (step, events.tier[chunk]), more)
-    np.subtract.at(table, (step, before[chunk]), more)
-    return np.cumsum(table, axis=0)[:-1]
+    tier = np.zeros((len(rows) + 1, life.chunks.size), np.int8)  # changes, and then their sum
+    tier[0] = initial[: life.chunks.size]
+    change = (events.tier[chunk] - before[chunk]).astype(np.int8)
+    np.add.at(tier, (events.step[chunk] + 1, events.token[chunk]), change)
+    np.cumsum(tier, axis=0, dtype=np.int8, out=tier)
+    read = life.chunk_reads(rows).astype(np.bool_)
+    return np.stack([(read & (tier[:-1] == k)) @ life.more for k in range(tiers)], axis=1)
 
 
 def _tiers_of_blocks(

@@ -83,7 +83,7 @@ def _replayed(case: kvbound.instance.Instance, path: Path) -> Report:
     if not zipfile.is_zipfile(path):
         expected = "a schedule or certificate file (.npz), but it is truncated or something else"
         raise InputError(path, "", expected)
-    report = replay(case.expanded(), case.token_trace.rows, path)
+    report = replay(case.expanded(), case.token_trace.arrays, path)
     if report.unreadable:
         raise InputError(path, "", f"a schedule or certificate of this instance; {report.problems[0]}")
     return report
@@ -146,7 +146,7 @@ def _claims(
     beside = {path.stem: report for path, report in proofs.items()}
     try:
         labels = case.workload.timeline.sequence
-        return check_result(case.expanded(), case.token_trace.rows, document, labels=labels, **beside)
+        return check_result(case.expanded(), case.token_trace.arrays, document, labels=labels, **beside)
     except Malformed as error:
         raise InputError(place, f"{above}{error.field}".rstrip("."), error.expected) from None
 

@@ -214,7 +214,8 @@ class _Layer:
         past, hits = instance.timeline.past, np.zeros((instance.decode_steps, instance.tiers), np.int64)
         rows = bits.words(bits.without(instance.trace.rows[self.layer], past[:-1], past[1:]))
         chunks = np.flatnonzero(instance.id_counts[self.layer, : instance.chunks.ids])
-        more = instance.id_counts[self.layer, chunks] - 1  # every slot reads them, but not as one item
+        read = bits.unpack(instance.trace.rows[self.layer], instance.chunks.ids)[:, chunks]
+        more = read * (instance.id_counts[self.layer, chunks] - 1)  # a chunk is read, but not as one item
         for start, stop, tier in self._residencies():
             # the masks hold each token in its birth tier from the start: nothing else reads it earlier
             held = [np.packbits(tier == k, bitorder="little") for k in range(instance.tiers - 1)]
@@ -223,7 +224,7 @@ class _Layer:
                 packed[: len(mask)] = mask
                 hits[start:stop, k] = np.bitwise_count(rows[start:stop] & packed.view(np.uint64)).sum(axis=1)
             if len(chunks):
-                np.add.at(hits[start:stop].T, tier[chunks], more[:, None])
+                np.add.at(hits[start:stop].T, tier[chunks], more[start:stop].T)
         hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
 

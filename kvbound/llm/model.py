@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
-from kvbound.fields import MAX_BYTES, Fields, located, show
+from kvbound.fields import MAX_BYTES, MAX_EXPERTS, Fields, located, show
 from kvbound.llm.formats import FORMATS, known
 from kvbound.units import UnitError, exact_share, whole_up
 
@@ -54,6 +54,11 @@ class Llm:
         "resident": all weights stay in tier 0; "placeable": the weights that layers read may be in any tier.
     weight_chunk_bytes
         Bytes of the chunks in which placeable weights are placed, None for all that a layer reads.
+    experts, expert_bytes
+        Routed experts of a layer and the bytes of each: one number for all layers, or one per layer, 0 where
+        there are none. They only describe the model unless the trace names experts.
+    experts_read
+        How many experts `weight_read_bytes_per_layer` counts in layers that have any, possibly a mean.
     kv_format
         Number format of the cache with these bytes; see `kvbound.llm.formats`. Other formats that a tier may
         hold are derived from it.
@@ -76,6 +81,9 @@ class Llm:
     kv_format: str = field(default="f16", compare=False, repr=False)
     weights: str = "resident"
     weight_chunk_bytes: int | None = None
+    experts: int | tuple[int, ...] = field(default=0, compare=False)
+    expert_bytes: int | tuple[int, ...] = field(default=0, compare=False)
+    experts_read: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
@@ -96,6 +104,7 @@ class Llm:
             raise self._error("weights", f"one of {', '.join(map(repr, WEIGHTS))}, not {show(self.weights)}")
         if self.weight_chunk_bytes is not None:
             self._require("weight_chunk_bytes", self.weight_chunk_bytes, 1, MAX_BYTES)
+        self._check_experts()
 
     def _set_kv_bytes(self, sizes: int | tuple[int, ...]) -> None:
         """Validate the KV sizes; a list of equal ones becomes one number."""
@@ -110,12 +119,23 @@ class Llm:
         equal = len(set(sizes)) == 1
         object.__setattr__(self, what, int(sizes[0]) if equal else tuple(int(size) for size in sizes))
 
+    def _check_experts(self) -> None:
+        for what, high in (("experts", MAX_EXPERTS), ("expert_bytes", MAX_BYTES)):
+            values = getattr(self, what)
+            if isinstance(values, tuple):
+                self._one_each(what, len(values))
+            for value in values if isinstance(values, tuple) else (values,):
+                self._require(what, value, 0, high)
+        if any(count and not size for count, size in zip(self.expert_counts, self.expert_sizes, strict=True)):
+            raise self._error("expert_bytes", "the bytes of an expert in every layer that has any, not 0")
+        self._require("experts_read", self.experts_read, 0, max(self.expert_counts))
+
     def _one_each(self, what: str, count: int) -> None:
         if count != self.layers:
             raise self._error(what, f"one entry for each of the {self.layers} layers, not {count}")
 
     def _require(self, what: str, value: float, low: float, high: float) -> None:
-        counts = "layers", "kv_bytes_per_token_layer", "weight_chunk_bytes"
+        counts = "layers", "kv_bytes_per_token_layer", "weight_chunk_bytes", "experts", "expert_bytes"
         whole = what not in counts or isinstance(value, (int, np.integer))
         if not (whole and low <= value <= high):  # false for NaN, too
             raise self._error(what, f"{low:,} to {high:,}, not {show(value)}")
@@ -133,6 +153,18 @@ class Llm:
         """Bytes of one token's KV in each layer, shape (layers,)."""
         sizes = self.kv_bytes_per_token_layer
         return sizes if isinstance(sizes, tuple) else (int(sizes),) * int(self.layers)
+
+    @property
+    def expert_counts(self) -> tuple[int, ...]:
+        """Routed experts of each layer, shape (layers,)."""
+        return self.experts if isinstance(self.experts, tuple) else (self.experts,) * self.layers
+
+    @property
+    def expert_sizes(self) -> tuple[int, ...]:
+        """Bytes of one of each layer's routed experts, 0 where there are none, shape (layers,)."""
+        sizes = self.expert_bytes
+        each = sizes if isinstance(sizes, tuple) else (sizes,) * self.layers
+        return tuple(size if count else 0 for count, size in zip(self.expert_counts, each, strict=True))
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
@@ -155,7 +187,7 @@ class Llm:
             ``name``, ``layers``, ``weight_bytes``, and ``kv_bytes_per_token_layer`` and
             ``weight_read_bytes_per_layer`` (each a number or a list of one per layer); optionally
             ``source``, ``sources``, ``windows``, ``config``, ``kv_format``, ``weights``,
-            ``weight_chunk_bytes``, and what
+            ``weight_chunk_bytes``, ``experts``, ``expert_bytes``, ``experts_read``, and what
             `kvbound.llm.config.Architecture.to_mapping` adds. Numbers are bytes; text carries a unit.
         file, field
             Place of `mapping`, for messages.
@@ -180,12 +212,23 @@ class Llm:
             "kv_format": _kv_format(fields),
             "weights": fields.text("weights", "resident"),
             "weight_chunk_bytes": _chunk_bytes(fields),
+            **_experts(fields),
         }
         for key in _DERIVED:
             fields.has(key)
         fields.done()
         with located(file, field):
             return cls(**llm)
+
+    def experts_mapping(self) -> dict[str, Any]:
+        """Return the fields of experts, those at their defaults left out."""
+        if not any(self.expert_counts):
+            return {}
+        fields: dict[str, Any] = {
+            "experts": list(self.expert_counts),
+            "expert_bytes": list(self.expert_sizes),
+        }
+        return fields | ({"experts_read": self.experts_read} if self.experts_read else {})
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields that schedules depend on, in bytes, as in expanded instances."""
@@ -220,6 +263,28 @@ def _kv_bytes(fields: Fields) -> int | tuple[int, ...]:
 def _chunk_bytes(fields: Fields) -> int | None:
     key = "weight_chunk_bytes"
     return int(fields.bytes(key)) if fields.has(key) and fields.raw(key) is not None else None
+
+
+def _experts(fields: Fields) -> dict[str, Any]:
+    """Read what describes the routed experts."""
+
+    def whole(key: str, size: bool) -> int | tuple[int, ...]:
+        value = fields.raw(key, default=0)
+        listed = isinstance(value, (list, tuple))
+        found = []
+        for each in value if listed else (value,):
+            one = Fields({key: each}, fields.file, fields.field)
+            number = one.bytes(key) if size else one.integer(key, 0, MAX_EXPERTS)
+            if number != int(number):
+                raise fields.error(key, f"a whole number of bytes, not {show(each)}")
+            found.append(int(number))
+        return tuple(found) if listed else found[0]
+
+    return {
+        "experts": whole("experts", size=False),
+        "expert_bytes": whole("expert_bytes", size=True),
+        "experts_read": fields.number("experts_read", 0, MAX_EXPERTS, default=0.0),
+    }
 
 
 def _kv_format(fields: Fields) -> str:

@@ -59,9 +59,7 @@ class LlamacppNgl:
         if count is None:
             assert capacity is not None  # only the last tier may be unlimited
             block = instance.granularity * instance.item_bytes
-            placed = np.zeros(instance.layers, np.int64)
-            if llm.weights == "placeable":
-                placed = llm.weight_reads.astype(np.int64) // block * block
+            placed = instance.placeable_bytes
             kv = (block * instance.blocks).tolist()
             room, count = int(capacity) - int(llm.weight_bytes) + int(placed.sum()) - self.free_bytes, 0
             for needed in reversed([sum(pair) for pair in zip(placed.tolist(), kv, strict=True)]):

@@ -43,6 +43,7 @@ class InstanceView:
     tokens: int
     slots: int
     item_bytes: Ids
+    placeable_bytes: Ids
     units: Ids
     granularity: int
     blocks: int

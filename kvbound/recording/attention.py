@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,10 @@ def sparsify(trace: Trace, share: float) -> Trace:
             kept = top(weights.astype(np.float32), min(count(share, trace.prefill_tokens + step), len(ids)))
             lists[-1].append(ids[kept])
             mass[-1].append(weights[kept])
-    return Trace.from_lists(
+    made = Trace.from_lists(
         trace.prefill_tokens, lists, mass=mass, source=trace.source, licence=trace.licence
     )
+    return replace(made, experts=trace.experts)
 
 
 def count(share: float, past: int) -> int:

@@ -100,6 +100,7 @@ def llm_details(llm: Llm) -> list[Table | str]:
         "kv_bytes_per_token_layer": _kv_sizes(llm.kv_sizes),
         "weight_bytes": units.format_bytes(llm.weight_bytes),
         "weight_read_bytes_per_layer": read,
+        **_experts(llm),
     }
     rows = ((name, value, llm.sources.get(name, "")) for name, value in values.items())
     parts: list[Table | str] = [f"{llm.name}: {llm.source}\n", table(("field", ">value", "how"), rows)]
@@ -120,6 +121,7 @@ def architecture_details(model: Architecture) -> list[Table | str]:
         "weight_read_bytes_per_layer": " to ".join(
             units.format_bytes(value) for value in (reads[0], reads[-1])[: len(reads)]
         ),
+        **(_experts(model.to_llm()) if model.kv_layers else {}),
     }
     rows = ((name, value, model.sources.get(name, "")) for name, value in values.items())
     remarks = [(name, text) for name, text in model.sources.items() if name not in values]
@@ -131,6 +133,18 @@ def architecture_details(model: Architecture) -> list[Table | str]:
     ]
     title = f"{model.name}: {model.source}\n"
     return [title, table(("field", ">value", "how"), rows), "", pairs_table(extra)]
+
+
+def _experts(llm: Llm) -> dict[str, str]:
+    """Return the values of the fields of experts; empty without any."""
+    if not any(llm.expert_counts):
+        return {}
+    sizes = sorted(set(llm.expert_sizes) - {0})
+    return {
+        "experts": numbers.spread(llm.expert_counts),
+        "expert_bytes": " to ".join(units.format_bytes(size) for size in (sizes[0], sizes[-1])[: len(sizes)]),
+        "experts_read": f"{llm.experts_read:g}",
+    }
 
 
 def _kv_sizes(sizes: Sequence[int]) -> str:

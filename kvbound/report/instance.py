@@ -12,8 +12,9 @@ from kvbound.blocks import most_bytes
 from kvbound.report import numbers
 from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
+from kvbound.report.trace import experts_named
 from kvbound.trace import Trace
-from kvbound.trace.statistics import batch_figures
+from kvbound.trace.statistics import batch_figures, expert_figures
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,7 +60,8 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
         "kv_bytes_read_per_slot": float((counts * instance.item_bytes).mean()),
         "weight_bytes": llm.weight_bytes,
         **({"placeable_weight_bytes": placeable} if placeable else {}),
-        "weight_bytes_read_per_slot": float(llm.weight_reads.mean()),
+        "weight_bytes_read_per_slot": _weight_reads(instance),
+        **expert_figures(instance.workload.experts),
         "tiers": [
             {
                 "name": tier.name,
@@ -103,6 +105,7 @@ def describe(instance: Instance) -> list[Table | str]:
             f"{units.format_bytes(known['kv_bytes'])}{_blocks(instance)}",
         ),
         ("weights", _weights(instance)),
+        ("experts", experts_named(known)),
         ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
@@ -121,6 +124,13 @@ def _weights(instance: Instance) -> str:
     largest = int((sizes * instance.item_bytes[:, None]).max())
     chunk = units.format_bytes(largest * instance.granularity)
     return f"{resident} resident, {placed} in {np.count_nonzero(sizes):,} chunks of at most {chunk}"
+
+
+def _weight_reads(instance: Instance) -> float:
+    """Return the mean bytes of weights that a slot reads, wherever they are."""
+    if not instance.workload.expert_counts:
+        return float(instance.llm.weight_reads.mean())
+    return float((instance.weight_reads + instance.chunk_read_counts() * instance.item_bytes).mean())
 
 
 def _own(instance: Instance, own: int) -> str:

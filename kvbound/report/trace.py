@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kvbound.report import numbers
 from kvbound.report.tables import pairs_table, table
@@ -31,6 +31,7 @@ def describe(info: TraceInfo, *, layers: bool = False) -> list[Table | str]:
         ("reuse gap", _gap(whole)),
         ("age of reads", _ages(whole)),
         ("working set", _working_set(whole)),
+        ("experts", experts_named(info.experts)),
     ]  # fmt: skip
     parts: list[Table | str] = [pairs_table(pairs)]
     return [*parts, "", _by_layer(info.by_layer)] if layers else parts
@@ -53,6 +54,19 @@ def _working_set(info: LayerInfo) -> str:
 
     sizes = ", ".join(f"{name(window)} {size:,.0f}" for window, size in info.working_set.items())
     return f"distinct tokens per layer in {sizes}"
+
+
+def experts_named(known: Mapping[str, Any]) -> str:
+    """Return what `kvbound.trace.statistics.expert_figures` says, if anything, in words."""
+    if "experts" not in known:
+        return ""
+    figures = known["experts"]
+    low, high = figures["named_min"], figures["named_max"]
+    named = f"{figures['named_mean']:,.1f} per slot"
+    named += f" (from {low:,} to {high:,})" if low < high else ""
+    again = figures["overlap"]
+    overlap = "" if again is None else f"; {numbers.share(again)} are read again in the next step"
+    return f"{named} of {figures['distinct']:,.1f} per layer in all steps{overlap}"
 
 
 def _by_layer(layers: Sequence[LayerInfo]) -> Table:

@@ -86,7 +86,7 @@ def evaluate_placement(instance: Instance, schedule: TwoTierSchedule | Schedule)
         return evaluate(instance, events), events
     measures = evaluate_traffic(instance, schedule.traffic(instance))
     arrays = schedule.residency.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
-    report = check(instance.expanded(), instance.token_trace.rows, arrays, claimed_s=measures.time_s)
+    report = check(instance.expanded(), instance.token_trace.arrays, arrays, claimed_s=measures.time_s)
     if not report.ok:
         raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
     return measures, schedule.residency

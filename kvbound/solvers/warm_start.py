@@ -24,7 +24,7 @@ def examine(instance: Instance, start: Placement) -> PhysicalPlacement:
         It violates the rules.
     """
     arrays = start.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
-    report = check(instance.expanded(), instance.token_trace.rows, arrays)
+    report = check(instance.expanded(), instance.token_trace.arrays, arrays)
     if not report.ok:
         raise InputError("start", "", f"a schedule that keeps the instance's rules: {report.problems[0]}")
     assert isinstance(start, PhysicalPlacement)  # the checker accepts no other under physical accounting

@@ -90,7 +90,7 @@ def _check_proofs(published: Instance, record: Record, folder: Path) -> Iterator
     def report(name: str) -> Report | None:
         if name not in record["files"]:
             return None
-        return check(instance.expanded(), instance.token_trace.rows, folder / name)
+        return check(instance.expanded(), instance.token_trace.arrays, folder / name)
 
     for solver in SOLVERS:
         entry, name = record["physical"][solver], schedule_name(record["cell"], solver)

@@ -12,6 +12,7 @@ from kvbound.progress import Progress, silent
 from kvbound.trace import bits
 from kvbound.trace.build import Order, too_large
 from kvbound.trace.data import Trace
+from kvbound.trace.experts import union
 from kvbound.trace.timeline import Timeline
 
 Ints = NDArray[np.int64]
@@ -24,7 +25,8 @@ def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress
 
     In each step one token is decoded of every sequence that has begun and not finished. The prompt of a
     sequence that begins later is born in the step before its first, and its tokens are no outputs. The tokens
-    of a sequence end in its last step, or stay if that is the last step of all.
+    of a sequence end in its last step, or stay if that is the last step of all. Where the sequences name
+    experts, a step names those of all of them.
 
     Parameters
     ----------
@@ -59,6 +61,7 @@ def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress
     return Trace(
         timeline.prefill_tokens, tuple(rows), tuple(order), tuple(mass),
         f"{len(traces)} sequences decoded together: {sources}", licences, timeline=timeline,
+        experts=union([trace.experts for trace in traces], first, steps) if traces[0].experts else (),
     )  # fmt: skip
 
 
@@ -75,6 +78,9 @@ def _starts(traces: Sequence[Trace], starts: Sequence[int] | None) -> list[int]:
             raise UsageError(f"trace {number} has {trace.layers} layers, the first {traces[0].layers}")
         if not trace.timeline.plain:
             raise UsageError(f"trace {number} is a batch itself; expected one sequence")
+        if bool(trace.experts) != bool(traces[0].experts):
+            has, first_has = ("experts" if each.experts else "none" for each in (trace, traces[0]))
+            raise UsageError(f"trace {number} names {has}, the first {first_has}; expected the same of all")
     return first
 
 

@@ -148,15 +148,17 @@ class RowBuilder:
         return mapped
 
 
-def as_ids(values: object, file: object, field: str) -> NDArray[np.int64]:
-    """Return a sequence of integers as an array of token ids, (reads,).
+def as_ids(
+    values: object, file: object, field: str, what: str = "token ids", limit: int = MAX_TOKENS
+) -> NDArray[np.int64]:
+    """Return a sequence of integers as an array of token ids, or what else they are, (reads,).
 
     Raises
     ------
     InputError
         It is not a flat list of integers of at most 64 bits; booleans do not count as integers.
     """
-    expected = "a list of token ids"
+    expected = f"a list of {what}"
     if isinstance(values, np.ndarray):
         array = values
     elif isinstance(values, Sequence) and not isinstance(values, (str, bytes)):
@@ -167,7 +169,7 @@ def as_ids(values: object, file: object, field: str) -> NDArray[np.int64]:
         try:
             array = np.array(values, np.int64)
         except (OverflowError, ValueError):
-            raise InputError(file, field, f"{expected} below {MAX_TOKENS:,}") from None
+            raise InputError(file, field, f"{expected} below {limit:,}") from None
     else:
         raise InputError(file, field, f"{expected}, not {type(values).__name__}")
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError
+from kvbound.fields import MAX_EXPERTS
 from kvbound.trace import bits
 from kvbound.trace.build import (
     MAX_LAYERS,
@@ -24,6 +25,7 @@ from kvbound.trace.build import (
     too_large,
 )
 from kvbound.trace.check import wrong_read
+from kvbound.trace.experts import from_lists, named_below, trimmed
 from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
 
@@ -46,6 +48,9 @@ class Trace:
         Per layer None or the recorded attention mass, float16 (reads,), aligned with the lists.
     source, licence
         Where the trace comes from.
+    experts
+        Per layer packed bits as in `rows`, (steps, bytes): bit i of row j is set if step j reads expert i of
+        the layer; empty if the trace names no experts.
 
     Raises
     ------
@@ -63,6 +68,7 @@ class Trace:
     """SHA-256 (hex) of each layer's rows, if already known."""
     timeline: Timeline = None  # type: ignore[assignment]
     """Births and ends; by default one token is born in every step, and none ends."""
+    experts: tuple[NDArray[np.uint8], ...] = ()
 
     def __post_init__(self) -> None:
         if self.timeline is None:
@@ -70,10 +76,12 @@ class Trace:
         for name in ("order", "mass"):
             object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * len(self.rows))
         _check_shapes(self)
-        rows = tuple(rows.view() for rows in self.rows)
-        for each in rows:
-            each.setflags(write=False)
-        object.__setattr__(self, "rows", rows)
+        named = map(trimmed, self.experts)
+        for name, arrays in (("rows", self.rows), ("experts", named)):
+            views = tuple(rows.view() for rows in arrays)
+            for each in views:
+                each.setflags(write=False)
+            object.__setattr__(self, name, views)
 
     def __repr__(self) -> str:
         """Return the sizes in one line."""
@@ -94,6 +102,16 @@ class Trace:
     def tokens(self) -> int:
         """Prompt and born tokens."""
         return self.timeline.tokens
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.uint8], ...]:
+        """The rows of each layer and, where experts are named, then those of each: what the checker reads."""
+        return self.rows + self.experts
+
+    @cached_property
+    def expert_counts(self) -> tuple[int, ...]:
+        """Least number of experts that each layer has, shape (layers,); empty if none are named."""
+        return tuple(map(named_below, self.experts))
 
     def words(self, layer: int) -> NDArray[np.uint64]:
         """One layer's rows as 64-bit words, (steps, words)."""
@@ -150,6 +168,10 @@ class Trace:
         """SHA-256 (hex) of each layer's packed rows."""
         return list(self._hashes)
 
+    def expert_hashes(self) -> list[str]:
+        """SHA-256 (hex) of each layer's packed experts; empty if none are named."""
+        return [_row_hash(rows) for rows in self.experts]
+
     def head(self, steps: int) -> Trace:
         """Return the trace of the first `steps` steps, with the whole prompt, in memory."""
         timeline = self.timeline.head(steps)
@@ -162,8 +184,9 @@ class Trace:
             mass.append(None if weighed is None else weighed[: offsets[-1]])
         rows = tuple(np.ascontiguousarray(rows[:steps, :width]) for rows in self.rows)
         return Trace(
-            self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence, timeline=timeline
-        )
+            self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence,
+            timeline=timeline, experts=tuple(np.array(named[:steps]) for named in self.experts),
+        )  # fmt: skip
 
     @classmethod
     def from_lists(
@@ -175,6 +198,7 @@ class Trace:
         ends: object = None,
         sequence: object = None,
         outputs: object = None,
+        experts: object = None,
         mass: Sequence[Sequence[Any]] | None = None,
         source: str = "",
         licence: str = "",
@@ -188,6 +212,8 @@ class Trace:
             Lists (or arrays) of token ids; their order is kept.
         births, ends, sequence, outputs
             See `kvbound.trace.timeline.Timeline.of`.
+        experts
+            Lists of the experts that slots name, ``experts[step][layer]``; None if they name none.
         mass
             Attention mass of every read, aligned with `reads`.
         file
@@ -213,7 +239,7 @@ class Trace:
             masses = [layer_mass(lists, mass, layer, file) for layer in range(builder.layers)]
         return cls(
             int(prefill_tokens), builder.rows, tuple(builder.order), tuple(masses), source, licence,
-            timeline=timeline,
+            timeline=timeline, experts=_named(experts, len(lists), builder.layers, file),
         )  # fmt: skip
 
     @classmethod
@@ -226,6 +252,7 @@ class Trace:
         ends: object = None,
         sequence: object = None,
         outputs: object = None,
+        experts: object = None,
         source: str = "",
         licence: str = "",
         file: object = "trace",
@@ -239,6 +266,8 @@ class Trace:
             and those born, by default one in every step; a step may read all up to those born in it.
         births, ends, sequence, outputs
             See `kvbound.trace.timeline.Timeline.of`.
+        experts
+            Lists of the experts that slots name, ``experts[step][layer]``; None if they name none.
         file
             The mask's origin, for messages.
 
@@ -272,7 +301,10 @@ class Trace:
             if wrong := wrong_read(timeline, packed):
                 raise InputError(file, f"mask[{wrong[0]}][{layer}]", wrong[1])
             rows.append(packed)
-        return cls(prefill, tuple(rows), source=source, licence=licence, timeline=timeline)
+        return cls(
+            prefill, tuple(rows), source=source, licence=licence, timeline=timeline,
+            experts=_named(experts, steps, layers, file),
+        )  # fmt: skip
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -289,6 +321,10 @@ class Trace:
             return self.known_hashes
         with ThreadPoolExecutor(2) as pool:
             return tuple(pool.map(_row_hash, self.rows))
+
+
+def _named(lists: object, steps: int, layers: int, file: object) -> tuple[NDArray[np.uint8], ...]:
+    return () if lists is None else from_lists(lists, steps, layers, file)
 
 
 def _row_hash(rows: NDArray[np.uint8]) -> str:
@@ -325,6 +361,16 @@ def _check_shapes(trace: Trace) -> None:
         mass = trace.mass[layer]
         if mass is not None and (mass.dtype != np.float16 or mass.ndim != 1):
             raise fail(f"mass[{layer}]", f"a flat float16 array, not {mass.dtype} {mass.shape}")
+
+    if trace.experts and len(trace.experts) != trace.layers:
+        raise fail("experts", f"one array for each of the {trace.layers} layers, not {len(trace.experts)}")
+    most = bits.row_bytes(MAX_EXPERTS)
+    for layer, named in enumerate(trace.experts):
+        steps, width = named.shape if named.ndim == 2 else (0, 0)
+        fits = steps == trace.decode_steps and 0 < width <= most and width % 8 == 0
+        if named.dtype != np.uint8 or not (fits and named.flags.c_contiguous):
+            expected = f"uint8 rows of shape ({trace.decode_steps}, 8 to {most}, a multiple of 8)"
+            raise fail(f"experts[{layer}]", f"{expected}, not {named.dtype} {named.shape}")
 
 
 def _plain_timeline(trace: Trace) -> Timeline:

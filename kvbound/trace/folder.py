@@ -1,16 +1,16 @@
 """Trace folders: ``header.json`` and one .npy file of packed rows per layer, opened as memory maps.
 
 ``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they are not
-ascending, ``mass-000.npy`` the recorded attention mass; ``births.npy``, ``ends.npy``, ``sequence.npy`` and
-``outputs.npy`` hold the fields of the timeline that differ from their defaults. The header has the SHA-256 of
-every file.
+ascending, ``mass-000.npy`` the recorded attention mass, and ``experts-000.npy`` the experts that slots name;
+``births.npy``, ``ends.npy``, ``sequence.npy`` and ``outputs.npy`` hold the fields of the timeline that differ
+from their defaults. The header has the SHA-256 of every file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError, UsageError
-from kvbound.fields import Fields
+from kvbound.fields import MAX_EXPERTS, Fields
 from kvbound.files import atomic_dir, check_writable
 from kvbound.reading import open_file, read_json
 from kvbound.trace import bits
@@ -60,13 +60,15 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     if excess := too_large(layers, timeline.tokens, steps):
         raise header.error("decode_steps", excess)
     shape = (steps, bits.row_bytes(timeline.tokens))
-    rows, order, mass = [], [], []
+    rows, order, mass, experts = [], [], [], []
     for layer in range(layers):
         rows.append(_open(path, f"layer-{layer:03}.npy", files, np.uint8, shape))
         order.append(_open_order(path, layer, files, steps))
         name = f"mass-{layer:03}.npy"
         mass.append(_open(path, name, files, np.float16, (None,)) if name in files else None)
-    named = [*_names(order, mass), *(name for name in _TIMELINE if name in files)]
+        if "experts-000.npy" in files:
+            experts.append(_open_experts(path, layer, files, steps))
+    named = [*_names(order, mass, experts), *(name for name in _TIMELINE if name in files)]
     if len(files) != len(named):
         raise header.error("sha256", f"the files of {layers} layers and no others")
     if verify:
@@ -75,7 +77,10 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
             check_layer(path, layer, timeline, rows[layer], order[layer], mass[layer])
     source, licence = header.text("source", default=""), header.text("licence", default="")
     header.done()
-    return Trace(prefill, tuple(rows), tuple(order), tuple(mass), source, licence, timeline=timeline)
+    return Trace(
+        prefill, tuple(rows), tuple(order), tuple(mass), source, licence,
+        timeline=timeline, experts=tuple(experts),
+    )  # fmt: skip
 
 
 def write_trace(trace: Trace, path: Path | str) -> None:
@@ -95,7 +100,14 @@ def write_trace(trace: Trace, path: Path | str) -> None:
                 _save(folder / f"offsets-{layer:03}.npy", order.offsets)
             if mass is not None:
                 _save(folder / f"mass-{layer:03}.npy", mass)
+        write_experts(trace.experts, folder)
         write_header(folder, trace.layers, trace.timeline, trace.source, trace.licence)
+
+
+def write_experts(experts: Sequence[NDArray[np.uint8]], folder: Path) -> None:
+    """Write the experts named in each layer, if any are, into a folder that is being filled."""
+    for layer, named in enumerate(experts):
+        _save(folder / f"experts-{layer:03}.npy", named)
 
 
 def check_target(path: Path) -> None:
@@ -212,8 +224,22 @@ def _open_order(path: Path, layer: int, files: Mapping[str, str], steps: int) ->
     )
 
 
-def _names(order: list[Order | None], mass: list[NDArray[np.float16] | None]) -> list[str]:
-    names = []
+def _open_experts(path: Path, layer: int, files: Mapping[str, str], steps: int) -> NDArray[np.uint8]:
+    name = f"experts-{layer:03}.npy"
+    named = _open(path, name, files, np.uint8, (steps, None))
+    most = bits.row_bytes(MAX_EXPERTS)
+    if not 0 < named.shape[1] <= most or named.shape[1] % 8:
+        expected = f"rows of 8 to {most} bytes, a multiple of 8, not {named.shape[1]:,}"
+        raise InputError(path / name, "", expected)
+    return named
+
+
+def _names(
+    order: list[Order | None],
+    mass: list[NDArray[np.float16] | None],
+    experts: Sequence[NDArray[np.uint8]],
+) -> list[str]:
+    names = [f"experts-{layer:03}.npy" for layer in range(len(experts))]
     for layer, (listed, weighed) in enumerate(zip(order, mass, strict=True)):
         kinds = ["layer"] + ["order", "offsets"] * (listed is not None) + ["mass"] * (weighed is not None)
         names += [f"{kind}-{layer:03}.npy" for kind in kinds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,7 +61,7 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class TraceInfo:
-    """Shape and origin of a trace, its `batch_figures`, and statistics by layer and overall."""
+    """Shape and origin of a trace, its `batch_figures` and `expert_figures`, and statistics of its reads."""
 
     layers: int
     prefill_tokens: int
@@ -70,14 +70,15 @@ class TraceInfo:
     batch: dict[str, int]
     source: str
     licence: str
+    experts: dict[str, Any]
     overall: LayerInfo
     by_layer: tuple[LayerInfo, ...]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the statistics as JSON-ready values."""
         mapping = dataclasses.asdict(self)
-        del mapping["tokens"], mapping["batch"]
-        return mapping | self.batch
+        del mapping["tokens"], mapping["batch"], mapping["experts"]
+        return mapping | self.batch | self.experts
 
 
 def batch_figures(timeline: Timeline) -> dict[str, int]:
@@ -99,6 +100,37 @@ def batch_figures(timeline: Timeline) -> dict[str, int]:
     return figures
 
 
+def expert_figures(experts: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+    """Return under ``experts`` the statistics of the experts named, over the layers that name any.
+
+    They are the mean, least and largest number named in a slot (``named_mean``, ``named_min``,
+    ``named_max``), the mean share of a step's experts that the next one names again (``overlap``, None if
+    there is one step only), and the mean number of different ones in a layer (``distinct``). Nothing is
+    returned if none are named.
+
+    Parameters
+    ----------
+    experts
+        Packed, by layer; see `kvbound.trace.Trace`.
+    """
+    rows = [bits.words(named) for named in experts if named.any()]
+    if not rows:
+        return {}
+    counts = np.stack([np.bitwise_count(named).sum(axis=1, dtype=np.int64) for named in rows])
+    again = np.stack([np.bitwise_count(named[1:] & named[:-1]).sum(axis=1, dtype=np.int64) for named in rows])
+    held = counts[:, :-1] > 0
+    kept = again[held] / counts[:, :-1][held]
+    distinct = [np.bitwise_count(np.bitwise_or.reduce(named, axis=0)).sum() for named in rows]
+    figures = {
+        "named_mean": float(counts.mean()),
+        "named_min": int(counts.min()),
+        "named_max": int(counts.max()),
+        "overlap": float(kept.mean()) if len(kept) else None,
+        "distinct": float(np.mean(distinct)),
+    }
+    return {"experts": figures}
+
+
 def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
     """Measure a trace, layer by layer."""
     report = progress or silent
@@ -109,7 +141,8 @@ def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
             report(len(tallies), trace.layers, "layers measured")
     return TraceInfo(
         trace.layers, trace.prefill_tokens, trace.decode_steps, trace.tokens, batch_figures(trace.timeline),
-        trace.source, trace.licence, _figures(tallies), tuple(_figures([tally]) for tally in tallies),
+        trace.source, trace.licence, expert_figures(trace.experts),
+        _figures(tallies), tuple(_figures([tally]) for tally in tallies),
     )  # fmt: skip
 
 

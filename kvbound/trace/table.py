@@ -95,8 +95,10 @@ def write_csv(trace: Trace, path: Path | str, *, progress: Progress | None = Non
     Raises
     ------
     UsageError
-        The trace is a batch, which the format cannot hold.
+        The trace is a batch or names experts, which the format cannot hold.
     """
+    if trace.experts:
+        raise UsageError("a CSV file holds reads of KV, not experts; write a trace folder")
     if not trace.timeline.plain:
         raise UsageError("a CSV file holds one sequence, with one birth in every step; write a trace folder")
     report = progress or silent

@@ -16,6 +16,8 @@ from kvbound.workloads.fang2025 import Fang2025
 from kvbound.workloads.make import make
 from kvbound.workloads.random_swap import RandomSwap
 from kvbound.workloads.recorded_like import RecordedLike
+from kvbound.workloads.routed import FIELDS as ROUTING
+from kvbound.workloads.routed import Routed
 from kvbound.workloads.synthetic import CountRule, OneSequence, Synthetic
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Fang2025",
     "RandomSwap",
     "RecordedLike",
+    "Routed",
     "Synthetic",
     "from_mapping",
     "make",
@@ -38,7 +41,8 @@ KINDS: Final[Mapping[str, type[OneSequence]]] = {
 
 
 def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field: str = "") -> Synthetic:
-    """Read a synthetic workload: ``{"kind": ..., "layers": ..., ...}``; with ``batch``, several sequences.
+    """Read a synthetic workload: ``{"kind": ..., "layers": ..., ...}``; with ``batch``, several sequences,
+    with ``experts``, routed to these.
 
     Raises
     ------
@@ -52,8 +56,9 @@ def from_mapping(mapping: Mapping[str, Any], *, file: object = "workload", field
             file, place, f"one of {', '.join(KINDS)}, not {show(kind)}{did_you_mean(kind, KINDS)}"
         )
     fields = Fields(mapping, file, field)
-    single = {name: fields.raw(name) for name in fields if name not in ("batch", "arrivals")}
-    return Batch.parse(KINDS[kind].from_mapping(single, file=file, field=field), fields)
+    single = {name: fields.raw(name) for name in fields if name not in ("batch", "arrivals", *ROUTING)}
+    reads = Batch.parse(KINDS[kind].from_mapping(single, file=file, field=field), fields)
+    return Routed.parse(reads, fields)
 
 
 def shape(spec: Synthetic) -> tuple[int, int, int, NDArray[np.int64]]:

@@ -53,7 +53,7 @@ class Batch(Synthetic):
     decode_steps: int = field(init=False, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, of: OneSequence, fields: Fields) -> Synthetic:
+    def parse(cls, of: OneSequence, fields: Fields) -> OneSequence | Batch:
         """Read the number of sequences and their arrivals; a batch of one is the sequence itself."""
         count = fields.integer("batch", 1, MAX_SEQUENCES, default=1)
         given = fields.raw("arrivals", default=None)

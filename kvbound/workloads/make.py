@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kvbound.progress import Progress, silent
 from kvbound.trace import Trace, bits, write_header
+from kvbound.trace.folder import write_experts
 from kvbound.workloads import cache
 from kvbound.workloads.synthetic import Synthetic
 
@@ -45,7 +46,9 @@ def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | No
         rows[layer][start : start + len(block)] = block
 
     _run(spec, keep, progress, 1)
-    return Trace(spec.prefill_tokens, rows, source=spec.source(), timeline=spec.timeline)
+    return Trace(
+        spec.prefill_tokens, rows, source=spec.source(), timeline=spec.timeline, experts=spec.experts
+    )
 
 
 def write_folder(
@@ -62,6 +65,7 @@ def write_folder(
             file.write(block.data)
 
     _run(spec, append, progress, workers or os.cpu_count() or 1)
+    write_experts(spec.experts, folder)
     write_header(folder, spec.layers, spec.timeline, spec.source())
 
 

@@ -73,6 +73,16 @@ class Synthetic(ABC):
         """Yield packed rows of one layer in blocks (rows, bytes)."""
 
     @property
+    def experts(self) -> tuple[NDArray[np.uint8], ...]:
+        """Packed experts that each step names, by layer; empty unless a workload names any."""
+        return ()
+
+    @property
+    def expert_counts(self) -> tuple[int, ...]:
+        """Number of experts of each layer; empty unless a workload names any."""
+        return ()
+
+    @property
     def tokens(self) -> int:
         """Prompt and born tokens."""
         return self.timeline.tokens

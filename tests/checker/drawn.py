@@ -94,10 +94,32 @@ def any_weighted(
         case = any_layered(rng, most, layers, tiers, **rules)
         sizes = rng.integers(1, 5, layers).tolist()
         same = len(set(sizes)) == 1
-        weights = any_weights(rng, sizes, case.rules["granularity"], chunks)
+        granularity, number = case.rules["granularity"], np.zeros(layers, np.int64)
+        if chunks > 1 and rng.random() < 0.5:
+            number = rng.integers(0, chunks, layers)
+        weights = any_weights(rng, sizes, granularity, chunks - int(number.max()))
         case = dataclasses.replace(case, sizes=sizes[0] if same else sizes, formats={}, **weights)
+        if number.any():
+            case = with_experts(rng, case, number.tolist())
         if case.first:
             return case
+
+
+def with_experts(rng: np.random.Generator, case: Layered, number: list[int]) -> Layered:
+    """The instance with so many experts in each layer, some smaller than a block, that the trace names."""
+    size = [int(rng.integers(1, 3 * case.block(n) + 1)) for n in range(case.layers)]
+    counted = float(rng.choice([0, 0.25, 1])) if min(n or 1 for n in number) else 0.0
+    reads = [
+        read + counted * each * (n > 0) for read, each, n in zip(case.weights_read, size, number, strict=True)
+    ]
+    chance = rng.random()
+    routing = [[np.flatnonzero(rng.random(n) < chance).tolist() for n in number] for _ in range(case.steps)]
+    held = sum(each * n for each, n in zip(size, number, strict=True))
+    fields = {"experts": number, "expert_bytes": size} | ({"experts_read": counted} if counted else {})
+    return dataclasses.replace(
+        case, weights=case.weights + held, weight_reads=reads, placement=case.placement | fields,
+        routing=routing,
+    )  # fmt: skip
 
 
 def with_room(case: Layered, room: tuple[int | None, ...]) -> Layered:

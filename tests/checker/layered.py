@@ -32,6 +32,8 @@ class Layered:
     latency: float = 0.0
     rules: dict[str, Any] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)
+    routing: Reads | None = None
+    """Experts named, by step and layer."""
 
     @property
     def steps(self) -> int:
@@ -52,12 +54,30 @@ class Layered:
         reads = self.weight_reads
         return reads if isinstance(reads, list) else [reads] * self.layers
 
+    def block(self, layer: int) -> int:
+        """Bytes of a block of a layer in tier 0."""
+        size = self.sizes[layer] if isinstance(self.sizes, list) else self.sizes
+        return int(self.rules.get("granularity", 1) * size)
+
+    def experts(self, layer: int) -> list[int]:
+        """Sizes of a layer's experts in blocks of tokens, if the trace names experts."""
+        if self.routing is None:
+            return []
+        blocks = self.placement["expert_bytes"][layer] // self.block(layer)
+        return [blocks] * self.placement["experts"][layer] if blocks else []
+
     def chunks(self, layer: int) -> list[int]:
-        """Sizes of a layer's chunks of weights, in blocks of tokens."""
+        """Sizes of a layer's chunks of weights, in blocks of tokens, those of experts last."""
+        return self.others(layer) + self.experts(layer)
+
+    def others(self, layer: int) -> list[int]:
+        """Sizes of the chunks that every slot reads."""
         if self.placement.get("weights") != "placeable":
             return []
-        size = self.sizes[layer] if isinstance(self.sizes, list) else self.sizes
-        block, left = self.rules.get("granularity", 1) * size, int(self.weights_read[layer])
+        block, read = self.block(layer), self.weights_read[layer]
+        if self.routing is not None and self.placement["experts"][layer]:
+            read -= self.placement.get("experts_read", 0) * self.placement["expert_bytes"][layer]
+        left = int(read)
         largest = max(self.placement.get("weight_chunk_bytes", left) // block, 1)
         found = []
         while left >= block:
@@ -72,6 +92,21 @@ class Layered:
 
     @property
     def rows(self) -> list[Any]:
+        """What the checker reads: bits of tokens and, if the trace names experts, then those of experts."""
+        return self.token_rows + self.expert_rows
+
+    @property
+    def expert_rows(self) -> list[Any]:
+        packed = np.zeros((self.layers, self.steps, 8), np.uint8)
+        if self.routing is None:
+            return []
+        for step, layer in np.ndindex(self.steps, self.layers):
+            for expert in self.routing[step][layer]:
+                packed[layer, step, expert >> 3] |= 1 << (expert & 7)
+        return list(packed)
+
+    @property
+    def token_rows(self) -> list[Any]:
         packed = np.zeros((self.layers, self.steps, 8 * -(-len(self.born) // 64)), np.uint8)
         for step, layer in np.ndindex(self.steps, self.layers):
             for token in self.reads[step][layer]:
@@ -97,15 +132,18 @@ class Layered:
             "name": "some", "layers": self.layers, "kv_bytes_per_token_layer": self.sizes,
             "weight_bytes": self.weights, "weight_read_bytes_per_layer": self.weights_read,
         } | self.placement  # fmt: skip
-        made = {
+        made: dict[str, Any] = {
             "schema": "kvbound.instance/1", "name": "some",
             "memory": {"name": "some", "resources": rates, "tiers": tiers}, "llm": llm,
             "trace": {
                 "layers": self.layers, "prefill_tokens": self.prefill, "decode_steps": self.steps,
-                "sha256": [hashlib.sha256(layer.tobytes()).hexdigest() for layer in self.rows],
+                "sha256": [hashlib.sha256(layer.tobytes()).hexdigest() for layer in self.token_rows],
             } | self.trace,
             "rules": usual | self.rules,
         }  # fmt: skip
+        if self.routing is not None:
+            hashes = [hashlib.sha256(layer.tobytes()).hexdigest() for layer in self.expert_rows]
+            made["trace"]["experts_sha256"] = hashes
         if self.windows is not None:
             llm["windows"] = self.windows
             made["rules"] = usual | self.rules | {"windows": "ends"}
@@ -125,8 +163,8 @@ class Layered:
 
     @property
     def sha256(self) -> str:
-        expanded = self.expanded
-        return instance_sha256(expanded, expanded["trace"]["sha256"])
+        expanded, trace = self.expanded, self.expanded["trace"]
+        return instance_sha256(expanded, trace["sha256"] + trace.get("experts_sha256", []))
 
     def checked(self, arrays: dict[str, Any], **more: Any) -> Report:
         own = {"instance_sha256": np.array(self.sha256)}

@@ -53,7 +53,11 @@ class Plain:
         self.blocks = [[n] for n in range(self.first)] + sorted(parts)
         placed = [sum(chunks.values()) * size * self.size[n][0] for n, chunks in enumerate(self.chunks)]
         self.resident = case.weights - sum(placed)
-        self.resident_reads = [read - part for read, part in zip(case.weights_read, placed, strict=True)]
+        counted = case.placement.get("experts_read", 0)
+        self.resident_reads = [
+            read - case.block(n) * (sum(case.others(n)) + counted * max(case.experts(n), default=0))
+            for n, read in enumerate(case.weights_read)
+        ]
         self.begin = [self.born[tokens[0]] for tokens in self.blocks]
         self.last = [[max(ends[t] for t in tokens) for tokens in self.blocks] for ends in self.ends]
 
@@ -155,8 +159,11 @@ class Plain:
             yield dict(zip([block for block, _ in options], tiers, strict=True))
 
     def read(self, step: int, layer: int) -> set[int]:
-        """Ids that a slot reads: all chunks of weights among them, and tokens that are not born yet."""
-        return {self.first + token for token in self.case.reads[step][layer]} | set(self.chunks[layer])
+        """Ids that a slot reads: chunks of weights among them, and tokens that are not born yet."""
+        tokens = {self.first + token for token in self.case.reads[step][layer]}
+        others, routing = len(self.case.others(layer)), self.case.routing
+        named = routing[step][layer] if routing and self.case.experts(layer) else []
+        return tokens | set(range(others)) | {others + expert for expert in named}
 
     def after(self, step: int, layer: int, state: State, chosen: dict[int, int]) -> State:
         kept = tuple(sorted((b, k) for b, k in chosen.items() if self.held(layer, b, step)))

@@ -89,8 +89,10 @@ def test_chunks_and_blocks_pay_for_their_units_until_they_leave(seed: int) -> No
 def claims(case: Layered) -> dict[str, Any]:
     """A result that says that no schedule exists; its reads count those of chunks."""
     document = infeasible(case)
-    items = sum(sum(case.chunks(layer)) for layer in range(case.layers)) * case.rules["granularity"]
-    document["instance"]["reads"] += items * case.steps
+    plain = Plain(case)
+    for step, layer in np.ndindex(case.steps, case.layers):
+        chunks = [chunk for chunk in plain.read(step, layer) if chunk < case.first]
+        document["instance"]["reads"] += sum(plain.items(layer, chunk) for chunk in chunks)
     return document
 
 
@@ -109,7 +111,8 @@ def test_infeasible_is_refused_only_where_a_schedule_exists(seed: int) -> None:
     none = with_room(case, (max(Plain(case).resident - 1, 0), None))
     assert bool(check_result(none.expanded, none.rows, claims(none)).problems) == (not Plain(case).resident)
     wrong = check_result(case.expanded, case.rows, infeasible(case)).problems
-    assert wrong[0].startswith("instance.reads is claimed to be ")
+    read = claims(case)["instance"]["reads"] > infeasible(case)["instance"]["reads"]
+    assert not read or wrong[0].startswith("instance.reads is claimed to be ")
 
 
 def with_weights(rng: np.random.Generator, instance: Instance) -> Instance:
@@ -162,7 +165,7 @@ def verified(instance: Instance, result: kv.Result) -> None:
         reports["certificate"] = kv.check(instance, result.certificate)
         assert reports["certificate"].problems == ()
         assert reports["certificate"].bound_s == pytest.approx(result.certificate.bound_s, rel=1e-9)
-    rows, labels = instance.token_trace.rows, instance.workload.timeline.sequence
+    rows, labels = instance.token_trace.arrays, instance.workload.timeline.sequence
     document = result.to_json()
     found = check_result(instance.expanded(), rows, document, labels=labels, **reports)
     assert found.problems == ()

@@ -56,6 +56,36 @@ def test_synthetic_traces_are_the_same_bytes_every_time(kind: str, run: Run, tmp
     assert share == pytest.approx(0.4, abs=0.02)
 
 
+def test_experts_are_named_combined_and_measured(run: Run, tmp_path: Path) -> None:
+    routing = [
+        part for each in ("experts=8", "experts_per_token=2", "repeat=50%") for part in ("--set", each)
+    ]
+    for name, seed in (("a", "0"), ("b", "1")):
+        out = tmp_path / f"{name}.trace"
+        assert run(*SYNTH, *routing, "--seed", seed, "-o", out).code == 0
+        text = run("trace", "info", out).out
+        assert "experts         2.0 per slot of " in text
+        assert " are read again in the next step\n" in text
+    plain = tmp_path / "plain.trace"
+    assert run(*SYNTH, "-o", plain).code == 0
+    assert (plain / "layer-000.npy").read_bytes() == (tmp_path / "a.trace" / "layer-000.npy").read_bytes()
+    assert "experts" not in run("trace", "info", plain).out
+    both = tmp_path / "both.trace"
+    assert (
+        run("trace", "batch", tmp_path / "a.trace", tmp_path / "b.trace", "--starts", "0,3", "-o", both).code
+        == 0
+    )
+    measured = run("trace", "info", both, "--json").json["experts"]
+    assert (measured["named_min"], measured["named_max"]) == (2, 4)
+    ran = run("trace", "batch", plain, both, "-o", tmp_path / "x.trace")
+    assert ran.code == 2
+    ran = run("trace", "batch", plain, tmp_path / "a.trace", "-o", tmp_path / "x.trace")
+    assert (ran.code, "trace 2 names experts, the first none" in ran.err) == (2, True)
+    ran = run(*SYNTH, "--set", "experts=0", "-o", tmp_path / "x.trace")
+    assert (ran.code, "experts: expected 1 to 2,048 experts" in ran.err) == (2, True)
+    assert run("trace", "export", both, "-o", tmp_path / "x.csv").code == 2
+
+
 def test_settings_of_a_kind(run: Run, tmp_path: Path) -> None:
     argv = (*SYNTH, "--kind", "random-swap", "--set", "variation=0%", "-o", tmp_path / "a.trace")
     assert run(*argv).code == 0

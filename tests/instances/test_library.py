@@ -135,7 +135,7 @@ def test_small_schedules_are_proved_optimal(row: BestKnown) -> None:
 def accepted(row: BestKnown) -> None:
     """Have the independent checker replay the schedule that is beside the instance."""
     instance = kv.read_instance(row.name)
-    rows_of = instance.token_trace.rows
+    rows_of = instance.token_trace.arrays
     report = check(instance.expanded(), rows_of, schedule_file(row), claimed_s=row.time_s)
     assert report.ok, report.problems
 
@@ -214,7 +214,7 @@ def test_real_gaps_are_small(row: BestKnown) -> None:
 def test_certificates_prove_their_bound(row: BestKnown) -> None:
     if row.bound_by == "dual":
         instance = kv.read_instance(row.name)
-        rows_of = instance.token_trace.rows
+        rows_of = instance.token_trace.arrays
         report = check(instance.expanded(), rows_of, certificate_file(row), claimed_s=row.bound_s)
         assert report.ok, report.problems
     else:

@@ -21,7 +21,13 @@ from kvbound.models.sparse import Matrix
 from kvbound.models.time_indexed import TimeIndexed
 from kvbound.simulation import simulate
 from kvbound.solvers.mip.highs import minimise
-from tests.strategies import rule_combinations, tiny_instance, with_layers, with_placeable_weights
+from tests.strategies import (
+    rule_combinations,
+    tiny_instance,
+    with_experts,
+    with_layers,
+    with_placeable_weights,
+)
 
 INTERVALS: dict[str, Any] = {"tiers": 2, "copies": "inclusive", "migration": "on-read", "granularity": 1}
 Row = tuple[tuple[tuple[str, float], ...], float, float]
@@ -108,6 +114,7 @@ def test_with_weights_that_are_placed_too(rules: dict[str, Any]) -> None:
     rng, compared = np.random.default_rng(13), 0
     for number in range(25):
         instance = with_placeable_weights(rng, tiny_instance(rng, layers=2, batch=number % 2 == 0, **rules))
+        instance = with_experts(rng, instance) if number % 3 == 0 else instance
         with suppress(InfeasibleError):
             require_room(instance)
             same_program(instance)

@@ -26,6 +26,7 @@ from tests.strategies import (
     random_schedule,
     rule_combinations,
     tiny_instance,
+    with_experts,
     with_formats,
     with_free_writes,
     with_layers,
@@ -103,11 +104,19 @@ def test_with_weights_that_may_be_placed(number: int) -> None:
     agree(small_with_weights(rng))
 
 
-def small_with_weights(rng: np.random.Generator) -> Instance:
+@pytest.mark.parametrize("number", range(48))
+def test_with_experts_that_slots_name(number: int) -> None:
+    rng = np.random.default_rng([5, number])
+    rules = rule_combinations()[2 * number + int(rng.integers(2))]
+    agree(small_with_weights(rng, experts=True, **rules))
+
+
+def small_with_weights(rng: np.random.Generator, *, experts: bool = False, **rules: Any) -> Instance:
     """Return an instance with placeable weights that brute force can enumerate."""
     while True:
-        instance = tiny_instance(rng, batch=bool(rng.integers(2)))
+        instance = tiny_instance(rng, batch=bool(rng.integers(2)), **rules)
         placed = with_placeable_weights(rng, instance)
+        placed = with_experts(rng, placed) if experts else placed
         chunks = int(placed.chunks.exist.sum())
         if instance.tiers ** (2 * (instance.layers * instance.blocks + chunks)) <= 2**21:
             return placed
@@ -120,7 +129,7 @@ def test_every_method_and_the_checker_agree_on_what_is_placed(start: int) -> Non
     for number in range(start, start + 20):
         rng = np.random.default_rng([2, number])
         if number % 5 == 4:
-            agree(small_with_weights(rng))
+            agree(small_with_weights(rng, experts=bool(number % 2)))
             continue
         instance = tiny_instance(rng, tiers=2 + number % 3, layers=1 + number % 5 // 2, batch=True)
         if number % 5 > 1:

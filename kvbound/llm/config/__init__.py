@@ -218,6 +218,7 @@ def _in_bytes(model: Model, bits: Bits, name: str, kind: str, source: str) -> Ar
         held += f" ({bits.weights_how})"
     kv_how = per_layer([layer.kv_how if layer.kv_values else "no KV" for layer in model.layers])
     read_how = per_layer([layer.how for layer in model.layers])
+    experts, sources = _experts(model, bits, read_in)
     return Architecture(
         name=name,
         model_type=kind,
@@ -233,9 +234,39 @@ def _in_bytes(model: Model, bits: Bits, name: str, kind: str, source: str) -> Ar
             "kv_bytes_per_token_layer": f"{kv_how} x {in_words(bits.kv)} ({bits.kv_how})",
             "weight_bytes": f"{held}: {inside:,} in layers, {model.outside_how}",
             "weight_read_bytes_per_layer": f"{read_how}, {read_in}",
+            **sources,
             **model.remarks,
         },
+        **experts,
     )
+
+
+def _experts(model: Model, bits: Bits, how: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields of routed experts and their derivation; nothing unless the numbers are exact.
+
+    Parameters
+    ----------
+    how
+        Number format of the weights, in words.
+    """
+    with_experts = [layer for layer in model.layers if layer.experts]
+    sizes = [bits.expert(layer) for layer in model.layers]
+    chosen = {layer.chosen for layer in with_experts}
+    exact = all(layer.routed for layer in with_experts) and all(size.denominator == 1 for size in sizes)
+    if not with_experts or len(chosen) != 1 or not exact:
+        return {}, {}
+    fields = {
+        "experts": tuple(layer.routed for layer in model.layers),
+        "expert_bytes": tuple(map(int, sizes)),
+        "experts_read": chosen.pop(),
+    }
+    each = sorted({layer.experts // layer.routed for layer in with_experts})
+    parameters = " or ".join(f"{count:,}" for count in each)
+    return fields, {
+        "experts": "number of routed experts in a layer",
+        "expert_bytes": f"{parameters} parameters, {how}",
+        "experts_read": "number of routed experts per token",
+    }
 
 
 _PLAIN: Final = {"float32", "float16", "bfloat16", "no torch_dtype given"}

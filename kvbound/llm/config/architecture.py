@@ -31,6 +31,11 @@ class Architecture:
         Number format of the cache, a name of `kvbound.llm.formats`; empty if it is none of these.
     sources
         Field of an `Llm` to the derivation of its number.
+    experts, expert_bytes
+        Routed experts of each layer and the bytes of one, 0 where there are none; both empty unless they are
+        known exactly.
+    experts_read
+        Experts of a layer that a token reads.
     config
         Fields of the ``config.json`` that determine how long the rows of cached values are.
     """
@@ -46,6 +51,9 @@ class Architecture:
     kv_format: str = "f16"
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    experts: tuple[int, ...] = ()
+    expert_bytes: tuple[int, ...] = ()
+    experts_read: int = 0
 
     @property
     def layers(self) -> int:
@@ -77,12 +85,18 @@ class Architecture:
             windows=self.windows,
             kv_format=self.kv_format,
             config=self.config,
+            experts=self.experts or 0,
+            expert_bytes=self.expert_bytes or 0,
+            experts_read=self.experts_read,
         )
 
     def to_mapping(self) -> dict[str, Any]:
         """Return all fields as JSON-ready values: those of an `Llm`, as lists where layers may differ."""
         kept = list(self.kv_bytes_per_token)
-        windows = {"windows": list(self.windows)} if any(self.windows) else {}
+        more: dict[str, Any] = {"windows": list(self.windows)} if any(self.windows) else {}
+        if self.experts:
+            more["experts"], more["expert_bytes"] = list(self.experts), list(self.expert_bytes)
+            more["experts_read"] = self.experts_read
         return {
             "name": self.name,
             "model_type": self.model_type,
@@ -94,7 +108,7 @@ class Architecture:
             "parameters": self.parameters,
             "weight_bytes": self.weight_bytes,
             "weight_read_bytes_per_layer": list(self.weight_read_bytes),
-            **windows,
+            **more,
             "source": self.source,
             "sources": dict(self.sources),
         }

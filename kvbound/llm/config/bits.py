@@ -59,6 +59,10 @@ class Bits:
         bits = self.attention * layer.attention + self.ffn * layer.ffn + self.experts * layer.active
         return math.ceil((bits + self.plain * layer.router) / 8)
 
+    def expert(self, layer: Layer) -> Fraction:
+        """Bytes of one routed expert of a layer, 0 if it has none or their number is not known."""
+        return self.experts * layer.experts / (8 * layer.routed) if layer.routed else Fraction(0)
+
     def kept(self, layer: Layer) -> int:
         """Bytes of a token's entry in the cache of a layer, rounded up."""
         return -(-self.kv * layer.kv_values // 8)

@@ -46,6 +46,7 @@ def count(keys: Keys, family: Family) -> Model:
             Layer(
                 kv_values, window, attention.matrices, block.ffn, block.experts, block.active, block.router,
                 vectors + block.vectors, f"(attention {attention.how} + FFN {block.how})", kv_how,
+                block.routed, block.chosen,
             )
         )  # fmt: skip
     outside, how = _outside(keys, family, hidden, norm)
@@ -112,6 +113,8 @@ class _Block:
     experts: int = 0
     active: int = 0
     router: int = 0
+    routed: int = 0
+    chosen: int = 0
 
 
 def _feed_forward(keys: Keys, family: Family, hidden: int, layer: int) -> _Block:
@@ -143,7 +146,8 @@ def _experts(keys: Keys, experts: Experts, hidden: int, matrices: int) -> _Block
     if shared:
         how += f" + shared {matrices} x {hidden} x {shared}"
     vectors = number * experts.router_bias + number * (2 * inner + hidden) * experts.expert_bias
-    return _Block(matrices * hidden * shared, vectors, how, number * one, active * one, router)
+    ffn, held, read = matrices * hidden * shared, number * one, active * one
+    return _Block(ffn, vectors, how, held, read, router, number, active)
 
 
 def _has_experts(keys: Keys, experts: Experts, layer: int) -> bool:

@@ -30,6 +30,8 @@ class Layer:
         Parameters of norms, biases and the like: held, but not counted as read.
     how, kv_how
         Derivation of the numbers, in words.
+    routed, chosen
+        Number of routed experts, and of those that one token passes; 0 if that is not known.
     """
 
     kv_values: int
@@ -42,6 +44,8 @@ class Layer:
     vectors: int = 0
     how: str = ""
     kv_how: str = ""
+    routed: int = 0
+    chosen: int = 0
 
     @property
     def held(self) -> int:

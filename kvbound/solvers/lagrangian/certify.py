@@ -101,7 +101,7 @@ def certify(instance: Instance, certificate: Certificate) -> Bound:
     """
     status = BoundStatus.CERTIFIED
     try:
-        report = check(instance.expanded(), instance.token_trace.rows, certificate.arrays())
+        report = check(instance.expanded(), instance.token_trace.arrays, certificate.arrays())
         if not report.ok:
             raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,16 +183,39 @@ def _blocks(instance: Instance, layer: int) -> list[_Block]:
 
 
 def _chunks(instance: Instance, layer: int) -> list[int]:
-    """Return the sizes of a layer's chunks of weights, in blocks of tokens."""
-    if instance.llm.weights == "resident":
+    """Return the sizes of a layer's chunks of weights, in blocks of tokens, those of experts last."""
+    llm = instance.llm
+    if llm.weights == "resident":
         return []
-    block, left = instance.granularity * instance.llm.kv_sizes[layer], int(instance.llm.weight_reads[layer])
-    most = max((instance.llm.weight_chunk_bytes or left) // block, 1)
+    block, experts = instance.granularity * llm.kv_sizes[layer], _experts(instance, layer)
+    left = int(llm.weight_reads[layer])
+    if instance.workload.experts and llm.expert_counts[layer]:
+        left = math.floor(
+            Fraction(float(llm.weight_reads[layer])) - Fraction(llm.experts_read) * llm.expert_sizes[layer]
+        )
+    most = max((llm.weight_chunk_bytes or left) // block, 1)
     sizes = []
     while left >= block:
         sizes.append(min(most, left // block))
         left -= sizes[-1] * block
-    return sizes
+    return sizes + experts
+
+
+def _experts(instance: Instance, layer: int) -> list[int]:
+    """Return the sizes of a layer's experts in blocks of tokens, if the trace names experts."""
+    size = instance.llm.expert_sizes[layer] // (instance.granularity * instance.llm.kv_sizes[layer])
+    routed = instance.workload.experts and size
+    return [size] * instance.llm.expert_counts[layer] if routed else []
+
+
+def _resident_reads(instance: Instance, layer: int) -> float:
+    """Return the bytes of weights that every slot of a layer reads from tier 0."""
+    experts, chunks = _experts(instance, layer), _chunks(instance, layer)
+    blocks = sum(chunks[: len(chunks) - len(experts)]) + Fraction(instance.llm.experts_read) * max(
+        experts, default=0
+    )
+    block = instance.granularity * instance.llm.kv_sizes[layer]
+    return float(Fraction(float(instance.llm.weight_reads[layer])) - blocks * block)
 
 
 def _existing(blocks: list[_Block], step: int) -> list[int]:
@@ -346,8 +370,7 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
     loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
     loads *= np.array(instance.llm.kv_sizes, np.float64)[layer, None, None]
-    chunks = [sum(_chunks(instance, n)) * instance.granularity for n in range(instance.layers)]
-    resident = instance.llm.weight_reads - np.array(chunks) * np.array(instance.llm.kv_sizes)
+    resident = np.array([_resident_reads(instance, n) for n in range(instance.layers)])
     loads[:, 1, 0] += resident[layer] / size_ratios(instance)[0]
     times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
     ends = np.cumsum([slot.code.size for slot in slots])

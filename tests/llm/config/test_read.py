@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,7 +164,9 @@ def test_breakdown_states_each_number() -> None:
     llm = from_config(latent)
     assert set(llm.sources) == {
         "layers", "kv_bytes_per_token_layer", "weight_bytes", "weight_read_bytes_per_layer",
+        "experts", "expert_bytes", "experts_read",
     }  # fmt: skip
+    assert llm.sources["expert_bytes"] == "1,536 parameters, in values of 2 B"
     assert llm.sources["kv_bytes_per_token_layer"] == "(16 latent + 4 rotary) x 2 B (bfloat16)"
     how = llm.sources["weight_read_bytes_per_layer"]
     assert how.startswith("layers 0 to 1: (attention Q 6,144 + latent KV ")
@@ -173,6 +176,24 @@ def test_breakdown_states_each_number() -> None:
     assert from_config(plain).sources["kv_bytes_per_token_layer"] == (
         "2 (K and V) x 2 heads x 8 x 2 B (no torch_dtype given)"
     )
+
+
+def test_routed_experts_are_described_if_their_bytes_are_known() -> None:
+    latent = LATENT | {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+                       "n_shared_experts": 1, "first_k_dense_replace": 2}  # fmt: skip
+    llm = from_config(latent)
+    assert llm.expert_counts == (0, 0, 8, 8, 8, 8)
+    assert llm.expert_sizes == (0, 0, *[2 * 3 * 64 * 8] * 4)  # three matrices of 16 bits, shared ones not
+    assert llm.experts_read == 2
+    others = llm.weight_reads - llm.experts_read * np.array(llm.expert_sizes)
+    assert others[2:].min() > 0
+    four = from_config(latent | {"moe_intermediate_size": 7}, weight_dtype="int4")
+    assert four.expert_sizes[2] == 3 * 64 * 7 // 2
+    odd = LATENT | {"hidden_size": 6, "moe_intermediate_size": 7, "n_routed_experts": 3,
+                    "num_experts_per_tok": 1, "n_shared_experts": 0}  # fmt: skip
+    assert from_config(odd, weight_dtype="int4").expert_counts == (3,) * 6  # 3 x 6 x 7 / 2 B are whole
+    assert from_config(odd | {"hidden_size": 5}, weight_dtype="int4").experts_mapping() == {}
+    assert from_config(TINY).experts_mapping() == {}
 
 
 def test_reads_files_and_nested_configs(tmp_path: Path) -> None:
