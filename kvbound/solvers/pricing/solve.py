@@ -151,7 +151,7 @@ class _Run:
         """Take what is quick to make: the start, two policies, and balanced eviction."""
         self.incumbent.update_all(candidates(self.instance, start, self.progress))
         restricted = self.incumbent.without_prefetch
-        if restricted is not None:
+        if restricted is not None and not dense_items.exceeds_bits(self.instance):  # it has the same ones
             restricted.update_all(candidates(restricted.instance, None, self.progress))
 
     def maximize_bound(self) -> AscentResult:
