@@ -23,7 +23,9 @@ Ints = NDArray[np.int64]
 Row = NDArray[np.uint8]
 
 MOST_BYTES: Final = 1 << 30
-"""Bytes up to which the rows are made, for methods that need bits."""
+MOST_BYTES_IN_ALL: Final = 8 * 10**9
+"""Bytes up to which a layer's rows are made, and those of all layers counted apart: methods that list reads
+take hours beyond."""
 
 
 class DenseRows(Sequence[Row]):
@@ -89,12 +91,26 @@ class DenseRows(Sequence[Row]):
             digest.update(row.data)
         return digest.hexdigest()
 
+    def require_bits(self) -> None:
+        """Check that the rows are few enough for what lists reads.
+
+        Raises
+        ------
+        UsageError
+            They are too many.
+        """
+        if self.nbytes > MOST_BYTES or self.layers * self.nbytes > MOST_BYTES_IN_ALL:
+            size = (
+                f"{self.layers:,} layers, {self.timeline.steps:,} steps and {self.timeline.tokens:,} tokens"
+            )
+            needed = f"{self.layers * self.nbytes / 1e9:.1f} GB"
+            how = "only dual and pricing, on single tokens, do without"
+            raise UsageError(f"the bits of dense reads of {size} take {needed}: {how}")
+
     @cached_property
     def _rows(self) -> Row:
+        self.require_bits()
         steps, tokens = self.timeline.steps, self.timeline.tokens
-        if self.nbytes > MOST_BYTES:
-            size = f"{steps:,} steps and {tokens:,} tokens take {self.nbytes / 1e9:.1f} GB"
-            raise UsageError(f"the bits of dense reads of {size}; the methods dual and pricing need none")
         rows = np.empty((steps, bits.row_bytes(tokens)), np.uint8)
         for step, row in enumerate(self.stream()):
             rows[step] = row

@@ -136,8 +136,11 @@ def test_a_large_trace_takes_as_much_as_its_births(tmp_path: Path) -> None:
 
 def test_bits_of_very_many_steps_are_refused() -> None:
     trace = workloads.make(workloads.Dense(1, 131_072, 131_072))
-    with pytest.raises(UsageError, match=r"131,072 steps and 262,144 tokens take 4\.3 GB"):
+    sizes = r"of 1 layers, 131,072 steps and 262,144 tokens take 4\.3 GB: only dual and pricing"
+    with pytest.raises(UsageError, match=sizes):
         _ = trace.rows[0]
+    with pytest.raises(UsageError, match=r"of 32 layers, .* take 17\.6 GB"):
+        _ = workloads.make(LARGE).rows[0]
 
 
 def test_layers_are_those_there_are() -> None:

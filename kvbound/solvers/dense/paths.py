@@ -168,7 +168,10 @@ def _run_numpy(
         np.put_along_axis(number, best[None], items.prompt[None], 0)
     else:
         number[:] = items.forced
-    cost += (np.moveaxis(number, 0, 2) * at_start).sum(axis=(1, 2))
+    total = np.zeros(layers)
+    for kind, tier in np.ndindex(kinds, tiers):  # in the order of the compiled twin
+        total += number[tier, :, kind] * at_start[:, kind, tier]
+    cost += total
     if not demand:
         return float(cost.sum()), None
     return float(cost.sum()), _count_numpy(instance, items, number, choices, entry)

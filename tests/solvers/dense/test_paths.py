@@ -84,3 +84,22 @@ def test_too_many_ends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "_MOST_CHOICES", 9)
     with pytest.raises(UsageError, match=r"1 different last steps take 0\.0 GB; expected at most 0"):
         DenseItems.of(long_run(steps=5))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_both_kernels_give_the_same_to_the_last_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = dense_instance(rng, tiers=int(rng.integers(2, 5)), weights=True, granularity=1)
+    if not feasible(instance):
+        return
+    prices = rng.normal(0.4, 1, (3 * instance.tiers, instance.decode_steps, instance.layers))
+    capacity = np.abs(rng.normal(0, 0.3, (instance.tiers, 1 + instance.slots)))
+    kernels: list[Kernel] = ["numpy", "numba"]
+    one, other = (
+        DensePaths(instance, DenseItems.of(instance), kernel).evaluate(prices, capacity) for kernel in kernels
+    )
+    assert one[0] == other[0]
+    assert one[1] is not None
+    assert other[1] is not None
+    assert one[1].used.tobytes() == other[1].used.tobytes()
+    assert one[1].held.tobytes() == other[1].held.tobytes()
