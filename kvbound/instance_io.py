@@ -310,7 +310,7 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
         if claimed != known.get(name):
             raise fields.error(name, f"the {name} of {path}; it is another trace")
     if dense not in (None, trace.dense):
-        raise fields.error("dense", f"{str(trace.dense).lower()} as in {path}, not {show(dense)}")
+        raise fields.error("dense", f"{show(trace.dense)} as in {path}, not {show(dense)}")
     if hashes is not None and hashes != trace.row_hashes():
         raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")
     return trace

@@ -1,12 +1,14 @@
 """Instances whose layers are alike, seen as one layer: its prices serve all of them.
 
 With L equal layers of dense reads and a price of capacity only at the start and after each step, all layers
-have the same paths. The dual value is then L times that of one layer with an L-th of every tier's room.
+have the same paths. The dual value is then L times that of one layer with an L-th of every tier's room. Where
+a few layers read other weights, the same prices prove a little less of these.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 
@@ -19,18 +21,20 @@ from kvbound.trace import Trace
 FEWEST_SLOTS = 1 << 15
 """Slots from which on layers are priced together: with fewer, a price for every slot costs little and proves
 a little more."""
+SHARE = 0.75
+"""Share of the layers from which on those with equal weights stand for all."""
 
 
 def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
     """Return an instance of one of the layers, with its share of all room, rounded up.
 
-    None where layers differ, where reads are not dense, or where there are less than `fewest` slots.
+    None where too many layers differ, where reads are not dense, or where there are less than `fewest` slots.
     """
-    alike = len(set(instance.token_timelines)) == 1 and len(set(instance.llm.weight_reads.tolist())) == 1
+    (read, count), *_ = Counter(instance.weight_reads.tolist()).most_common(1)
+    alike = len(set(instance.token_timelines)) == 1 and count >= SHARE * instance.layers
     alike &= instance.uniform and not instance.chunks.ids and dense_items.applies(instance)
     if not alike or instance.layers == 1 or instance.slots < fewest:
         return None
-    read = float(instance.weight_reads[0])
     llm = dataclasses.replace(
         instance.llm, layers=1, kv_bytes_per_token_layer=instance.llm.kv_sizes[0], weight_bytes=read,
         weight_read_bytes_per_layer=read, windows=(),

@@ -111,6 +111,24 @@ def test_layers_that_differ_are_priced_apart() -> None:
     assert alike_layers.one_of(instance) is None  # small
     assert alike_layers.one_of(with_bits(instance), 0) is None
     assert alike_layers.one_of(long_run(steps=5, layers=1), 0) is None
-    reads = (1.0, 2.0, 1.0, 1.0)
-    llm = dataclasses.replace(instance.llm, weight_read_bytes_per_layer=reads)
-    assert alike_layers.one_of(dataclasses.replace(instance, llm=llm), 0) is None
+    assert alike_layers.one_of(_reading(instance, (1.0, 2.0, 1.0, 3.0)), 0) is None
+
+
+def _reading(instance: Instance, weights: tuple[float, ...]) -> Instance:
+    llm = dataclasses.replace(instance.llm, weight_read_bytes_per_layer=weights)
+    return dataclasses.replace(instance, llm=llm)
+
+
+def test_most_layers_stand_for_a_few_with_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 4096.0
+    instance = _reading(long_run(steps=60, copies="exclusive"), (80 * size, 40 * size, 40 * size, 40 * size))
+    apart = solve_dual(instance, iterations=400)[1].bound_s
+    monkeypatch.setattr(alike_layers.one_of, "__defaults__", (0,))
+    assert _one(instance).weight_reads.tolist() == [40 * size]
+    found = maximize_dual(instance, iterations=400).certificate
+    report = check(instance.expanded(), None, found.arrays())
+    assert report.problems == ()
+    assert report.bound_s is not None
+    assert apart * 0.97 <= found.bound_s <= report.bound_s
+    for schedule in fill.schedules(instance):
+        assert found.bound_s <= evaluate_placement(instance, schedule)[0].time_s
