@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.errors import UsageError
 from kvbound.initial import forced_fill
 from kvbound.instance import Instance
 from kvbound.residency import exceeds_event_limit
@@ -19,13 +18,15 @@ from kvbound.rules import Initial
 
 Ints = NDArray[np.int64]
 
-_MOST_CHOICES = 1 << 31
-"""Bytes that the choices of a layer's classes may take."""
+_MOST_CHOICES = 1 << 28
+"""Bytes that the choices of a layer's classes may take: beyond, bits serve as well."""
 
 
 def applies(instance: Instance) -> bool:
-    """Whether items need not be distinguished: reads are dense, and blocks are of one token."""
-    return instance.physical and instance.workload.dense and instance.granularity == 1
+    """Whether items need not be distinguished: reads are dense, blocks are of one token, and ends are few."""
+    if not (instance.physical and instance.workload.dense and instance.granularity == 1):
+        return False
+    return len(_ends(instance, slice(None))) * instance.decode_steps * instance.tiers <= _MOST_CHOICES
 
 
 def exceeds_bits(instance: Instance) -> bool:
@@ -64,24 +65,10 @@ class DenseItems:
 
     @classmethod
     def of(cls, instance: Instance, layers: slice = slice(None)) -> DenseItems:
-        """Count the items of some layers.
-
-        Raises
-        ------
-        UsageError
-            The items have too many different ends.
-        """
+        """Count the items of some layers."""
         chosen = range(instance.layers)[layers]
         timelines = [instance.timelines[layer] for layer in chosen]
-        distinct = set(timelines)
-        ends = np.unique(np.concatenate([timeline.ends for timeline in distinct]))
-        ends = ends[ends >= 0]
-        if (needed := len(ends) * instance.decode_steps * instance.tiers) > _MOST_CHOICES:
-            few = _MOST_CHOICES // (instance.decode_steps * instance.tiers)
-            raise UsageError(
-                f"{instance.name}: dense reads of tokens with {len(ends):,} different last steps take "
-                f"{needed / 1e9:.1f} GB; expected at most {few:,}"
-            )
+        distinct, ends = set(timelines), _ends(instance, layers)
         prompt = np.zeros((len(chosen), len(ends)), np.int64)
         is_forced = instance.rules.initial is Initial.PREFILL_FIRST
         fill = forced_fill(instance)[layers] if is_forced else None
@@ -104,3 +91,10 @@ class DenseItems:
         order = np.argsort(step, kind="stable")
         first = np.searchsorted(step[order], np.arange(instance.decode_steps + 1))
         return cls(layers, ends, prompt, forced, first, layer[order], kind[order], count[order])
+
+
+def _ends(instance: Instance, layers: slice) -> Ints:
+    """Return the different last steps of items in some layers, ascending."""
+    ends = [np.unique(timeline.ends) for timeline in set(instance.timelines[layers])]
+    found = np.unique(np.concatenate(ends))
+    return found[found >= 0]
