@@ -351,7 +351,8 @@ class Instance:
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:
         """Return the document with everything spelled out, as the checker reads it.
 
-        The trace is named by the hashes of its packed rows and, if given, by a path.
+        The trace is named by the hashes of its packed rows and, if given, by a path. Where it says that reads
+        are dense, the checker needs no rows.
         """
         # labels determine only blocks of more than one token, and windows
         labels = self.granularity > 1 or self.rules.windows is Windows.ENDS
@@ -360,6 +361,7 @@ class Instance:
             "prefill_tokens": self.workload.prefill_tokens,
             "decode_steps": self.decode_steps,
             "sha256": self.token_trace.row_hashes(),
+            **({"dense": True} if self.token_trace.dense else {}),
             **self.workload.timeline.to_mapping(sequence=labels),
         }
         if hashes := self.token_trace.expert_hashes():
@@ -375,6 +377,7 @@ class Instance:
         """SHA-256 of the canonical JSON of the expanded instance without its name."""
         expanded = self.expanded()
         del expanded["name"]
+        expanded["trace"].pop("dense", None)  # follows from the hashes
         text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

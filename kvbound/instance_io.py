@@ -302,7 +302,7 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     """Read the trace, and verify what an expanded instance says of it beside the path."""
     path = fields.text("path")
     claims = {key: fields.raw(key) for key in ("layers", "prefill_tokens", "decode_steps") if fields.has(key)}
-    hashes = fields.raw("sha256", default=None)
+    hashes, dense = fields.raw("sha256", default=None), fields.raw("dense", default=None)
     experts = fields.raw("experts_sha256", default=[])
     # an expanded instance, which has hashes, names all fields that are not at their defaults but the labels
     stated = [name for name in TIMELINE if (hashes is not None and name != "sequence") or fields.has(name)]
@@ -316,6 +316,8 @@ def _from_path(fields: Fields, folder: Path | None) -> Trace:
     for name, claimed in given.items():
         if claimed != known.get(name):
             raise fields.error(name, f"the {name} of {path}; it is another trace")
+    if dense not in (None, trace.dense):
+        raise fields.error("dense", f"{show(trace.dense)} as in {path}, not {show(dense)}")
     if hashes is not None and hashes != trace.row_hashes():
         raise fields.error("sha256", f"the hashes of the rows of {path}; it is another trace")
     if hashes is not None and experts != trace.expert_hashes():

@@ -30,6 +30,7 @@ from kvbound.result import Bound, BoundStatus, Result, Status, Termination, infe
 from kvbound.rules import Initial
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace
+from kvbound.trace.dense import DenseRows
 from kvbound.trace.future import Future
 from kvbound.trace.timeline import Timeline
 from kvbound.weight_placement import with_weights, without_weights
@@ -125,7 +126,10 @@ def run(
         kv = run(without_weights(instance, tiers), policy, rng, progress)
         return with_weights(instance, tiers, kv)
     oracle = bool(getattr(policy, "oracle", False))
-    view, trace = InstanceView.of(instance, oracle=oracle), instance.trace
+    trace = instance.trace
+    if isinstance(trace.rows, DenseRows):
+        trace.rows.require_bits()  # the reads of every slot are listed
+    view = InstanceView.of(instance, oracle=oracle)
     hierarchy = Hierarchy.filled(instance, _initial_scores(policy, view, rng))
     initial = hierarchy.tiers(instance.prefill_tokens)
     futures = [view.future(layer) if oracle else None for layer in range(instance.layers)]

@@ -44,6 +44,7 @@ def check(expanded: Mapping[str, Any], rows: Rows, file: Source, *, claimed_s: f
         The expanded instance, as ``kvbound instance expand`` writes it.
     rows
         Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``; memory maps are allowed.
+        None where the expanded instance says that reads are dense: they follow from births and ends then.
     file
         An npz file, or its arrays.
     claimed_s

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from kvbound.checker.arrays import Source, load
 from kvbound.checker.conclusion import prefill_first
+from kvbound.checker.dense_paths import sum_of_paths
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.lifetimes import Lifetimes
 from kvbound.checker.multipliers import FULL, Exact, Multipliers, priced_capacities, read_multipliers
@@ -46,7 +47,8 @@ def check_certificate(
     expanded
         The expanded instance.
     rows
-        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``, lowest bit first.
+        Per layer the packed read sets, uint8 ``(steps, 8 * ceil(tokens / 64))``, lowest bit first; None where
+        the expanded instance says that reads are dense.
     certificate
         The npz file or its arrays.
     claimed_s
@@ -75,18 +77,36 @@ def check_certificate(
 def _sum_of_minima(case: Case, given: Multipliers) -> int:
     """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
     forced = prefill_first(case) if case.rules["initial"] == "prefill-first" else None
+    closed = case.dense and case.granularity == 1
+    paths = sum_of_paths(case, given, forced) if closed else 0
+    slots = {layer: layer for layer in range(case.layers)}
+    if case.dense:  # layers that are alike in everything have the same minima
+        slots = {layer: _alike(case, given, layer) for layer in range(case.layers)}
 
     def one(layer: int) -> int:
-        packed = case.rows(layer)
-        start = None if forced is None else forced[layer]
-        reads = case.lives[layer].past_reads(packed)
-        return _items(case, given, layer, packed, start) + _slots(case, given, layer, reads)
+        items = 0
+        if not closed:
+            items = _items(case, given, layer, case.rows(layer), None if forced is None else forced[layer])
+        if slots[layer] != layer:
+            return items
+        return items + list(slots.values()).count(layer) * _slots(case, given, layer, case.past_reads(layer))
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        return sum(pool.map(one, range(case.layers)))
+        return paths + sum(pool.map(one, range(case.layers)))
     finally:
         pool.shutdown(cancel_futures=True)  # also on KeyboardInterrupt
+
+
+def _alike(case: Case, given: Multipliers, layer: int) -> int:
+    """Return the first layer with the same slots and multipliers of slots as a layer, perhaps itself."""
+    tables = given.prices, given.whole, given.theta
+    for other in range(layer):
+        same = case.lives[other] is case.lives[layer] and case.sizes(other) == case.sizes(layer)
+        same &= bool(case.weight_reads[other] == case.weight_reads[layer])
+        if same and all(np.array_equal(table[..., other], table[..., layer]) for table in tables):
+            return other
+    return layer
 
 
 def _seconds(total: int, scale: int) -> float:

@@ -31,7 +31,7 @@ are replayed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ def check_fang2025(
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     held = _check_pool(case, log, problems)
-    hits, reads, before = _replay(case, rows, log, problems)
+    hits, reads, before = _replay(case, case.trace, log, problems)
     _check_charges(case, log, before, problems)
 
     size = float(case.item_sizes[0])
@@ -85,7 +85,7 @@ def check_fang2025(
     )
 
 
-def check_best(case: Case, rows: Rows) -> Report:
+def check_best(case: Case, rows: Sequence[NDArray[np.uint8]]) -> Report:
     """Recompute the study's ideal, which assumes that tier 0 is full of items that the slot reads."""
     try:
         rates = _rates(case)
@@ -265,7 +265,9 @@ def _check_pool(case: Case, log: _Log, problems: list[str]) -> int:
     return int(held.max())
 
 
-def _replay(case: Case, rows: Rows, log: _Log, problems: list[str]) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def _replay(
+    case: Case, rows: Sequence[NDArray[np.uint8]], log: _Log, problems: list[str]
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """Return each slot's reads from tier 0, all its reads, and whether its new token is already in tier 0."""
     layers, width = case.layers, 8 * -(-(case.tokens + PAST_END) // 64)
     held = np.zeros((layers, width), dtype=np.uint8)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.checker.arrays import text
+from kvbound.checker.dense import MOST_SLOTS, MOST_TOKENS, DenseRows, reads_ended
 from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
-from kvbound.checker.report import Floats, Refused, note, require
+from kvbound.checker.report import Floats, Ints, Refused, note, require
 from kvbound.checker.weights import (
     MOST_EXPERTS,
     Placed,
@@ -28,8 +29,9 @@ from kvbound.checker.weights import (
     with_reads,
 )
 
-Rows: TypeAlias = Sequence[NDArray[np.uint8]]
-"""Packed reads of each layer and, where the trace names experts, then the packed experts of each layer."""
+Rows: TypeAlias = Sequence[NDArray[np.uint8]] | None
+"""Packed reads of each layer and, where the trace names experts, then the packed experts of each layer; None,
+or anything, where the expanded instance says that reads are dense."""
 
 _EXPERT_BYTES = MOST_EXPERTS // 8
 """Largest number of bytes of a row of experts."""
@@ -74,9 +76,11 @@ class Case:
     lives: tuple[Lifetimes, ...]  # the same with each layer's window and chunks, (layers,)
     rules: Mapping[str, str]
     sha256: str
-    trace: Rows = field(repr=False)  # packed reads of the trace's tokens
+    trace: Sequence[NDArray[np.uint8]] = field(repr=False)  # packed reads of the trace's tokens
     first: int = 0  # id of the trace's first token
-    routing: Rows = field(default=(), repr=False)  # packed experts that slots name, (layers,), or empty
+    routing: Sequence[NDArray[np.uint8]] = field(
+        default=(), repr=False
+    )  # packed experts that slots name, (layers,), or empty
     experts: tuple[int, ...] = ()  # number of each layer's chunks that are experts, (layers,)
 
     @property
@@ -113,6 +117,16 @@ class Case:
         """Bytes of a block of tokens in each layer and tier, (layers, tiers)."""
         return tuple(tuple(self.granularity * n for n in self.sizes(k)) for k in range(self.layers))
 
+    @property
+    def dense(self) -> bool:
+        """Whether every slot reads all items that exist and were born in an earlier step."""
+        return isinstance(self.trace, DenseRows)
+
+    def past_reads(self, layer: int) -> Ints:
+        """Count the reads of items that are not born in the same step, ``(steps,)``."""
+        life = self.lives[layer]
+        return life.live if self.dense else life.past_reads(self.rows(layer))
+
     def rows(self, layer: int) -> NDArray[np.uint8]:
         """Return a layer's packed reads of all ids, (steps, 8 * words): a copy if there are chunks."""
         rows, chunks = self.trace[layer], self.lives[layer].chunks
@@ -146,7 +160,7 @@ def read_case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         placed = read_chunks(expanded, case.block_sizes, case.weight_reads, case.weight_bytes)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Refused(f"the expanded instance is malformed: {type(error).__name__}: {error}") from None
-    _check_reads(case, case.trace)
+    _check_reads(case)
     _check_named(case, expanded["llm"].get("experts", ()))
     return _after_chunks(case, placed) if any(placed.chunks) else case
 
@@ -165,11 +179,17 @@ def _after_chunks(case: Case, placed: Placed) -> Case:
 
 def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     memory, llm, trace, rules = (expanded[key] for key in ("memory", "llm", "trace", "rules"))
-    hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
+    granularity, made = rules["granularity"], None
+    if trace.get("dense", False) is not False:
+        made = rows = _dense_rows(trace, granularity)
+        hashes = [made.sha256] * made.layers
+    else:
+        rows = [] if rows is None else rows
+        hashes = [hashlib.sha256(np.ascontiguousarray(layer).data).hexdigest() for layer in rows]
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
-    rows, routing = rows[:layers], rows[layers:]
+    kept, routing = (rows[:layers], rows[layers:]) if made is None else (made, ())
     sizes, windows = read_sizes(expanded, layers), read_windows(expanded, layers)
-    names, granularity = tuple(memory["resources"]), rules["granularity"]
+    names = tuple(memory["resources"])
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -177,7 +197,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
             matrix[number, [names.index(name) for name in tier[field]]] = 1
         return matrix
 
-    life = Lifetimes.read(trace, granularity)
+    life = Lifetimes.read(trace, granularity) if made is None else made.life
     lives = {window: life.within(window) for window in set(windows)}
     case = Case(
         layers, prefill, steps, *in_units(sizes),
@@ -187,7 +207,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         granularity, life, tuple(lives[window] for window in windows),
-        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), rows, routing=routing,
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), kept, routing=routing,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
     require({
@@ -205,7 +225,23 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     return case
 
 
-def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tuple[int, int, int]:
+def _dense_rows(trace: Mapping[str, Any], granularity: int) -> DenseRows:
+    """Return the rows of a trace that claims to be dense, after checking that its sizes are feasible."""
+    layers, prefill, steps = trace["layers"], trace["prefill_tokens"], trace["decode_steps"]
+    require({
+        "dense of a trace to be true, or no such field": trace["dense"] is True,
+        "whole positive layers and steps": is_size(layers, 1) and is_size(steps, 1),
+        "prefill_tokens >= 0": is_size(prefill, 0),
+    })  # fmt: skip
+    require({f"at most {MOST_SLOTS} slots of dense reads": layers * steps <= MOST_SLOTS})
+    items = layers * count_tokens(trace)
+    require({f"at most {MOST_TOKENS} items of dense reads": items <= MOST_TOKENS})
+    return DenseRows(Lifetimes.read(trace, granularity), layers)
+
+
+def _check_trace(
+    trace: Mapping[str, Any], rows: Sequence[NDArray[np.uint8]], hashes: list[str]
+) -> tuple[int, int, int]:
     """Check a trace's sizes and that the rows are its own; return its layers, prompt tokens and steps.
 
     No array of the claimed sizes is allocated before they are known to be those of the rows.
@@ -220,6 +256,8 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
         ),
         "the rows of every layer": len(hashes) == layers * (1 + ("experts_sha256" in trace)),
     })  # fmt: skip
+    if isinstance(rows, DenseRows):
+        return layers, prefill, steps
     for layer, packed in enumerate(rows[layers:]):
         steps_of, width = packed.shape if packed.ndim == 2 else (0, 0)
         if packed.dtype != np.uint8 or steps_of != steps or not width or width % 8 or width > _EXPERT_BYTES:
@@ -235,18 +273,19 @@ def _check_trace(trace: Mapping[str, Any], rows: Rows, hashes: list[str]) -> tup
     return layers, prefill, steps
 
 
-def _check_reads(case: Case, rows: Rows) -> None:
+def _check_reads(case: Case) -> None:
     """Refuse a trace that reads tokens beyond a layer's window, or past tokens of a layer without KV."""
     problems: list[str] = []
-    for layer, (life, packed) in enumerate(zip(case.lives, rows, strict=True)):
+    for layer, life in enumerate(case.lives):
 
         def describe(what: str, k: int, layer: int = layer) -> str:
             return f"{slot_name(case, k * case.layers + layer)}: the trace reads a token{what}"
 
         if life is not case.life:
-            note(problems, life.reads_ended(packed), partial(describe, " that has ended"))
+            ended = reads_ended(life, case.life) if case.dense else life.reads_ended(case.trace[layer])
+            note(problems, ended, partial(describe, " that has ended"))
         if not any(case.units[layer]):
-            note(problems, life.past_reads(packed) > 0, partial(describe, ", but the layer keeps no KV"))
+            note(problems, case.past_reads(layer) > 0, partial(describe, ", but the layer keeps no KV"))
     if problems:
         raise Refused(*problems)
 
@@ -283,6 +322,7 @@ def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> s
     """
     body = {key: value for key, value in expanded.items() if key != "name"}
     trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
+    trace.pop("dense", None)  # follows from the hashes
     layers = trace["layers"]
     body["trace"] = trace | {"sha256": list(row_hashes[:layers])}
     if row_hashes[layers:]:

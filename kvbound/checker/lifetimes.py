@@ -230,10 +230,13 @@ class Lifetimes:
         np.subtract.at(lasting, self.block[ending], bits[ending])
         return read, lasting
 
-    def carried(self, block: Ints, step: Ints) -> Ints:
-        """Count the items that each move carries: those of its block born before it that end after it."""
+    def carried(self, block: Ints, step: Ints, ending: int = 0) -> Ints:
+        """Count the items that each move carries: those of its block born before it that end after it.
+
+        With `ending` of 1 those that end in its step are counted, too.
+        """
         stride = len(self.outputs) + 2
-        first, beyond = self.born + 1, np.maximum(self.end, self.born + 1)
+        first, beyond = self.born + 1, np.maximum(self.end + ending, self.born + 1)
         join, leave = (np.sort(self.block * stride + edge) for edge in (first, beyond))
         place = block * stride + step
         count = np.searchsorted(join, place, side="right") - np.searchsorted(leave, place, side="right")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker import dense
 from kvbound.checker.arrays import Source, load
 from kvbound.checker.conclusion import Layer, check_initial, conclude
 from kvbound.checker.events import Events, read_events
@@ -51,8 +52,7 @@ def check_schedule(
         return Report.refused(SCHEMA, refusal, problems, sha256)
     check_initial(case, initial, problems)
     layers = [
-        _replay(case, number, case.rows(number), initial[number], events[number], problems)
-        for number in range(case.layers)
+        _replay(case, number, initial[number], events[number], problems) for number in range(case.layers)
     ]
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)
 
@@ -60,13 +60,13 @@ def check_schedule(
 def _replay(
     case: Case,
     layer: int,
-    rows: NDArray[np.uint8],
     initial: NDArray[np.uint8],
     events: Events,
     problems: list[str],
 ) -> Layer:
     """Replay one layer: check its events, and count what they move and which tiers hold what is read."""
     tiers, life = len(case.names), case.lives[layer]
+    rows = None if case.dense else case.rows(layer)
     block, birth = life.block[events.token], life.born[events.token] == events.step
     head = events.token == life.head[block]
     before, final = _tiers_of_blocks(life, initial, block, events.tier)
@@ -112,9 +112,12 @@ def _replay(
         held[:, last] = np.diff(life.held_blocks)
 
     flips = _flips(life, tiers, events, before, birth, move)
-    served = _serve(case, layer, rows, initial, flips, problems)
-    if life.chunks.size:
-        served += _more_of_chunks(life, rows, initial, events, before, move, tiers)
+    if rows is None:
+        served = dense.served(life, tiers, initial, flips.by_token(tiers))
+    else:
+        served = _serve(case, layer, rows, initial, flips, problems)
+        if life.chunks.size:
+            served += _more_of_chunks(life, rows, initial, events, before, move, tiers)
     written_bytes = np.array(case.sizes(layer), float)[events.tier] * count
     moved_bytes = written_bytes[charged & up].sum(), written_bytes[charged & ~up].sum()
     return Layer(served, extra, written, held, moved_bytes)
@@ -163,9 +166,14 @@ def _tiers_of_blocks(
 
 
 def _loads(
-    life: Lifetimes, rows: NDArray[np.uint8], events: Events, move: NDArray[np.bool_]
+    life: Lifetimes, rows: NDArray[np.uint8] | None, events: Events, move: NDArray[np.bool_]
 ) -> tuple[Ints, Ints, Ints]:
     """Return what each event that is a move carries, and 0 for the others.
+
+    Parameters
+    ----------
+    rows
+        The packed reads, or None if every slot reads all past items that exist.
 
     Returns
     -------
@@ -175,6 +183,10 @@ def _loads(
     which = np.flatnonzero(move)
     step, token = events.step[which], events.token[which]
     count, unread, read = np.zeros((3, move.size), dtype=np.int64)
+    if rows is None:
+        block = life.block[token]
+        count[which], read[which] = life.carried(block, step), life.carried(block, step, ending=1)
+        return count, unread, read
     if life.size == 1:
         count[which] = items = life.items_in(token)
         read[which] = (rows[step, token >> 3] >> (token & 7) & 1) * items
@@ -202,6 +214,14 @@ class _Flips:
     def take(self, which: Ints | slice) -> _Flips:
         """Return a selection."""
         return _Flips(*(each[which] for each in (self.step, self.first, self.end, self.old, self.new)))
+
+    def by_token(self, tiers: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """Return step, token, tier before and tier after of all changes but ends, `tiers` for no tier."""
+        some = self.take(np.flatnonzero(self.new < tiers))
+        count = some.end - some.first
+        n = np.repeat(np.arange(count.size), count)
+        token = np.arange(n.size) + (some.first - np.cumsum(count) + count)[n]
+        return some.step[n], token, np.minimum(some.old, tiers)[n], some.new[n]
 
     def masks(self, width: int) -> tuple[Ints, NDArray[np.uint8], Ints]:
         """Return what to XOR into masks (masks, width): flat byte indices, bytes, and their steps, ascending.

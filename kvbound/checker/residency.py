@@ -42,8 +42,9 @@ def check_residency(
         check_initial(case, initial, problems)
         layers = []
         for layer in range(case.layers):
-            after = array(arrays, f"after_{layer}", "uint8", *rows[layer].shape)
-            layers.append(_replay(case, layer, rows[layer], initial[layer], after, problems))
+            reads = case.trace[layer]
+            after = array(arrays, f"after_{layer}", "uint8", *reads.shape)
+            layers.append(_replay(case, layer, reads, initial[layer], after, problems))
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
     return conclude(SCHEMA, case, initial, layers, claimed_s, problems)

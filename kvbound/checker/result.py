@@ -59,9 +59,9 @@ def check_result(
         return Report(SCHEMA, tuple(map(str, refusal.args)))
     needs_trace = bool(schedule or certificate)
     if schedule is None and claims["method"] == "best" and case.rules["accounting"] == "fang2025":
-        schedule = fang2025.check_best(case, rows)  # the study's ideal has a time, but no schedule
+        schedule = fang2025.check_best(case, case.trace)  # the study's ideal has a time, but no schedule
     problems = [
-        *_instance(case, rows, claims, needs_trace=needs_trace),
+        *_instance(case, claims, needs_trace=needs_trace),
         *_schedule(case, claims, schedule),
         *_sequences(case, claims, schedule, expanded["trace"].get("sequence", labels)),
         *_bound(claims["time_s"], claims["bound"], certificate),
@@ -73,12 +73,11 @@ def check_result(
     return Report(SCHEMA, tuple(problems), case.sha256)
 
 
-def _instance(case: Case, rows: Rows, claims: Mapping[str, Any], *, needs_trace: bool) -> Iterator[str]:
+def _instance(case: Case, claims: Mapping[str, Any], *, needs_trace: bool) -> Iterator[str]:
     if case.rules["accounting"] == "physical":  # reads of the step's own tokens do not count
-        counts = (life.past_reads(case.rows(layer)) for layer, life in enumerate(case.lives))
-        reads = sum(sum(each.tolist()) for each in counts)
+        reads = sum(sum(case.past_reads(layer).tolist()) for layer in range(case.layers))
     else:
-        reads = sum(int(np.bitwise_count(row).sum(dtype=np.int64)) for layer in rows for row in layer)
+        reads = sum(int(np.bitwise_count(row).sum(dtype=np.int64)) for layer in case.trace for row in layer)
     prefill = case.prefill - case.first
     recomputed = {
         "sha256": case.sha256, "layers": case.layers, "prefill_tokens": prefill, "decode_steps": case.steps,

@@ -211,6 +211,8 @@ class _Layer:
     def hits(self) -> Counts:
         """Reads of past tokens by the tier that holds them, shape (steps, K)."""
         instance = self.instance
+        if instance.workload.dense:
+            return self._held_tokens()
         past, hits = instance.timeline.past, np.zeros((instance.decode_steps, instance.tiers), np.int64)
         rows = bits.words(bits.without(instance.trace.rows[self.layer], past[:-1], past[1:]))
         chunks = np.flatnonzero(instance.id_counts[self.layer, : instance.chunks.ids])
@@ -227,6 +229,21 @@ class _Layer:
                 np.add.at(hits[start:stop].T, tier[chunks], more[start:stop].T)
         hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
         return hits
+
+    def _held_tokens(self) -> Counts:
+        """Tokens that exist in each tier when each slot begins: dense reads read them all, (steps, K)."""
+        instance, timeline = self.instance, self.instance.timelines[self.layer]
+        born, ends, number = timeline.born, timeline.ends, instance.id_counts[self.layer]
+        change = np.zeros((instance.decode_steps + 2, instance.tiers), np.int64)
+        exist, tier = ends >= 0, self.tier_at_birth.copy()
+        np.add.at(change, (born[exist] + 1, tier[exist]), number[exist])
+        carried = ends[self.token] > self.step
+        step, token = self.step[carried] + 1, self.token[carried]
+        np.add.at(change, (step, self.tier[carried]), number[token])
+        np.subtract.at(change, (step, self.source[carried]), number[token])
+        tier[token] = self.tier[carried]  # the last move of each token stands
+        np.subtract.at(change, (ends[exist] + 1, tier[exist]), number[exist])
+        return np.cumsum(change, axis=0)[: instance.decode_steps]
 
     def _residencies(self) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
         """Yield runs of at most _ROWS steps without moves: first step, end, and each token's tier."""
@@ -245,9 +262,8 @@ class _Layer:
         instance, size = self.instance, self.instance.item_bytes[self.layer]
         columns.writes[:] = 0
         np.add.at(columns.writes, self.birth_step, transitions.birth_writes[self.birth_tier] * size)
-        words = instance.trace.words(self.layer)
-        read = words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
         carried = instance.timelines[self.layer].ends[self.token] > self.step
+        read = carried if instance.workload.dense else self._read()
         moved = transitions.charged[self.source, self.tier] & carried
         unread = moved & ~read
         counts = instance.id_counts[self.layer, self.token]
@@ -257,6 +273,11 @@ class _Layer:
         written = np.array(instance.unit_sizes)[self.tier] * (counts * instance.units[self.layer])
         for bytes_moved, some in ((up, self.tier < self.source), (down, self.tier > self.source)):
             np.add.at(bytes_moved, self.step[moved & some], written[moved & some])
+
+    def _read(self) -> NDArray[np.bool_]:
+        """Whether the slot of each move reads the token, shape (moves,)."""
+        words = self.instance.trace.words(self.layer)
+        return words[self.step, self.token >> 6] >> (self.token & 63).astype(np.uint64) & np.uint64(1) > 0
 
     def occupy(self, blocks: Counts) -> None:
         """Set the layer's changes of occupancy in units, shape (steps, K)."""

@@ -80,13 +80,20 @@ def evaluate_placement(instance: Instance, schedule: TwoTierSchedule | Schedule)
         The checker rejects it: a defect.
     """
     if isinstance(schedule, Schedule):
-        return evaluate(instance, schedule), schedule
+        measures = evaluate(instance, schedule)
+        if exceeds_event_limit(instance):
+            _check(instance, schedule, measures)
+        return measures, schedule
     if not exceeds_event_limit(instance):
         events = schedule.residency.to_schedule()
         return evaluate(instance, events), events
     measures = evaluate_traffic(instance, schedule.traffic(instance))
-    arrays = schedule.residency.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
+    _check(instance, schedule.residency, measures)
+    return measures, schedule.residency
+
+
+def _check(instance: Instance, placement: PhysicalPlacement, measures: Measures) -> None:
+    arrays = placement.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
     report = check(instance.expanded(), instance.token_trace.arrays, arrays, claimed_s=measures.time_s)
     if not report.ok:
         raise KvboundError(f"the checker rejects the schedule: {report.problems[0]}")
-    return measures, schedule.residency

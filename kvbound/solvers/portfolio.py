@@ -18,6 +18,7 @@ from kvbound.placement import Placement
 from kvbound.policies import PLACING_WEIGHTS, POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.result import Reason, Result, Status, share_bound
+from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
 
 MOST_COLUMNS = 20_000
@@ -124,6 +125,8 @@ def _may_improve(priced: Result, instance: Instance, settings: Settings) -> bool
     """Whether there is a gap left, and time and a schedule for annealing to close it."""
     assert settings.gap is not None
     if priced.gap is None or priced.gap <= settings.gap or priced.termination.reason is Reason.INTERRUPTED:
+        return False
+    if dense_items.exceeds_bits(instance):
         return False
     in_time = settings.work is not None or settings.time_limit >= LEAST_ANNEALING_S
     return in_time and spread(instance) <= MOST_SPREAD

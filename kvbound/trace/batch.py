@@ -48,6 +48,11 @@ def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress
         raise UsageError(f"expected {excess}")
     timeline, ids = timeline_of([(trace.prefill_tokens, trace.decode_steps) for trace in traces], first)
     lengths, layers = [trace.decode_steps for trace in traces], traces[0].layers
+    sources = "; ".join(dict.fromkeys(trace.source for trace in traces if trace.source))
+    licences = "; ".join(dict.fromkeys(trace.licence for trace in traces if trace.licence))
+    source = f"{len(traces)} sequences decoded together: {sources}"
+    if all(trace.dense for trace in traces):
+        return Trace.from_timeline(timeline, layers, source=source, licence=licences)
     rows, order, mass = [], [], []
     for layer in range(layers):
         progress(layer, layers, "layers combined")
@@ -56,11 +61,8 @@ def batch(traces: Sequence[Trace], starts: Sequence[int] | None = None, progress
         listed, weighed = _lists(traces, layer, first, timeline, ids)
         order.append(listed)
         mass.append(weighed)
-    sources = "; ".join(dict.fromkeys(trace.source for trace in traces if trace.source))
-    licences = "; ".join(dict.fromkeys(trace.licence for trace in traces if trace.licence))
     return Trace(
-        timeline.prefill_tokens, tuple(rows), tuple(order), tuple(mass),
-        f"{len(traces)} sequences decoded together: {sources}", licences, timeline=timeline,
+        timeline.prefill_tokens, tuple(rows), tuple(order), tuple(mass), source, licences, timeline=timeline,
         experts=union([trace.experts for trace in traces], first, steps) if traces[0].experts else (),
     )  # fmt: skip
 

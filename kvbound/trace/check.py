@@ -61,13 +61,18 @@ def wrong_read(timeline: Timeline, rows: NDArray[np.uint8]) -> tuple[int, str] |
     packed = bits.pack(ended)
     for step, row in enumerate(rows):
         if len(wrong := bits.ids(row & packed)):
-            last = int(timeline.ends[wrong[0]])
-            since = f"after step {last}, its last" if last >= 0 else "which leaves before the first step"
-            return step, f"no read of token {wrong[0]} {since}"
+            return step, no_read_of(timeline, int(wrong[0]))
         if len(now := timeline.ending(step)):
             ended[now] = True
             packed = bits.pack(ended)
     return None
+
+
+def no_read_of(timeline: Timeline, token: int) -> str:
+    """Return what is expected where a token that has ended is read."""
+    last = int(timeline.ends[token])
+    since = f"after step {last}, its last" if last >= 0 else "which leaves before the first step"
+    return f"no read of token {token} {since}"
 
 
 def _check_order(file: Path, rows: NDArray[np.uint8], order: Order, counts: NDArray[np.int64]) -> None:

@@ -24,7 +24,8 @@ from kvbound.trace.build import (
     read_lists,
     too_large,
 )
-from kvbound.trace.check import wrong_read
+from kvbound.trace.check import no_read_of, wrong_read
+from kvbound.trace.dense import DenseRows, read_at, wrong_dense_read
 from kvbound.trace.experts import from_lists, named_below, trimmed
 from kvbound.trace.timeline import MAX_TOKENS, Timeline
 
@@ -41,7 +42,7 @@ class Trace:
         Prompt tokens P: the ids 0..P-1 exist before the first step.
     rows
         Per layer packed bits, uint8 (steps, row_bytes(tokens)); bit i of row j is set if step j reads
-        token i, which exists or is born in the step. Possibly memory maps.
+        token i, which exists or is born in the step. Possibly memory maps, or `DenseRows`.
     order
         Per layer None where every list is ascending, else the lists as recorded.
     mass
@@ -59,7 +60,7 @@ class Trace:
     """
 
     prefill_tokens: int
-    rows: tuple[NDArray[np.uint8], ...]
+    rows: Sequence[NDArray[np.uint8]]
     order: tuple[Order | None, ...] = ()
     mass: tuple[NDArray[np.float16] | None, ...] = ()
     source: str = ""
@@ -76,6 +77,8 @@ class Trace:
         for name in ("order", "mass"):
             object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * len(self.rows))
         _check_shapes(self)
+        if self.dense and not self.experts:
+            return
         named = map(trimmed, self.experts)
         for name, arrays in (("rows", self.rows), ("experts", named)):
             views = tuple(rows.view() for rows in arrays)
@@ -96,7 +99,15 @@ class Trace:
     @property
     def decode_steps(self) -> int:
         """Decode steps N."""
-        return len(self.rows[0])
+        return self.timeline.steps
+
+    @property
+    def dense(self) -> bool:
+        """Whether every step reads all past tokens that exist, as `from_timeline` makes it.
+
+        Where experts are named the rows are made, and count as any others.
+        """
+        return isinstance(self.rows, DenseRows)
 
     @property
     def tokens(self) -> int:
@@ -104,9 +115,9 @@ class Trace:
         return self.timeline.tokens
 
     @property
-    def arrays(self) -> tuple[NDArray[np.uint8], ...]:
+    def arrays(self) -> Sequence[NDArray[np.uint8]]:
         """The rows of each layer and, where experts are named, then those of each: what the checker reads."""
-        return self.rows + self.experts
+        return self.rows if self.dense else (*self.rows, *self.experts)
 
     @cached_property
     def expert_counts(self) -> tuple[int, ...]:
@@ -119,7 +130,7 @@ class Trace:
 
     def reads(self, step: int, layer: int) -> NDArray[np.int64]:
         """Ascending ids that one slot reads, including recorded reads of tokens born in its step."""
-        return bits.ids(self.rows[layer][step])
+        return read_at(self.timeline, step) if self.dense else bits.ids(self.rows[layer][step])
 
     def listed(self, step: int, layer: int) -> NDArray[np.int64]:
         """Ids that one slot reads, in recorded order."""
@@ -162,7 +173,10 @@ class Trace:
 
     def wrong_read(self, layer: int, timeline: Timeline) -> tuple[int, str] | None:
         """Return the first step whose reads in a layer break its timeline, and what was expected, or None."""
-        return wrong_read(timeline, self.rows[layer])
+        if not self.dense:
+            return wrong_read(timeline, self.rows[layer])
+        wrong = wrong_dense_read(self.timeline, timeline)
+        return None if wrong is None else (wrong[0], no_read_of(timeline, wrong[1]))
 
     def row_hashes(self) -> list[str]:
         """SHA-256 (hex) of each layer's packed rows."""
@@ -175,6 +189,8 @@ class Trace:
     def head(self, steps: int) -> Trace:
         """Return the trace of the first `steps` steps, with the whole prompt, in memory."""
         timeline = self.timeline.head(steps)
+        if self.dense:
+            return self.from_timeline(timeline, self.layers, source=self.source, licence=self.licence)
         width = bits.row_bytes(timeline.tokens)
         order: list[Order | None] = []
         mass: list[NDArray[np.float16] | None] = []
@@ -187,6 +203,15 @@ class Trace:
             self.prefill_tokens, rows, tuple(order), tuple(mass), self.source, self.licence,
             timeline=timeline, experts=tuple(np.array(named[:steps]) for named in self.experts),
         )  # fmt: skip
+
+    @classmethod
+    def from_timeline(cls, timeline: Timeline, layers: int, *, source: str = "", licence: str = "") -> Trace:
+        """Make a dense trace: every step reads all tokens that exist and were born before it.
+
+        It takes as much memory as births and ends do.
+        """
+        rows = DenseRows(timeline, layers)
+        return cls(timeline.prefill_tokens, rows, source=source, licence=licence, timeline=timeline)
 
     @classmethod
     def from_lists(
@@ -308,10 +333,14 @@ class Trace:
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
+        if self.dense:
+            return np.repeat(self.timeline.live[:-1, None], self.layers, axis=1)
         return np.stack([bits.count(rows) for rows in self.rows], axis=1)
 
     @cached_property
     def _own(self) -> NDArray[np.int64]:
+        if self.dense:
+            return np.zeros((self.decode_steps, self.layers), np.int64)
         past = self.timeline.past
         return np.stack([bits.count_within(rows, past[:-1], past[1:]) for rows in self.rows], axis=1)
 
@@ -319,6 +348,8 @@ class Trace:
     def _hashes(self) -> tuple[str, ...]:
         if self.known_hashes is not None:
             return self.known_hashes
+        if isinstance(self.rows, DenseRows):
+            return (self.rows.sha256,) * self.layers
         with ThreadPoolExecutor(2) as pool:
             return tuple(pool.map(_row_hash, self.rows))
 
@@ -340,8 +371,9 @@ def _check_shapes(trace: Trace) -> None:
 
     if not 1 <= len(trace.rows) <= MAX_LAYERS:
         raise fail("layers", f"1 to {MAX_LAYERS:,} layers, not {len(trace.rows)}")
-    if trace.timeline.prefill_tokens != trace.prefill_tokens or trace.timeline.steps != trace.decode_steps:
-        raise fail("timeline", f"{trace.prefill_tokens:,} prompt tokens and {trace.decode_steps:,} steps")
+    steps = trace.decode_steps if trace.dense else len(trace.rows[0])
+    if trace.timeline.prefill_tokens != trace.prefill_tokens or trace.timeline.steps != steps:
+        raise fail("timeline", f"{trace.prefill_tokens:,} prompt tokens and {steps:,} steps")
     if not trace.tokens:
         raise fail("births", "at least one token in all")
     if excess := too_large(trace.layers, trace.tokens, trace.decode_steps):
@@ -349,6 +381,8 @@ def _check_shapes(trace: Trace) -> None:
     shape = (trace.decode_steps, bits.row_bytes(trace.tokens))
     if len(trace.order) != trace.layers or len(trace.mass) != trace.layers:
         raise fail("order", "one entry per layer in order and mass")
+    if trace.dense:
+        return
     for layer, rows in enumerate(trace.rows):
         if rows.dtype != np.uint8 or rows.shape != shape or not rows.flags.c_contiguous:
             raise fail(f"rows[{layer}]", f"uint8 rows of shape {shape}, not {rows.dtype} {rows.shape}")

@@ -3,7 +3,8 @@
 ``layer-000.npy`` holds the rows; ``order-000.npy`` and ``offsets-000.npy`` hold the lists where they are not
 ascending, ``mass-000.npy`` the recorded attention mass, and ``experts-000.npy`` the experts that slots name;
 ``births.npy``, ``ends.npy``, ``sequence.npy`` and ``outputs.npy`` hold the fields of the timeline that differ
-from their defaults. The header has the SHA-256 of every file.
+from their defaults. Where every step reads all past tokens that exist, the header says ``"reads": "dense"``,
+and there are no files of layers. The header has the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError, UsageError
-from kvbound.fields import MAX_EXPERTS, Fields
+from kvbound.fields import MAX_EXPERTS, Fields, show
 from kvbound.files import atomic_dir, check_writable
 from kvbound.reading import open_file, read_json
 from kvbound.trace import bits
@@ -32,6 +33,8 @@ from kvbound.trace.timeline import FIELDS, MAX_TOKENS, Timeline
 
 SCHEMA: Final = "kvbound.trace/1"
 HEADER: Final = "header.json"
+DENSE: Final = "dense"
+"""Value of the header's field `reads` where reads follow from the timeline."""
 _HASHING_THREADS: Final = 2
 
 
@@ -59,6 +62,14 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
     timeline = _open_timeline(path, prefill, steps, files)
     if excess := too_large(layers, timeline.tokens, steps):
         raise header.error("decode_steps", excess)
+    source, licence = header.text("source", default=""), header.text("licence", default="")
+    if header.has("reads"):
+        if header.raw("reads") != DENSE:
+            raise header.error("reads", f"{DENSE!r}, or no such field, not {show(header.raw('reads'))}")
+        if len(files) != sum(name in files for name in _TIMELINE):
+            raise header.error("sha256", "no files of layers beside dense reads")
+        header.done()
+        return Trace.from_timeline(timeline, layers, source=source, licence=licence)
     shape = (steps, bits.row_bytes(timeline.tokens))
     rows, order, mass, experts = [], [], [], []
     for layer in range(layers):
@@ -75,7 +86,6 @@ def read_folder(path: Path, *, verify: bool = True) -> Trace:
         _check_hashes(path, {name: digest for name, digest in files.items() if name not in _TIMELINE})
         for layer in range(layers):
             check_layer(path, layer, timeline, rows[layer], order[layer], mass[layer])
-    source, licence = header.text("source", default=""), header.text("licence", default="")
     header.done()
     return Trace(
         prefill, tuple(rows), tuple(order), tuple(mass), source, licence,
@@ -92,7 +102,7 @@ def write_trace(trace: Trace, path: Path | str) -> None:
         There is something other than a trace folder at `path`.
     """
     with new_folder(Path(path)) as folder:
-        for layer in range(trace.layers):
+        for layer in range(0 if trace.dense else trace.layers):
             _save(folder / f"layer-{layer:03}.npy", trace.rows[layer])
             order, mass = trace.order[layer], trace.mass[layer]
             if order is not None:
@@ -101,7 +111,7 @@ def write_trace(trace: Trace, path: Path | str) -> None:
             if mass is not None:
                 _save(folder / f"mass-{layer:03}.npy", mass)
         write_experts(trace.experts, folder)
-        write_header(folder, trace.layers, trace.timeline, trace.source, trace.licence)
+        write_header(folder, trace.layers, trace.timeline, trace.source, trace.licence, dense=trace.dense)
 
 
 def write_experts(experts: Sequence[NDArray[np.uint8]], folder: Path) -> None:
@@ -137,14 +147,26 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield new
 
 
-def write_header(folder: Path, layers: int, timeline: Timeline, source: str = "", licence: str = "") -> None:
-    """Write the timeline, hash the .npy files in `folder`, and write the header that makes it a trace."""
+def write_header(
+    folder: Path,
+    layers: int,
+    timeline: Timeline,
+    source: str = "",
+    licence: str = "",
+    *,
+    dense: bool = False,
+) -> None:
+    """Write the timeline, hash the .npy files in `folder`, and write the header that makes it a trace.
+
+    With `dense` every step reads all past tokens that exist, and there are no files of layers.
+    """
     for name in timeline.given:
         np.save(folder / f"{name}.npy", getattr(timeline, name), allow_pickle=False)
     names = sorted(file.name for file in folder.glob("*.npy"))
     header = {
         "schema": SCHEMA, "layers": layers, "prefill_tokens": timeline.prefill_tokens,
         "decode_steps": timeline.steps, "source": source, "licence": licence,
+        **({"reads": DENSE} if dense else {}),
         "sha256": file_hashes(folder, names),
     }  # fmt: skip
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")

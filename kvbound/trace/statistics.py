@@ -135,10 +135,18 @@ def trace_info(trace: Trace, progress: Progress | None = None) -> TraceInfo:
     """Measure a trace, layer by layer."""
     report = progress or silent
     tallies: list[_Tally] = []
+    if trace.dense:
+        tallies = [_dense_tally(trace.timeline)] * trace.layers
+        report(trace.layers, trace.layers, "layers measured")
+        return _info(trace, tallies)
     with ThreadPoolExecutor(_THREADS) as pool:
         for tally in pool.map(lambda rows: _tally(rows, trace.timeline), trace.rows):
             tallies.append(tally)
             report(len(tallies), trace.layers, "layers measured")
+    return _info(trace, tallies)
+
+
+def _info(trace: Trace, tallies: list[_Tally]) -> TraceInfo:
     return TraceInfo(
         trace.layers, trace.prefill_tokens, trace.decode_steps, trace.tokens, batch_figures(trace.timeline),
         trace.source, trace.licence, expert_figures(trace.experts),
@@ -200,6 +208,34 @@ def _tally(rows: NDArray[np.uint8], timeline: Timeline) -> _Tally:
     return _Tally(
         counts, own, counts / past_tokens, common[1:][held] / counts[:-1][held], gaps, ages, distinct
     )
+
+
+def _dense_tally(timeline: Timeline) -> _Tally:
+    """Count over a layer in which every step reads all past tokens that exist: in closed form."""
+    steps, born, ends = timeline.steps, timeline.born, np.minimum(timeline.ends, timeline.steps - 1)
+    counts = timeline.live[:-1]
+    read = born < ends  # at all: from the step after the birth to the end
+    first, last = np.bincount(born[read] + 1, minlength=steps + 1), np.bincount(ends[read], minlength=steps)
+    common = np.zeros(steps, np.int64)
+    common[1:] = (counts - last)[:-1]  # what the step before reads and does not lose
+    gaps = np.zeros(steps, np.int64)
+    gaps[1:2] = common.sum()
+    younger = [
+        np.maximum(np.minimum(timeline.windowed(limit + 1).ends, ends) - born, 0).sum()
+        for limit in AGE_LIMITS
+    ]
+    ages = np.diff([0, *younger, counts.sum()])
+    begun, gone = np.cumsum(first), np.cumsum(last)
+    distinct = {"all": [int(np.count_nonzero(read))]}
+    for window in WINDOWS:
+        end = np.arange(window - 1, steps, window)  # last step of each complete window
+        before = np.where(end >= window, gone[end - window], 0)
+        distinct[str(window)] = (begun[end] - before).tolist()
+    held = counts[:-1] > 0
+    return _Tally(
+        counts, 0, counts / np.maximum(counts, 1), common[1:][held] / counts[:-1][held], gaps, ages,
+        {name: distinct[name] for name in (*map(str, WINDOWS), "all")},
+    )  # fmt: skip
 
 
 def _count_gaps(

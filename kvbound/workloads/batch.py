@@ -97,6 +97,11 @@ class Batch(Synthetic):
         return self.of.version
 
     @property
+    def dense(self) -> bool:  # type: ignore[override]
+        """Whether every sequence reads all its past tokens."""
+        return self.of.dense
+
+    @property
     def timeline(self) -> Timeline:
         """Births and ends of the tokens."""
         return self._placed[0]

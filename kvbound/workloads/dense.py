@@ -19,6 +19,7 @@ class Dense(OneSequence):
     """Reads of all past tokens; of its parameters only the shape matters."""
 
     kind: ClassVar[str] = "dense"
+    dense: ClassVar[bool] = True
 
     sparsity: float = 0.0
 

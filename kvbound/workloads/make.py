@@ -1,4 +1,7 @@
-"""Make the trace of a synthetic workload: small ones in memory, others in the cache, layers in parallel."""
+"""Make the trace of a synthetic workload: small ones in memory, others in the cache, layers in parallel.
+
+Dense reads follow from births and ends, and are not made at all.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,8 @@ def make(spec: Synthetic, progress: Progress | None = None, *, workers: int | No
     UsageError
         The trace exceeds the cache or the disk.
     """
+    if spec.dense:
+        return Trace.from_timeline(spec.timeline, spec.layers, source=spec.source())
     if spec.packed_bytes > IN_MEMORY_BYTES:
         return cache.fetch(spec, lambda folder: write_folder(spec, folder, progress, workers=workers))
     shape = (spec.decode_steps, bits.row_bytes(spec.tokens))
@@ -55,6 +60,9 @@ def write_folder(
     spec: Synthetic, folder: Path, progress: Progress | None = None, *, workers: int | None = None
 ) -> None:
     """Write the trace directly to files, with only one block per worker in memory."""
+    if spec.dense:
+        write_header(folder, spec.layers, spec.timeline, spec.source(), dense=True)
+        return
     shape = (spec.decode_steps, bits.row_bytes(spec.tokens))
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 

@@ -49,6 +49,8 @@ class Synthetic(ABC):
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     """Incremented when the same parameters give other reads."""
+    dense: ClassVar[bool] = False
+    """Whether every step reads all past tokens that exist, so that reads follow from the timeline."""
 
     layers: int
     prefill_tokens: int

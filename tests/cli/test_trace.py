@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,33 @@ def test_synthetic_batches(run: Run, tmp_path: Path) -> None:
     argv = (*SYNTH, "--kind", "random-swap", "--set", "batch=3", "--set", "arrivals=[0, 0, 5]", "-o", out)
     assert run(*argv).code == 0
     assert read_trace(out).timeline.outputs.tolist() == [2] * 5 + [3] * 15 + [1] * 5
+
+
+def test_dense_reads_are_written_without_rows(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "d.trace"
+    assert run(*SYNTH, "--kind", "dense", "-o", out, "-q") == (0, "", "")
+    assert [file.name for file in out.iterdir()] == ["header.json"]
+    known = run("trace", "info", out, "--json").json
+    assert known["overall"]["share_of_past"] == 1
+    assert known["overall"]["reads_max"] == 69
+    assert run("trace", "export", out, "-o", tmp_path / "d.csv", "-q").code == 0
+    assert read_trace(tmp_path / "d.csv").row_hashes() == read_trace(out).row_hashes()
+
+
+def test_dense_reads_are_solved_expanded_and_checked(run: Run, tmp_path: Path) -> None:
+    trace, file, found = tmp_path / "d.trace", tmp_path / "full.json", tmp_path / "found"
+    run(*SYNTH, "--kind", "dense", "-o", trace, "-q")
+    llm = {"name": "l", "layers": 2, "kv_bytes_per_token_layer": 1000, "weight_bytes": 0}
+    document = {
+        "schema": "kvbound.instance/1", "name": "dense", "memory": "gh200-96", "trace": {"path": trace.name},
+        "llm": llm | {"weight_read_bytes_per_layer": 0}, "overrides": {"memory.tiers.hbm.capacity": "40%"},
+    }  # fmt: skip
+    (tmp_path / "d.json").write_text(json.dumps(document))
+    assert run("instance", "expand", tmp_path / "d.json", "-o", file, "-q").code == 0
+    expanded = json.loads(file.read_text())
+    assert expanded["trace"]["dense"] is True
+    assert run("solve", file, "--method", "pricing", "--work", "200", "--out", found, "-q").code == 0
+    assert run("check", tmp_path / "d.json", found).code == 0
+    expanded["trace"]["dense"] = False
+    file.write_text(json.dumps(expanded))
+    assert "trace.dense: expected True as in full.trace, not False" in run("check", file, found).err

@@ -35,7 +35,7 @@ _LOGIT_RANGE = 12.0
 """Logits this far below the highest have next to no weight and can still recover."""
 _SMOOTHING = 0.05
 """Weight of one sample's value in the running mean."""
-_CHUNK = 256
+CHUNK = 256
 """Time steps updated at a time: their arrays fit into a cache."""
 
 
@@ -106,7 +106,7 @@ class DualAscent:
     value_s
         Dual value at the point kept, in seconds; on samples, its running mean.
     map_chunks
-        Maps a function over chunks of time steps: `map`, or that of a pool of threads.
+        Maps a function over chunks of `chunk` time steps: `map`, or that of a pool of threads.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class DualAscent:
         sampled: bool,
         map_chunks: Callable[..., Iterable[Any]],
         start: Multipliers | None = None,
+        chunk: int = CHUNK,
     ) -> None:
         self.instance, self.minorants, self.draw = instance, minorants, draw
         self.sampled, self.map_chunks = sampled, map_chunks
@@ -133,7 +134,7 @@ class DualAscent:
         if start is not None:
             self.logits[:] = np.maximum(log(start.weights), -_LOGIT_RANGE)
             self.capacity_prices.value[:] = start.capacity[self.limited] / self._price_s
-        chunks = [slice(n, n + _CHUNK) for n in range(0, instance.decode_steps, _CHUNK)]
+        chunks = [slice(n, n + chunk) for n in range(0, instance.decode_steps, chunk)]
         self.chunks = [
             _Chunk(steps, minorants.part(steps), _Adam(self.logits[:, steps], _LOGIT_RATE))
             for steps in chunks

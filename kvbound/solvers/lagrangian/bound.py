@@ -30,7 +30,11 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Termination
-from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
+from kvbound.solvers.dense import alike_layers
+from kvbound.solvers.dense import items as dense_items
+from kvbound.solvers.dense.items import DenseItems
+from kvbound.solvers.dense.paths import DensePaths
+from kvbound.solvers.lagrangian.ascent import CHUNK, DualAscent, Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths import MultiTierPaths
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
@@ -61,7 +65,7 @@ class AscentResult:
     termination
         Whether the ascent was finished, out of time, or interrupted.
     multipliers
-        The last multipliers; None if the ascent did not begin.
+        The last multipliers; None if the ascent did not begin, or if it priced alike layers together.
     """
 
     certificate: Certificate
@@ -136,30 +140,43 @@ def maximize_dual(
     """
     if not instance.physical:
         raise UsageError("a bound needs accounting 'physical'")
-    best, chosen, termination, ascent = ideal_certificate(instance), pick(kernel), Termination(), None
+    one = alike_layers.one_of(instance)
+    priced, chosen, termination, ascent = one or instance, pick(kernel), Termination(), None
+    best = ideal_certificate(priced)
+    if one is not None:
+        best = claim_bound(instance, alike_layers.for_all(instance, best), 0.0)
     try:
-        stride = _stride(instance, sample, chosen if work is None else "numba")
+        stride = _stride(priced, sample, chosen if work is None else "numba")
         if work is not None:
             iterations, time_limit = work, math.inf
         workers = threads or (_usable_processors() if stride > 1 else 1)
-        _warm_up(instance, chosen)
+        _warm_up(priced, chosen)
         evaluate = partial(evaluate_certificate, instance, kernel=chosen, threads=workers, progress=progress)
-        count = _default_iterations(instance, stride) if iterations is None else iterations
-        target = incumbent_s * (1 - gap)
+        count = _default_iterations(priced, stride) if iterations is None else iterations
+        target, copies = incumbent_s * (1 - gap), 1 if one is None else instance.layers
         with _thread_pool(workers) as pool:
-            draw = _sampler(instance, stride, seed, chosen, workers, pool)
+            draw = _sampler(priced, stride, seed, chosen, workers, pool)
             map_chunks = map if workers == 1 else pool.map
-            minorants = SlotMinorants.of(instance, integer_counts)
-            start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
+            minorants = SlotMinorants.of(priced, integer_counts)
+            if resume is not None and one is not None:
+                resume = alike_layers.for_one(one, instance, resume)
+            start = None if resume is None else Multipliers(*recover_multipliers(priced, minorants, resume))
             ascent = DualAscent(
-                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start
+                priced,
+                minorants,
+                draw,
+                sampled=stride > 1,
+                map_chunks=map_chunks,
+                start=start,
+                chunk=CHUNK if one is None else CHUNK * instance.layers,
             )
-            for found, reached in _ascend(ascent, count, time_limit, target, evaluate, progress):
+            for found, reached in _ascend(ascent, copies, count, time_limit, target, evaluate, progress):
                 best = max(best, found, key=lambda certificate: certificate.bound_s)
                 termination = reached
     except KeyboardInterrupt:
         termination = Termination(Reason.INTERRUPTED)
-    return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
+    multipliers = None if ascent is None or one is not None else ascent.multipliers()
+    return AscentResult(best, termination, multipliers)
 
 
 def _sampler(
@@ -167,6 +184,10 @@ def _sampler(
 ) -> Callable[[], ItemSubproblem]:
     """Return a function that draws the items of an iteration: a new sample, or with stride 1 all items."""
     generator = np.random.default_rng(seed)
+
+    if dense_items.applies(instance):
+        dense = DensePaths(instance, DenseItems.of(instance), kernel, threads)
+        return lambda: dense
 
     def gather() -> ItemSubproblem:
         return item_subproblem(instance, Lanes.sample(instance, stride, generator), kernel, threads)
@@ -186,17 +207,24 @@ def _sampler(
 
 def _ascend(
     ascent: DualAscent,
+    copies: int,
     iterations: int,
     limit_s: float,
     target: float,
     evaluate: Callable[[Certificate], Certificate],
     progress: Progress,
 ) -> Iterator[tuple[Certificate, Termination]]:
-    """Ascend until the target is proved or the end is reached; yield each certificate and termination."""
+    """Ascend until the target is proved or the end is reached; yield each certificate and termination.
+
+    Parameters
+    ----------
+    copies
+        Instances of which the ascent prices one.
+    """
     start, level = time.perf_counter(), target
     while True:
         try:
-            done = ascent.run(iterations, start, limit_s, level, progress)
+            done = ascent.run(iterations, start, limit_s, level / copies, progress)
             late = done >= 1 and ascent.count < iterations
             termination = Termination(Reason.LIMIT, Limit.TIME) if late else Termination()
         except KeyboardInterrupt:
@@ -205,7 +233,7 @@ def _ascend(
         yield found, termination
         if done >= 1 or found.bound_s >= target:
             return
-        level = ascent.value_s * target / found.bound_s  # the estimate was above the bound
+        level = copies * ascent.value_s * target / found.bound_s  # the estimate was above the bound
 
 
 def evaluate_certificate(
@@ -216,8 +244,13 @@ def evaluate_certificate(
     progress: Progress = silent,
 ) -> Certificate:
     """Evaluate all items, layer by layer, and return the certificate with the bound it proves."""
+    if certificate.instance_sha256 != instance.sha256:
+        certificate = alike_layers.for_all(instance, certificate)
     prices, capacity = certificate.prices.astype(np.float64), certificate.capacity.astype(np.float64)
     total = 0.0
+    if dense_items.applies(instance):
+        items = DensePaths(instance, DenseItems.of(instance), kernel, threads)
+        return claim_bound(instance, certificate, items.evaluate(prices, capacity, demand=False)[0])
 
     def evaluate_layer(layer: int) -> float:
         lanes = Lanes.all_of(instance, slice(layer, layer + 1))
@@ -261,14 +294,19 @@ def item_subproblem(instance: Instance, lanes: Lanes, kernel: Kernel, threads: i
 
 def _warm_up(instance: Instance, kernel: Kernel) -> None:
     """Compile the kernels before the time limit starts: this takes seconds the first time."""
-    lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_spans(instance))
-    items = item_subproblem(instance, lanes, kernel, 1)
+    if dense_items.applies(instance):
+        items: ItemSubproblem = DensePaths(instance, DenseItems.of(instance), kernel)
+    else:
+        lanes = Lanes.of(instance, slice(1), np.zeros(1, np.int64), count_spans(instance))
+        items = item_subproblem(instance, lanes, kernel, 1)
     slots = instance.decode_steps, instance.layers
     capacity = np.zeros((instance.tiers, 1 + math.prod(slots)))
     items.evaluate(np.zeros((3 * instance.tiers, *slots)), capacity)
 
 
 def _default_iterations(instance: Instance, stride: int) -> int:
+    if dense_items.applies(instance):
+        return _MOST
     cells = instance.layers * instance.blocks * instance.decode_steps / stride
     cost = 1 if supports_two_tier_bits(instance) else _MULTI_TIER_COST
     return int(np.clip(_DEFAULT_WORK / (cells * cost), _FEWEST, _MOST))
@@ -284,7 +322,8 @@ def _stride(instance: Instance, sample: float | None, kernel: Kernel) -> int:
     """Sampling stride, in spans of blocks; see `Lanes.of`."""
     if sample is not None and not 0 < sample <= 1:
         raise UsageError(f"a sample is a share of the items in (0, 1], not {sample}")
-    if instance.chunks.ids:  # few and large: a sample would leave most of them out
+    # chunks are few and large: a sample would leave most of them out; dense items are counted, not listed
+    if instance.chunks.ids or dense_items.applies(instance):
         return 1
     cells = instance.layers * instance.blocks * instance.decode_steps
     most = _SAMPLE_CELLS[kernel] if supports_two_tier_bits(instance) else _MULTI_TIER_SAMPLE_CELLS

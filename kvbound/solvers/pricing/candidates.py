@@ -16,6 +16,8 @@ from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
 from kvbound.solvers.background import Job
+from kvbound.solvers.dense import fill as dense_fill
+from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.incumbent import CostedPlacement, Incumbent, evaluate_placement
 from kvbound.solvers.pricing import best_response
@@ -31,6 +33,11 @@ def candidates(instance: Instance, start: Placement | None, progress: Progress) 
         yield evaluate_placement(
             instance, known if isinstance(known, Schedule) else TwoTierSchedule.replayed(instance, known)
         )
+    if dense_fill.supports(instance):
+        for schedule in dense_fill.schedules(instance):
+            yield evaluate_placement(instance, schedule)
+    if dense_items.exceeds_bits(instance):
+        return
     if not exceeds_event_limit(instance) or not best_response.supports(instance):
         for policy in (*_POLICIES, *(("static",) if instance.chunks.ids else ())):
             result = simulate(instance, policy, progress=progress)
@@ -56,6 +63,8 @@ def slow_eviction(incumbent: Incumbent) -> Job | None:
     schedules from prices are better.
     """
     instance = (incumbent.without_prefetch or incumbent).instance
+    if dense_items.exceeds_bits(instance):
+        return None
     pays = (
         exceeds_event_limit(instance)
         and instance.rules.migration is Migration.ON_READ

@@ -27,6 +27,7 @@ from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
+from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
@@ -159,7 +160,7 @@ class _Run:
         """Take what is quick to make: the start, two policies, and balanced eviction."""
         self.incumbent.update_all(candidates(self.instance, start, self.progress))
         restricted = self.incumbent.without_prefetch
-        if restricted is not None:
+        if restricted is not None and not dense_items.exceeds_bits(self.instance):  # it has the same ones
             restricted.update_all(candidates(restricted.instance, None, self.progress))
 
     def maximize_bound(self) -> AscentResult:
@@ -199,6 +200,7 @@ class _Run:
         instance, proof, multipliers = incumbent.instance, ascent.certificate, ascent.multipliers
         ended, large = ascent.termination, exceeds_event_limit(instance)
         enough = incumbent.within(self.gap, proof.bound_s) or not best_response.supports(instance)
+        enough |= dense_items.exceeds_bits(instance)
         if enough or ended.reason is Reason.INTERRUPTED or multipliers is None:
             return proof, ended, None
         common: dict[str, Any] = {

@@ -1,0 +1,1 @@
+"""Methods for dense reads, in which tokens need not be distinguished: only their numbers count."""

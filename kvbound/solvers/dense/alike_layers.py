@@ -1,0 +1,86 @@
+"""Instances whose layers are alike, seen as one layer: its prices serve all of them.
+
+With L equal layers of dense reads and a price of capacity only at the start and after each step, all layers
+have the same paths. The dual value is then L times that of one layer with an L-th of every tier's room. Where
+a few layers read other weights, the same prices prove a little less of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+
+from kvbound.certificate import Certificate
+from kvbound.instance import Instance
+from kvbound.rules import Windows
+from kvbound.solvers.dense import items as dense_items
+from kvbound.trace import Trace
+
+FEWEST_SLOTS = 1 << 15
+"""Slots from which on layers are priced together: with fewer, a price for every slot costs little and proves
+a little more."""
+SHARE = 0.75
+"""Share of the layers from which on those with equal weights stand for all."""
+
+
+def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
+    """Return an instance of one of the layers, with its share of all room, rounded up.
+
+    None where too many layers differ, where reads are not dense, or where there are less than `fewest` slots.
+    """
+    (read, count), *_ = Counter(instance.weight_reads.tolist()).most_common(1)
+    alike = len(set(instance.token_timelines)) == 1 and count >= SHARE * instance.layers
+    alike &= instance.uniform and not instance.chunks.ids and dense_items.applies(instance)
+    if not alike or instance.layers == 1 or instance.slots < fewest:
+        return None
+    llm = dataclasses.replace(
+        instance.llm, layers=1, kv_bytes_per_token_layer=instance.llm.kv_sizes[0], weight_bytes=read,
+        weight_read_bytes_per_layer=read, windows=(),
+    )  # fmt: skip
+    tiers = []
+    for k, (tier, room) in enumerate(zip(instance.memory.tiers, instance.capacity_units, strict=True)):
+        size, resident = instance.unit_sizes[k], 0 if k else int(llm.weight_bytes)
+        capacity = None if room is None else resident + -(-room // instance.layers) * size
+        tiers.append(dataclasses.replace(tier, capacity=capacity))
+    formats = {tier: size[0] if isinstance(size, tuple) else size for tier, size in instance.formats.items()}
+    return Instance(
+        instance.name,
+        dataclasses.replace(instance.memory, tiers=tuple(tiers)),
+        llm,
+        dataclasses.replace(instance.rules, windows=Windows.IGNORE),
+        Trace.from_timeline(instance.token_timelines[0], 1),
+        formats,
+    )
+
+
+def for_all(instance: Instance, certificate: Certificate) -> Certificate:
+    """Return the certificate of an instance with the multipliers of one of its layers; it claims nothing."""
+    layers, steps = instance.layers, instance.decode_steps
+    capacity = np.zeros((instance.tiers, 1 + instance.slots), np.int64)
+    capacity[:, ::layers] = certificate.capacity  # the start, and the moment after each step's last slot
+    whole = np.broadcast_to(certificate.whole, (steps, layers))
+    prices, theta = (
+        np.broadcast_to(table, (*table.shape[:-1], layers))
+        for table in (certificate.prices, certificate.theta)
+    )
+    return dataclasses.replace(
+        certificate, instance_sha256=instance.sha256, bound_s=0.0, capacity=capacity, prices=prices,
+        whole=whole, theta=theta,
+    )  # fmt: skip
+
+
+def for_one(one: Instance, instance: Instance, certificate: Certificate) -> Certificate:
+    """Return the multipliers of the first layer as a certificate of `one`, which claims nothing."""
+    layers = instance.layers
+    later = certificate.capacity[:, 1:].reshape(instance.tiers, -1, layers).sum(axis=2)
+    return dataclasses.replace(
+        certificate,
+        instance_sha256=one.sha256,
+        bound_s=0.0,
+        capacity=np.concatenate([certificate.capacity[:, :1], later], axis=1),
+        prices=certificate.prices[..., :1],
+        whole=certificate.whole[..., :1],
+        theta=certificate.theta[..., :1],
+    )
