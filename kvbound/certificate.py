@@ -72,6 +72,12 @@ class Certificate:
         """Return the bound, in one line."""
         return f"<Certificate: no schedule takes less than {self.bound_s:.6g} s>"
 
+    @property
+    def of_slots(self) -> dict[str, NDArray[np.int64]]:
+        """The arrays with one entry for every slot, (..., steps, layers), by name."""
+        arrays = {"prices": self.prices, "whole": self.whole, "theta": self.theta}
+        return arrays if self.whole_writes is None else arrays | {"whole_writes": self.whole_writes}
+
     def arrays(self) -> dict[str, Any]:
         """Return the arrays of its file, by name."""
         return {

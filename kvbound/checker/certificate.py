@@ -100,7 +100,8 @@ def _sum_of_minima(case: Case, given: Multipliers) -> int:
 
 def _alike(case: Case, given: Multipliers, layer: int) -> int:
     """Return the first layer with the same slots and multipliers of slots as a layer, perhaps itself."""
-    tables = given.prices, given.whole, given.theta
+    tables = [given.prices, given.whole, given.theta]
+    tables += [] if given.whole_writes is None else [given.whole_writes]
     for other in range(layer):
         same = case.lives[other] is case.lives[layer] and case.sizes(other) == case.sizes(layer)
         same &= bool(case.weight_reads[other] == case.weight_reads[layer])

@@ -47,6 +47,22 @@ def test_any_multipliers_prove_the_same(seed: int) -> None:
     assert dense.bound_s == plain.bound_s
 
 
+@pytest.mark.parametrize("field", ["prices", "whole", "theta", "whole_writes"])
+def test_layers_that_differ_in_one_array_alone_are_not_taken_for_alike(field: str) -> None:
+    instance, rng = long_run(steps=12, layers=2, copies="exclusive"), np.random.default_rng(1)
+    arrays = any_multipliers(instance, rng)
+    while "whole_writes" not in arrays:
+        arrays = any_multipliers(instance, rng)
+    arrays["prices"] //= 3
+    for name in ("prices", "whole", "theta", "whole_writes"):
+        arrays[name][..., 1] = arrays[name][..., 0]
+    alike = both(instance, arrays)
+    changed = arrays[field].copy()
+    changed[..., 1] = changed[..., 1] // 2 if field in ("prices", "theta") else 3 - changed[..., 1]
+    dense, plain = both(instance, arrays | {field: changed})
+    assert alike[0].bound_s == alike[1].bound_s != dense.bound_s == plain.bound_s
+
+
 @given(seeds)
 def test_any_schedule_takes_the_same_time(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -57,30 +58,24 @@ def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
 
 def for_all(instance: Instance, certificate: Certificate) -> Certificate:
     """Return the certificate of an instance with the multipliers of one of its layers; it claims nothing."""
-    layers, steps = instance.layers, instance.decode_steps
+    layers = instance.layers
     capacity = np.zeros((instance.tiers, 1 + instance.slots), np.int64)
     capacity[:, ::layers] = certificate.capacity  # the start, and the moment after each step's last slot
-    whole = np.broadcast_to(certificate.whole, (steps, layers))
-    prices, theta = (
-        np.broadcast_to(table, (*table.shape[:-1], layers))
-        for table in (certificate.prices, certificate.theta)
-    )
+    tables: dict[str, Any] = {
+        name: np.broadcast_to(table, (*table.shape[:-1], layers))
+        for name, table in certificate.of_slots.items()
+    }
     return dataclasses.replace(
-        certificate, instance_sha256=instance.sha256, bound_s=0.0, capacity=capacity, prices=prices,
-        whole=whole, theta=theta,
-    )  # fmt: skip
+        certificate, instance_sha256=instance.sha256, bound_s=0.0, capacity=capacity, **tables
+    )
 
 
 def for_one(one: Instance, instance: Instance, certificate: Certificate) -> Certificate:
     """Return the multipliers of the first layer as a certificate of `one`, which claims nothing."""
     layers = instance.layers
     later = certificate.capacity[:, 1:].reshape(instance.tiers, -1, layers).sum(axis=2)
+    capacity = np.concatenate([certificate.capacity[:, :1], later], axis=1)
+    tables: dict[str, Any] = {name: table[..., :1] for name, table in certificate.of_slots.items()}
     return dataclasses.replace(
-        certificate,
-        instance_sha256=one.sha256,
-        bound_s=0.0,
-        capacity=np.concatenate([certificate.capacity[:, :1], later], axis=1),
-        prices=certificate.prices[..., :1],
-        whole=certificate.whole[..., :1],
-        theta=certificate.theta[..., :1],
+        certificate, instance_sha256=one.sha256, bound_s=0.0, capacity=capacity, **tables
     )

@@ -35,7 +35,7 @@ _GROWTH = 4
 def improve_in_core(
     instance: Instance,
     known: tuple[Schedule, Measures],
-    multipliers: Multipliers,
+    multipliers: Multipliers | None,
     *,
     end: float,
     gap: float,
@@ -47,7 +47,7 @@ def improve_in_core(
     Parameters
     ----------
     multipliers
-        Multipliers that prove a good bound.
+        Multipliers that prove a good bound; without them there are no cores.
     bound_s
         A time lower bound of the instance; those of cores are none.
     options
@@ -55,7 +55,9 @@ def improve_in_core(
     """
     try:
         program = formulation(instance)
-        states = _States.of(program, multipliers) if isinstance(program, TimeIndexed) else None
+        states = None
+        if isinstance(program, TimeIndexed) and multipliers is not None:
+            states = _States.of(program, multipliers)
     except KeyboardInterrupt:
         return Improved(known, bound_s, Termination(Reason.INTERRUPTED))
     options |= {"end": end, "gap": gap, "bound_s": bound_s}

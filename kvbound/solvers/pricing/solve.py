@@ -270,7 +270,6 @@ class _Run:
             return Termination(Reason.LIMIT, Limit.SPREAD)
         if not isinstance(schedule, Schedule) or measures is None or columns(instance) > MOST_COLUMNS:
             return Termination(Reason.LIMIT, Limit.SIZE)
-        assert self.multipliers is not None
         found = improve_in_core(
             instance, (schedule, measures), self.multipliers, end=deadline, gap=self.gap,
             bound_s=self.bound.time_s or 0.0, seed=self.seed, threads=self.threads, progress=self.progress,

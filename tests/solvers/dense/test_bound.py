@@ -78,7 +78,8 @@ def test_a_layer_s_prices_are_worth_as_much_to_all(rules: dict[str, Any], initia
     if initial == "free":
         assert paths[1] == pytest.approx(instance.layers * paths[0], rel=1e-12)
     back = alike_layers.for_one(one, instance, joint)
-    for name in ("prices", "capacity", "whole", "theta"):
+    assert back.arrays().keys() == single.arrays().keys()
+    for name in ("capacity", *single.of_slots):
         assert np.array_equal(getattr(back, name), getattr(single, name))
 
 
