@@ -13,7 +13,7 @@ from kvbound.result import BoundStatus, Limit, Reason, Termination
 from kvbound.rules import Migration
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.mip import exact
-from kvbound.solvers.mip.exact import Improved, improve
+from kvbound.solvers.mip.exact import Improved
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.warm_start import without_prefetch
@@ -22,6 +22,10 @@ from tests.strategies import rule_combinations, tiny_instance
 
 def prefetch(instance: Instance) -> bool:
     return instance.rules.migration is Migration.PREFETCH
+
+
+SEARCHES = (exact, "improve"), (pricing, "improve_in_core")
+"""The searches of the program in both methods."""
 
 
 def time_of(instance: Instance, method: str | None, **options: Any) -> float:
@@ -41,13 +45,18 @@ def both(name: str) -> tuple[Instance, Instance]:
 def _only_policies_prefetch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let only the policies find schedules with prefetch."""
 
-    def only_without(instance: Instance, known: Any, **options: Any) -> Improved:
-        if prefetch(instance):
-            return Improved(known, 0.0, Termination(Reason.LIMIT, Limit.TIME))
-        return improve(instance, known, **options)
+    for module, name in SEARCHES:
+        search = getattr(module, name)
 
-    for module in (exact, pricing):
-        monkeypatch.setattr(module, "improve", only_without)
+        def only_without(
+            instance: Instance, known: Any, *more: Any, search: Any = search, **options: Any
+        ) -> Improved:
+            if prefetch(instance):
+                return Improved(known, 0.0, Termination(Reason.LIMIT, Limit.TIME))
+            found: Improved = search(instance, known, *more, **options)
+            return found
+
+        monkeypatch.setattr(module, name, only_without)
     for module in (best_response, balanced):
         known = module.supports
         monkeypatch.setattr(module, "supports", lambda i, known=known: not prefetch(i) and known(i))
@@ -75,12 +84,12 @@ def test_a_fruitless_search_returns_what_is_found_without_prefetch(name: str, me
 def test_an_interrupt_of_the_restricted_search_ends_the_run(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(instance: Instance, known: Any, **_: Any) -> Improved:
+    def interrupted(instance: Instance, known: Any, *_: Any, **__: Any) -> Improved:
         assert not prefetch(instance)
         return Improved(known, 0.0, Termination(Reason.INTERRUPTED))
 
-    for module in (exact, pricing):
-        monkeypatch.setattr(module, "improve", interrupted)
+    for module, name in SEARCHES:
+        monkeypatch.setattr(module, name, interrupted)
     instance, plain = both("swap-2x48-c30-b64-prefetch")
     result = kv.solve(instance, method, gap=0.0, time_limit=6)
     assert result.termination.reason == "interrupted"

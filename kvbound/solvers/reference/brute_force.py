@@ -203,9 +203,10 @@ def _chunks(instance: Instance, layer: int) -> list[int]:
 
 def _experts(instance: Instance, layer: int) -> list[int]:
     """Return the sizes of a layer's experts in blocks of tokens, if the trace names experts."""
+    if not instance.workload.experts:
+        return []
     size = instance.llm.expert_sizes[layer] // (instance.granularity * instance.llm.kv_sizes[layer])
-    routed = instance.workload.experts and size
-    return [size] * instance.llm.expert_counts[layer] if routed else []
+    return [size] * instance.llm.expert_counts[layer] if size else []
 
 
 def _resident_reads(instance: Instance, layer: int) -> float:
