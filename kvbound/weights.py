@@ -1,7 +1,7 @@
 """Weights as items: the chunks of each layer's weights, which may be in any tier and move like KV.
 
 A chunk counts as a token of the prompt, as large as a whole number of the layer's blocks. Every slot of its
-layer reads it, unless it is an expert and the trace names experts: then those slots do that name it. Chunks
+layer reads it, unless it is an expert and the trace names experts: then only slots that name it do. Chunks
 have the lowest ids; the tokens follow at a multiple of 64, so that the rows of a trace only shift by whole
 words.
 """
@@ -40,8 +40,7 @@ class Chunks:
         Size of each chunk in blocks of its layer's KV, shape (layers, chunks); 0 where there is none. The
         experts of a layer come last, in the order of their numbers.
     experts
-        How many of each layer's chunks are experts, which only the slots read that name them, shape
-        (layers,).
+        How many of each layer's chunks are experts, read only by the slots that name them, shape (layers,).
     """
 
     blocks: Ints

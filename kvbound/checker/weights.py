@@ -207,7 +207,7 @@ def with_reads(
     chunks
         Size of the chunk with each id before that of the first token, 0 where there is none, (ids,).
     experts
-        How many of the chunks, the last ones, only those slots read that name them.
+        How many of the chunks, the last ones, are experts, read only by slots that name them.
     named
         Packed experts that slots name, (steps, bytes), if the trace names any.
     """

@@ -17,7 +17,7 @@ from kvbound.cost.ideal import ideal
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models import formulation
-from kvbound.models.coefficients import Coefficients, count_cuts
+from kvbound.models.coefficients import Coefficients, count_cuts, slot_cuts
 from kvbound.models.intervals import Intervals
 from kvbound.models.sparse import Floats, Ints, Matrix
 from kvbound.result import Result, Termination
@@ -97,6 +97,29 @@ def test_count_cuts_are_the_hull_of_a_slots_time(name: str) -> None:
             assert np.count_nonzero(values >= time * (1 - 1e-9)) >= 2  # it is a chord
         bends += len(cuts)
     assert bends > 1
+
+
+@pytest.mark.parametrize("name", ["tiny-exclusive-prefetch", "native-r15-c25-b64-n64-exclusive"])
+def test_cuts_for_writes_are_chords_and_never_above_a_slots_time(name: str) -> None:
+    """With exclusive copies, at any whole numbers of misses and of writes to the last tier."""
+    instance = kv.read_instance(name)
+    coefficients, cost = Coefficients.of(instance), SlotCost.of(instance)
+    found = 0
+    for step, layer in np.ndindex(min(instance.decode_steps, 5), instance.layers):
+        size, births = instance.item_bytes[layer], int(instance.timeline.births[step])
+        reads = int(coefficients.read_counts[step, layer])
+        misses, writes = np.meshgrid(np.arange(min(reads, 8) + 1), np.arange(births + 6), indexing="ij")
+        q = np.zeros((*misses.shape, 6))
+        q[..., 0], q[..., 1], q[..., 5] = (reads - misses) * size, misses * size, writes * size
+        q[..., 2], q[..., 4] = instance.llm.weight_reads[layer], np.maximum(births - writes, 0) * size
+        time = cost.times(q) / coefficients.unit_s
+        for row, constant in slot_cuts(coefficients, step, layer):
+            value = (q / instance.item_bytes.max()) @ row + constant
+            assert np.all(value <= time * (1 + 1e-9))
+            if row[5]:
+                found += 1
+                assert np.count_nonzero(value[0] >= time[0] * (1 - 1e-9)) >= 2
+    assert found > 2
 
 
 def promoted(slot: Slot, stay: Ints) -> int:
