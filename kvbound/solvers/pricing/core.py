@@ -53,28 +53,26 @@ def improve_in_core(
     options
         See `kvbound.solvers.mip.exact.improve`, as for all others.
     """
+    options |= {"end": end, "gap": gap, "bound_s": bound_s}
+    count, rejected, scopes = FEWEST_STATES, 0, _scopes(instance)
     try:
-        program = formulation(instance)
-        states = None
+        program, states = formulation(instance), None
         if isinstance(program, TimeIndexed) and multipliers is not None:
             states = _States.of(program, multipliers)
-    except KeyboardInterrupt:
-        return Improved(known, bound_s, Termination(Reason.INTERRUPTED))
-    options |= {"end": end, "gap": gap, "bound_s": bound_s}
-    count, rejected = FEWEST_STATES, 0
-    scopes = _scopes(instance)
-    while states is not None and count < len(states.columns):
-        before = known[1].time_s
-        for n, layers in enumerate(scopes):
-            left = end - time.perf_counter()
-            until = end - left * (1 - 1 / (len(scopes) - n))
-            core = states.core(known[0], count, layers)
-            found = improve(instance, known, program=core, complete=False, **options | {"end": until})
-            known, rejected = found.known, rejected + found.rejected
-            closed = known[1].time_s - bound_s <= gap * known[1].time_s
-            if closed or found.termination.reason is Reason.INTERRUPTED or time.perf_counter() >= end:
-                return Improved(known, bound_s, found.termination, rejected)
-        count *= 1 if known[1].time_s < (1 - gap) * before else _GROWTH
+        while states is not None and count < len(states.columns):
+            before = known[1].time_s
+            for n, layers in enumerate(scopes):
+                left = end - time.perf_counter()
+                until = end - left * (1 - 1 / (len(scopes) - n))
+                core = states.core(known[0], count, layers)
+                found = improve(instance, known, program=core, complete=False, **options | {"end": until})
+                known, rejected = found.known, rejected + found.rejected
+                closed = known[1].time_s - bound_s <= gap * known[1].time_s
+                if closed or found.termination.reason is Reason.INTERRUPTED or time.perf_counter() >= end:
+                    return Improved(known, bound_s, found.termination, rejected)
+            count *= 1 if known[1].time_s < (1 - gap) * before else _GROWTH
+    except KeyboardInterrupt:  # `improve` ends at one by itself
+        return Improved(known, bound_s, Termination(Reason.INTERRUPTED), rejected)
     found = improve(instance, known, program=program, **options)
     return found._replace(rejected=rejected + found.rejected)
 

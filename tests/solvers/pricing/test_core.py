@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,3 +89,21 @@ def test_bounds_of_cores_are_not_taken_for_bounds_of_the_instance(monkeypatch: p
     )
     assert found.bound_s <= optimum.time_s * (1 + TOLERANCE)
     assert found.known[1].time_s == pytest.approx(optimum.time_s, rel=1e-4)
+
+
+def test_an_interrupt_between_searches_keeps_what_they_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance, build, built = exclusive(10), core._States.core, list[int]()
+    multipliers = maximize_dual(instance, work=200).multipliers
+
+    def interrupted(self: core._States, *more: Any) -> core._Core:
+        built.append(1)
+        if len(built) == 3:
+            raise KeyboardInterrupt
+        return build(self, *more)
+
+    monkeypatch.setattr(core, "FEWEST_STATES", 500)
+    monkeypatch.setattr(core._States, "core", interrupted)
+    known, end = first(instance), time.perf_counter() + 60
+    found = core.improve_in_core(instance, known, multipliers, end=end, gap=1e-3, bound_s=0.0)
+    assert found.termination.reason == "interrupted"
+    assert found.known[1].time_s < known[1].time_s
