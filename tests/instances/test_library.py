@@ -200,14 +200,10 @@ def test_real_schedules_take_the_time_stated(row: BestKnown) -> None:
     assert kv.ideal(instance) * (1 - ROUNDED) <= row.bound_s <= row.time_s * (1 + EXACT)
 
 
-OPEN = {"native-r15-c25-b64-n64-exclusive", "b8-8b-h100-c25-exclusive"}
-"""Recorded instances whose gap is above 1 % still: exclusive copies behind a slow link."""
-
-
 @recorded
 def test_real_gaps_are_small(row: BestKnown) -> None:
     assert row.bound_s is not None
-    assert (row.time_s - row.bound_s <= 0.01 * row.time_s) == (row.name not in OPEN)
+    assert row.time_s - row.bound_s <= 0.01 * row.time_s
 
 
 @recorded
