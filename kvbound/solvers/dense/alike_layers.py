@@ -16,7 +16,7 @@ import numpy as np
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.rules import Windows
-from kvbound.solvers.dense import items as dense_items
+from kvbound.solvers.dense.items import layers_differ_in_weights_at_most
 from kvbound.trace import Trace
 
 FEWEST_SLOTS = 1 << 15
@@ -31,10 +31,10 @@ def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
 
     None where too many layers differ, where reads are not dense, or where there are less than `fewest` slots.
     """
+    if instance.layers == 1 or instance.slots < fewest or not layers_differ_in_weights_at_most(instance):
+        return None
     (read, count), *_ = Counter(instance.weight_reads.tolist()).most_common(1)
-    alike = len(set(instance.token_timelines)) == 1 and count >= SHARE * instance.layers
-    alike &= instance.uniform and not instance.chunks.ids and dense_items.applies(instance)
-    if not alike or instance.layers == 1 or instance.slots < fewest:
+    if count < SHARE * instance.layers:
         return None
     llm = dataclasses.replace(
         instance.llm, layers=1, kv_bytes_per_token_layer=instance.llm.kv_sizes[0], weight_bytes=read,

@@ -23,7 +23,7 @@ from kvbound.initial import forced_fill
 from kvbound.instance import Instance
 from kvbound.rules import Initial, Migration
 from kvbound.schedule import LayerEvents, Schedule
-from kvbound.solvers.dense import items as dense_items
+from kvbound.solvers.dense.items import layers_differ_in_weights_at_most
 from kvbound.trace.timeline import Timeline
 
 Floats = NDArray[np.float64]
@@ -34,9 +34,8 @@ _EQUAL = 1 + 1e-12
 
 
 def supports(instance: Instance) -> bool:
-    """Whether numbers of tokens describe schedules: reads are dense, and layers differ in weights at most."""
-    alike = len(set(instance.token_timelines)) == 1 and instance.uniform and not instance.chunks.ids
-    return alike and dense_items.applies(instance)
+    """Whether numbers of tokens describe schedules."""
+    return layers_differ_in_weights_at_most(instance)
 
 
 def schedules(instance: Instance) -> Iterator[Schedule]:
@@ -71,10 +70,8 @@ def _rooms(instance: Instance) -> Ints:
     if instance.inclusive:
         room[-1] = most
     edges = np.concatenate([[0], np.cumsum(room)])
-    below = (
-        edges - layer[:, None] + instance.layers - 1
-    ) // instance.layers  # items of the layer before each
-    return np.diff(below, axis=1)
+    items_before = (edges - layer[:, None] + instance.layers - 1) // instance.layers
+    return np.diff(items_before, axis=1)
 
 
 def _order(instance: Instance, layer: int, room: Ints) -> NDArray[np.uint8]:

@@ -29,6 +29,12 @@ def applies(instance: Instance) -> bool:
     return len(_ends(instance, slice(None))) * instance.decode_steps * instance.tiers <= _MOST_CHOICES
 
 
+def layers_differ_in_weights_at_most(instance: Instance) -> bool:
+    """Whether that is so of all layers, and their items need not be distinguished."""
+    alike = len(set(instance.token_timelines)) == 1 and instance.uniform and not instance.chunks.ids
+    return alike and applies(instance)
+
+
 def exceeds_bits(instance: Instance) -> bool:
     """Whether an instance is too large to list its reads, but need not do so, as they are dense."""
     return applies(instance) and exceeds_event_limit(instance)

@@ -35,8 +35,8 @@ _LOGIT_RANGE = 12.0
 """Logits this far below the highest have next to no weight and can still recover."""
 _SMOOTHING = 0.05
 """Weight of one sample's value in the running mean."""
-CHUNK = 256
-"""Time steps updated at a time: their arrays fit into a cache."""
+_CHUNK, _CHUNK_OF_ONE_LAYER = 256, 8192
+"""Time steps updated at a time: their arrays fit into a cache, and take longer than a call."""
 
 
 @dataclass(eq=False)
@@ -106,7 +106,7 @@ class DualAscent:
     value_s
         Dual value at the point kept, in seconds; on samples, its running mean.
     map_chunks
-        Maps a function over chunks of `chunk` time steps: `map`, or that of a pool of threads.
+        Maps a function over chunks of time steps: `map`, or that of a pool of threads.
     """
 
     def __init__(
@@ -118,7 +118,6 @@ class DualAscent:
         sampled: bool,
         map_chunks: Callable[..., Iterable[Any]],
         start: Multipliers | None = None,
-        chunk: int = CHUNK,
     ) -> None:
         self.instance, self.minorants, self.draw = instance, minorants, draw
         self.sampled, self.map_chunks = sampled, map_chunks
@@ -134,6 +133,7 @@ class DualAscent:
         if start is not None:
             self.logits[:] = np.maximum(log(start.weights), -_LOGIT_RANGE)
             self.capacity_prices.value[:] = start.capacity[self.limited] / self._price_s
+        chunk = _CHUNK if instance.layers > 1 else _CHUNK_OF_ONE_LAYER
         chunks = [slice(n, n + chunk) for n in range(0, instance.decode_steps, chunk)]
         self.chunks = [
             _Chunk(steps, minorants.part(steps), _Adam(self.logits[:, steps], _LOGIT_RATE))

@@ -34,7 +34,7 @@ from kvbound.solvers.dense import alike_layers
 from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
-from kvbound.solvers.lagrangian.ascent import CHUNK, DualAscent, Multipliers
+from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths import MultiTierPaths
 from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
@@ -140,43 +140,60 @@ def maximize_dual(
     """
     if not instance.physical:
         raise UsageError("a bound needs accounting 'physical'")
-    one = alike_layers.one_of(instance)
-    priced, chosen, termination, ascent = one or instance, pick(kernel), Termination(), None
-    best = ideal_certificate(priced)
-    if one is not None:
-        best = claim_bound(instance, alike_layers.for_all(instance, best), 0.0)
+    if (one := alike_layers.one_of(instance)) is not None:
+        options: dict[str, Any] = {
+            "time_limit": time_limit, "gap": gap, "incumbent_s": incumbent_s / instance.layers,
+            "iterations": iterations, "work": work, "sample": sample, "integer_counts": integer_counts,
+        }  # fmt: skip
+        resumed = None if resume is None else alike_layers.for_one(one, instance, resume)
+        common: dict[str, Any] = {"kernel": kernel, "threads": threads, "progress": progress}
+        ascended = maximize_dual(one, resume=resumed, **options, **common)
+        return _for_all(instance, one, ascended, **common)
+    best, chosen, termination, ascent = ideal_certificate(instance), pick(kernel), Termination(), None
     try:
-        stride = _stride(priced, sample, chosen if work is None else "numba")
+        stride = _stride(instance, sample, chosen if work is None else "numba")
         if work is not None:
             iterations, time_limit = work, math.inf
         workers = threads or (_usable_processors() if stride > 1 else 1)
-        _warm_up(priced, chosen)
+        _warm_up(instance, chosen)
         evaluate = partial(evaluate_certificate, instance, kernel=chosen, threads=workers, progress=progress)
-        count = _default_iterations(priced, stride) if iterations is None else iterations
-        target, copies = incumbent_s * (1 - gap), 1 if one is None else instance.layers
+        count = _default_iterations(instance, stride) if iterations is None else iterations
+        target = incumbent_s * (1 - gap)
         with _thread_pool(workers) as pool:
-            draw = _sampler(priced, stride, seed, chosen, workers, pool)
+            draw = _sampler(instance, stride, seed, chosen, workers, pool)
             map_chunks = map if workers == 1 else pool.map
-            minorants = SlotMinorants.of(priced, integer_counts)
-            if resume is not None and one is not None:
-                resume = alike_layers.for_one(one, instance, resume)
-            start = None if resume is None else Multipliers(*recover_multipliers(priced, minorants, resume))
+            minorants = SlotMinorants.of(instance, integer_counts)
+            start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
             ascent = DualAscent(
-                priced,
-                minorants,
-                draw,
-                sampled=stride > 1,
-                map_chunks=map_chunks,
-                start=start,
-                chunk=CHUNK if one is None else CHUNK * instance.layers,
+                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start
             )
-            for found, reached in _ascend(ascent, copies, count, time_limit, target, evaluate, progress):
+            for found, reached in _ascend(ascent, count, time_limit, target, evaluate, progress):
                 best = max(best, found, key=lambda certificate: certificate.bound_s)
                 termination = reached
     except KeyboardInterrupt:
         termination = Termination(Reason.INTERRUPTED)
-    multipliers = None if ascent is None or one is not None else ascent.multipliers()
-    return AscentResult(best, termination, multipliers)
+    return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
+
+
+def _for_all(
+    instance: Instance,
+    one: Instance,
+    ascended: AscentResult,
+    *,
+    kernel: str | None,
+    threads: int | None,
+    progress: Progress,
+) -> AscentResult:
+    """Return what the prices of one of the instance's alike layers prove for all of them."""
+    ideal, best = (
+        alike_layers.for_all(instance, each) for each in (ideal_certificate(one), ascended.certificate)
+    )
+    proved, termination = [claim_bound(instance, ideal, 0.0)], ascended.termination
+    try:
+        proved.append(evaluate_certificate(instance, best, pick(kernel), threads or 1, progress))
+    except KeyboardInterrupt:
+        termination = Termination(Reason.INTERRUPTED)
+    return AscentResult(max(proved, key=lambda each: each.bound_s), termination, None)
 
 
 def _sampler(
@@ -207,24 +224,17 @@ def _sampler(
 
 def _ascend(
     ascent: DualAscent,
-    copies: int,
     iterations: int,
     limit_s: float,
     target: float,
     evaluate: Callable[[Certificate], Certificate],
     progress: Progress,
 ) -> Iterator[tuple[Certificate, Termination]]:
-    """Ascend until the target is proved or the end is reached; yield each certificate and termination.
-
-    Parameters
-    ----------
-    copies
-        Instances of which the ascent prices one.
-    """
+    """Ascend until the target is proved or the end is reached; yield each certificate and termination."""
     start, level = time.perf_counter(), target
     while True:
         try:
-            done = ascent.run(iterations, start, limit_s, level / copies, progress)
+            done = ascent.run(iterations, start, limit_s, level, progress)
             late = done >= 1 and ascent.count < iterations
             termination = Termination(Reason.LIMIT, Limit.TIME) if late else Termination()
         except KeyboardInterrupt:
@@ -233,7 +243,7 @@ def _ascend(
         yield found, termination
         if done >= 1 or found.bound_s >= target:
             return
-        level = copies * ascent.value_s * target / found.bound_s  # the estimate was above the bound
+        level = ascent.value_s * target / found.bound_s  # the estimate was above the bound
 
 
 def evaluate_certificate(
@@ -244,8 +254,6 @@ def evaluate_certificate(
     progress: Progress = silent,
 ) -> Certificate:
     """Evaluate all items, layer by layer, and return the certificate with the bound it proves."""
-    if certificate.instance_sha256 != instance.sha256:
-        certificate = alike_layers.for_all(instance, certificate)
     prices, capacity = certificate.prices.astype(np.float64), certificate.capacity.astype(np.float64)
     total = 0.0
     if dense_items.applies(instance):

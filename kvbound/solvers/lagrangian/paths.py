@@ -8,6 +8,7 @@ Equations: "Shortest paths" in docs/methods.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class PathPrices:
-    """Prices by tier of everything that paths do in the lanes' layers, each (K, steps, layers)."""
+    """Prices by tier of everything that paths do in the lanes' layers, (K, steps, layers) unless said."""
 
     read: Floats
     extra_read: Floats
@@ -70,13 +71,24 @@ class PathPrices:
     """All writes of a token born into a tier."""
     hold: Floats
     """Holding a unit after the slot; see `holding_prices`."""
+    charged: Bools
+    """Which moves cost anything, (K, K); see `Transitions`."""
 
     @classmethod
     def of(cls, instance: Instance, lanes: Lanes, prices: Floats, capacity: Floats) -> PathPrices:
         """Return the prices of paths at prices of counts and of capacity; see `ItemSubproblem`."""
         read, extra_read, write = columns(prices[:, :, lanes.layers])
-        birth = combine(Transitions.of(instance).birth_writes.astype(np.float64), write)
-        return cls(read, extra_read, write, birth, holding_prices(instance, capacity, lanes.layers)[0])
+        transitions = Transitions.of(instance)
+        birth = combine(transitions.birth_writes.astype(np.float64), write)
+        hold, _ = holding_prices(instance, capacity, lanes.layers)
+        return cls(read, extra_read, write, birth, hold, transitions.charged)
+
+    def moved(self, cost: Floats, step: int, now: Step, source: int, target: int) -> Floats:
+        """Add the price of a move in a step to a cost, (layers, blocks)."""
+        if not self.charged[source, target]:
+            return cost
+        write, extra_read = self.write[target, step, :, None], self.extra_read[source, step, :, None]
+        return cost + now.carried * write + now.unread * extra_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,19 +235,20 @@ def best_moves(
         Blocks that may move in the step, (layers, blocks).
     """
     tiers, after = len(value), value.copy()
-    extra_read, write = prices.extra_read[:, step, :, None], prices.write[:, step, :, None]
     choice = np.empty(value.shape, np.uint8)
     choice[:] = np.arange(tiers, dtype=np.uint8)[:, None, None]
-    for source, target in transitions.moves(read=True):
-        price = after[target]
-        if transitions.charged[source, target]:
-            price = price + now.carried * write[target] + now.unread * extra_read[source]
-        better = (price < value[source]) & movable
-        if not transitions.legal[0, source, target]:
-            better &= now.read > 0
+    for source, target, may in legal_moves(transitions, now, movable):
+        price = prices.moved(after[target], step, now, source, target)
+        better = (price < value[source]) & may
         np.copyto(value[source], price, where=better)
         choice[source][better] = target
     return choice
+
+
+def legal_moves(transitions: Transitions, now: Step, movable: Bools) -> Iterator[tuple[int, int, Bools]]:
+    """Yield source and target of each move, and the movable blocks that may make it, (layers, blocks)."""
+    for source, target in transitions.moves(read=True):
+        yield source, target, movable if transitions.legal[0, source, target] else movable & (now.read > 0)
 
 
 def _follow_numpy(lanes: Lanes, backward: _BackwardPass, first: Bytes, plan: Bytes) -> None:

@@ -15,7 +15,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths import PathPrices, Step, best_moves
+from kvbound.solvers.lagrangian.paths import PathPrices, Step, best_moves, legal_moves
 from kvbound.solvers.lagrangian.subproblem import holding_prices
 
 Floats = NDArray[np.float64]
@@ -77,13 +77,8 @@ def _add_costs_so_far(
         now = Step.of(instance, lanes, step)
         before = cost + now.read * prices.read[:, step, :, None]
         after, stays = before.copy(), lanes.last > step
-        for source, target in transitions.moves(read=True):
-            price, may = before[source], stays
-            if transitions.charged[source, target]:
-                price = price + now.carried * prices.write[target, step, :, None]
-                price += now.unread * prices.extra_read[source, step, :, None]
-            if not transitions.legal[0, source, target]:
-                may = stays & (now.read > 0)
+        for source, target, may in legal_moves(transitions, now, stays):
+            price = prices.moved(before[source], step, now, source, target)
             np.minimum(after[target], price, out=after[target], where=may)
         after[:, lanes.born == step] = 0
         through[step + 1] += after
