@@ -58,7 +58,7 @@ def improve_in_core(
     try:
         program, states = formulation(instance), None
         if isinstance(program, TimeIndexed) and multipliers is not None:
-            states = _States.of(program, multipliers)
+            states = States.of(program, multipliers)
         while states is not None and count < len(states.columns):
             before = known[1].time_s
             for n, layers in enumerate(scopes):
@@ -84,7 +84,7 @@ def _scopes(instance: Instance) -> list[slice]:
 
 
 @dataclass(frozen=True, eq=False)
-class _States:
+class States:
     """The states of a program at the dual's prices.
 
     Attributes
@@ -104,7 +104,7 @@ class _States:
     margin: Floats
 
     @classmethod
-    def of(cls, program: TimeIndexed, multipliers: Multipliers) -> _States:
+    def of(cls, program: TimeIndexed, multipliers: Multipliers) -> States:
         """Price the states of a program."""
         reduced = reduced_costs(program.instance, multipliers)
         tiers = np.arange(reduced.shape[-1] - 1)
@@ -115,7 +115,7 @@ class _States:
         layer = np.nonzero(known)[1][first]
         return cls(program, columns, layer, (inside < outside).astype(np.float64), np.abs(inside - outside))
 
-    def core(self, schedule: Schedule, count: int, layers: slice) -> _Core:
+    def core(self, schedule: Schedule, count: int, layers: slice) -> Core:
         """Return the program in which some layers' states are open if their margin is small.
 
         Parameters
@@ -131,11 +131,11 @@ class _States:
         known = known[self.columns]
         closed = (self.margin > np.partition(self.margin, count)[count]) & (known == self.cheapest)
         closed |= ~np.isin(self.layer, np.arange(self.program.instance.layers)[layers])
-        return _Core.of(self.program, self.columns[closed], known[closed])
+        return Core.of(self.program, self.columns[closed], known[closed])
 
 
 @dataclass(frozen=True, eq=False)
-class _Core:
+class Core:
     """A program without its fixed columns; see `kvbound.models.Formulation`.
 
     Attributes
@@ -152,7 +152,7 @@ class _Core:
     kept: Ints
 
     @classmethod
-    def of(cls, program: TimeIndexed, columns: Ints, values: Floats) -> _Core:
+    def of(cls, program: TimeIndexed, columns: Ints, values: Floats) -> Core:
         """Fix some of a program's columns x."""
         whole = program.with_states(columns, values)
         matrix, kept = whole.without_fixed()

@@ -154,7 +154,7 @@ class _Run:
     @property
     def _has_cores(self) -> bool:
         """Whether a search of cores may follow."""
-        return columns(self.instance) <= MOST_COLUMNS and not intervals.supports(self.instance)
+        return not intervals.supports(self.instance) and columns(self.instance) <= MOST_COLUMNS
 
     def collect_candidates(self, start: Placement | None) -> None:
         """Take what is quick to make: the start, two policies, and balanced eviction."""

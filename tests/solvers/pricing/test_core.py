@@ -23,12 +23,12 @@ from kvbound.solvers.pricing import core
 from tests.strategies import layered_instances, random_schedule, tiny_instances
 
 
-def states(instance: Instance) -> core._States:
+def states(instance: Instance) -> core.States:
     program = formulation(instance)
     assert isinstance(program, TimeIndexed)
     multipliers = maximize_dual(instance, work=30).multipliers
     assert multipliers is not None
-    return core._States.of(program, multipliers)
+    return core.States.of(program, multipliers)
 
 
 def exclusive(steps: int) -> Instance:
@@ -92,17 +92,17 @@ def test_bounds_of_cores_are_not_taken_for_bounds_of_the_instance(monkeypatch: p
 
 
 def test_an_interrupt_between_searches_keeps_what_they_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    instance, build, built = exclusive(10), core._States.core, list[int]()
+    instance, build, built = exclusive(10), core.States.core, list[int]()
     multipliers = maximize_dual(instance, work=200).multipliers
 
-    def interrupted(self: core._States, *more: Any) -> core._Core:
+    def interrupted(self: core.States, *more: Any) -> core.Core:
         built.append(1)
         if len(built) == 3:
             raise KeyboardInterrupt
         return build(self, *more)
 
     monkeypatch.setattr(core, "FEWEST_STATES", 500)
-    monkeypatch.setattr(core._States, "core", interrupted)
+    monkeypatch.setattr(core.States, "core", interrupted)
     known, end = first(instance), time.perf_counter() + 60
     found = core.improve_in_core(instance, known, multipliers, end=end, gap=1e-3, bound_s=0.0)
     assert found.termination.reason == "interrupted"
