@@ -15,6 +15,14 @@ from kvbound.trace.build import as_ids
 
 Rows = NDArray[np.uint8]
 
+WIDTHS = f"8 to {bits.row_bytes(MAX_EXPERTS)} bytes, a multiple of 8"
+"""The widths of rows, in words."""
+
+
+def is_width(width: int) -> bool:
+    """Whether rows may have so many bytes."""
+    return 0 < width <= bits.row_bytes(MAX_EXPERTS) and width % 8 == 0
+
 
 def trimmed(rows: Rows) -> Rows:
     """Return packed rows, (steps, bytes), without words that no step has a bit in, but the first.

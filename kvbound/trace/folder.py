@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.errors import InputError, UsageError
-from kvbound.fields import MAX_EXPERTS, Fields, show
+from kvbound.fields import Fields, show
 from kvbound.files import atomic_dir, check_writable
 from kvbound.reading import open_file, read_json
 from kvbound.trace import bits
 from kvbound.trace.build import MAX_LAYERS, Order, too_large
 from kvbound.trace.check import check_layer
 from kvbound.trace.data import Trace
+from kvbound.trace.experts import WIDTHS, is_width
 from kvbound.trace.timeline import FIELDS, MAX_TOKENS, Timeline
 
 SCHEMA: Final = "kvbound.trace/1"
@@ -249,10 +250,8 @@ def _open_order(path: Path, layer: int, files: Mapping[str, str], steps: int) ->
 def _open_experts(path: Path, layer: int, files: Mapping[str, str], steps: int) -> NDArray[np.uint8]:
     name = f"experts-{layer:03}.npy"
     named = _open(path, name, files, np.uint8, (steps, None))
-    most = bits.row_bytes(MAX_EXPERTS)
-    if not 0 < named.shape[1] <= most or named.shape[1] % 8:
-        expected = f"rows of 8 to {most} bytes, a multiple of 8, not {named.shape[1]:,}"
-        raise InputError(path / name, "", expected)
+    if not is_width(named.shape[1]):
+        raise InputError(path / name, "", f"rows of {WIDTHS}, not {named.shape[1]:,}")
     return named
 
 

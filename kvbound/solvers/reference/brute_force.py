@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,9 @@ from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Result, Status
-from kvbound.rules import Initial, Migration, Windows
+from kvbound.rules import Initial, Migration
 from kvbound.schedule import LayerEvents, Schedule
+from kvbound.solvers.reference.blocks import Block, blocks_of, chunks_of, resident_reads
 from kvbound.solvers.reference.slot_times import size_ratios, slot_times
 
 MAX_TRANSITIONS = 2**25
@@ -38,20 +38,6 @@ class Optimum:
 
     time_s: float
     schedule: Schedule
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A block: tokens of one sequence that move together, or a chunk of weights."""
-
-    tokens: list[int]  # their ids, or that of the chunk
-    born: list[int]  # step of each token's birth, -1 in the prompt
-    ends: list[int]  # last step in which each token exists
-    chunk: int = 0  # size of a chunk of weights in blocks of tokens
-
-    def exists(self, step: int) -> bool:
-        """Whether the block takes up room after a step, or at the start for step -1."""
-        return self.born[0] <= step < max(self.ends)
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ def find_optimum(instance: Instance) -> Optimum:
     InfeasibleError
         No schedule fits into the tiers.
     """
-    blocks = [_blocks(instance, layer) for layer in range(instance.layers)]
+    blocks = [blocks_of(instance, layer) for layer in range(instance.layers)]
     _refuse_large(instance, blocks)
     slots = [
         _slot(instance, blocks[layer], step, layer)
@@ -152,78 +138,11 @@ def find_optimum(instance: Instance) -> Optimum:
     return Optimum(float(value.min()), _schedule(instance, blocks, slots, state, after[::-1]))
 
 
-def _blocks(instance: Instance, layer: int) -> list[_Block]:
-    """Return the blocks of a layer, in the order of their first tokens."""
-    timeline, steps = instance.workload.timeline, instance.decode_steps
-    born = [-1] * timeline.prefill_tokens
-    for step, count in enumerate(timeline.births.tolist()):
-        born += [step] * count
-    blocks: list[_Block] = []
-    open_blocks: dict[int, _Block] = {}
-    for token, (sequence, end) in enumerate(
-        zip(timeline.sequence.tolist(), timeline.ends.tolist(), strict=True)
-    ):
-        block = open_blocks.get(sequence)
-        if block is None or len(block.tokens) == instance.granularity:
-            block = open_blocks[sequence] = _Block([], [], [])
-            blocks.append(block)
-        block.tokens.append(token)
-        block.born.append(born[token])
-        block.ends.append(min(end, steps))
-    if instance.rules.windows is Windows.ENDS and (window := instance.llm.windows[layer]) is not None:
-        for block in blocks:
-            for n, token in enumerate(block.tokens):
-                later = np.flatnonzero(timeline.sequence[token:] == timeline.sequence[token]) + token
-                if len(later) >= window:  # the last token that still sees this one is `window` - 1 further
-                    block.ends[n] = min(block.ends[n], born[later[window - 1]])
-    for block in blocks:
-        block.tokens[:] = [instance.tokens - timeline.tokens + token for token in block.tokens]
-    chunks = _chunks(instance, layer)
-    return [_Block([number], [-1], [steps], size) for number, size in enumerate(chunks)] + blocks
-
-
-def _chunks(instance: Instance, layer: int) -> list[int]:
-    """Return the sizes of a layer's chunks of weights, in blocks of tokens, those of experts last."""
-    llm = instance.llm
-    if llm.weights == "resident":
-        return []
-    block, experts = instance.granularity * llm.kv_sizes[layer], _experts(instance, layer)
-    left = int(llm.weight_reads[layer])
-    if instance.workload.experts and llm.expert_counts[layer]:
-        left = math.floor(
-            Fraction(float(llm.weight_reads[layer])) - Fraction(llm.experts_read) * llm.expert_sizes[layer]
-        )
-    most = max((llm.weight_chunk_bytes or left) // block, 1)
-    sizes = []
-    while left >= block:
-        sizes.append(min(most, left // block))
-        left -= sizes[-1] * block
-    return sizes + experts
-
-
-def _experts(instance: Instance, layer: int) -> list[int]:
-    """Return the sizes of a layer's experts in blocks of tokens, if the trace names experts."""
-    if not instance.workload.experts:
-        return []
-    size = instance.llm.expert_sizes[layer] // (instance.granularity * instance.llm.kv_sizes[layer])
-    return [size] * instance.llm.expert_counts[layer] if size else []
-
-
-def _resident_reads(instance: Instance, layer: int) -> float:
-    """Return the bytes of weights that every slot of a layer reads from tier 0."""
-    experts, chunks = _experts(instance, layer), _chunks(instance, layer)
-    blocks = sum(chunks[: len(chunks) - len(experts)]) + Fraction(instance.llm.experts_read) * max(
-        experts, default=0
-    )
-    block = instance.granularity * instance.llm.kv_sizes[layer]
-    return float(Fraction(float(instance.llm.weight_reads[layer])) - blocks * block)
-
-
-def _existing(blocks: list[_Block], step: int) -> list[int]:
+def _existing(blocks: list[Block], step: int) -> list[int]:
     return [number for number, block in enumerate(blocks) if block.exists(step)]
 
 
-def _refuse_large(instance: Instance, blocks: list[list[_Block]]) -> None:
+def _refuse_large(instance: Instance, blocks: list[list[Block]]) -> None:
     if not instance.physical:
         raise UsageError("brute force needs accounting 'physical'")
     steps, tiers = range(instance.decode_steps), instance.tiers
@@ -239,14 +158,14 @@ def _refuse_large(instance: Instance, blocks: list[list[_Block]]) -> None:
         raise UsageError(f"{instance.name}: {total} are too many for brute force")
 
 
-def _count_births(blocks: list[_Block], step: int) -> int:
+def _count_births(blocks: list[Block], step: int) -> int:
     """Count the blocks that begin in a step."""
     return sum(block.born[0] == step for block in blocks)
 
 
 def _base(instance: Instance) -> int:
     """A number larger than any count of tokens in a slot, chunks of weights counted as tokens."""
-    chunks = max(sum(_chunks(instance, layer)) for layer in range(instance.layers))
+    chunks = max(sum(chunks_of(instance, layer)) for layer in range(instance.layers))
     return instance.workload.tokens + chunks * instance.granularity + 3
 
 
@@ -256,7 +175,7 @@ def _tiers(instance: Instance, blocks: int) -> Ints:
     return states[:, None] // instance.tiers ** np.arange(blocks) % instance.tiers
 
 
-def _fits(instance: Instance, blocks: list[list[_Block]], held: list[list[int]]) -> NDArray[np.bool_]:
+def _fits(instance: Instance, blocks: list[list[Block]], held: list[list[int]]) -> NDArray[np.bool_]:
     """Which joint states of the blocks held in each layer respect every capacity; one axis per layer."""
     shape = [instance.tiers ** len(numbers) for numbers in held]
     fits = np.ones(shape, dtype=bool)
@@ -278,19 +197,19 @@ def _free_bytes(instance: Instance) -> list[float]:
     """Bytes of each tier that blocks may take, infinite without a limit."""
     sizes = [math.inf if tier.capacity is None else int(tier.capacity) for tier in instance.memory.tiers]
     resident = int(instance.llm.weight_bytes) - sum(
-        sum(_chunks(instance, layer)) * instance.granularity * size
+        sum(chunks_of(instance, layer)) * instance.granularity * size
         for layer, size in enumerate(instance.llm.kv_sizes)
     )
     return [size - (0 if k else resident) for k, size in enumerate(sizes)]
 
 
-def _block_bytes(instance: Instance, layer: int, tier: int, block: _Block) -> int:
+def _block_bytes(instance: Instance, layer: int, tier: int, block: Block) -> int:
     """Bytes that a block of a layer takes in a tier."""
     sizes = instance.formats.get(instance.memory.tiers[tier].name, instance.llm.kv_sizes)
     return (block.chunk or 1) * instance.granularity * (sizes[layer] if isinstance(sizes, tuple) else sizes)
 
 
-def _prefill_first(instance: Instance, blocks: list[list[_Block]], held: list[list[int]]) -> tuple[int, ...]:
+def _prefill_first(instance: Instance, blocks: list[list[Block]], held: list[list[int]]) -> tuple[int, ...]:
     """State of the prompt filled block by block, layer by layer, into the fastest tier with room for each."""
     free = _free_bytes(instance)
     if instance.inclusive:
@@ -312,7 +231,7 @@ def _prefill_first(instance: Instance, blocks: list[list[_Block]], held: list[li
     return tuple(state)
 
 
-def _slot(instance: Instance, blocks: list[_Block], step: int, layer: int) -> _Slot:
+def _slot(instance: Instance, blocks: list[Block], step: int, layer: int) -> _Slot:
     """Count the reads and writes of every change of a layer's state in a slot."""
     tiers = instance.tiers
     before, after = _existing(blocks, step - 1), _existing(blocks, step)
@@ -371,7 +290,7 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
     digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
     loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
     loads *= np.array(instance.llm.kv_sizes, np.float64)[layer, None, None]
-    resident = np.array([_resident_reads(instance, n) for n in range(instance.layers)])
+    resident = np.array([resident_reads(instance, n) for n in range(instance.layers)])
     loads[:, 1, 0] += resident[layer] / size_ratios(instance)[0]
     times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
     ends = np.cumsum([slot.code.size for slot in slots])
@@ -381,7 +300,7 @@ def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
 
 def _schedule(
     instance: Instance,
-    blocks: list[list[_Block]],
+    blocks: list[list[Block]],
     slots: list[_Slot],
     start: list[int],
     after: list[tuple[int, int]],
