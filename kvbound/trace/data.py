@@ -25,7 +25,7 @@ from kvbound.trace.build import (
 from kvbound.trace.check import no_read_of, wrong_read
 from kvbound.trace.dense import DenseRows, read_at, wrong_dense_read
 from kvbound.trace.experts import from_lists, named_below, trimmed
-from kvbound.trace.shapes import check_shapes, plain_timeline
+from kvbound.trace.shapes import check_arrays, check_sizes, plain_timeline
 from kvbound.trace.timeline import Timeline
 
 
@@ -71,15 +71,19 @@ class Trace:
     experts: tuple[NDArray[np.uint8], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.dense and self.experts:  # the rows are made, and count as any others
+            object.__setattr__(self, "rows", tuple(self.rows))
+        layers = len(self.rows)
+        steps = self.timeline.steps if self.dense else len(self.rows[0]) if layers else 0
         if self.timeline is None:
-            object.__setattr__(self, "timeline", plain_timeline(self))
+            object.__setattr__(self, "timeline", plain_timeline(self.prefill_tokens, layers, steps))
         for name in ("order", "mass"):
-            object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * len(self.rows))
-        check_shapes(self)
-        if self.dense and not self.experts:
+            object.__setattr__(self, name, tuple(getattr(self, name)) or (None,) * layers)
+        check_sizes(self.prefill_tokens, layers, steps, self.timeline)
+        if self.dense:
             return
-        named = map(trimmed, self.experts)
-        for name, arrays in (("rows", self.rows), ("experts", named)):
+        check_arrays(self.timeline, self.rows, self.order, self.mass, self.experts)
+        for name, arrays in (("rows", self.rows), ("experts", map(trimmed, self.experts))):
             views = tuple(rows.view() for rows in arrays)
             for each in views:
                 each.setflags(write=False)
@@ -102,10 +106,7 @@ class Trace:
 
     @property
     def dense(self) -> bool:
-        """Whether every step reads all past tokens that exist, as `from_timeline` makes it.
-
-        Where experts are named the rows are made, and count as any others.
-        """
+        """Whether every step reads all past tokens that exist, as `from_timeline` makes it."""
         return isinstance(self.rows, DenseRows)
 
     @property
