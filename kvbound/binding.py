@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
-from kvbound.cost.ideal import Slots, ideal_bytes, ideal_latency, one_tier_bytes
+from kvbound.cost.ideal import Slots, best_ideal, ideal_bytes, one_tier_bytes
 from kvbound.cost.parts import TimeParts, time_parts
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.onset import Onset, onset
 from kvbound.placement import PhysicalPlacement
-from kvbound.rules import Timing
 from kvbound.schedule import Schedule
 
 _MOST_AT_ONCE = 1 << 22
@@ -65,23 +64,33 @@ def binding(instance: Instance) -> Binding | None:
     if not instance.physical:
         return None
     cost, (slots, counts) = SlotCost.of(instance), Slots.kinds(instance)
-    rows, weights, traffic = cost.ideal_rows, cost.ideal_weights, ideal_bytes(instance, slots)
-    seconds, busy = np.zeros(traffic.shape[-1]), np.zeros(weights.shape[1])
-    stride = max(1, _MOST_AT_ONCE // len(rows))
+    traffic = ideal_bytes(instance, slots)
+    seconds, busy, wait = np.zeros(traffic.shape[-1]), np.zeros(len(instance.memory.resources)), 0.0
+    stride = max(1, _MOST_AT_ONCE // max(len(case.rows) for case in cost.ideal_cases))
     for first in range(0, len(counts), stride):
-        part, often = traffic[first : first + stride], counts[first : first + stride]
-        times = part @ rows.T
-        chosen = times.argmax(axis=1)
-        seconds += often @ (part * rows[chosen])
-        busy += np.bincount(chosen, often * times.max(axis=1), len(rows)) @ weights
-    if instance.rules.timing is Timing.SERIAL:
-        busy = cost.ideal_work @ (counts @ traffic)
+        some = slice(first, first + stride)
+        part, often = traffic[some], counts[some]
+        best = best_ideal(cost, slots.part(some), part)
+        for number, case in enumerate(cost.ideal_cases):
+            there = best.case == number
+            row = best.row[there]
+            seconds += often[there] @ (part[there] * case.rows[row])
+            wait += float(often[there] @ case.wait[row])
+            if cost.serial:
+                busy += case.work @ (often[there] @ part[there])
+            else:
+                times, slots_of = (
+                    np.bincount(row, each, len(case.rows))
+                    for each in (often[there] * best.time[there], often[there])
+                )
+                # a resource of positive weight is busy whenever it does not wait
+                busy += times @ case.theta - (slots_of @ case.theta) * case.waits
     columns = Columns.of(seconds)
     parts = {
         "weights": columns.extra_reads.sum(),
         "kv_reads": columns.reads.sum(),
         "kv_writes": columns.writes.sum(),
-        "latency": counts @ ideal_latency(instance, slots),
+        "latency": wait,
     }
     time_s, transfer = float(sum(parts.values())), float(busy.sum())
     return Binding(

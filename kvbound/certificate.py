@@ -53,9 +53,11 @@ class Certificate:
         where only the second applies; (steps, layers).
     theta
         Weights of the resources, sorted by name, in all cases: (2, R, steps, layers), in units of 1 / FULL.
+        Where tiers have latencies there are two for each set of these tiers, of those slots in which they and
+        no others of them serve reads: the bits of the set's number are its tiers, the fastest first.
     whole_writes
         If given, each of the two cases is one for at most this many items written to the tier, and one for
-        more; `theta` then has first the two for at most as many, (4, R, steps, layers).
+        more; `theta` then has first the two for at most as many, four in place of every two.
     """
 
     instance_sha256: str
@@ -130,10 +132,11 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
 
 def _shapes(instance: Instance, splits_writes: bool) -> dict[str, tuple[int, ...]]:
     tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
+    cases = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
     return {
         **({"whole_writes": slots} if splits_writes else {}),
         "capacity": (tiers, 1 + math.prod(slots)),
         "prices": (3 * tiers, *slots),
         "whole": slots,
-        "theta": (4 if splits_writes else 2, len(instance.memory.resources), *slots),
+        "theta": (cases * (4 if splits_writes else 2), len(instance.memory.resources), *slots),
     }

@@ -34,6 +34,8 @@ from kvbound.weights import Chunks
 from kvbound.workloads import Synthetic
 
 SCHEMA = "kvbound.instance/1"
+LATENCY = "path"
+"""What latencies mean, named in instances that have any: reads wait, each on the path of its own tier."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -346,6 +348,7 @@ class Instance:
             "trace": dict(trace),
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
+            **({"latency": LATENCY} if any(tier.latency for tier in self.memory.tiers) else {}),
         }
 
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:

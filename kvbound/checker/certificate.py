@@ -7,7 +7,8 @@ tiers it may be in. A slot's time is at least sum_r theta_r load_r / B_r for eve
 (serial: theta_r <= 1). That is linear in the counts, so that its minimum over their ranges has a closed form.
 The minimum is taken separately, each with its own theta, over at most `whole` items read at one tier and over
 at least `whole` + 1: the number of items is an integer, so one of the two holds. With exclusive copies each
-of the two may in turn be divided by the number of items written to the tier.
+of the two may in turn be divided by the number of items written to the tier. Where tiers have latencies all
+these cases are divided by the set of these tiers that serve reads.
 """
 
 from __future__ import annotations
@@ -129,18 +130,25 @@ def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
     life = case.lives[layer]
     live, births, items = (each.astype(object) for each in (life.live, life.births, reads))
     paid = given.prices[:, :, layer].astype(object) * unit
+    each = 4 if given.whole_writes is not None else 2
     values, empty = [], []
     for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
+        number, rest = divmod(part, each)
+        reading = _reading(case, layer, number)
+        if reading is None:
+            continue
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
-        read = _range(given.whole[:, layer], live, part % 2)
+        read = _range(given.whole[:, layer], live, rest % 2)
         written = (0 * live, live + births)
         if given.whole_writes is not None:
-            written = _range(given.whole_writes[:, layer], live + births, part // 2)
-        touched = (read[0] > 0) | (written[0] > 0)
-        least = _linear(case, given.tier, layer, cost, paid, items, live, births, read, written)
-        values.append(least + unit * _latency(case, given, layer, reads, touched))
-        empty.append((read[1] < read[0]) | (written[1] < written[0]))
-    most = np.maximum.reduce(values)  # some part of every slot is not empty
+            written = _range(given.whole_writes[:, layer], live + births, rest // 2)
+        least, possible = _linear(
+            case, given.tier, layer, cost, paid, items, live, births, read, written, reading
+        )
+        share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
+        values.append(least + _wait(case, given, layer, reading, share, unit))
+        empty.append((read[1] < read[0]) | (written[1] < written[0]) | ~possible)
+    most = np.maximum.reduce(values)  # some case of every slot is not empty
     least = np.minimum.reduce([np.where(*each, most) for each in zip(~np.array(empty), values, strict=True)])
     return int((least // unit).sum())
 
@@ -163,12 +171,14 @@ def _linear(
     births: Exact,
     read_there: tuple[Exact, Exact],
     written_there: tuple[Exact, Exact],
-) -> Exact:
+    reading: list[bool],
+) -> tuple[Exact, NDArray[np.bool_]]:
     """Return a lower bound of slots, given the ranges of the items read at, and written to, the tier `slow`.
 
     Each item read is read at some tier, with inclusive copies at the cheaper copy; each birth is written to
     some tier, with inclusive copies to the last one; an unread live item may move. Counts whose price exceeds
-    their cost take their largest value, all others their smallest.
+    their cost take their largest value, all others their smallest. Only the tiers `reading` serve reads; the
+    second array says whether they can.
     """
     tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
 
@@ -181,21 +191,38 @@ def _linear(
         [size * each for size, each in zip(case.sizes(layer), costs, strict=True)]
         for costs in (byte, priced(case.writes))
     )  # of an item
-    read = [(np.minimum(h, held[-1]) if inclusive else h) - paid[k] for k, h in enumerate(held)]
-    extra = [h - paid[tiers + k] for k, h in enumerate(held)]
+    read, extra = dict[int, Exact](), dict[int, Exact]()  # net of the prices, by tier
+    for k in range(tiers):
+        copies = [k, tiers - 1] if inclusive else [k]
+        if any(reading[copy] for copy in copies):
+            read[k] = np.minimum.reduce([held[copy] for copy in copies if reading[copy]]) - paid[k]
+        if reading[k]:
+            extra[k] = held[k] - paid[tiers + k]
     write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
     weight = Fraction(case.weight_reads[layer])
-    other = np.minimum.reduce([net for k, net in enumerate(read) if k != slow])
-    fixed = weight.numerator * byte[0] // weight.denominator + reads * other
-    fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in enumerate(extra) if k != slow)
+    fixed = weight.numerator * byte[0] // weight.denominator
+    fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in extra.items() if k != slow)
     if inclusive:
         fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[:-1]) + births * write[-1]
     else:
         fixed = fixed + _written(write, slow, live, births, written_there)
-    here = read[slow] - other
-    slope = np.minimum(here, extra[slow])
-    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)  # all that there is
-    return fixed + np.maximum(np.minimum(slope * read_there[0], slope * read_there[1]), floor)
+    low, high = read_there
+    others, there = [net for k, net in read.items() if k != slow], []
+    possible = np.ones(len(live), np.bool_)
+    if others:
+        fixed = fixed + reads * np.minimum.reduce(others)
+        there += [(read[slow] - np.minimum.reduce(others), reads)] if slow in read else []
+    elif slow in read:  # every item read is read there
+        fixed, possible = fixed + reads * read[slow], reads <= high
+        low, high = np.maximum(low - reads, 0), high - reads
+    else:
+        possible = reads == 0
+    there += [(extra[slow], live - reads)] if slow in extra else []
+    if not there:
+        return fixed, possible & (low == 0)
+    slope = np.minimum.reduce([net for net, _ in there])
+    floor = sum(np.minimum(net, 0) * most for net, most in there)  # all that there is
+    return fixed + np.maximum(np.minimum(slope * low, slope * high), floor), possible.astype(np.bool_)
 
 
 def _written(write: list[Exact], slow: int, live: Exact, births: Exact, there: tuple[Exact, Exact]) -> Exact:
@@ -213,23 +240,37 @@ def _written(write: list[Exact], slow: int, live: Exact, births: Exact, there: t
     )
 
 
-def _latency(case: Case, given: Multipliers, layer: int, reads: Ints, slow: NDArray[np.bool_]) -> Exact:
-    """Return the latency that slots have at least: of the tiers certainly touched, or else the smallest.
+def _reading(case: Case, layer: int, number: int) -> list[bool] | None:
+    """Return which tiers serve reads of a layer's slots in a case, None if there are no such slots.
 
-    `slow` marks the slots that read an item at the split tier; with inclusive copies they may read the other
-    copy.
+    Tiers without a latency always may; the bits of the number are the others. Tier 0 does where the layer
+    reads weights. What takes no bytes takes no time: in a layer without KV only the weights wait.
     """
-    exact = [math.floor(Fraction(seconds) * Fraction(2) ** given.scale) for seconds in case.latency]
-    touched = np.zeros((len(exact), case.steps), np.bool_)
-    keeps = case.units[layer][0] > 0  # else neither births nor moves transfer a byte
-    births = case.life.births * keeps
-    touched[0] = case.weight_reads[layer] > 0
-    if case.rules["copies"] == "inclusive":
-        touched[-1] = births > 0
-    else:
-        touched[given.tier] |= slow & keeps
-    certain = sum(seconds * tier.astype(object) for seconds, tier in zip(exact, touched, strict=True))
-    return np.maximum(certain, min(exact) * (reads + births > 0).astype(object))
+    late, weights = np.flatnonzero(case.latency).tolist(), case.weight_reads[layer] > 0
+    reading = [k not in late or bool(number >> late.index(k) & 1) for k in range(len(case.latency))]
+    if case.units[layer][0] == 0:
+        return [True] * len(reading) if number == int(weights and 0 in late) else None
+    return reading if reading[0] or not weights else None
+
+
+def _wait(
+    case: Case, given: Multipliers, layer: int, reading: list[bool], share: list[Exact], unit: int
+) -> Exact:
+    """Return how long slots wait for the tiers that serve their reads, in units as costs have them.
+
+    Parallel resources wait for the longest of the latencies, in shares of their theta; serial ones for all.
+    """
+    scale = Fraction(2) ** given.scale
+    if case.units[layer][0] == 0:
+        reading = [k == 0 and case.weight_reads[layer] > 0 for k in range(len(reading))]
+    late = [
+        math.floor(Fraction(seconds) * scale) if inside else 0
+        for seconds, inside in zip(case.latency, reading, strict=True)
+    ]
+    if case.rules["timing"] == "serial":
+        return sum(late) * unit + 0 * share[0]
+    longest = [max(s if loads else 0 for s, loads in zip(late, of, strict=True)) for of in case.reads.T]
+    return sum(seconds * theta for seconds, theta in zip(longest, share, strict=True))
 
 
 def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8], forced: Ints | None) -> int:

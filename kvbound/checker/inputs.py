@@ -216,6 +216,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         "finite weights >= 0": bool(np.all((case.weight_reads >= 0) & (case.weight_reads < math.inf))),
         "finite bandwidths > 0": bool(np.all((case.bandwidth > 0) & (case.bandwidth < math.inf))),
         "finite latencies >= 0": bool(np.all((case.latency >= 0) & (case.latency < math.inf))),
+        'latency "path" exactly where a tier has one': (expanded.get("latency") == "path")
+        == bool(case.latency.any()),
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
         "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),

@@ -31,13 +31,13 @@ class Multipliers:
     tier: int
     whole: Ints  # (steps, layers): where each slot's minimum is split in two
     whole_writes: Ints | None  # (steps, layers): where each of the two is split again
-    theta: Ints  # (2 or 4, resources sorted by name, steps, layers)
+    theta: Ints  # (cases, resources sorted by name, steps, layers); see _slots in checker.certificate
 
 
 def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
     """Read and validate the multipliers."""
     tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
-    four = "whole_writes" in arrays
+    four, sets = "whole_writes" in arrays, 1 << int((case.latency > 0).sum())
     given = Multipliers(
         float(array(arrays, "bound_s", "float64")),
         int(array(arrays, "scale", "int64")),
@@ -46,7 +46,7 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         int(array(arrays, "tier", "int64")),
         array(arrays, "whole", "int64", *slots),
         array(arrays, "whole_writes", "int64", *slots) if four else None,
-        array(arrays, "theta", "int64", 4 if four else 2, resources, *slots),
+        array(arrays, "theta", "int64", sets * (4 if four else 2), resources, *slots),
     )
     theta = given.theta
     bounded = bool(theta.min() >= 0 and theta.max() <= FULL)

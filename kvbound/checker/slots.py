@@ -5,7 +5,8 @@ bytes diverted from each tier to the last, so that either all or none of them ar
 the optimum of a small linear program, solved in exact fractions because bandwidths may differ by many orders
 of magnitude. The optimal basis is then reused for all slots for which it is optimal too: those where its
 primal and dual values agree. With latencies, the minimum over the sets of tiers that serve no reads is taken,
-and over whether the last tier serves any where nothing else touches it.
+and over whether the last tier serves any where nothing else is read from it. Only reads wait: on each of
+their resources for the longest latency, or one after the other if timing is serial.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fractions import Fraction
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.checker.inputs import Case
 from kvbound.checker.report import Floats
@@ -51,16 +53,25 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
     divided = parallel and case.rules["copies"] == "inclusive"
     best = np.full(len(loads), np.inf)
     if divided:  # the linear program may use the last tier, which costs its latency: or nothing is diverted
-        load, touched = (read + extra) @ case.reads + written @ case.writes, (read + extra + written) > 0
-        whole = (load / case.bandwidth).max(axis=1) + touched @ case.latency
-        best[~touched[:, -1]] = whole[~touched[:, -1]]
+        load, serving = (read + extra) @ case.reads + written @ case.writes, (read + extra) > 0
+        whole = (load / case.bandwidth + _waits(case, serving)).max(axis=1)
+        best[~serving[:, -1]] = whole[~serving[:, -1]]
     for served in _served(case, read):
-        load = (served + extra) @ case.reads + written @ case.writes
-        busy = _balanced(case, load, served) if parallel else (load / case.bandwidth).sum(axis=1)
-        touched = (served + extra + written) > 0
-        touched[:, -1] |= divided
-        best = np.minimum(best, busy + touched @ case.latency)
+        load, serving = (served + extra) @ case.reads + written @ case.writes, (served + extra) > 0
+        if parallel:
+            serving[:, -1] |= divided & (read[:, :-1] > 0).any(axis=1)
+            # a wait counts like the bytes that would be transferred in the meantime
+            busy = _balanced(case, load + _waits(case, serving) * case.bandwidth, served)
+        else:
+            busy = (load / case.bandwidth).sum(axis=1) + serving @ case.latency
+        best = np.minimum(best, busy)
     return np.asarray(best[back.ravel()])
+
+
+def _waits(case: Case, serving: NDArray[np.bool_]) -> Floats:
+    """Return the seconds that each resource waits for the tiers that serve reads, ``(slots, resources)``."""
+    late = np.where(case.reads > 0, case.latency[:, None], 0.0)  # (tiers, resources)
+    return np.asarray((serving[:, :, None] * late).max(axis=1))
 
 
 def busy_times(case: Case, read: Floats, extra: Floats, written: Floats, times: Floats) -> Floats | None:

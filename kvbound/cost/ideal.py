@@ -40,6 +40,12 @@ class Slots(NamedTuple):
     weights: Floats
     sizes: Ints
 
+    def part(self, some: slice) -> Slots:
+        """Return some of the slots."""
+        return Slots(
+            self.reads[some], self.births[some], self.arriving[some], self.weights[some], self.sizes[some]
+        )
+
     @classmethod
     def of(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
@@ -67,6 +73,22 @@ class Slots(NamedTuple):
         return cls(found // kinds, births, arriving, weights, sizes.astype(np.int64)), counts
 
 
+class Best(NamedTuple):
+    """The ideal of slots: which tiers serve their reads, and what proves the time.
+
+    Attributes
+    ----------
+    time
+        Seconds, in the shape of the slots.
+    case, row
+        Numbers in `SlotCost.ideal_cases`, and in that case's rows, in the same shape.
+    """
+
+    time: Floats
+    case: Ints
+    row: Ints
+
+
 def ideal_slot_times(instance: Instance) -> Floats:
     """Seconds per slot without constraints on placement, shape (steps, layers).
 
@@ -81,12 +103,31 @@ def ideal_slot_times(instance: Instance) -> Floats:
     """
     require_physical(instance)
     slots = Slots.of(instance)
-    transfer = combine(SlotCost.of(instance).ideal_facets, np.moveaxis(ideal_bytes(instance, slots), -1, 0))
-    return np.asarray(transfer.max(axis=0) + ideal_latency(instance, slots))
+    return best_ideal(SlotCost.of(instance), slots, ideal_bytes(instance, slots)).time
+
+
+def best_ideal(cost: SlotCost, slots: Slots, traffic: Floats) -> Best:
+    """Return the ideal of slots with this traffic, as `ideal_bytes` returns it.
+
+    It is the least over the sets of tiers that may serve reads; weights are read from tier 0.
+    """
+    best = Best(np.full(slots.reads.shape, np.inf), *np.zeros((2, *slots.reads.shape), np.int64))
+    reading = slots.reads * slots.sizes > 0
+    for number, case in enumerate(cost.ideal_cases):
+        values = combine(case.rows, np.moveaxis(traffic, -1, 0))
+        values += case.wait.reshape(-1, *(1,) * reading.ndim)
+        allowed = (slots.weights == 0) | case.inside[0]
+        allowed &= ~reading | case.inside.any()
+        row = values.argmax(axis=0)
+        time = np.where(allowed, np.take_along_axis(values, row[None], 0)[0], np.inf)
+        better = time < best.time
+        found = Best(time, np.full_like(row, number), row)
+        best = Best(*(np.where(better, new, old) for new, old in zip(found, best, strict=True)))
+    return best
 
 
 def ideal_bytes(instance: Instance, slots: Slots) -> Floats:
-    """Bytes of slots as `SlotCost.ideal_rows` takes them, shape (..., 3K)."""
+    """Bytes of slots as `IdealCase.rows` takes them, shape (..., 3K)."""
     traffic = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
     columns = Columns.of(traffic)
     columns.reads[..., 0] = slots.reads * slots.sizes
@@ -102,16 +143,6 @@ def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
     columns.reads[..., tier] = slots.reads * slots.sizes
     columns.writes[..., tier] = slots.births * slots.sizes
     return traffic
-
-
-def ideal_latency(instance: Instance, slots: Slots) -> Floats:
-    """Latency in seconds that slots have at least under any placement, in the shape of the slots."""
-    latency = SlotCost.of(instance).latency
-    sure = np.where(slots.weights > 0, latency[0], 0.0)
-    if instance.inclusive:
-        sure = sure + np.where(slots.births * slots.sizes > 0, latency[-1], 0.0)
-    # a slot that reads or writes anything touches some tier
-    return np.where((slots.reads + slots.births) * slots.sizes > 0, np.maximum(sure, latency.min()), sure)
 
 
 def ideal(instance: Instance) -> float:

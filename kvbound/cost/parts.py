@@ -29,7 +29,7 @@ class TimeParts:
     moves
         Writes of moves, and the reads of items that move without being read.
     latency
-        Latencies.
+        Waits for latencies.
     """
 
     weights: float
@@ -54,5 +54,5 @@ def time_parts(instance: Instance, counted: ScheduleTraffic) -> TimeParts:
         reads=dict(zip((tier.name for tier in instance.memory.tiers), by_tier, strict=True)),
         births=float((births * priced.write).sum()),
         moves=float((moved * priced.read).sum() + ((held.writes - births) * priced.write).sum()),
-        latency=float(priced.latency.sum()),
+        latency=float(priced.wait.sum()),
     )

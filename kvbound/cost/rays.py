@@ -31,11 +31,11 @@ def spread_rays(*loads: Array) -> Array:
 
     Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
     """
-    tiers, resources = loads[0].shape
-    rays: Integers = np.eye(resources + len(loads) * tiers).astype(_exact(*loads))
+    resources, tiers = loads[0].shape[1], [len(load) for load in loads]
+    rays: Integers = np.eye(resources + sum(tiers)).astype(_exact(*loads))
     for n, load in enumerate(loads):
-        slack = np.zeros((tiers, len(rays[0]) - resources), np.int64)
-        slack[:, n * tiers : (n + 1) * tiers] = np.eye(tiers)
+        slack, first = np.zeros((tiers[n], sum(tiers)), np.int64), sum(tiers[:n])
+        slack[:, first : first + tiers[n]] = np.eye(tiers[n])
         system = np.hstack([load.astype(np.int64), -slack]).astype(rays.dtype)
         for row in system[1:]:
             rays = _on_plane(rays, row - system[0])

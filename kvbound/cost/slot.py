@@ -3,10 +3,13 @@
 The traffic of a slot is a vector q of 3K byte counts, see `kvbound.cost.traffic.Columns`. Where tiers hold
 items in other formats, an item counts with its bytes in tier 0 everywhere, and the costs of a byte are those
 of the bytes that the tier transfers in its place. The time is
-T(q) = max_v facets[v] @ q, plus latencies. With inclusive copies a read held in tier k may be split
-between k and the last tier; T is then the optimum of a linear program, and the facets are the vertices
+T(q) = max_v facets[v] @ q where no tier has a latency. With inclusive copies a read held in tier k may be
+split between k and the last tier; T is then the optimum of a linear program, and the facets are the vertices
 of its dual: weights theta over the resources, of sum 1, with each read priced at the cheaper copy. The MIP,
 the relaxation, the dual and the annealer take their coefficients from here.
+
+Reads wait for the latency of the tier that serves them, on each of its resources, all at once. For a given
+set S of tiers that serve reads the time is max_v(facets[v] @ q + waits[v, S]); T is the least over the sets.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
 from kvbound.cost.rays import split_rays, spread_rays, undominated
+from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.memory import Memory
 from kvbound.rules import Copies, Rules, Timing
@@ -34,7 +38,7 @@ _MOST = 1 << 27
 
 
 class PricedTraffic(NamedTuple):
-    """Traffic with prices: the bytes times their prices, plus the latency, add up to the slot time.
+    """Traffic with prices: the bytes times their prices, plus the wait, add up to the slot time.
 
     Attributes
     ----------
@@ -42,14 +46,43 @@ class PricedTraffic(NamedTuple):
         Bytes with every read assigned to the tier that serves it, shape (..., 3K); see `Columns`.
     read, write
         Prices of a byte read from, and written to, each tier, in s/byte, shape (..., K).
-    latency
-        Latencies of the tiers touched, in seconds, shape (...).
+    wait
+        Seconds that the slot waits for latencies, shape (...).
     """
 
     served: Array
     read: Array
     write: Array
-    latency: Array
+    wait: Array
+
+
+class IdealCase(NamedTuple):
+    """A slot's ideal time if only some tiers serve reads: every read may be split over these.
+
+    This is the relaxation without constraints on placement. Of a row only the columns n_0 (all reads), e
+    (weights), z_0 (births, at the cheapest tier) and z_last (write-through) have a meaning.
+
+    Attributes
+    ----------
+    inside
+        Whether each tier may serve reads, shape (K,).
+    rows
+        Rows like `SlotCost.facets`, shape (V, 3K): the time is the largest of rows @ q + wait.
+    theta
+        Weights over the resources behind each row, shape (V, R).
+    wait, waits
+        Seconds that the slot waits, by row, shape (V,), and that its resources wait, shape (R,).
+    work
+        Seconds per byte on each resource with each byte at the tier of least total work, shape (R, 3K). With
+        serial timing this is the ideal split.
+    """
+
+    inside: NDArray[np.bool_]
+    rows: Array
+    theta: Array
+    wait: Array
+    waits: Array
+    work: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +120,11 @@ class SlotCost:
         """Whether the last tier keeps a copy of everything."""
         return self.rules.copies is Copies.INCLUSIVE
 
+    @property
+    def serial(self) -> bool:
+        """Whether resources transfer one after the other."""
+        return self.rules.timing is Timing.SERIAL
+
     @cached_property
     def read_costs(self) -> Array:
         """Seconds per byte read at each tier on each resource, shape (K, R)."""
@@ -99,8 +137,30 @@ class SlotCost:
 
     @cached_property
     def latency(self) -> Array:
-        """Seconds added to a slot for each tier that it touches, shape (K,)."""
+        """Seconds that reads of each tier wait, shape (K,)."""
         return np.array([tier.latency for tier in self.memory.tiers])
+
+    def waits(self, theta: Array) -> Array:
+        """Return the seconds that a slot waits for each set of tiers that serve its reads, shape (V, 2**K).
+
+        Parallel resources wait at the same time, each for the longest latency of the tiers whose reads load
+        it; serial resources one after the other, for every tier of the set.
+
+        Parameters
+        ----------
+        theta
+            Weights over the resources, shape (V, R). The tiers of set number n are the bits of n.
+        """
+        inside = np.arange(1 << self.tiers)[:, None] >> np.arange(self.tiers) & 1  # (sets, K)
+        if self.serial:
+            return np.broadcast_to(combine(self.latency[None], inside.T), (len(theta), len(inside)))
+        late = inside[:, :, None] * (self.latency[:, None] * self.memory.read_load)
+        return combine(theta, late.max(axis=1).T)
+
+    @cached_property
+    def facet_waits(self) -> Array:
+        """What `waits` returns for the facets."""
+        return self.waits(self.facet_weights)
 
     @cached_property
     def facets(self) -> Array:
@@ -120,42 +180,36 @@ class SlotCost:
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
         rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
-        needed = undominated(rows)
+        needed = undominated(np.hstack([rows, np.unique(self.waits(theta), axis=1)]))
         return rows[needed], theta[needed]
 
     @cached_property
-    def ideal_weights(self) -> Array:
-        """Weights theta over the resources, shape (V, R), one of which proves any slot's ideal time."""
-        read, write = self._scaled(self.memory.read_load), self._scaled(self.memory.write_load)
+    def ideal_cases(self) -> tuple[IdealCase, ...]:
+        """The sets of tiers that may serve reads of a slot's ideal, the one of all tiers first.
+
+        A tier without a latency is in all of them.
+        """
+        late = np.flatnonzero(self.latency).tolist()
+        sets = [set(left) for size in range(len(late) + 1) for left in itertools.combinations(late, size)]
+        return tuple(self._ideal_case([k not in left for k in range(self.tiers)]) for left in sets)
+
+    def _ideal_case(self, reading: list[bool]) -> IdealCase:
+        inside = np.array(reading)
+        read, write = (self._scaled(load) for load in (self.memory.read_load, self.memory.write_load))
+        some = inside if inside.any() else ~inside  # without reads any tier will do
         # with inclusive copies births go to the last tier at any prices
-        return self._weights(spread_rays(read) if self.inclusive else spread_rays(read, write))
-
-    @cached_property
-    def ideal_rows(self) -> Array:
-        """Rows like `facets`, one for each of `ideal_weights`, if every read may be split over all tiers.
-
-        This is the relaxation without constraints on placement. Only the columns n_0 (all reads), e
-        (weights), z_0 (births, at the cheapest tier) and z_last (write-through) have a meaning.
-        """
-        theta = self.ideal_weights
+        rays = spread_rays(read[some]) if self.inclusive else spread_rays(read[some], write)
+        theta = self._weights(rays)
         held, written = combine(theta, self.read_costs.T), combine(theta, self.write_costs.T)
-        read = np.broadcast_to(held.min(axis=1, keepdims=True), held.shape)
-        return np.hstack([read, held, written.min(axis=1, keepdims=True), written[:, 1:]])
-
-    @cached_property
-    def ideal_work(self) -> Array:
-        """Seconds per byte on each resource with each byte at the tier of least total work, shape (R, 3K).
-
-        The columns are those of `ideal_rows`. With serial timing this is the ideal split.
-        """
-        read, write = self.read_costs, self.write_costs
-        reads = np.broadcast_to(read[read.sum(axis=1).argmin()], read.shape)
-        return np.vstack([reads, read, write[[write.sum(axis=1).argmin()]], write[1:]]).T
-
-    @cached_property
-    def ideal_facets(self) -> Array:
-        """The rows of `ideal_rows` that no other row dominates."""
-        return self.ideal_rows[undominated(self.ideal_rows)]
+        reads = np.broadcast_to(held[:, some].min(axis=1, keepdims=True), held.shape)
+        rows = np.hstack([reads, held, written.min(axis=1, keepdims=True), written[:, 1:]])
+        number = int(inside @ (1 << np.arange(self.tiers)))
+        wait, waits = (self.waits(each)[:, number] for each in (theta, np.eye(theta.shape[1])))
+        needed = np.sort(undominated(np.column_stack([rows, wait])))
+        total = np.where(some, self.read_costs.sum(axis=1), np.inf)
+        near = self.read_costs[total.argmin()], self.write_costs[self.write_costs.sum(axis=1).argmin()]
+        work = np.vstack([*[near[0]] * self.tiers, self.read_costs, near[1], self.write_costs[1:]]).T
+        return IdealCase(inside, rows[needed], theta[needed], wait[needed], waits, work)
 
     def _scaled(self, load: Array) -> Array:
         """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
@@ -163,7 +217,7 @@ class SlotCost:
 
     def _weights(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
-        if self.rules.timing is Timing.SERIAL:
+        if self.serial:
             return np.ones((1, rays.shape[1]))
         theta = rays * self.memory.bandwidths
         return theta / theta.sum(axis=1, keepdims=True)
@@ -178,11 +232,9 @@ class SlotCost:
         """
         if halves := self._halves(traffic):
             return np.concatenate([self.times(half) for half in halves])
-        if not self.latency.any():
-            return self._transfer(traffic)
         best = np.full(traffic.shape[:-1], np.inf)
         for diverted in self._diversions(traffic):
-            best = np.minimum(best, self._transfer(diverted) + self._latencies(diverted))
+            best = np.minimum(best, self._values(diverted).max(axis=0))
         return best
 
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
@@ -223,10 +275,10 @@ class SlotCost:
             parts = (self.priced(half) for half in halves)
             return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
         chosen = self._diverted(traffic)
-        row = combine(self.facets, np.moveaxis(chosen, -1, 0)).argmax(axis=0)
+        row = self._values(chosen).argmax(axis=0)
         read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
         served = self._assign_reads(chosen) if self.inclusive else chosen
-        return PricedTraffic(served, read[row], write[row], self._latencies(chosen))
+        return PricedTraffic(served, read[row], write[row], self.facet_waits[row, self._reading(chosen)])
 
     def busy(self, traffic: Array) -> Array:
         """Return the seconds that each resource is busy, shape (..., R), with reads split as in `split`.
@@ -246,21 +298,21 @@ class SlotCost:
         """Return the traffic of least time among those that leave tiers with a latency unread."""
         best, chosen = np.full(traffic.shape[:-1], np.inf), traffic
         for diverted in self._diversions(traffic):
-            time = self._transfer(diverted) + self._latencies(diverted)
+            time = self._values(diverted).max(axis=0)
             chosen = np.where((time < best)[..., None], diverted, chosen)
             best = np.minimum(best, time)
         return chosen
 
     def _assign_reads(self, q: Array) -> Array:
         """Return q with each tier's reads turned into reads without choice, at the least time."""
-        last, q = self.tiers - 1, q.copy()
-        least = self._transfer(q)
+        last, q, reading = self.tiers - 1, q.copy(), self._reading(q)
+        least = self._values(q, reading).max(axis=0)
         for tier in range(last):
             home, away = self.tiers + tier, self.tiers + last
             held = q[..., tier].copy()
             q[..., home] += held
             q[..., tier] = 0
-            slack = least[..., None] - np.moveaxis(combine(self.facets, np.moveaxis(q, -1, 0)), 0, -1)
+            slack = np.moveaxis(least - self._values(q, reading), 0, -1)
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
             # prices are integers times a common factor: they differ by much or only by rounding
             slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
@@ -276,21 +328,29 @@ class SlotCost:
             q[..., away] += part
         return q
 
-    def _transfer(self, q: Array) -> Array:
-        """Return slot times without latencies, in seconds."""
-        return combine(self.facets, np.moveaxis(q, -1, 0)).max(axis=0)
+    def _values(self, q: Array, reading: Integers | None = None) -> Array:
+        """Return the value of every facet in seconds, with waits, shape (V, ...).
 
-    def _latencies(self, q: Array) -> Array:
-        """Return the latencies of the tiers that bytes are, or may be, read from or written to: seconds."""
-        touched = np.asarray(q.reshape(*q.shape[:-1], 3, self.tiers).any(axis=-2))
+        `reading` is what `_reading` returns, by default of q.
+        """
+        values = combine(self.facets, np.moveaxis(q, -1, 0))
+        if self.latency.any():
+            values += self.facet_waits[:, self._reading(q) if reading is None else reading]
+        return values
+
+    def _reading(self, q: Array) -> Integers:
+        """Return the number of the set of tiers that bytes are, or may be, read from; see `waits`."""
+        columns = Columns.of(q)
+        touched = (columns.reads > 0) | (columns.extra_reads > 0)
         if self.inclusive:
-            touched[..., -1] |= q[..., : self.tiers - 1].any(axis=-1)
-        return combine(self.latency[None], np.moveaxis(touched, -1, 0))[0]
+            touched[..., -1] |= columns.reads[..., :-1].any(axis=-1)
+        return touched @ (1 << np.arange(self.tiers))
 
     def _diversions(self, q: Array) -> Iterator[Array]:
         """Yield q for each set of tiers whose reads the last tier serves instead, and without its help."""
         last = self.tiers - 1
-        if self.inclusive and self.latency[last] and not q[..., last :: self.tiers].any(axis=-1).all():
+        forced = q[..., [last, self.tiers + last]].any(axis=-1)
+        if self.inclusive and self.latency[last] and not forced.all():
             direct = q.copy()
             direct[..., self.tiers : 2 * self.tiers] += q[..., : self.tiers]
             direct[..., : self.tiers] = 0

@@ -38,10 +38,10 @@ class Coefficients:
     unit_s
         Seconds per unit of time.
     facets
-        Units of time per item, shape (V, 3K): slot time >= facet @ traffic, see
+        Units of time per item, shape (V, 3K): slot time >= facet @ traffic + wait @ touched, see
         `kvbound.cost.traffic.Columns`.
-    latency
-        Units of time per tier, shape (K,).
+    waits
+        Units of time for each tier that serves reads, shape (V, K).
     weights
         Weight reads of each layer in items, shape (layers,).
     sizes
@@ -55,7 +55,7 @@ class Coefficients:
     instance: Instance
     unit_s: float
     facets: NDArray[np.float64]
-    latency: NDArray[np.float64]
+    waits: NDArray[np.float64]
     weights: NDArray[np.float64]
     sizes: NDArray[np.float64]
     ideal: NDArray[np.float64]
@@ -79,17 +79,23 @@ class Coefficients:
             # the program itself splits the reads, by its columns `diverted`
             rules_without_split = Rules(copies=Copies.EXCLUSIVE, timing=rules.timing)
             cost = SlotCost(instance.memory, rules_without_split, instance.unit_sizes)
+        rows, waits = _wait_rows(cost)
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
             instance=instance,
             unit_s=unit,
-            facets=cost.facets * (item / unit),
-            latency=cost.latency / unit,
+            facets=cost.facets[rows] * (item / unit),
+            waits=waits / unit,
             weights=instance.weight_reads / item,
             sizes=instance.item_bytes / item,
             ideal=ideal_slot_times(instance) / unit,
             prompt=forced_fill(instance) if fixed else None,
         )
+
+    @property
+    def has_waits(self) -> bool:
+        """Whether some tier has a latency."""
+        return bool(self.waits.any())
 
     @property
     def slot_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -169,11 +175,26 @@ class Coefficients:
         return self.transitions.moves(self.reads[step, layer, block] > 0)
 
     def most_traffic(self, step: int, layer: int) -> float:
-        """Return an upper bound on the items that a slot reads from a tier and writes to it."""
+        """Return an upper bound on the items that a slot reads from a tier, weights included."""
         timeline, chunks = self.instance.token_timelines[layer], self.instance.chunks.blocks[layer]
-        items = 2 * float(timeline.live[step] + timeline.births[step])
-        items += 2 * float(chunks.sum()) * self.instance.granularity
+        items = float(timeline.live[step]) + float(chunks.sum()) * self.instance.granularity
         return items * float(self.sizes[layer]) + float(self.weights[layer])
+
+
+def _wait_rows(cost: SlotCost) -> tuple[Ints, NDArray[np.float64]]:
+    """Return facets, some repeatedly, and the seconds that each adds for tiers that serve reads, (rows, K).
+
+    Reads without a choice: a parallel resource waits for the longest latency, which takes a row for each.
+    """
+    if cost.serial or not cost.latency.any():
+        return np.arange(len(cost.facets)), np.broadcast_to(cost.latency, (len(cost.facets), cost.tiers))
+    alone = cost.facet_waits[:, 1 << np.arange(cost.tiers)]
+    rows, waits = [], []
+    for v, by_tier in enumerate(alone):
+        each = np.diag(by_tier)[by_tier > 0] if by_tier.any() else np.zeros((1, cost.tiers))
+        rows += [v] * len(each)
+        waits += [*each]
+    return np.array(rows), np.array(waits)
 
 
 def slot_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[NDArray[np.float64], float]]:

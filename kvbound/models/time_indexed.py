@@ -99,7 +99,7 @@ class TimeIndexed:
         self.traffic = np.empty((*shape, 3, self._tiers), np.int64)
         for n, name in enumerate(("served", "extra", "written")):
             self.traffic[:, :, n] = build.add_columns(name, by_tier).reshape(*shape, self._tiers)
-        if self.coefficients.latency.any():
+        if self.coefficients.has_waits:
             self.touched = build.add_columns("touched", by_tier, upper=1.0, integer=True)
             self.touched = self.touched.reshape(*shape, self._tiers)
             self.diverted = build.add_columns("diverted", by_tier).reshape(*shape, self._tiers)
@@ -198,7 +198,7 @@ class TimeIndexed:
         rows = build.add_rows("facet", [[step, layer, v] for v in range(len(coefficients.facets))], lower=0.0)
         build.put(rows, time, 1.0)
         build.put(rows[:, None], here, -coefficients.facets)
-        if coefficients.latency.any():
+        if coefficients.has_waits:
             self._add_latency(step, layer, rows)
         elif cuts and self._tiers == 2:
             for n, (slope, constant) in enumerate(slot_cuts(coefficients, step, layer)):
@@ -207,17 +207,17 @@ class TimeIndexed:
                 build.put(row, here, -slope)
 
     def _add_latency(self, step: int, layer: int, rows: Ints) -> None:
-        """Rows for latencies: tiers with traffic are touched; the last tier may serve the reads of others."""
+        """Rows for latencies: tiers that serve reads are touched; the last may serve the reads of others."""
         coefficients, build, instance = self.coefficients, self._build, self.instance
         most = coefficients.most_traffic(step, layer)
         touched, diverted = self.touched[step, layer], self.diverted[step, layer]
         served = self.traffic[step, layer, 0]
-        build.put(rows[:, None], touched, -coefficients.latency)
+        build.put(rows[:, None], touched, -coefficients.waits)
         build.put(rows[:, None], diverted[: self._fast], coefficients.facets[:, : self._fast])
         total = diverted[: self._fast]
         build.put(rows[:, None], total, -coefficients.facets[:, [self._fast]])
         touch = build.add_rows("touch", [[step, layer, k] for k in range(self._tiers)], upper=0.0)
-        build.put(touch, self.traffic[step, layer].reshape(3, self._tiers), 1.0)
+        build.put(touch, self.traffic[step, layer, :2], 1.0)
         build.put(touch, touched, -most)
         build.put(touch[: self._fast], total, -1.0)
         build.put(touch[-1], total, 1.0)

@@ -155,7 +155,7 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
     tiers, size = range(coefficients.instance.tiers), coefficients.instance.tiers
     last = size - 1
     model.time = pyo.Var(model.slots, bounds=lambda m, j, n: (float(coefficients.ideal[j, n]), None))
-    has_latency = bool(coefficients.latency.any())
+    has_latency = coefficients.has_waits
     if has_latency:
         _latencies(model, coefficients)
 
@@ -174,10 +174,9 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
             + row[2 * size + k] * m.written[j, n, k]
             for k in tiers
         )
-        latency = (
-            pyo.quicksum(coefficients.latency[k] * m.touched[j, n, k] for k in tiers) if has_latency else 0
-        )
-        return m.time[j, n] >= traffic + latency
+        late = np.flatnonzero(coefficients.waits[v]).tolist() if has_latency else []
+        wait = pyo.quicksum(float(coefficients.waits[v, k]) * m.touched[j, n, k] for k in late)
+        return m.time[j, n] >= traffic + wait
 
     model.facet = pyo.Constraint(model.slots, range(len(coefficients.facets)), rule=facet)
     model.cut = pyo.ConstraintList()
@@ -191,7 +190,7 @@ def _times(model: Any, coefficients: Coefficients, *, cuts: bool) -> None:
 
 
 def _latencies(model: Any, coefficients: Coefficients) -> None:
-    """A tier with traffic is touched, and the last tier may serve the reads of others."""
+    """A tier that serves reads is touched, and the last tier may serve the reads of others."""
     instance = coefficients.instance
     tiers, last = range(instance.tiers), instance.tiers - 1
     model.touched = pyo.Var(model.slots, tiers, domain=pyo.Binary)
@@ -199,7 +198,7 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
 
     def touch(m: Any, j: int, n: int, k: int) -> Any:
         away = m.diverted[j, n, k] if k < last else -pyo.quicksum(m.diverted[j, n, f] for f in range(last))
-        here = m.served[j, n, k] + m.extra[j, n, k] + m.written[j, n, k] - away
+        here = m.served[j, n, k] + m.extra[j, n, k] - away
         return here <= coefficients.most_traffic(j, n) * m.touched[j, n, k]
 
     def divert(m: Any, j: int, n: int, k: int) -> Any:

@@ -103,8 +103,6 @@ def _listed(parts: Mapping[str, float], whole: float = 1.0) -> str:
 def _binds(instance: Instance, resources: Mapping[str, float]) -> str:
     binding = largest(resources)
     together = " work one after the other" if instance.rules.timing is Timing.SERIAL else " bind"
-    if not binding:
-        return "no resource binds"
     if len(binding) == 1:
         return f"{binding[0][0]} binds"
     *most, last = [f"{name} ({numbers.share(share)})" for name, share in binding]

@@ -133,7 +133,7 @@ def any_multipliers(rng: np.random.Generator, case: Layered) -> dict[str, Any]:
     for k, limit in enumerate(case.capacity):
         if limit is None or (case.rules["copies"] == "inclusive" and k == tiers - 1):
             capacity[k] = 0
-    theta = rng.dirichlet(np.full(2 * tiers, 0.5), (2, *slots))
+    theta = rng.dirichlet(np.full(2 * tiers, 0.5), (2 << tiers * (case.latency > 0), *slots))
     if case.rules["timing"] == "serial":
         theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
     scale = rng.choice([0, 0.3, 1, 3], (1, *slots)) * 2.0**30

@@ -147,6 +147,7 @@ class Layered:
         if self.windows is not None:
             llm["windows"] = self.windows
             made["rules"] = usual | self.rules | {"windows": "ends"}
+        made |= {"latency": "path"} if self.latency else {}
         return made | ({"formats": self.formats} if self.formats else {})
 
     def edited(self, way: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -190,5 +191,5 @@ class Layered:
             "schema": np.array("kvbound.certificate/1"), "bound_s": np.float64(-1e300), "scale": np.int64(0),
             "capacity": np.zeros((tiers, 1 + slots[0] * slots[1]), np.int64), "tier": np.int64(tiers - 1),
             "prices": np.zeros((3 * tiers, *slots), np.int64), "whole": np.full(slots, -1),
-            "theta": np.zeros((2, 2 * tiers, *slots), np.int64),
+            "theta": np.zeros((2 << tiers * (self.latency > 0), 2 * tiers, *slots), np.int64),
         } | more  # fmt: skip

@@ -203,10 +203,9 @@ class Plain:
             near = not self.inclusive or amount / rate[k] <= copy / rate[-1]  # else the copy is faster
             taken[k if near else -1] += amount if near else copy
             taken[k] += other[k]
-        busy = [a / r for a, r in zip([*taken, *written], rate * 2, strict=True)]
-        touched = sum(a + b > 0 for a, b in zip(taken, written, strict=True))
-        time = sum(busy) if self.rules["timing"] == "serial" else max(busy)
-        return time + touched * self.case.latency
+        down = [a / r + self.case.latency * (a > 0) for a, r in zip(taken, rate, strict=True)]
+        busy = down + [a / r for a, r in zip(written, rate, strict=True)]
+        return sum(busy) if self.rules["timing"] == "serial" else max(busy)
 
     def walk(self, rng: np.random.Generator) -> Placed:
         """A random schedule, whether it fits or not."""

@@ -301,10 +301,12 @@ def multipliers(instance: Instance, scale: int, prices: Any, theta: Any = None, 
     prices, capacity
         (3K, steps, layers) and, of tier 0, (1 + slots,), in seconds.
     theta
-        Weights of the memory's resources, (R, steps, layers); by default 0, so that slots cost nothing.
+        Weights of the memory's resources by set of late tiers, (sets, R, steps, layers); by default 0, so
+        that slots cost nothing.
     """
     slots, names = (instance.decode_steps, instance.layers), list(instance.memory.resources)
-    weights = np.zeros((len(names), *slots)) if theta is None else theta[np.argsort(names)]
+    sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
+    weights = np.zeros((sets, len(names), *slots)) if theta is None else theta[:, np.argsort(names)]
     whole = np.floor(weights * FULL * (1 - 1e-13)).astype(np.int64)
     held = np.zeros((instance.tiers, 1 + instance.slots), np.int64)
     held[0] = np.floor(np.multiply(capacity, 2.0**scale))
@@ -317,7 +319,7 @@ def multipliers(instance: Instance, scale: int, prices: Any, theta: Any = None, 
         "capacity": held,
         "prices": np.floor(prices * 2.0**scale).astype(np.int64),
         "whole": np.full(slots, -1),
-        "theta": np.stack([whole, whole]),
+        "theta": np.repeat(whole, 2, axis=0),
     }
 
 
@@ -340,7 +342,7 @@ def test_what_every_byte_costs_proves_the_optimum_where_that_is_all_that_counts(
     served = np.minimum(read, read[-1]) if instance.inclusive else read
     costs = np.concatenate([served, read, write])[:, None, None] * instance.item_bytes
     prices = np.broadcast_to(costs, (len(costs), *shape))
-    arrays = multipliers(instance, 44, prices, np.ones((len(memory.resources), *shape)))
+    arrays = multipliers(instance, 44, prices, np.ones((1, len(memory.resources), *shape)))
     optimum = find_optimum(instance).time_s
     assert certified(instance, arrays).bound_s == pytest.approx(optimum, rel=1e-9, abs=1e-9)
 
@@ -360,6 +362,9 @@ def gain(instance: Instance, prices: Any, capacity: float = 0) -> int:
 def test_slots_are_paid_for_the_largest_counts(seed: int) -> None:
     """At prices of one unit, which no item has to pay."""
     _, instance = any_batch(seed, initial="free")
+    tiers_at_once = tuple(dataclasses.replace(tier, latency=0.0) for tier in instance.memory.tiers)
+    memory = dataclasses.replace(instance.memory, tiers=tiers_at_once)
+    instance = dataclasses.replace(instance, memory=memory)
     tiers, timeline = instance.tiers, instance.timeline
     live, births = timeline.live[:-1, None], timeline.births[:, None] + 0 * instance.trace.past_counts()
     for column in (tiers, 2 * tiers - 1, 2 * tiers):
@@ -397,8 +402,8 @@ def test_blocks_pay_for_room_until_they_leave(seed: int) -> None:
     assert gain(instance, prices, 1) == np.minimum(leave, times).sum() - times * room
 
 
-def test_a_slot_without_reads_and_births_has_no_latency() -> None:
-    for births, reads, expected in ((0, [], 0), (0, [0], 3), (1, [], 3), (1, [0], 3)):
+def test_a_slot_without_reads_does_not_wait() -> None:
+    for births, reads, expected in ((0, [], 0), (0, [0], 3), (1, [], 0), (1, [0], 3)):
         instance = one_layer(1, [reads], latency=(3, 4), births=[births])
         arrays = multipliers(instance, 40, np.zeros((6, 1, 1)))
         assert certified(instance, arrays).bound_s == expected

@@ -46,7 +46,8 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit
     divided = not instance.inclusive and rng.random() < 0.7
     writes = {"whole_writes": rng.integers(-1, 4, slots)} if divided else {}
-    theta = rng.dirichlet(np.full(resources, 0.5), (4 if divided else 2, *slots))
+    sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
+    theta = rng.dirichlet(np.full(resources, 0.5), (sets * (4 if divided else 2), *slots))
     if instance.rules.timing == "serial":
         theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
     return {

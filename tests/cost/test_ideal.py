@@ -9,7 +9,7 @@ import pytest
 
 import kvbound as kv
 from kvbound.cost.evaluate import slot_times
-from kvbound.cost.ideal import Slots, ideal, ideal_bytes, ideal_latency, ideal_slot_times, one_tier_bytes
+from kvbound.cost.ideal import Slots, best_ideal, ideal, ideal_bytes, ideal_slot_times, one_tier_bytes
 from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.schedule import LayerEvents, Schedule
@@ -37,18 +37,18 @@ def test_reads_and_exclusive_births_are_split_as_suits_each_slot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("copies", "weights", "latency"),
+    ("copies", "weights", "seconds"),
     [
-        ("inclusive", 0, 0.5),  # the slow tier's copy of the birth
-        ("inclusive", 1, 2.5),  # and weights in the fast one
-        ("exclusive", 0, 0.5),  # the birth, wherever it goes
-        ("exclusive", 1, 2.0),  # the weights
+        # 3 and 2 bytes after 2 s at 4 bytes/s, or after 0.5 s at 1 byte/s beside the birth
+        ("inclusive", 0, [2.5, 2.3]),
+        ("inclusive", 1, [2.7, 2.5]),  # and the weights
+        ("exclusive", 0, [2.5, 2.3]),
+        ("exclusive", 1, [2.7, 2.5]),
     ],
 )
-def test_latencies_that_no_placement_avoids_are_added(copies: str, weights: int, latency: float) -> None:
-    changes = {"rules": {"copies": copies}, "llm": llm(reads=weights)}
-    without, instance = with_latencies(0, 0, **changes), with_latencies(2.0, 0.5, **changes)
-    assert ideal_slot_times(instance) - ideal_slot_times(without) == pytest.approx(latency)
+def test_reads_of_the_ideal_wait(copies: str, weights: int, seconds: list[float]) -> None:
+    instance = with_latencies(2.0, 0.5, rules={"copies": copies}, llm=llm(reads=weights))
+    assert ideal_slot_times(instance).ravel().tolist() == pytest.approx(seconds)
     assert ideal(instance) <= slot_times(instance, everything_in(0)).sum() * (1 + 1e-12)
 
 
@@ -66,7 +66,6 @@ def test_slots_of_a_kind_have_the_same_ideal() -> None:
     kinds, counts = Slots.kinds(instance)
     assert counts.sum() == instance.slots
     assert len(counts) < instance.slots
-    transfer = SlotCost.of(instance).ideal_facets @ ideal_bytes(instance, kinds).T
-    times = transfer.max(axis=0) + ideal_latency(instance, kinds)
+    times = best_ideal(SlotCost.of(instance), kinds, ideal_bytes(instance, kinds)).time
     assert times @ counts == pytest.approx(ideal(instance))
     assert np.array_equal(np.unique(times), np.unique(ideal_slot_times(instance)))

@@ -122,15 +122,14 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
     facets = data.facets[layer if len(data.facets) > 1 else 0]
     for c in range(3 * tiers):
         ticks += facets[..., c] * count[..., c, None, None]
-    most = ticks.max(axis=-1)
-    if data.has_latency:
+    if data.has_waits:
         bytes_moved = count * (data.units[layer] > 0)[..., None]
-        read, extra, written = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
-        busy = extra | written | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
-        busy[..., 0] |= data.has_weights[layer, None]
-        busy[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
-        for k in range(tiers):
-            most += np.where(busy[..., k], data.latency[k], 0.0)
+        read, extra, _ = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
+        serving = extra | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
+        serving[..., 0] |= data.has_weights[layer, None]
+        serving[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
+        ticks += np.moveaxis(data.waits[:, serving @ (1 << np.arange(tiers))], 0, -1)
+    most = ticks.max(axis=-1)
     return np.rint(most.min(axis=-1)).astype(np.int64)
 
 

@@ -20,23 +20,25 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
     kind = layer if len(facets) > 1 else 0
     best = np.inf
     for n in range(facets.shape[1]):
+        serving = 0
+        if data.has_waits:
+            helps = False
+            for k in range(tiers):
+                read = data.units[layer] > 0 and counts[slot, k] > 0
+                extra = data.units[layer] > 0 and counts[slot, tiers + k] > 0
+                away = k < tiers - 1 and data.diverted[n, k]
+                weights = k == 0 and data.has_weights[layer]
+                if extra or weights or (read and not away) or (k == tiers - 1 and helps):
+                    serving |= 1 << k
+                helps |= read and data.diverted[n, tiers - 1]
         most = -np.inf
         for v in range(facets.shape[2]):
             ticks = data.weight_ticks[layer, n, v]
             for c in range(3 * tiers):
                 ticks += facets[kind, n, v, c] * counts[slot, c]
+            if data.has_waits:
+                ticks += data.waits[v, serving]
             most = max(most, ticks)
-        if data.has_latency:
-            helps = False
-            for k in range(tiers):
-                away = k < tiers - 1 and data.diverted[n, k]
-                busy = counts[slot, tiers + k] > 0 or counts[slot, 2 * tiers + k] > 0
-                busy |= not away and counts[slot, k] > 0
-                busy &= data.units[layer] > 0
-                busy |= (k == 0 and data.has_weights[layer]) or (k == tiers - 1 and helps)
-                helps |= counts[slot, k] > 0 and data.diverted[n, tiers - 1]
-                if busy:
-                    most += data.latency[k]
         best = min(best, most)
     return np.int64(np.rint(best))
 

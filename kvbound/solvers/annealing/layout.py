@@ -129,8 +129,9 @@ class SearchData(NamedTuple):
         shape (sets, K).
     has_weights
         Whether a layer reads weights, shape (layers,).
-    latency, has_latency
-        Ticks, shape (K,), and whether there are any.
+    waits, has_waits
+        Ticks that each facet waits, by the number of the set of tiers that serve reads, shape (V, 2**K), and
+        whether there are any; see `SlotCost.waits`.
     tick_s
         Seconds per tick.
     """
@@ -154,8 +155,8 @@ class SearchData(NamedTuple):
     weight_ticks: NDArray[np.float64]
     diverted: NDArray[np.bool_]
     has_weights: NDArray[np.bool_]
-    latency: NDArray[np.float64]
-    has_latency: bool
+    waits: NDArray[np.float64]
+    has_waits: bool
     tick_s: float
 
     @property
@@ -226,7 +227,7 @@ def data_without_blocks(instance: Instance) -> SearchData:
         for k, limit in enumerate(limits)
     ]
     tick_s = _tick_s(instance)
-    facets, weight_ticks, diverted, latency = _tick_facets(instance, tick_s)
+    facets, weight_ticks, diverted, waits = _tick_facets(instance, tick_s)
     movable = bool(transitions.legal.any())
     promotes_unread = bool(transitions.legal[0, -1, 0])
     whole_intervals = not movable or (not promotes_unread and instance.inclusive and instance.tiers == 2)
@@ -250,8 +251,8 @@ def data_without_blocks(instance: Instance) -> SearchData:
         weight_ticks=weight_ticks,
         diverted=diverted,
         has_weights=instance.weight_reads > 0,
-        latency=latency,
-        has_latency=bool(latency.any()),
+        waits=waits,
+        has_waits=bool(waits.any()),
         tick_s=tick_s,
     )
 
@@ -271,12 +272,11 @@ def _tick_s(instance: Instance) -> float:
 def _tick_facets(
     instance: Instance, tick_s: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Facets, ticks of the weights, sets of diverted tiers, and latencies; see `SearchData`."""
+    """Facets, ticks of the weights, sets of diverted tiers, and waits; see `SearchData`."""
     cost, last = SlotCost.of(instance), instance.tiers - 1
     optional = range(last) if instance.inclusive and cost.latency.any() else range(0)
     sets = [s for size in range(len(optional) + 1) for s in itertools.combinations(optional, size)]
-    # a birth is written to the last tier, which is therefore only left alone in steps without one
-    alone = instance.inclusive and cost.latency[last] > 0 and bool((instance.timeline.births == 0).any())
+    alone = instance.inclusive and cost.latency[last] > 0
     facets = np.stack([cost.facets] * (len(sets) + alone)) / tick_s
     diverted = np.zeros((len(facets), last + 1), bool)
     for n, tiers_off in enumerate(sets):
@@ -287,7 +287,8 @@ def _tick_facets(
         facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
     weight_ticks = instance.weight_reads[:, None, None] * facets[:, :, last + 1]
     sizes = instance.item_bytes[: 1 if instance.uniform else None]
-    return facets * sizes[:, None, None, None], weight_ticks, diverted, cost.latency / tick_s
+    waits = np.ascontiguousarray(cost.facet_waits) / tick_s
+    return facets * sizes[:, None, None, None], weight_ticks, diverted, waits
 
 
 def _block_reads(instance: Instance) -> Counts:

@@ -108,7 +108,9 @@ def _fill(
 ) -> NDArray[np.uint8]:
     """Add tokens one by one, each to the tier where it prolongs a slot least; return their tiers, (most,)."""
     facets = cost.facets
-    level, step = (facets * base).sum(axis=1), size * facets[:, list(tiers)].T  # (tiers, facets)
+    reading = int((1 << np.array(tiers)).sum()) | (base[cost.tiers] > 0)
+    level = (facets * base).sum(axis=1) + cost.facet_waits[:, reading]
+    step = size * facets[:, list(tiers)].T  # (tiers, facets)
     left, order = room[list(tiers)].tolist(), np.empty(most, np.uint8)
     open_tiers = np.array([n for n, free in enumerate(left) if free])
     for n in range(most):

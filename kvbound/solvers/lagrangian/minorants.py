@@ -2,8 +2,9 @@
 
 A minorant is an inequality T >= alpha + beta . counts. Each facet of the slot cost is one; so is, between two
 tiers, the chord of the time between two consecutive numbers of reads at the last tier, since these numbers
-are integers, and with exclusive copies the chord between two numbers of writes to it. With more tiers chords
-only guide the ascent. The dual's prices are convex combinations of minorants.
+are integers, and with exclusive copies the chord between two numbers of writes to it. Where tiers have
+latencies, so is the chord between no read at such a tier and some. With more tiers, and with latencies,
+chords only guide the ascent. The dual's prices are convex combinations of minorants.
 
 Equations: "Minorants of a slot" in docs/methods.md.
 """
@@ -24,6 +25,7 @@ from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
+from kvbound.solvers.lagrangian.slot_bounds import late_tiers, reading_tiers
 
 Floats = NDArray[np.float64]
 
@@ -43,19 +45,22 @@ class SlotMinorants:
         Size of each layer's items relative to the largest, (layers,).
     counted
         The counts that add up to the whole number of each chord, (C, 3K): reads at the last tier, moved there
-        or not, and where it applies writes to it.
+        or not, where it applies writes to it, and reads at each tier that has a latency.
     chord
         Slopes of the chords, seconds per item of these counts, (C, steps, layers).
     others
         What `beta` is to facets, for the other counts in the chords, (C, 3K).
     breakpoints
-        Whole numbers where the chords begin; they end one item further, (C, steps, layers).
+        Whole numbers where the chords begin, (C, steps, layers); those of reads at the last tier and of
+        writes end one item further.
     ends
         The facets that are active at the two ends, (C, 2, steps, layers).
     theta
         Weights over the resources behind each facet, (V, R).
     tier
-        The tier whose reads and writes the chords count.
+        The tier whose reads and writes the first chords count.
+    late
+        The tiers whose reads the last chords count, one each.
     """
 
     alpha: Floats
@@ -68,6 +73,7 @@ class SlotMinorants:
     ends: NDArray[np.int64]
     theta: Floats
     tier: int
+    late: tuple[int, ...]
 
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
@@ -76,29 +82,46 @@ class SlotMinorants:
         slots = Slots.of(instance)
         base = fixed_traffic(instance)
         Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
-        facets = cost.facets
-        alpha = combine(facets, np.moveaxis(base, -1, 0)) + sure_latency(instance, slots)
+        facets, theta = cost.facets, cost.facet_weights
+        waits = _Waits(cost, instance.weight_reads > 0)
+        alpha = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure(slots)
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
             beta[:, -1] = 0  # the write-through of births is part of alpha
-        needed = _undominated(alpha, beta)
-        alpha, beta = alpha[needed], beta[needed]
+        late = waits.late(slots)
+        if not late:
+            needed = _undominated(alpha, beta)
+            alpha, beta, theta = alpha[needed], beta[needed], theta[needed]
         tier, sizes = tiers - 1, instance.item_bytes / size
-        chords = [_Chord.of(alpha, beta[:, tier], sizes, slots.reads)]
-        counted, others = np.zeros((2, 3 * tiers), np.bool_), np.zeros((2, 3 * tiers))
+        begun = alpha  # with the waits of slots that read something at the tiers that a facet charges
+        if late:
+            begun = alpha + np.minimum(waits.least(beta[:, tiers : 2 * tiers]), alpha.max(axis=0) - alpha)
+        chords = [_Chord.of(begun, beta[:, tier], sizes, slots.reads)]
+        shape = 2 + len(late), 3 * tiers
+        counted, others = np.zeros(shape, np.bool_), np.zeros(shape)
         counted[0, [tier, tiers + tier]] = counted[1, 2 * tiers + tier] = True
-        if not instance.inclusive and instance.rules.timing is Timing.PARALLEL:
+        # whichever facets are active: a read at another tier than 0 relieves that one
+        others[1:, :tiers] = np.minimum(beta[:, :tiers].min(axis=0), 0)
+        if writes_cut := not instance.inclusive and instance.rules.timing is Timing.PARALLEL:
             writes, most = beta[:, 2 * tiers :], instance.live_items[:-1] + slots.births
             elsewhere = writes[:, :tier].min(axis=1)
             chords.append(_Chord.of(alpha, writes[:, tier], sizes, most, elsewhere, slots.births))
-            # whichever facets are active: a read at another tier than 0 relieves that one
-            others[1, :tiers] = np.minimum(beta[:, :tiers].min(axis=0), 0)
+        for n, k in enumerate(late, 2):
+            counted[n, [k, tiers + k]], others[n, k] = True, 0
+            chords.append(_Chord.touching(alpha, waits.more(k), beta[:, k], sizes, slots.reads))
+        used = [0, *([1] if writes_cut else []), *range(2, 2 + len(late))]
         constant, slope, breakpoints, ends = map(np.stack, zip(*chords, strict=True))
         if integer_counts:
-            alpha = np.concatenate([alpha, constant])
-        count, theta = len(chords), cost.facet_weights[needed]
-        return cls(alpha, beta, sizes, counted[:count], slope, others[:count], breakpoints, ends, theta, tier)
+            begun = np.concatenate([begun, constant])
+        return cls(
+            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, late
+        )
+
+    @property
+    def splits(self) -> NDArray[np.int64]:
+        """Where the chords of reads at the last tier and of writes to it begin, (1 or 2, steps, layers)."""
+        return self.breakpoints[: len(self.breakpoints) - len(self.late)]
 
     def part(self, steps: slice) -> SlotMinorants:
         """Return the minorants of some steps."""
@@ -191,6 +214,92 @@ class _Chord(NamedTuple):
         ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
         return cls(below.max(axis=0) - rise * begin, rise, begin, ends)
 
+    @classmethod
+    def touching(
+        cls, alpha: Floats, wait: Floats, slope: Floats, sizes: Floats, reads: NDArray[np.int64]
+    ) -> _Chord:
+        """Return the chord from no read at a tier to the number at which it rises least.
+
+        Parameters
+        ----------
+        alpha, slope, sizes
+            As `of` takes them.
+        wait
+            Seconds that the facets wait once there is a read, (V, layers).
+        reads
+            Largest number of reads, (steps, layers).
+        """
+        start, most = alpha.max(axis=0), np.maximum(reads, 1)
+        level = alpha + wait[:, None] - start
+
+        def rises(number: NDArray[np.int64], some: NDArray[np.bool_]) -> Floats:
+            """Return the largest rise per item of some facets, (steps, layers)."""
+            rise = level / number + (slope[:, None] * sizes)[:, None]
+            return np.where(some, rise, -np.inf).max(axis=0)
+
+        # facets that start below rise ever faster per item, the others ever slower: best is where both meet
+        low, high = np.ones_like(most), most
+        while np.any(low < high):
+            middle = (low + high + 1) // 2
+            falling = rises(middle, level > 0) >= rises(middle, level <= 0)
+            low, high = np.where(falling, middle, low), np.where(falling, high, middle - 1)
+        everything = np.ones_like(level, np.bool_)
+        after = np.minimum(low + 1, most)
+        end = np.where(rises(after, everything) < rises(low, everything), after, low)
+        there = alpha + wait[:, None] + slope[:, None, None] * (sizes * end)
+        ends = np.stack([_active(alpha, slope, -1), _active(there, slope, 1)])
+        return cls(start, rises(end, everything), np.zeros_like(most), ends)
+
+
+class _Waits:
+    """How long the facets of slots wait for the tiers that serve reads.
+
+    Attributes
+    ----------
+    alone
+        Seconds by facet if one tier serves reads beside those of the weights, (V, K, layers).
+    """
+
+    def __init__(self, cost: SlotCost, weights: NDArray[np.bool_]) -> None:
+        tier = 1 << np.arange(cost.tiers)
+        self.cost, self.weights = cost, weights
+        waits = cost.facet_waits
+        self.alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])
+
+    def sure(self, slots: Slots) -> Floats:
+        """Return the seconds that slots wait whichever tier serves their reads, (V, steps, layers)."""
+        reading = slots.reads * slots.sizes > 0
+        return np.where(reading | self.weights, self._sure[:, None], 0.0)
+
+    @property
+    def _sure(self) -> Floats:
+        return np.where(self.weights, self.cost.facet_waits[:, 1, None], self.alone.min(axis=1))
+
+    def more(self, tier: int) -> Floats:
+        """Return the seconds that a read held in a tier adds to those, at least, (V, layers)."""
+        here = self.alone[:, tier]
+        if self.cost.inclusive:
+            here = np.minimum(here, self.alone[:, -1])
+        return here - self._sure
+
+    def least(self, charged: Floats) -> Floats:
+        """Return the seconds that a read adds at any tier whose reads the facet charges, (V, 1, layers).
+
+        Parameters
+        ----------
+        charged
+            What each facet charges for a read at each tier, (V, K).
+        """
+        more = np.stack([self.more(k) for k in range(self.cost.tiers)], axis=1)
+        least = np.where((charged > 0)[..., None], more, np.inf).min(axis=1)
+        return np.where(np.isinf(least), 0.0, least)[:, None]
+
+    def late(self, slots: Slots) -> tuple[int, ...]:
+        """Return the tiers whose reads may add to the wait of a slot."""
+        if not slots.reads.any():
+            return ()
+        return tuple(k for k in range(self.cost.tiers) if self.more(k).any())
+
 
 def _undominated(alpha: Floats, beta: Floats) -> list[int]:
     """Facets that no other facet is above at all counts in every slot."""
@@ -210,31 +319,18 @@ def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
     return order[near.argmax(axis=0)]
 
 
-def sure_latency(instance: Instance, slots: Slots, reads_at: int | None = None) -> Floats:
-    """Return the latency in seconds that each slot has under any placement, (steps, layers).
-
-    Parameters
-    ----------
-    slots
-        All slots of the instance.
-    reads_at
-        A tier whose items the slot is known to read.
-    """
-    latency = np.array([tier.latency for tier in instance.memory.tiers])
-    touched = np.zeros((instance.tiers, *slots.reads.shape), bool)
-    touched[0] = slots.weights > 0
-    born = slots.births * slots.sizes > 0
-    if instance.inclusive:
-        touched[-1] |= born
-    elif reads_at is not None:
-        touched[reads_at] = True
-    least = np.where((slots.reads * slots.sizes > 0) | born, latency.min(), 0.0)
-    return np.where(touched.any(axis=0), combine(latency[None], touched)[0], least)
-
-
 def ideal_theta(instance: Instance) -> Floats:
-    """Resource weights that prove the ideal time of every slot, (R, steps, layers)."""
-    cost = SlotCost.of(instance)
-    traffic = ideal_bytes(instance, Slots.of(instance))
-    best = combine(cost.ideal_rows, np.moveaxis(traffic, -1, 0)).argmax(axis=0)
-    return np.moveaxis(cost.ideal_weights[best], -1, 0)
+    """Resource weights that prove the ideal of every slot, for each set of late tiers that serve reads.
+
+    Returns
+    -------
+    Weights, (sets, R, steps, layers); see `Certificate.theta`.
+    """
+    cost, slots = SlotCost.of(instance), Slots.of(instance)
+    traffic, sets = ideal_bytes(instance, slots), []
+    for number in range(1 << len(late_tiers(instance))):
+        reading = reading_tiers(instance, number)
+        case = next(case for case in cost.ideal_cases if np.array_equal(case.inside, reading))
+        values = combine(case.rows, np.moveaxis(traffic, -1, 0)) + case.wait[:, None, None]
+        sets.append(np.moveaxis(case.theta[values.argmax(axis=0)], -1, 0))
+    return np.stack(sets)

@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine, solve
 from kvbound.certificate import FULL, MOST_SCALE, Certificate
-from kvbound.cost.ideal import Slots, ideal
+from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta, sure_latency
+from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
+from kvbound.solvers.lagrangian.slot_bounds import (
+    late_tiers,
+    reading_tiers,
+    resource_order,
+    slot_bounds,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,16 +51,17 @@ def round_multipliers(
     capacity
         Capacity price of a unit in seconds, (K, 1 + steps * layers).
     """
-    theta = np.stack([_resource_weights(minorants, weights, ends) for ends in _cases(minorants)])
-    has_chords = len(weights) > len(minorants.beta)
-    splits = minorants.breakpoints if has_chords else np.full_like(minorants.breakpoints, -1)
+    cases = _cases(instance, minorants)
+    theta = np.stack([_resource_weights(minorants, weights, ends) for ends in cases])
+    has_chords, splits = len(weights) > len(minorants.beta), minorants.splits
+    splits = splits if has_chords else np.full_like(splits, -1)
     return _rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
 
 
 def ideal_certificate(instance: Instance) -> Certificate:
     """Return the certificate of the ideal time: all prices are zero, so that every path costs nothing."""
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
-    theta = np.repeat(ideal_theta(instance)[None], 2, axis=0)
+    theta = np.repeat(ideal_theta(instance), 2, axis=0)
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
     prices, split = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
     return claim_bound(instance, _rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
@@ -70,9 +77,9 @@ def recover_multipliers(
     """
     unit, highest = 2.0**certificate.scale, float(minorants.beta.max())
     prices, tiers = np.moveaxis(certificate.prices / (unit * highest), 0, -1), instance.tiers
-    cases, given = _cases(minorants), certificate.theta / FULL
+    cases, given = _cases(instance, minorants), certificate.theta / FULL
     theta = np.empty((len(cases), *given.shape[1:]))
-    theta[:, _sorted_resources(instance)] = given[np.arange(len(cases)) % len(given)]
+    theta[:, resource_order(instance)] = given[np.arange(len(cases)) % len(given)]
     goal = np.concatenate([prices, *np.moveaxis(theta, 1, -1), np.ones_like(prices[..., :1])], axis=-1)
     matrix = np.zeros((*certificate.whole.shape, len(minorants.alpha), goal.shape[-1]))
     for row, alone in enumerate(np.eye(len(minorants.alpha))):
@@ -88,10 +95,16 @@ def recover_multipliers(
     return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
 
 
-def _cases(minorants: SlotMinorants) -> list[Ints]:
+def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:
     """Return the facets that replace the chords in each case of a certificate, each (C, steps, layers)."""
-    reads, *writes = minorants.ends
-    return [np.stack([end, *others]) for others in product(*writes) for end in reads]
+    count = len(minorants.splits)
+    (reads, *writes), touching = minorants.ends[:count], minorants.ends[count:]
+    cases = []
+    for number in range(1 << len(late_tiers(instance))):
+        reading = reading_tiers(instance, number)
+        touched = [ends[int(reading[k])] for k, ends in zip(minorants.late, touching, strict=True)]
+        cases += [np.stack([end, *others, *touched]) for others in product(*writes) for end in reads]
+    return cases
 
 
 def _rounded(
@@ -114,14 +127,8 @@ def _rounded(
         tier=tier,
         whole=whole,
         whole_writes=whole_writes,
-        theta=_integer_theta(instance, theta)[:, _sorted_resources(instance)],
+        theta=_integer_theta(instance, theta)[:, resource_order(instance)],
     )
-
-
-def _sorted_resources(instance: Instance) -> list[int]:
-    """Positions of the resources in the order of their names."""
-    names = list(instance.memory.resources)
-    return sorted(range(len(names)), key=names.__getitem__)
 
 
 def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
@@ -154,76 +161,6 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
     largest = integer.argmax(axis=1)[:, None]
     np.put_along_axis(integer, largest, np.take_along_axis(integer, largest, 1) - excess, 1)
     return integer
-
-
-def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
-    """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
-
-    These are the linear minimizations of the checker, one for each case, in floating point.
-
-    Returns
-    -------
-    The bounds, and the sums of their terms' magnitudes, which limit the rounding errors where terms cancel.
-    """
-    slots = Slots.of(instance)
-    least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
-    for case in range(len(certificate.theta)):
-        value, terms = _case_bound(instance, certificate, case, slots)
-        least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
-    return least, magnitude
-
-
-def _case_bound(
-    instance: Instance, certificate: Certificate, case: int, slots: Slots
-) -> tuple[Floats, Floats]:
-    """Bound slots in one of the certificate's cases, infinity where it is empty; see `slot_bounds`."""
-    more_writes, more_reads = divmod(case, 2)
-    reads, born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
-    live = instance.live_items[:-1].astype(np.float64)
-    memory, tiers = instance.memory, instance.tiers
-    sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
-    order, unit, slow = _sorted_resources(instance), 2.0**certificate.scale, certificate.tier
-    paid = certificate.prices.astype(np.float64).reshape(3, tiers, *reads.shape)
-    cost = certificate.theta[case] * (unit / FULL / memory.bandwidths[order])[:, None, None]
-    byte = combine(memory.read_load[:, order], cost)
-    held, wrote = sizes * byte, sizes * combine(memory.write_load[:, order], cost)
-    read = (np.minimum(held, held[-1]) if instance.inclusive else held) - paid[0]
-    extra, write = held - paid[1], wrote - paid[2]
-    weights = byte[0] * instance.weight_reads
-    other = np.delete(read, slow, axis=0).min(axis=0)
-    fixed = weights + reads * other
-    fixed += np.minimum(np.delete(extra, slow, axis=0), 0).sum(axis=0) * (live - reads)
-    (low, high), (least, most) = (
-        _range(certificate.whole, live, more_reads),
-        _range(certificate.whole_writes, live + born, more_writes),
-    )
-    if instance.inclusive:
-        fixed += born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * (live + born)
-    else:
-        target, others = write[slow], np.delete(write, slow, axis=0)
-        fixed += np.minimum(others, 0).sum(axis=0) * (live + born)
-        elsewhere = np.maximum(others.min(axis=0), 0)
-        numbers = (least, most, np.clip(born, least, most))
-        fixed += np.min([target * n + elsewhere * np.maximum(born - n, 0) for n in numbers], axis=0)
-    here = read[slow] - other
-    slope = np.minimum(here, extra[slow])
-    floor = np.minimum(here, 0) * reads + np.minimum(extra[slow], 0) * (live - reads)
-    touched = (low > 0) | (least > 0)
-    latency = np.where(touched, sure_latency(instance, slots, slow), sure_latency(instance, slots))
-    value = fixed + unit * latency + np.maximum(np.minimum(slope * low, slope * high), floor)
-    terms = np.abs(paid) + np.stack([held, held, wrote])
-    magnitude = 3 * reads * terms[0].max(axis=0) + (live - reads) * terms[1].sum(axis=0)
-    magnitude += (live + 2 * born) * terms[2].sum(axis=0)
-    return np.where((high < low) | (most < least), np.inf, value), magnitude + weights
-
-
-def _range(whole: Ints | None, most: Floats, more: int) -> tuple[Floats, Floats]:
-    """Return the least and the largest number of items up to `whole`, or above it, (steps, layers) each."""
-    if whole is None:
-        return np.zeros_like(most), most
-    if more:
-        return np.maximum(whole + 1.0, 0), most
-    return np.zeros_like(most), np.minimum(whole, most)
 
 
 def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:

@@ -25,6 +25,7 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
     sizes = np.array(size_ratios(instance))[:, None]
     read_load, write_load = sizes * memory.read_load, sizes * memory.write_load
     latency = np.array([tier.latency for tier in memory.tiers])
+    serial = instance.rules.timing is Timing.SERIAL
     divertible = range(last) if instance.inclusive else range(0)
     best = np.full(len(loads), np.inf)
     for count in range(len(divertible) + 1 if latency.any() else 1):
@@ -32,21 +33,34 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
             read = loads[:, 0].copy()
             read[:, last] += read[:, diverted].sum(axis=1)
             read[:, diverted] = 0
-            touched = read + loads[:, 1] + loads[:, 2] > 0
-            idle, split = ~touched[:, last], read[:, list(divertible)].any(axis=1)
+            serving = read + loads[:, 1] > 0
+            idle, split = ~serving[:, last], read[:, list(divertible)].any(axis=1)
             load = (read + loads[:, 1]) @ read_load + loads[:, 2] @ write_load
             slope = (read_load[last] - read_load[list(divertible)]) / memory.bandwidths
             load /= memory.bandwidths
-            alone = load.sum(axis=1) if instance.rules.timing is Timing.SERIAL else load.max(axis=1)
-            best = np.where(idle, np.minimum(best, alone + touched @ latency), best)
-            touched[:, last] |= split
-            if instance.rules.timing is Timing.SERIAL:
-                saving = np.minimum(slope.sum(axis=1), 0)
-                busy = load.sum(axis=1) + read[:, list(divertible)] @ saving
+            if serial:
+                alone = load.sum(axis=1) + serving @ latency
             else:
-                busy = _balance(load, slope, read[:, list(divertible)])
-            best = np.minimum(best, busy + touched @ latency)
+                alone = (load + _longest_wait(instance, serving)).max(axis=1)
+            best = np.where(idle, np.minimum(best, alone), best)
+            serving[:, last] |= split
+            if serial:
+                saving = np.minimum(slope.sum(axis=1), 0)
+                busy = load.sum(axis=1) + read[:, list(divertible)] @ saving + serving @ latency
+            else:
+                busy = _balance(load + _longest_wait(instance, serving), slope, read[:, list(divertible)])
+            best = np.minimum(best, busy)
     return best
+
+
+def _longest_wait(instance: Instance, serving: NDArray[np.bool_]) -> Floats:
+    """Return how long each resource waits for the tiers that serve reads, ``(slots, resources)``, seconds."""
+    wait = np.zeros((len(serving), len(instance.memory.resources)))
+    for n, resource in enumerate(instance.memory.resources):
+        for k, tier in enumerate(instance.memory.tiers):
+            if resource in tier.reads:
+                wait[:, n] = np.maximum(wait[:, n], serving[:, k] * tier.latency)
+    return wait
 
 
 def size_ratios(instance: Instance) -> list[float]:

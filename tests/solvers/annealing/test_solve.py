@@ -65,7 +65,7 @@ def test_near_the_optimum_on_tiny_instances(batch: bool) -> None:
         result = solve_annealing(instance, gap=0.0, moves=250, cycles=1, chains=8)
         ratios.append(time_of(result) / time_of(solve_brute(instance)))
     assert np.mean(np.array(ratios) < 1 + 1e-6) > 0.9
-    assert np.mean(ratios) < 1.003
+    assert np.mean(ratios) < 1.005
 
 
 @given(st.integers(0, 2**32 - 1))

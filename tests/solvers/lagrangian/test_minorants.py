@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.rules import Copies, Rules
-from kvbound.solvers.lagrangian.minorants import SlotMinorants, sure_latency
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.trace import Trace
 from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
@@ -37,37 +36,9 @@ def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts
     values = minorants.at(used)
     if instance.tiers > 2:  # the chord then only guides the ascent
         values = values[: len(minorants.beta)]
+    if minorants.late:  # as do facets that wait
+        return
     assert np.all(values <= times * (1 + 1e-12))
-
-
-@given(tiny_instances(batch=True) | layered_instances(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
-def test_sure_latencies_are_those_of_every_slot(instance: Instance, seed: int) -> None:
-    """Of the tiers that it certainly touches, at least the least of all if it touches any."""
-    used, _ = counts_and_times(instance, np.random.default_rng(seed))
-    latency = np.array([tier.latency for tier in instance.memory.tiers])
-    moved = (used * instance.units).reshape(3, instance.tiers, *used.shape[1:])
-    moved[1, 0] += instance.llm.weight_reads
-    if instance.inclusive:  # the last tier has copies of what is read elsewhere
-        moved[0] = 0
-    touched = moved.any(axis=0)
-    least = np.where(touched.any(axis=0), (latency[:, None, None] * touched).sum(axis=0), 0)
-    sure, births = sure_latency(instance, Slots.of(instance)), instance.timeline.births[:, None]
-    items = (instance.trace.past_counts() + births) * instance.units
-    idle = (items == 0) & (instance.llm.weight_reads == 0)
-    assert np.all(sure[idle] == 0)
-    assert np.all(sure <= np.maximum(least, latency.min() * ~idle) + 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("copies", "expected"), [("inclusive", [0.5, 0.0, 0.25]), ("exclusive", [0.25, 0.0, 0.25])]
-)
-def test_a_slot_without_reads_and_births_need_not_touch_any_tier(copies: str, expected: list[float]) -> None:
-    trace = Trace.from_lists(2, [[[0]], [[]], [[1]]], births=[2, 0, 0])
-    tiers = Tier("fast", 9.0, ("bus",), ("bus",), 0.25), Tier("slow", None, ("bus",), ("bus",), 0.5)
-    memory, llm = Memory("some", {"bus": 1.0}, tiers), Llm("some", 1, 1, 0, 0.0)
-    instance = Instance("idle", memory, llm, Rules(copies=Copies(copies)), trace)
-    assert sure_latency(instance, Slots.of(instance))[:, 0].tolist() == expected
 
 
 @given(INSTANCES, st.integers(0, 2**32 - 1))
@@ -110,6 +81,8 @@ def test_the_chord_of_writes_is_between_one_and_no_write_to_the_last_tier() -> N
 @settings(max_examples=100)
 def test_the_facets_at_the_ends_of_the_chords_are_the_highest_beyond_them(instance: Instance) -> None:
     minorants, births = SlotMinorants.of(instance, False), instance.timeline.births[:, None]
+    if minorants.late:  # facets then wait in one chord and not in the other
+        return
     into_0, there = minorants.beta[:, 4], [minorants.beta[:, tier] for tier in (1, 5)]
     for slope, elsewhere, begin, ends in zip(
         there, (0 * into_0, into_0), minorants.breakpoints, minorants.ends, strict=False

@@ -28,6 +28,8 @@ def test_they_are_what_it_costs_to_forbid_all_other_tiers(instance: Instance, se
     multipliers = Multipliers(weights, scale * rng.exponential(0.3, (tiers, 1 + instance.slots)))
     reduced, prices = reduced_costs(instance, multipliers), minorants.prices(weights)
     step, layer, tier = rng.integers(-1, instance.decode_steps), rng.integers(layers), rng.integers(tiers)
+    if not instance.units[layer]:  # what takes no room pays no price of capacity
+        return
     moment = 1 + step * layers + layer if step >= 0 else 0
     paths = MultiTierPaths(instance, Lanes.all_of(instance, slice(layer, layer + 1)), "numpy")
     forced = multipliers.capacity.copy()

@@ -17,7 +17,8 @@ from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers, slot_bounds
+from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers
+from kvbound.solvers.lagrangian.slot_bounds import slot_bounds
 from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
 from tests.strategies import layered_instances, random_schedule, tiny_instances
@@ -53,7 +54,8 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
     rng = np.random.default_rng(seed)
     counts = 3 * instance.tiers, instance.decode_steps, instance.layers
     divided = not instance.inclusive and rng.random() < 0.7
-    theta = rng.random((4 if divided else 2, len(instance.memory.resources), *counts[1:]))
+    sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
+    theta = rng.random((sets * (4 if divided else 2), len(instance.memory.resources), *counts[1:]))
     if instance.rules.timing is Timing.PARALLEL:
         theta /= theta.sum(axis=1, keepdims=True)
     certificate = Certificate(

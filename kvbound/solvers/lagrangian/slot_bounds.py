@@ -1,0 +1,167 @@
+"""What the multipliers of a certificate prove of each slot: its least time less the prices paid to it.
+
+A certificate bounds a slot in cases. These are linear minimisations over the slot's counts, which the checker
+makes in integers, here in floating point.
+
+Equations: "Rounding to a certificate" in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.arithmetic import combine
+from kvbound.certificate import FULL, Certificate
+from kvbound.cost.ideal import Slots
+from kvbound.cost.slot import SlotCost
+from kvbound.instance import Instance
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def resource_order(instance: Instance) -> list[int]:
+    """Positions of the resources in the order of their names, as certificates have them."""
+    names = list(instance.memory.resources)
+    return sorted(range(len(names)), key=names.__getitem__)
+
+
+def late_tiers(instance: Instance) -> list[int]:
+    """Tiers that have a latency; see `Certificate.theta`."""
+    return [k for k, tier in enumerate(instance.memory.tiers) if tier.latency]
+
+
+def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
+    """Which tiers serve reads in a case of a certificate: those without a latency, and some others.
+
+    Parameters
+    ----------
+    number
+        The bits of the others, in the order of the late tiers.
+    """
+    reading = np.ones(instance.tiers, np.bool_)
+    for n, k in enumerate(late_tiers(instance)):
+        reading[k] = number >> n & 1
+    return reading
+
+
+def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
+    """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
+
+    Returns
+    -------
+    The bounds, and the sums of their terms' magnitudes, which limit the rounding errors where terms cancel.
+    """
+    slots = Slots.of(instance)
+    least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
+    for case in range(len(certificate.theta)):
+        value, terms = _Case(instance, certificate, case, slots).bound()
+        least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
+    return least, magnitude
+
+
+class _Case:
+    """A case of a certificate: which late tiers serve reads, and how much is read at and written to a tier.
+
+    Attributes
+    ----------
+    held, wrote
+        Cost of an item read from each tier, and written there, in units, (K, steps, layers).
+    paid
+        Prices paid for an item read, read without a choice, and written, (3, K, steps, layers).
+    theta
+        Weights of the resources, (R, steps, layers).
+    read, written
+        The least and the largest number of items read at, and written to, the tier, (steps, layers) each.
+    """
+
+    def __init__(self, instance: Instance, certificate: Certificate, case: int, slots: Slots) -> None:
+        self.instance, self.slots, self.slow = instance, slots, certificate.tier
+        number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
+        more_writes, more_reads = divmod(rest, 2)
+        self.reading = reading_tiers(instance, number)
+        self.reads, self.born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
+        self.live = instance.live_items[:-1].astype(np.float64)
+        self.unread, self.unit = self.live - self.reads, 2.0**certificate.scale
+        order, memory = resource_order(instance), instance.memory
+        self.theta = np.empty(certificate.theta[case].shape)
+        self.theta[order] = certificate.theta[case] * (self.unit / FULL)
+        cost = self.theta / memory.bandwidths[:, None, None]
+        sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
+        byte = combine(memory.read_load, cost)
+        self.held, self.wrote = sizes * byte, sizes * combine(memory.write_load, cost)
+        self.weights = byte[0] * instance.weight_reads
+        self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
+        self.read = _range(certificate.whole, self.live, more_reads)
+        self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
+
+    def bound(self) -> tuple[Floats, Floats]:
+        """Return the case's bound, infinity where it is empty, and the sum of its terms' magnitudes."""
+        wait = self._wait()
+        least = self._reads() + np.where((self.slots.weights > 0) & (not self.reading[0]), np.inf, wait)
+        terms = np.abs(self.paid) + np.stack([self.held, self.held, self.wrote])
+        magnitude = 3 * self.reads * terms[0].max(axis=0) + self.unread * terms[1].sum(axis=0)
+        magnitude += (self.live + 2 * self.born) * terms[2].sum(axis=0) + self.weights + wait
+        (low, high), (fewest, most) = self.read, self.written
+        empty = (high < low) | (most < fewest)
+        return np.where(empty, np.inf, self.weights + self._writes() + least), magnitude
+
+    def _wait(self) -> Floats:
+        """Return how long slots wait for the tiers that serve reads, in units."""
+        cost = SlotCost.of(self.instance)
+        number = int(self.reading @ (1 << np.arange(len(self.reading))))
+        alone = cost.waits(np.eye(len(self.theta)))[:, number]
+        if cost.serial:
+            return np.full(self.reads.shape, self.unit * alone[0])
+        return combine(alone[None], self.theta)[0]
+
+    def _reads(self) -> Floats:
+        """Return the least price of a slot's reads, infinity if the tiers that serve any cannot."""
+        inclusive, slow = self.instance.inclusive, self.slow
+        nowhere = np.full(self.reads.shape, np.inf)
+        served = [held if inside else nowhere for held, inside in zip(self.held, self.reading, strict=True)]
+        if inclusive:
+            served = [np.minimum(here, served[-1]) for here in served]
+        price = [here - paid for here, paid in zip(served, self.paid[0], strict=True)]
+        extra = [
+            held - paid if inside else nowhere
+            for held, paid, inside in zip(self.held, self.paid[1], self.reading, strict=True)
+        ]
+        moved = sum(np.minimum(net, 0) * self.unread for k, net in enumerate(extra) if k != slow)
+        other = np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
+        low, high = self.read
+        if np.isinf(other).all():  # all are read at the one tier, or there are none
+            all_there = _times(self.reads, price[slow]) + np.minimum(extra[slow], 0) * self.unread
+            unable = (high < self.reads) | ((low > 0) & np.isinf(price[slow]))
+            return np.where(unable, np.inf, moved + all_there)
+        here = price[slow] - other
+        slope = np.minimum(here, extra[slow])
+        floor = np.minimum(here, 0) * self.reads + np.minimum(extra[slow], 0) * self.unread
+        there = np.maximum(np.minimum(_times(low, slope), _times(high, slope)), floor)
+        return self.reads * other + moved + there
+
+    def _writes(self) -> Floats:
+        """Return the least price of a slot's writes."""
+        write, slow, all_items = self.wrote - self.paid[2], self.slow, self.live + self.born
+        if self.instance.inclusive:
+            return self.born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * all_items
+        target, others = write[slow], np.delete(write, slow, axis=0)
+        elsewhere, (fewest, most) = np.maximum(others.min(axis=0), 0), self.written
+        numbers = (fewest, most, np.clip(self.born, fewest, most))
+        to_slow = np.min([target * n + elsewhere * np.maximum(self.born - n, 0) for n in numbers], axis=0)
+        return np.minimum(others, 0).sum(axis=0) * all_items + to_slow
+
+
+def _times(number: Floats, price: Floats) -> Floats:
+    """Return number * price, 0 for no item even if the price is infinite."""
+    return np.where(number > 0, number, 0) * np.where(number > 0, price, 0)
+
+
+def _range(whole: Ints | None, most: Floats, more: int) -> tuple[Floats, Floats]:
+    """Return the least and the largest number of items up to `whole`, or above it, (steps, layers) each."""
+    if whole is None:
+        return np.zeros_like(most), most
+    if more:
+        return np.maximum(whole + 1.0, 0), most
+    return np.zeros_like(most), np.minimum(whole, most)
