@@ -18,6 +18,13 @@ _BEST: tuple[str, bool, dict[str, Any]] = (
 )
 
 
+_COMPOSED = (
+    "\nA memory is also composed of an accelerator and the parts behind it, in the order of the tiers: "
+    "h100+ddr5+nvme5+400gbe. Its name stands wherever a memory's does; "
+    "'kvbound catalog memory h100+ddr5+nvme5+400gbe' prints it with its sources."
+)
+
+
 class Section(StrEnum):
     """Sections of the catalog."""
 
@@ -92,7 +99,10 @@ def _list(section: Section, as_json: bool) -> None:
     names = _names()[section]
     match section:
         case Section.MEMORY:
-            console.show(report.memories_table([known.memory(name) for name in names]))
+            accelerators = {name: known.accelerator(name).fields for name in known.accelerators()}
+            parts = {name: known.part(name) for name in known.parts()}
+            console.show(report.memories_table([known.memory(name) for name in names]), "")
+            console.show(report.accelerators_table(accelerators), "", report.parts_table(parts), _COMPOSED)
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
         case Section.POLICY:
