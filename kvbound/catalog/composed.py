@@ -1,6 +1,6 @@
 """Memories composed from an accelerator and further parts, such as ``h100+ddr5+nvme5``.
 
-The accelerator brings its own memory and the link to its host. Each part is a tier behind that link, in the
+An accelerator has a memory of its own and a link to its host. Each part is a tier behind that link, in the
 order of the name, so that reads from it load the link's way down and what the part itself consists of.
 """
 
@@ -32,7 +32,7 @@ class Accelerator:
     down, up
         Resources of the link over which all that follows is read and written; none with unified memory.
     host
-        The tier that is the host's memory, if the accelerator brings it.
+        The tier that is the host's memory, if it comes with the accelerator.
     """
 
     name: str
@@ -167,7 +167,7 @@ def _problem(base: Accelerator, rest: list[str]) -> str:
     hosts = [each for each in rest if known[each].get("host")]
     if hosts and base.host is not None:
         own = "its host's memory" if base.down else "unified memory"
-        return f"no {hosts[0]!r}, as {base.name} brings {own}, {base.host!r}"
+        return f"no {hosts[0]!r}, as {base.name} includes {own}, {base.host!r}"
     if len(hosts) > 1:
         return f"one part for the host's memory, not {' and '.join(map(repr, hosts))}"
     unlimited = [each for each in rest[:-1] if known[each]["capacity"] == "unlimited"]

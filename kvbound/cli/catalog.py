@@ -39,7 +39,13 @@ def catalog(
         Section | None,
         typer.Argument(metavar="SECTION", help="memory, llm, policy or method; by default all."),
     ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One entry, with its sources.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="One entry, or a composed memory such as h100+ddr5+nvme5, with its sources.",
+        ),
+    ] = None,
     from_config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With llm: read a Hugging Face config.json."),
