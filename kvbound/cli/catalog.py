@@ -92,6 +92,9 @@ def _overview(as_json: bool) -> None:
         console.show_json(_names())
     else:
         console.show(pairs_table((kind, ", ".join(names)) for kind, names in _names().items()))
+        console.show(
+            "\nFurther memories are composed by name, such as h100+ddr5+nvme5 (see 'kvbound catalog memory')."
+        )
 
 
 def _list(section: Section, as_json: bool) -> None:
