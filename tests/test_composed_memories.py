@@ -280,7 +280,7 @@ def test_as_many_tiers_as_a_memory_may_have() -> None:
     ("name", "words"),
     [
         ("h100", "'h100' (an accelerator alone; parts make it a memory, as in 'h100+ddr5')"),
-        ("m4-max", "'m4-max' (an accelerator alone; parts make it a memory, as in 'm4-max+cxl2')"),
+        ("m4-max", "'m4-max' (an accelerator alone; parts make it a memory, as in 'm4-max+nvme5')"),
         ("nvme5", "'nvme5' (a part alone; it follows an accelerator, as in 'h100+nvme5')"),
     ],
 )

@@ -100,5 +100,6 @@ def _composed(name: str, file: object, field: str) -> dict[str, Any]:
 def _alone(name: str) -> str:
     """Return what a name lacks that is an accelerator's or a part's, else empty text."""
     if name in accelerators():
-        return f" (an accelerator alone; parts make it a memory, as in '{name}{PLUS}{fitting(name)[0]}')"
+        usual = "ddr5" if "ddr5" in fitting(name) else "nvme5"
+        return f" (an accelerator alone; parts make it a memory, as in '{name}{PLUS}{usual}')"
     return f" (a part alone; it follows an accelerator, as in 'h100{PLUS}{name}')" if name in parts() else ""
