@@ -11,7 +11,7 @@ import csv
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from itertools import groupby
@@ -20,7 +20,7 @@ from typing import Any, get_args, get_type_hints
 
 import typer
 
-from kvbound import catalog, library
+from kvbound import catalog, library, units
 from kvbound.cli.app import build
 from kvbound.instance_io import LIBRARY
 from kvbound.llm.config.families import FAMILIES, WRAPPERS
@@ -70,14 +70,43 @@ def example() -> str:
 
 def memories() -> str:
     """Memories of the catalog."""
+    known = {name: catalog.entry(catalog.Kind.MEMORY, name) for name in catalog.names(catalog.Kind.MEMORY)}
+    rows = ((f"`{name}`", _tiers(each), _rates(each)) for name, each in known.items())
+    return table(("memory", "tiers, fast to slow", "GB/s"), rows)
+
+
+def accelerators() -> str:
+    """Accelerators that composed memories begin with."""
+    known = {name: catalog.accelerator(name).fields for name in catalog.accelerators()}
+    rows = ((f"`{name}`", each["source"], _tiers(each), _rates(each)) for name, each in known.items())
+    return table(("accelerator", "what it is", "tiers", "GB/s"), rows)
+
+
+def parts() -> str:
+    """Parts that composed memories consist of beside the accelerator."""
 
     def row(name: str) -> tuple[str, ...]:
-        memory = catalog.memory(name)
-        tiers = (f"{tier.name} {numbers.capacity(tier.capacity)}" for tier in memory.tiers)
-        rates = (f"{resource} {rate / 1e9:.4g}" for resource, rate in memory.resources.items())
-        return f"`{name}`", ", ".join(tiers), ", ".join(rates)
+        part = catalog.part(name)
+        [tier] = part["tiers"]
+        waits = units.format_seconds(units.parse_seconds(tier["latency"]))
+        return f"`{name}`", part["source"], _size(tier), waits, _rates(part)
 
-    return table(("memory", "tiers, fast to slow", "GB/s"), map(row, catalog.names(catalog.Kind.MEMORY)))
+    head = "part", "what it is", ">capacity", ">latency", "GB/s"
+    return table(head, map(row, catalog.parts()))
+
+
+def _tiers(memory: Mapping[str, Any]) -> str:
+    return ", ".join(f"{tier['name']} {_size(tier)}" for tier in memory["tiers"])
+
+
+def _size(tier: Mapping[str, Any]) -> str:
+    size = tier["capacity"]
+    return numbers.capacity(None if size == "unlimited" else float(units.parse_bytes(size)))
+
+
+def _rates(memory: Mapping[str, Any]) -> str:
+    rates = memory["resources"].items()
+    return ", ".join(f"{name} {units.parse_bandwidth(rate) / 1e9:.4g}" for name, rate in rates)
 
 
 def llms() -> str:
@@ -225,6 +254,7 @@ def mutation() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "accelerators": accelerators,
     "api": api,
     "best-known": best_known,
     "catalog": partial(readme, "catalog/README.md", 0),
@@ -239,6 +269,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "model-types": model_types,
     "mutation": mutation,
     "paper": partial(readme, "paper/README.md", 1),
+    "parts": parts,
     "real": partial(readme, "real/README.md", 1),
     "batch": partial(readme, "batch/README.md", 1),
     "small": partial(readme, "small/README.md", 1),

@@ -26,7 +26,8 @@ def test_data_and_type_marker_are_in_the_package() -> None:
     package = resources.files("kvbound")
     assert package.joinpath("py.typed").is_file()
     data = package.joinpath("instances")
-    for name in ("catalog/memory.toml", "best_known.csv", "real/native-r15.trace/layer-000.npy"):
+    catalog = [f"catalog/{name}.toml" for name in ("memory", "accelerator", "part", "llm")]
+    for name in (*catalog, "best_known.csv", "real/native-r15.trace/layer-000.npy"):
         assert data.joinpath(*name.split("/")).is_file()
 
 

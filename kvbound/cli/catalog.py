@@ -18,6 +18,13 @@ _BEST: tuple[str, bool, dict[str, Any]] = (
 )
 
 
+_COMPOSED = (
+    "\nA memory is also composed of an accelerator and the parts behind it, in the order of the tiers: "
+    "h100+ddr5+nvme5+400gbe. Its name stands wherever a memory's does; "
+    "'kvbound catalog memory h100+ddr5+nvme5+400gbe' prints it with its sources."
+)
+
+
 class Section(StrEnum):
     """Sections of the catalog."""
 
@@ -32,7 +39,13 @@ def catalog(
         Section | None,
         typer.Argument(metavar="SECTION", help="memory, llm, policy or method; by default all."),
     ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One entry, with its sources.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="One entry, or a composed memory such as h100+ddr5+nvme5, with its sources.",
+        ),
+    ] = None,
     from_config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With llm: read a Hugging Face config.json."),
@@ -79,6 +92,9 @@ def _overview(as_json: bool) -> None:
         console.show_json(_names())
     else:
         console.show(pairs_table((kind, ", ".join(names)) for kind, names in _names().items()))
+        console.show(
+            "\nFurther memories are composed by name, such as h100+ddr5+nvme5 (see 'kvbound catalog memory')."
+        )
 
 
 def _list(section: Section, as_json: bool) -> None:
@@ -92,7 +108,10 @@ def _list(section: Section, as_json: bool) -> None:
     names = _names()[section]
     match section:
         case Section.MEMORY:
-            console.show(report.memories_table([known.memory(name) for name in names]))
+            accelerators = {name: known.accelerator(name).fields for name in known.accelerators()}
+            parts = {name: known.part(name) for name in known.parts()}
+            console.show(report.memories_table([known.memory(name) for name in names]), "")
+            console.show(report.accelerators_table(accelerators), "", report.parts_table(parts), _COMPOSED)
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
         case Section.POLICY:

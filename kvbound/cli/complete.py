@@ -11,10 +11,15 @@ def instances(incomplete: str) -> list[str]:
 
 
 def memories(incomplete: str) -> list[str]:
-    """Names of the catalog's memories."""
-    from kvbound.catalog import Kind, names
+    """Names of the catalog's memories; accelerators with a plus, and after it the parts that may follow."""
+    from kvbound.catalog import Kind, accelerators, fitting, names
 
-    return [name for name in names(Kind.MEMORY) if name.startswith(incomplete)]
+    earlier, plus, last = incomplete.rpartition("+")
+    if plus:
+        return [f"{earlier}+{name}" for name in fitting(earlier) if name.startswith(last)]
+    whole = names(Kind.MEMORY)
+    known = [*whole, *(f"{name}+" for name in accelerators() if name not in whole)]
+    return [name for name in known if name.startswith(incomplete)]
 
 
 def llms(incomplete: str) -> list[str]:

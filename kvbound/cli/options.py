@@ -128,7 +128,11 @@ OutTrace = Annotated[Path, typer.Option("-o", "--out", metavar="TRACE", help="Tr
 
 Memory = Annotated[
     str | None,
-    typer.Option(metavar="M", help="Catalog name, or a JSON file.", autocompletion=complete.memories),
+    typer.Option(
+        metavar="M",
+        help="Catalog name, such as h100+ddr5+nvme5, or a JSON file.",
+        autocompletion=complete.memories,
+    ),
 ]
 Llm = Annotated[
     str | None,

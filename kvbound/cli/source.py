@@ -239,7 +239,7 @@ def warn_of_capacity(instance: kvbound.instance.Instance, quiet: bool) -> None:
     from kvbound.units import format_bytes
 
     memory = instance.memory
-    if quiet or memory.name not in catalog.names(catalog.Kind.MEMORY):
+    if quiet or catalog.find(catalog.Kind.MEMORY, memory.name) is None:
         return
     own = {tier.name: tier.capacity for tier in catalog.memory(memory.name).tiers}
     for tier in memory.tiers:

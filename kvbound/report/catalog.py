@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from kvbound import units
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from kvbound.llm.config import Architecture
     from kvbound.llm.model import Llm
     from kvbound.memory import Memory
+    from kvbound.units import Quantity
 
 
 def memories_table(memories: Sequence[Memory]) -> Table:
     """Return a row per memory: its tiers and the bandwidths of its resources."""
     rows = (
-        (memory.name, " | ".join(_tier(tier.name, tier.capacity) for tier in memory.tiers), _rates(memory))
+        (
+            memory.name,
+            " | ".join(_tier(tier.name, tier.capacity) for tier in memory.tiers),
+            _rates(memory.resources),
+        )
         for memory in memories
     )
     return table(("memory", "tiers, fast to slow", "GB/s"), rows)
@@ -32,8 +38,41 @@ def _tier(name: str, capacity: float | None) -> str:
     return name if capacity is None else f"{name} {numbers.capacity(capacity)}"
 
 
-def _rates(memory: Memory) -> str:
-    return ", ".join(f"{name} {rate / 1e9:.4g}" for name, rate in memory.resources.items())
+def _rates(resources: Mapping[str, Quantity]) -> str:
+    return ", ".join(f"{name} {units.parse_bandwidth(rate) / 1e9:.4g}" for name, rate in resources.items())
+
+
+def accelerators_table(accelerators: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a row per accelerator, given as mappings: its tiers and bandwidths, its link's included."""
+    rows = (
+        (
+            name,
+            " | ".join(_tier(tier["name"], _bytes(tier["capacity"])) for tier in each["tiers"]),
+            _rates(each["resources"]),
+        )
+        for name, each in accelerators.items()
+    )
+    return table(("accelerator", "tiers", "GB/s"), rows)
+
+
+def parts_table(parts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return a row per part, given as mappings: its size, its latency and its own bandwidths."""
+    rows = (
+        (
+            name,
+            numbers.capacity(_bytes(tier["capacity"])),
+            units.format_seconds(units.parse_seconds(tier["latency"])),
+            _rates(each["resources"]),
+            each["source"],
+        )
+        for name, each in parts.items()
+        for tier in each["tiers"]
+    )
+    return table(("part", ">capacity", ">latency", "GB/s", "what it is"), rows)
+
+
+def _bytes(capacity: str) -> float | None:
+    return None if capacity == "unlimited" else float(units.parse_bytes(capacity))
 
 
 def llms_table(llms: Sequence[Llm]) -> Table:
@@ -66,6 +105,11 @@ def memory_details(memory: Memory) -> list[Table | str]:
         (name, units.format_bandwidth(rate), sources.get(f"resources.{name}", ""))
         for name, rate in memory.resources.items()
     )
+    latencies = [
+        (tier.name, units.format_seconds(tier.latency), sources.get(f"tiers.{tier.name}.latency", ""))
+        for tier in memory.tiers
+        if tier.latency
+    ]
     parts: list[Table | str] = [
         f"{memory.name}: {memory.source}\n",
         table(
@@ -74,9 +118,22 @@ def memory_details(memory: Memory) -> list[Table | str]:
         "",
         table(("resource", ">bandwidth", "source"), rates),
     ]
+    if latencies:
+        parts += ["", table(("tier", ">latency", "source"), latencies)]
     if memory.energy:
         parts += ["", _energy_table(memory)]
-    return parts
+    return parts + [f"\n{remark}" for remark in _order(memory)]
+
+
+def _order(memory: Memory) -> Iterator[str]:
+    """Yield a remark on each tier that is read faster than the one before it."""
+    rates = [min(memory.resources[name] for name in tier.reads) for tier in memory.tiers]
+    for (earlier, slow), (tier, fast) in pairwise(zip(memory.tiers, rates, strict=True)):
+        if fast > slow:
+            yield (
+                f"{tier.name} is read faster than {earlier.name} ({units.format_bandwidth(fast)} and "
+                f"{units.format_bandwidth(slow)}), and stands behind it as the name says."
+            )
 
 
 def _energy_table(memory: Memory) -> Table:
