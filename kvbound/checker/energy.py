@@ -139,6 +139,9 @@ def energy_of(
         some = some + (bytes_of.born + bytes_of.moved).sum(axis=0) @ writes
     if np.any(unknown & (some > _NOTHING * some.max(initial=0.0))):
         return None
+    hidden = reads @ unknown > 0  # tiers whose reads load a resource of unknown energy
+    if transferred is None and hidden[-1] and np.any((bytes_of.placed + bytes_of.kv)[:, hidden] > 0):
+        return None  # at either copy
     read, written = reads @ joules, writes @ joules
     least = most = np.broadcast_to(read, sizes.shape)
     if inclusive:
@@ -148,8 +151,9 @@ def energy_of(
             most = np.full(sizes.shape, math.inf)
 
     def span(sure: Floats, served: Floats) -> tuple[float, float]:
-        there = served > 0
-        return float(sure.sum() + (served * least).sum()), float(sure.sum() + (served * most)[there].sum())
+        there, begin = served > 0, sure.sum()
+        low, high = (begin + (served[there] * each[there]).sum() for each in (least, most))
+        return float(low), float(high)
 
     moves = float((bytes_of.unread * read + bytes_of.moved * written).sum())
     parts = {

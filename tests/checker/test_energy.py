@@ -13,6 +13,7 @@ import pytest
 import kvbound as kv
 from kvbound.checker import Malformed, Report, check, check_result
 from kvbound.cost.evaluate import evaluate
+from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.result import Result, Status
 from kvbound.schedule import Schedule
@@ -65,6 +66,21 @@ def test_any_schedule_takes_as_much_energy_in_the_checker(seed: int) -> None:
     found = problems(instance, document | {"energy_j": None}, report)  # early results have none
     expected = [] if result.energy_per_token_j is None else ["energy_per_token_j"]
     assert [problem.split(" is ")[0] for problem in found] == expected
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_is_known_without_energies(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    instance = any_instance(rng)
+    schedule = any_schedule(rng, instance)
+    report = kv.check(instance, schedule)
+    traffic = schedule_traffic(instance, schedule).traffic
+    if report.energy is None:
+        return
+    assert report.energy.transfers in (0, None)
+    read, extra, written = np.split(traffic.sum(axis=(0, 1)), 3)
+    loads = (read + extra) @ instance.memory.read_load + written @ instance.memory.write_load
+    assert not loads.any()
 
 
 @pytest.mark.parametrize("seed", range(30))
