@@ -82,8 +82,8 @@ def _row(result: Result, fast: str) -> dict[str, Any]:
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table as text, each column in one unit, which its heading gives."""
-    table = table.drop(columns=[name for name in _ENERGY if name in table and table[name].isna().all()])
-    columns = [_column(str(name), table.iloc[:, n]) for n, name in enumerate(table.columns)]
+    given = ((str(name), table.iloc[:, n]) for n, name in enumerate(table.columns))
+    columns = [_column(*each) for each in given if each[0] not in _ENERGY or each[1].notna().any()]
     shown = pd.DataFrame({n: cells for n, (_, cells) in enumerate(columns)}, index=table.index)
     shown.columns = pd.MultiIndex.from_tuples([heading for heading, _ in columns])
     return shown

@@ -67,15 +67,11 @@ def energy(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[
     """
     if not instance.memory.energy:
         return None
-    per_byte, fixed, none = (
-        TransferEnergy.of(instance),
-        FixedParts.of(instance, counted),
-        np.zeros(instance.tiers),
-    )
-    placed, kv = _served(instance, counted)
-    placed[0] += fixed.weights.sum() * instance.decode_steps
+    per_byte, fixed = TransferEnergy.of(instance), FixedParts.of(instance, counted)
+    weights, kv = _served(instance, counted)
+    weights[0] += fixed.weights.sum() * instance.decode_steps
     parts: dict[str, float | None] = {
-        "weights": per_byte.total(placed, none),
+        "weights": per_byte.total(weights, np.zeros_like(weights)),
         "kv": per_byte.total(kv, _by_tier(fixed.births)),
         "moves": per_byte.total(_by_tier(fixed.move_reads), _by_tier(fixed.move_writes)),
     }

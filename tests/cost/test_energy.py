@@ -77,6 +77,25 @@ def test_reads_that_are_split_cost_what_the_tiers_that_serve_them_do(timing: str
     assert picojoules(schedule, trace=trace, capacity=9, rules={"timing": timing}) == (0, kv, 0)
 
 
+def test_placed_weights_and_kv_are_diverted_in_the_same_share() -> None:
+    # as above, but three of the nine bytes that HBM holds are weights: one byte in nine is diverted
+    placed = llm(reads=3, weights=3) | {"weights": "placeable"}
+    trace = {"prefill_tokens": 6, "reads": [[list(range(6))]]}
+    schedule = Schedule(np.zeros((1, 64 + 6), np.uint8), (LayerEvents.of([0], [64 + 6], [1]),))
+    found = picojoules(schedule, trace=trace, capacity=9, llm=placed)
+    assert found == pytest.approx(((3 - 1 / 3) + 10 / 3, (6 - 2 / 3) + 20 / 3 + 10, 0))
+
+
+def test_placed_weights_that_move() -> None:
+    # the chunk goes up in the first step, which reads it below, and stays there
+    placed = llm(reads=3, weights=3) | {"weights": "placeable"}
+    trace = {"prefill_tokens": 0, "reads": [[[]], [[]]]}
+    initial = np.ones((1, 64), np.uint8)
+    schedule = Schedule(initial, (LayerEvents.of([0, 0, 1], [0, 64, 65], [0, 0, 0]),))
+    found = picojoules(schedule, trace=trace, llm=placed, capacity=9, rules={"copies": "exclusive"})
+    assert found == (30 + 3, 2, 3)
+
+
 def three(**rules: Any) -> dict[str, Any]:
     """Three tiers, the slower two behind a link; two of three tokens are read in the only step."""
     tiers = [tier("near", 9, "fast"), tier("mid", 9, "link middle"), tier("far", None, "link disk")]
