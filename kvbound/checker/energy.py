@@ -142,13 +142,12 @@ def energy_of(
     hidden = reads @ unknown > 0  # tiers whose reads load a resource of unknown energy
     if transferred is None and hidden[-1] and np.any((bytes_of.placed + bytes_of.kv)[:, hidden] > 0):
         return None  # at either copy
+    # where one copy's energy is unknown, only the other may have served, so that the range holds all the same
     read, written = reads @ joules, writes @ joules
     least = most = np.broadcast_to(read, sizes.shape)
     if inclusive:
         instead = read[-1] * sizes[:, -1:] / np.maximum(sizes, 1)
         least, most = np.minimum(read, instead), np.maximum(read, instead)
-        if transferred is None and np.any(unknown):
-            most = np.full(sizes.shape, math.inf)
 
     def span(sure: Floats, served: Floats) -> tuple[float, float]:
         there, begin = served > 0, sure.sum()

@@ -12,6 +12,7 @@ import pytest
 
 import kvbound as kv
 from kvbound.checker import Malformed, Report, check, check_result
+from kvbound.checker.energy import read_energies
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
@@ -219,6 +220,14 @@ def test_malformed_energies_of_an_instance_are_named(
     report = check(expanded, instance.token_trace.arrays, {"schema": "kvbound.schedule/1"})
     assert len(report.problems) == 1
     assert report.problems[0].startswith("the expanded instance is malformed")
+
+
+def test_a_token_does_not_use_all_experts(case: Any) -> None:
+    expanded = case[0].expanded()
+    assert read_energies(expanded).per_output == pytest.approx(1.5e-12 * expanded["llm"]["parameters"])
+    for experts in (8, [0, 8]):
+        expanded["llm"]["experts"] = experts
+        assert read_energies(expanded).per_output is None
 
 
 def test_the_hash_leaves_energies_out(case: Any) -> None:
