@@ -16,7 +16,7 @@ _HEADINGS: dict[str, tuple[str, str]] = {
     "method": ("", "method"), "status": ("", "status"), "time_s": ("", "time"), "bound_s": ("", "bound"),
     "ratio": ("times", "bound"), "share_of_bound": ("share of", "bound"), "tokens_per_s": ("tokens", "per s"),
     "hit_rate": ("tier-0", "hits"), "moved_up_bytes": ("moved", "up"), "moved_down_bytes": ("moved", "down"),
-    "wall_s": ("", "wall"),
+    "energy_j": ("", "energy"), "energy_per_token_j": ("energy", "/token"), "wall_s": ("", "wall"),
 }  # fmt: skip
 _PLAIN: dict[str, Callable[[float], str]] = {
     "ratio": numbers.ratio,
@@ -24,11 +24,12 @@ _PLAIN: dict[str, Callable[[float], str]] = {
     "tokens_per_s": numbers.rate,
     "hit_rate": numbers.share,
 }
-_UNITS = {"_s": numbers.TIMES, "_bytes": numbers.SIZES}
+_ENERGY = "energy_j", "energy_per_token_j"
+_UNITS = {"_s": numbers.TIMES, "_bytes": numbers.SIZES, "_j": numbers.ENERGIES}
 
 
 class Comparison(pd.DataFrame):
-    """A DataFrame in SI units whose text has every column, in readable units.
+    """A DataFrame in SI units whose text has every column, in readable units; energies only where known.
 
     DataFrames derived from it, such as selections, are plain ones.
     """
@@ -73,13 +74,16 @@ def _row(result: Result, fast: str) -> dict[str, Any]:
         "hit_rate": None if found is None else found.hit_rate.get(fast),
         "moved_up_bytes": None if found is None else found.moved_bytes["up"],
         "moved_down_bytes": None if found is None else found.moved_bytes["down"],
+        "energy_j": result.total_energy_j,
+        "energy_per_token_j": result.energy_per_token_j,
         "wall_s": result.wall_s,
     }
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table as text, each column in one unit, which its heading gives."""
-    columns = [_column(str(name), table.iloc[:, n]) for n, name in enumerate(table.columns)]
+    given = ((str(name), table.iloc[:, n]) for n, name in enumerate(table.columns))
+    columns = [_column(*each) for each in given if each[0] not in _ENERGY or each[1].notna().any()]
     shown = pd.DataFrame({n: cells for n, (_, cells) in enumerate(columns)}, index=table.index)
     shown.columns = pd.MultiIndex.from_tuples([heading for heading, _ in columns])
     return shown

@@ -36,6 +36,8 @@ from kvbound.workloads import Synthetic
 SCHEMA = "kvbound.instance/1"
 LATENCY = "path"
 """What latencies mean, named in instances that have any: reads wait, each on the path of its own tier."""
+UNHASHED = {"memory": ("energy", "mac_energy", "static_watts"), "llm": ("parameters",)}
+"""Fields that energies alone depend on: no schedule, time or bound does, and the hash leaves them out."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -377,9 +379,12 @@ class Instance:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of the expanded instance without its name."""
+        """SHA-256 of the canonical JSON of the expanded instance without its name and `UNHASHED`."""
         expanded = self.expanded()
         del expanded["name"]
+        for part, names in UNHASHED.items():
+            for name in names:
+                expanded[part].pop(name, None)
         expanded["trace"].pop("dense", None)  # follows from the hashes
         text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -19,10 +19,12 @@ from kvbound.units import UnitError, is_share, whole_down
 MAX_TIERS: Final = 8
 """With links the number of facets of slot times triples with each tier, to 2,000 for eight."""
 MAX_RESOURCES: Final = 128
+MAX_WATTS: Final = 1e9
 ENERGY_LEVELS: Final = ("device", "system")
 ENERGY_POINTS: Final = ("low", "mid", "high")
 
 Energy = Mapping[str, Mapping[str, float]]
+"""Level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ class Memory:
     sources
         Dotted field, such as ``resources.hbm`` or ``tiers.hbm.capacity``, to the origin of its number.
     energy
-        Resource to level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ per bit. Not
-        used by the package, but data for studies.
+        Resource to level (``device`` or ``system``) to ``low``, ``mid``, ``high``: pJ per bit transferred.
+    mac_energy
+        Level to ``low``, ``mid``, ``high``: pJ per multiply-accumulate operation, which is two FLOPs.
+    static_watts
+        Power that is drawn all the time, None if unknown. Times do not depend on it, nor on energies.
 
     Raises
     ------
@@ -87,6 +92,8 @@ class Memory:
     source: str = field(default="", compare=False)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     energy: Mapping[str, Energy] = field(default_factory=dict, compare=False, repr=False)
+    mac_energy: Energy = field(default_factory=dict, compare=False, repr=False)
+    static_watts: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resources", dict(self.resources))
@@ -100,6 +107,9 @@ class Memory:
         self._require(2 <= count <= MAX_TIERS, "tiers", f"2 to {MAX_TIERS} tiers, fast to slow, not {count}")
         for k, tier in enumerate(self.tiers):
             self._check_tier(k, tier)
+        watts = self.static_watts
+        valid = watts is None or 0 <= watts < math.inf
+        self._require(valid, "static_watts", f"a finite power of at least 0, not {watts!r}")
 
     def _check_tier(self, k: int, tier: Tier) -> None:
         at = f"tiers.{tier.name}"
@@ -129,6 +139,16 @@ class Memory:
         """Bandwidth of each resource, bytes/s, ``(resources,)``."""
         return np.array(list(self.resources.values()), dtype=np.float64)
 
+    def joules_per_byte(self, level: str = "device", point: str = "mid") -> NDArray[np.float64]:
+        """Energy of a byte on each resource, in joules, NaN where it is unknown, ``(resources,)``."""
+        known = (self.energy.get(name, {}).get(level, {}) for name in self.resources)
+        return np.array([8e-12 * points.get(point, math.nan) for points in known])
+
+    def joules_per_mac(self, level: str = "device", point: str = "mid") -> float | None:
+        """Energy of a multiply-accumulate operation, in joules, or None where it is unknown."""
+        found = self.mac_energy.get(level, {}).get(point)
+        return None if found is None else 1e-12 * found
+
     @property
     def read_load(self) -> NDArray[np.float64]:
         """1 where a read from the tier loads the resource, else 0, ``(tiers, resources)``."""
@@ -155,8 +175,8 @@ class Memory:
         Parameters
         ----------
         mapping
-            ``name``, ``resources``, ``tiers``; optionally ``source``, ``sources``, ``energy``. Numbers
-            are bytes, bytes/s and seconds; text carries a unit.
+            ``name``, ``resources``, ``tiers``; optionally ``source``, ``sources``, ``energy``,
+            ``mac_energy``, ``static_watts``. Numbers are bytes, bytes/s and seconds; text carries a unit.
         file, field
             Place of `mapping`, for messages.
         share_of
@@ -177,13 +197,23 @@ class Memory:
             "source": fields.text("source", ""),
             "sources": _read_sources(fields.child("sources", {})),
             "energy": _read_energy(fields.child("energy", {}), rates),
+            "mac_energy": _read_levels(fields.child("mac_energy", {}), "operation"),
+            "static_watts": fields.number("static_watts", 0, MAX_WATTS, default=None),
         }
         fields.done()
         with located(file, field):
             return cls(**memory)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the fields that schedules depend on, in bytes and seconds, as in expanded instances."""
+        """Return the fields that results depend on, in bytes and seconds, as in expanded instances.
+
+        Energies and powers are left out where none are known.
+        """
+        known = {
+            "energy": {name: _spelled(levels) for name, levels in self.energy.items()},
+            "mac_energy": _spelled(self.mac_energy),
+            "static_watts": self.static_watts,
+        }
         return {
             "name": self.name,
             "resources": dict(self.resources),
@@ -197,7 +227,12 @@ class Memory:
                 }
                 for tier in self.tiers
             ],
+            **{name: value for name, value in known.items() if value not in ({}, None)},
         }
+
+
+def _spelled(levels: Energy) -> dict[str, dict[str, float]]:
+    return {level: dict(points) for level, points in levels.items()}
 
 
 def _read_tier(fields: Fields, share_of: Callable[[Fraction], float] | None) -> Tier:
@@ -232,17 +267,20 @@ def _read_energy(fields: Fields, resources: Fields) -> dict[str, Energy]:
     for name in fields:
         if not resources.has(name):
             raise fields.error(name, f"one of the resources {', '.join(resources)}")
-        levels = fields.child(name)
-        energy[name] = {
-            level: _read_points(levels.child(level)) for level in ENERGY_LEVELS if levels.has(level)
-        }
-        levels.done()
+        energy[name] = _read_levels(fields.child(name), "bit")
     return energy
 
 
-def _read_points(fields: Fields) -> dict[str, float]:
+def _read_levels(fields: Fields, per: str) -> Energy:
+    levels = {level: _read_points(fields.child(level), per) for level in ENERGY_LEVELS if fields.has(level)}
+    fields.done()
+    return levels
+
+
+def _read_points(fields: Fields, per: str) -> dict[str, float]:
     points = {point: fields.number(point, 0, 1e6) for point in ENERGY_POINTS if fields.has(point)}
     fields.done()
     if not points or any(low > high for low, high in pairwise(points.values())):
-        raise fields.error("", f"low <= mid <= high in pJ per bit, at least one of them, not {show(points)}")
+        expected = f"low <= mid <= high in pJ per {per}, at least one of them"
+        raise fields.error("", f"{expected}, not {show(points)}")
     return points

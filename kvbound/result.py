@@ -132,6 +132,9 @@ class Measures:
         up and down, without births and the initial fill.
     peak_bytes
         Per tier name, weights included.
+    energy_j
+        In joules: weights, kv, moves, compute (None if unknown) and, if the memory states a power, static;
+        see `kvbound.cost.energy`. None where the energy of transfers is unknown.
     utilisation
         Per resource name: share of the decode time that it is busy; None under fang2025 accounting.
     sequences
@@ -144,7 +147,7 @@ class Measures:
     hit_rate_with_weights: float
     moved_bytes: Mapping[str, int]
     peak_bytes: Mapping[str, int]
-    energy_j: Mapping[str, float] | None = None
+    energy_j: Mapping[str, float | None] | None = None
     utilisation: Mapping[str, float] | None = None
     sequences: Sequence[SequenceTime] = ()
 
@@ -206,6 +209,18 @@ class Result:
         return None if self.measures is None else self.measures.time_s
 
     @property
+    def total_energy_j(self) -> float | None:
+        """Energy of the schedule found, in joules: the sum of all parts that are known."""
+        parts = None if self.measures is None else self.measures.energy_j
+        return None if parts is None else math.fsum(part for part in parts.values() if part is not None)
+
+    @property
+    def energy_per_token_j(self) -> float | None:
+        """Energy for each decoded token, in joules."""
+        total, outputs = self.total_energy_j, self.instance.outputs
+        return None if total is None or not outputs else total / outputs
+
+    @property
     def gap(self) -> float | None:
         """(time - bound) / time, or None when either side is missing."""
         if self.measures is None or self.bound.time_s is None:
@@ -265,6 +280,7 @@ class Result:
                 None if measures is None or measures.utilisation is None else dict(measures.utilisation)
             ),
             "energy_j": None if measures is None or measures.energy_j is None else dict(measures.energy_j),
+            "energy_per_token_j": self.energy_per_token_j,
             "peak_bytes": None if measures is None else dict(measures.peak_bytes),
             **({"sequences": sequences} if sequences else {}),
             "wall_s": self.wall_s,

@@ -123,6 +123,12 @@ def format_seconds(seconds: float) -> str:
     return _format(seconds, {u: float(_SECONDS[u]) for u in ("ns", "us", "ms", "s")})
 
 
+def format_joules(joules: float) -> str:
+    """Format an energy to four significant digits: ``12.3 mJ``."""
+    known = {"nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6}
+    return _format(joules, known) if joules else "0 J"
+
+
 def format_share(share: float) -> str:
     """Format a share to three significant digits: ``60 %``."""
     return f"{100 * share:.3g} %"

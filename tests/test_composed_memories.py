@@ -79,15 +79,15 @@ def quantities(entry: dict[str, Any]) -> set[str]:
 
 def test_a_whole_stack_by_hand() -> None:
     memory = catalog.memory("h100+ddr5+nvme5+400gbe")
-    assert memory.to_mapping() == H100_STACK
+    assert memory.to_mapping() == H100_STACK | {"energy": memory.energy}
     assert list(memory.resources) == list(H100_STACK["resources"])
     assert memory.energy == {
         "hbm": {"device": {"mid": 3.97}},
         "pcie_down": {"device": {"low": 2.0, "mid": 11.4, "high": 19.0}},
         "pcie_up": {"device": {"low": 2.0, "mid": 11.4, "high": 19.0}},
         "ddr5": {"device": {"mid": 11.8}},
-        "nvme5_read": {"device": {"low": 206.0, "high": 223.0}},
-        "nvme5_write": {"device": {"low": 206.0, "high": 223.0}},
+        "nvme5_read": {"device": {"low": 206.0, "mid": 214.5, "high": 223.0}},
+        "nvme5_write": {"device": {"low": 206.0, "mid": 214.5, "high": 223.0}},
         "400gbe_down": {"device": {"mid": 22.5}},
         "400gbe_up": {"device": {"mid": 22.5}},
     }

@@ -37,7 +37,7 @@ LLM: dict[str, Any] = {
     "weight_read_bytes_per_layer": [3.0, 2.5],
 }  # fmt: skip
 TRACE: dict[str, Any] = {"prefill_tokens": 2, "reads": [[[0, 1], [1]], [[0], [0, 2]], [[], [0, 1, 4]]]}
-GOLDEN = "0c989e2ceafb1b7ae32d0ffdb725255c7a7b1010b342dd0bc3ceb410c3990c5f"
+GOLDEN = "2515de9606f16047da9cf7a291adf68e991accd926835231ff3d34d57d2b703c"
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -235,7 +235,8 @@ def test_hash_depends_on_the_reads(trace: dict[str, Any]) -> None:
 
 def test_expanded_form_spells_everything_out() -> None:
     expanded = toy().expanded("toy.trace")
-    assert list(expanded) == ["schema", "name", "memory", "llm", "trace", "rules"]
+    assert list(expanded) == ["schema", "name", "memory", "llm", "trace", "rules", "latency"]
+    assert expanded["latency"] == "path"
     assert expanded["memory"] == MEMORY
     assert type(expanded["memory"]["resources"]["fast"]) is int
     assert expanded["llm"] == LLM

@@ -29,6 +29,7 @@ from kvbound.reading import read_json
 from kvbound.rules import Rules
 from kvbound.trace import Trace, write_trace
 from kvbound.workloads import RandomSwap
+from tests.energy_cases import with_any_energy
 from tests.instance_documents import DOCUMENT, changed
 from tests.strategies import tiny_instance, with_formats, with_layers
 
@@ -71,6 +72,17 @@ def test_files_come_back(seed: int, tmp_path_factory: pytest.TempPathFactory) ->
             each.ends.tolist() for each in instance.timelines
         ]
         assert same_trace(again.trace, instance.trace)
+
+
+@pytest.mark.parametrize("write", [write_instance, write_expanded])
+def test_energies_come_back(write: Any, tmp_path: Path) -> None:
+    instance = with_any_energy(np.random.default_rng(0), from_mapping(DOCUMENT))
+    write(instance, tmp_path / "x.json")
+    again = read_instance(tmp_path / "x.json")
+    assert again.memory.to_mapping() == instance.memory.to_mapping()
+    assert set(again.memory.to_mapping()) >= {"energy", "mac_energy", "static_watts"}
+    assert again.llm.parameters == instance.llm.parameters
+    assert again.sha256 == instance.sha256 == from_mapping(DOCUMENT).sha256
 
 
 def test_list_order_and_mass_come_back(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Memories: load matrices, round trips, refusals that name the field."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -89,6 +90,37 @@ def test_sources_and_energy_are_kept_and_ignored_by_equality() -> None:
     assert memory == Memory.from_mapping(GH200)
 
 
+def test_energies_per_byte_and_per_operation() -> None:
+    memory = Memory.from_mapping(
+        GH200
+        | {
+            "energy": {"hbm": {"device": {"mid": 4, "high": 6}, "system": {"mid": 13.1}}, "c2c_up": {}},
+            "mac_energy": {"device": {"low": 1, "mid": 1.5}},
+            "static_watts": 100,
+        }
+    )
+    assert memory.joules_per_byte()[0] == pytest.approx(32e-12)
+    assert memory.joules_per_byte(point="high")[0] == pytest.approx(48e-12)
+    assert memory.joules_per_byte("system")[0] == pytest.approx(104.8e-12)
+    assert np.isnan(memory.joules_per_byte()).tolist() == [False, True, True, True]
+    assert memory.joules_per_mac() == pytest.approx(1.5e-12)
+    assert memory.joules_per_mac("system") is None
+    assert memory.static_watts == 100
+    again = Memory.from_mapping(memory.to_mapping())
+    assert (again.energy, again.mac_energy, again.static_watts) == (
+        memory.energy, memory.mac_energy, memory.static_watts,
+    )  # fmt: skip
+    plain = Memory.from_mapping(GH200)
+    assert set(plain.to_mapping()) == {"name", "resources", "tiers"}
+    assert np.isnan(plain.joules_per_byte()).all()
+
+
+def test_a_power_is_validated_on_construction() -> None:
+    memory = Memory.from_mapping(GH200)
+    with pytest.raises(InputError, match="static_watts: expected a finite power of at least 0, not -1"):
+        dataclasses.replace(memory, static_watts=-1.0)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
@@ -137,6 +169,16 @@ def test_sources_and_energy_are_kept_and_ignored_by_equality() -> None:
         ("energy", {"hbm": {"device": {"low": 3, "mid": 2}}}, "energy.hbm.device"),
         ("energy", {"hbm": {"device": {"low": -3}}}, "energy.hbm.device.low"),
         ("energy", {"hbm": {"chip": {"low": 3}}}, "energy.hbm.chip"),
+        ("energy", {"hbm": {"device": {"mid": math.nan}}}, "energy.hbm.device.mid"),
+        ("energy", {"hbm": {"device": {"mid": "4 pJ"}}}, "energy.hbm.device.mid"),
+        ("mac_energy", 1.5, "mac_energy"),
+        ("mac_energy", {"mid": 1.5}, "mac_energy.mid"),
+        ("mac_energy", {"device": {}}, "mac_energy.device"),
+        ("mac_energy", {"device": {"mid": -1}}, "mac_energy.device.mid"),
+        ("static_watts", -1, "static_watts"),
+        ("static_watts", math.inf, "static_watts"),
+        ("static_watts", "100 W", "static_watts"),
+        ("static_watts", None, "static_watts"),
     ],
 )
 def test_malformed(path: str, value: object, field: str) -> None:

@@ -37,4 +37,18 @@ def test_a_comparison_is_printed_in_full_in_readable_units() -> None:
     assert "<table" in table._repr_html_()  # type: ignore[operator]
     table["mine"] = ["one", "two", None]  # a column of the user's own
     assert "two" in str(table)
+    assert table["energy_j"].isna().all()
+    assert "energy" not in text
     assert type(table[["method", "time_s"]]).__name__ == "DataFrame"
+
+
+def test_energies_have_columns_where_they_are_known() -> None:
+    instance = kv.read_instance("b2-8b-h100-c25")
+    table = kv.compare(instance, ["lru", "ideal"])
+    lru = kv.simulate(instance, "lru")
+    assert table["energy_j"].tolist()[0] == lru.total_energy_j
+    assert table["energy_per_token_j"].tolist()[0] == lru.energy_per_token_j
+    assert table["energy_j"].isna().tolist() == [False, True]
+    text = str(table)
+    for words in ("energy mJ", "/token uJ", "84.17"):
+        assert words in text

@@ -114,6 +114,9 @@ def test_formatted_times_read_back(seconds: float) -> None:
         (units.format_seconds(1.23e-5), "12.3 us"),
         (units.format_seconds(0), "0 s"),
         (units.format_seconds(36_000), "36,000 s"),
+        (units.format_joules(0.0123), "12.3 mJ"),
+        (units.format_joules(2e-13), "0.0002 nJ"),
+        (units.format_joules(0), "0 J"),
         (units.format_share(0.604), "60.4 %"),
     ],
 )

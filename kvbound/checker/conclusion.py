@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker.energy import Transfers, energy_of
 from kvbound.checker.inputs import Case, slot_name
-from kvbound.checker.report import Floats, Ints, Report, compare, note
+from kvbound.checker.report import Energy, Floats, Ints, Report, compare, note
 from kvbound.checker.slots import busy_times, slot_times
 
 
@@ -18,7 +19,8 @@ from kvbound.checker.slots import busy_times, slot_times
 class Layer:
     """Counts of one layer's slots, in items (`held` in blocks), each ``(steps, tiers)``.
 
-    `read`, `extra` and `written` are those of `kvbound.checker.slots.slot_times`.
+    `read`, `extra` and `written` are those of `kvbound.checker.slots.slot_times`. Of these items, `born` are
+    written by births, and `placed` are read of chunks of weights, in all slots together, ``(tiers,)``.
     """
 
     read: Ints
@@ -26,6 +28,8 @@ class Layer:
     written: Ints
     held: Ints  # change of the number of blocks in each tier
     moved: tuple[float, float]  # bytes written up, down
+    born: Ints
+    placed: Ints
 
 
 def settle(case: Case, initial: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -115,6 +119,7 @@ def conclude(
         np.stack([getattr(layer, kind) for layer in layers], axis=1) * sizes
         for kind in ("read", "extra", "written")
     )  # (steps, layers, tiers) each
+    transfers = _transfers(case, layers, (read, extra, written), sizes)
     extra[:, :, 0] += case.weight_reads
     times, busy = _times(case, (read, extra, written))
     hits, steps = read.reshape(-1, len(case.names)).sum(axis=0), times.sum(axis=1)
@@ -124,7 +129,26 @@ def conclude(
     moved = {"up": float(up), "down": float(down)}
     return Report(
         schema, tuple(problems), case.sha256, time_s, steps, hits, peaks, moved,
-        busy=None if busy is None else busy / (time_s or 1.0),
+        busy=None if busy is None else busy / (time_s or 1.0), energy=_energy(case, sizes, transfers, busy),
+    )  # fmt: skip
+
+
+def _transfers(
+    case: Case, layers: list[Layer], loads: tuple[Floats, Floats, Floats], sizes: Floats
+) -> Transfers:
+    """Return the bytes of all slots by what they are for, without resident weights in the loads."""
+    read, extra, written = (load.sum(axis=0) for load in loads)
+    born, placed = (np.array([getattr(each, kind) for each in layers]) * sizes for kind in ("born", "placed"))
+    weights = np.zeros_like(read)
+    weights[:, 0] = case.steps * case.weight_reads
+    return Transfers(weights, placed, read - placed, born, written - born, extra)
+
+
+def _energy(case: Case, sizes: Floats, transfers: Transfers, busy: Floats | None) -> Energy | None:
+    """Return the energy of all transfers, given the seconds that each resource is busy if they are unique."""
+    return energy_of(
+        case.energies, (case.reads, case.writes), sizes, transfers,
+        None if busy is None else busy * case.bandwidth, inclusive=case.rules["copies"] == "inclusive",
     )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from kvbound.checker.arrays import text
 from kvbound.checker.dense import MOST_SLOTS, MOST_TOKENS, DenseRows, reads_ended
+from kvbound.checker.energy import FIELDS as UNHASHED
+from kvbound.checker.energy import Energies, read_energies
 from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
 from kvbound.checker.report import Floats, Ints, Refused, note, require
@@ -76,6 +78,7 @@ class Case:
     lives: tuple[Lifetimes, ...]  # the same with each layer's window and chunks, (layers,)
     rules: Mapping[str, str]
     sha256: str
+    energies: Energies
     trace: Sequence[NDArray[np.uint8]] = field(repr=False)  # packed reads of the trace's tokens
     first: int = 0  # id of the trace's first token
     routing: Sequence[NDArray[np.uint8]] = field(
@@ -207,7 +210,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         granularity, life, tuple(lives[window] for window in windows),
-        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes), kept, routing=routing,
+        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
+        read_energies(expanded), kept, routing=routing,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
     require({
@@ -317,12 +321,16 @@ def _size(value: Any) -> int | float:
 def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:
     """Return the instance's SHA-256, of its canonical JSON without the name and with hashes for the trace.
 
+    The fields of energies are left out: no schedule, time or bound depends on them.
+
     Parameters
     ----------
     row_hashes
         Of the reads of each layer and, where the trace names experts, then of those of each layer.
     """
     body = {key: value for key, value in expanded.items() if key != "name"}
+    for part, fields in UNHASHED.items():
+        body[part] = {key: value for key, value in expanded[part].items() if key not in fields}
     trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
     trace.pop("dense", None)  # follows from the hashes
     layers = trace["layers"]

@@ -96,11 +96,11 @@ def _replay(
 
     through, founding = birth & inclusive & (events.tier != last), birth & head & life.held[block]
     extra = tally((events.step[charged], before[charged], unread[charged]))
-    written = tally(
-        (events.step[charged], events.tier[charged], count[charged]),
+    born = tally(
         (events.step[birth], events.tier[birth], 1),
         (events.step[through], np.full(np.count_nonzero(through), last), 1),
     )
+    written = born + tally((events.step[charged], events.tier[charged], count[charged]))
     leaving, moved = np.flatnonzero(life.held & (life.last < case.steps)), life.blocks_in(block[move])
     held = tally(
         (events.step[founding], events.tier[founding], 1),
@@ -112,38 +112,41 @@ def _replay(
         held[:, last] = np.diff(life.held_blocks)
 
     flips = _flips(life, tiers, events, before, birth, move)
+    placed, more = np.zeros(tiers, np.int64), np.zeros((), np.int64)
+    if life.chunks.size:
+        by_tier = _chunks_read(life, rows, initial, events, before, move, tiers)
+        placed = np.array([each.sum(axis=0) @ (life.size * life.chunks) for each in by_tier])
+        more = np.stack([each @ life.more for each in by_tier], axis=1)
     if rows is None:
         served = dense.served(life, tiers, initial, flips.by_token(tiers))
     else:
-        served = _serve(case, layer, rows, initial, flips, problems)
-        if life.chunks.size:
-            served += _more_of_chunks(life, rows, initial, events, before, move, tiers)
+        served = _serve(case, layer, rows, initial, flips, problems) + more
     written_bytes = np.array(case.sizes(layer), float)[events.tier] * count
     moved_bytes = written_bytes[charged & up].sum(), written_bytes[charged & ~up].sum()
-    return Layer(served, extra, written, held, moved_bytes)
+    return Layer(served, extra, written, held, moved_bytes, born.sum(axis=0), placed)
 
 
-def _more_of_chunks(
+def _chunks_read(
     life: Lifetimes,
-    rows: NDArray[np.uint8],
+    rows: NDArray[np.uint8] | None,
     initial: NDArray[np.uint8],
     events: Events,
     before: Ints,
     move: NDArray[np.bool_],
     tiers: int,
-) -> Ints:
-    """Return ``(steps, tiers)``: items read of chunks of weights beyond one each, by tier as a slot begins.
+) -> list[NDArray[np.bool_]]:
+    """Return which chunks of weights each step reads, ``(steps, ids)``, for each tier that holds them then.
 
-    The masks of `_serve` have one bit for each chunk.
+    The masks of `_serve` have one bit for each chunk, which may be many items.
     """
     chunk = np.flatnonzero(move & (events.token < life.chunks.size))
-    tier = np.zeros((len(rows) + 1, life.chunks.size), np.int8)  # changes, and then their sum
+    tier = np.zeros((len(life.outputs) + 1, life.chunks.size), np.int8)  # changes, and then their sum
     tier[0] = initial[: life.chunks.size]
     change = (events.tier[chunk] - before[chunk]).astype(np.int8)
     np.add.at(tier, (events.step[chunk] + 1, events.token[chunk]), change)
     np.cumsum(tier, axis=0, dtype=np.int8, out=tier)
-    read = life.chunk_reads(rows).astype(np.bool_)
-    return np.stack([(read & (tier[:-1] == k)) @ life.more for k in range(tiers)], axis=1)
+    read = life.chunks > 0 if rows is None else life.chunk_reads(rows).astype(np.bool_)
+    return [read & (tier[:-1] == k) for k in range(tiers)]
 
 
 def _tiers_of_blocks(

@@ -22,6 +22,22 @@ class Unreadable(Refused):
 
 
 @dataclass(frozen=True)
+class Energy:
+    """The energy of a schedule's transfers, in joules.
+
+    Attributes
+    ----------
+    parts
+        Least and greatest energy of ``weights``, ``kv`` and ``moves``: equal where they are unique.
+    transfers
+        Energy of all three together, None if it is not unique.
+    """
+
+    parts: Mapping[str, tuple[float, float]]
+    transfers: float | None
+
+
+@dataclass(frozen=True)
 class Report:
     """The findings; numbers are recomputed, and None where nothing could be replayed.
 
@@ -41,6 +57,8 @@ class Report:
     busy
         Per resource ``(resources,)``: share of the decode time that it is busy; None where several optimal
         splits of the reads give different shares.
+    energy
+        The energy of the transfers; None where they load a resource of unknown energy.
     bound_s
         Certificates only: the proved time lower bound in seconds, rounded down.
     unreadable
@@ -58,6 +76,7 @@ class Report:
     mean_alpha: float | None = None
     bound_s: float | None = None
     busy: Floats | None = None
+    energy: Energy | None = None
     unreadable: bool = False
 
     @classmethod

@@ -97,7 +97,8 @@ def _replay(
     held[:, 1] = np.diff(life.held_blocks)
     for what, where in bad.items():
         note(problems, where, lambda k, what=what: f"step {k}, layer {layer}: {what}")  # type: ignore[misc]
-    return Layer(read, extra, written, held, (ups * case.sizes(layer)[0], 0))
+    births = np.array([written[:, 0].sum() - ups, life.births.sum()])
+    return Layer(read, extra, written, held, (ups * case.sizes(layer)[0], 0), births, np.zeros(2, np.int64))
 
 
 def _begun(past: Ints, words: int) -> _Words:

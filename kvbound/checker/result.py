@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker import fang2025
+from kvbound.checker.energy import false_energies
 from kvbound.checker.inputs import Case, Rows, read_case
 from kvbound.checker.report import Ints, Refused, Report
 from kvbound.checker.result_form import OPTIONAL, PERCENTILES, SCHEMA, SEQUENCE, read_result
@@ -21,7 +22,8 @@ EQUAL = 1e-9
 OPTIMAL_GAP = 1e-4
 """Relative gap up to which a schedule may be called optimal, whatever gap the options ask for."""
 _SCHEDULE_FIELDS = (
-    "tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation", "sequences",
+    "tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation", "energy_j",
+    "sequences",
 )  # fmt: skip
 
 
@@ -64,12 +66,11 @@ def check_result(
         *_instance(case, claims, needs_trace=needs_trace),
         *_schedule(case, claims, schedule),
         *_sequences(case, claims, schedule, expanded["trace"].get("sequence", labels)),
+        *_energies(case, claims, schedule),
         *_bound(claims["time_s"], claims["bound"], certificate),
         *_status(case, claims),
         *_derived(case, claims),
     ]
-    if claims["energy_j"] is not None:
-        problems.append("energy_j is given, but there is no energy model to verify it with")
     return Report(SCHEMA, tuple(problems), case.sha256)
 
 
@@ -127,6 +128,17 @@ def _sequences(
         for key, value in zip(SEQUENCE, figures, strict=True):
             if not _same(claim[key], value):
                 yield f"sequences.{number}.{key} is claimed to be {claim[key]!r}, but is {value!r}"
+
+
+def _energies(case: Case, claims: Mapping[str, Any], report: Report | None) -> Iterator[str]:
+    """Compare the result's claims about energy with the recomputed ones; early results have none."""
+    claim, outputs = claims["energy_j"], int(case.life.outputs.sum())
+    if claim is not None and report is not None and report.time_s is not None:
+        yield from false_energies(case.energies, report.energy, claim, outputs, report.time_s)
+    total = None if claim is None or not outputs else math.fsum(filter(None, claim.values())) / outputs
+    stated = claims.get("energy_per_token_j", total)
+    if (stated is None) != (total is None) or not math.isclose(stated or 0.0, total or 0.0, rel_tol=EQUAL):
+        yield f"energy_per_token_j is claimed to be {stated!r}, but {total!r} follows from energy_j"
 
 
 def _decoded(case: Case, labels: Ints) -> list[tuple[int, int, int, int]]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kvbound.checker.energy import PARTS, STATIC
+
 SCHEMA = "kvbound.result/1"
 PERCENTILES = ("mean", "p50", "p95", "p99", "max")
 SEQUENCE = ("label", "outputs", "first_step", "last_step", "time_s", "tpot_s", "tokens_per_s")
@@ -87,6 +89,13 @@ def _sequences(value: Any) -> bool:
     )
 
 
+def _energies(value: Any) -> bool:
+    """Whether it is a table of joules; those of arithmetic may be unknown."""
+    if not isinstance(value, Mapping) or set(value) - {STATIC} != set(PARTS):
+        return False
+    return all(_amount(each) or (part == "compute" and each is None) for part, each in value.items())
+
+
 _TEXT = "printable text", lambda value: isinstance(value, str) and value.isprintable()
 _TEXT_OR_NULL = "printable text or null", _or_null(_TEXT[1])
 _TABLE = "a table of named fields", lambda value: isinstance(value, Mapping)
@@ -136,7 +145,8 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "hit_rate_with_weights": _AMOUNT_OR_NULL,
     "moved_bytes": _table_of(_count, "up", "down"),
     "utilisation": _table_of(_amount),
-    "energy_j": ("a table of named fields, or null", _or_null(_TABLE[1])),
+    "energy_j": (f"a table of numbers >= 0 ({', '.join(PARTS)}), or null", _or_null(_energies)),
+    "energy_per_token_j": _AMOUNT_OR_NULL,
     "peak_bytes": _table_of(_count),
     "sequences": (f"a list of tables ({', '.join(SEQUENCE)}) of numbers >= 0", _sequences),
     "wall_s": _AMOUNT,
@@ -144,5 +154,7 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "kernel": _TEXT,
 }
 """Every field by its dotted path: what is expected, in words, and the test of a value."""
-OPTIONAL = ("instance.tokens", "instance.outputs", "share_of_bound", "utilisation", "sequences")
+OPTIONAL = (
+    "instance.tokens", "instance.outputs", "share_of_bound", "utilisation", "energy_per_token_j", "sequences",
+)  # fmt: skip
 """Fields that may be missing."""

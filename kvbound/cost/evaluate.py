@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.cost.energy import energy
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Counts, ScheduleTraffic, schedule_traffic
 from kvbound.errors import InputError, KvboundError
@@ -77,6 +78,7 @@ def measures(
             "down": int(counted.down.sum()),
         },
         peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
+        energy_j=energy(instance, counted, float(times.sum())),
         utilisation=utilisation(instance, counted, float(times.sum())),
         sequences=sequence_times(instance.workload.timeline, times.sum(axis=1)),
     )

@@ -1,14 +1,49 @@
-"""What a schedule's decode time is made of."""
+"""What a schedule transfers, and what its decode time is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Columns, ScheduleTraffic
+from kvbound.cost.traffic import Columns, Counts, Floats, ScheduleTraffic
 from kvbound.cost.transitions import Transitions
 from kvbound.instance import Instance
+
+
+@dataclass(frozen=True, eq=False)
+class FixedParts:
+    """The bytes of a schedule's slots that only one tier can transfer, by what they are for.
+
+    What remains of the traffic are reads of items, which with inclusive copies either copy may serve.
+
+    Attributes
+    ----------
+    weights
+        Reads of resident weights from tier 0, shape (layers,).
+    births
+        Writes of new tokens, with their write-through, shape (steps, layers, K).
+    move_reads
+        Reads of items that move without being read, shape (steps, layers, K).
+    move_writes
+        Writes of moves, shape (steps, layers, K).
+    """
+
+    weights: Floats
+    births: Counts
+    move_reads: Floats
+    move_writes: Floats
+
+    @classmethod
+    def of(cls, instance: Instance, counted: ScheduleTraffic) -> FixedParts:
+        """Divide a schedule's traffic."""
+        held, weights = Columns.of(counted.traffic), instance.weight_reads
+        births = counted.births @ Transitions.of(instance).birth_writes * instance.item_bytes[:, None]
+        moved = held.extra_reads.copy()
+        moved[..., 0] = np.rint(moved[..., 0] - weights)  # whole bytes, but for rounding
+        return cls(weights, births, moved, held.writes - births)
 
 
 @dataclass(frozen=True)
@@ -42,17 +77,17 @@ class TimeParts:
 def time_parts(instance: Instance, counted: ScheduleTraffic) -> TimeParts:
     """Divide the decode time of a schedule among what it transfers."""
     priced = SlotCost.of(instance).priced(counted.traffic)
-    held, served = Columns.of(counted.traffic), Columns.of(priced.served)
-    weights = instance.weight_reads
-    births = counted.births @ Transitions.of(instance).birth_writes * instance.item_bytes[:, None]
-    moved = held.extra_reads.copy()
-    moved[..., 0] -= weights
+    held, served, fixed = (
+        Columns.of(counted.traffic),
+        Columns.of(priced.served),
+        FixedParts.of(instance, counted),
+    )
     reads = served.reads + served.extra_reads - held.extra_reads
     by_tier = (reads * priced.read).sum(axis=(0, 1)).tolist()
     return TimeParts(
-        weights=float((priced.read[..., 0] * weights).sum()),
+        weights=float((priced.read[..., 0] * fixed.weights).sum()),
         reads=dict(zip((tier.name for tier in instance.memory.tiers), by_tier, strict=True)),
-        births=float((births * priced.write).sum()),
-        moves=float((moved * priced.read).sum() + ((held.writes - births) * priced.write).sum()),
+        births=float((fixed.births * priced.write).sum()),
+        moves=float((fixed.move_reads * priced.read).sum() + (fixed.move_writes * priced.write).sum()),
         latency=float(priced.wait.sum()),
     )

@@ -93,6 +93,9 @@ class ScheduleTraffic:
         Units in each tier before the first slot, shape (K,).
     births
         Tokens born into each tier in each slot, shape (steps, layers, K).
+    weight_reads
+        Bytes among the reads of `traffic` that are of placed weights, by the tier that holds them, shape
+        (steps, layers, K); None if all weights are resident.
     """
 
     traffic: Floats
@@ -101,6 +104,7 @@ class ScheduleTraffic:
     units: Counts
     start: Counts
     births: Counts
+    weight_reads: Counts | None = None
 
 
 def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress = silent) -> ScheduleTraffic:
@@ -124,6 +128,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
     up, down = np.zeros((2, steps, layers), np.int64)
     blocks = np.zeros((steps, layers, tiers), np.int64)
     births, grouping = np.zeros((steps, layers, tiers), np.int64), instance.grouping
+    weight_reads = np.zeros((steps, layers, tiers), np.int64) if instance.chunks.ids else None
     first, start = schedule.initial[:, grouping.head[: grouping.prompt]], np.zeros(tiers, np.int64)
     for layer in range(layers):
         progress(layer, layers, "cost")
@@ -131,6 +136,8 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
         exists = grouping.initial[layer]
         np.add.at(start, first[layer, exists], instance.block_units[layer, : grouping.prompt][exists])
         columns.reads[:, layer] += counts.hits() * instance.item_bytes[layer]
+        if weight_reads is not None:
+            weight_reads[:, layer] = counts.chunk_hits() * instance.item_bytes[layer]
         counts.charge(transitions, Columns.of(traffic[:, layer]), up[:, layer], down[:, layer])
         counts.occupy(blocks[:, layer])
         np.add.at(births, (counts.birth_step, layer, counts.birth_tier), 1)
@@ -138,7 +145,7 @@ def schedule_traffic(instance: Instance, schedule: Schedule, progress: Progress 
         held = grouping.held_counts
         blocks[:, :, -1] = np.diff(held, axis=0) * instance.units
         start[-1] = instance.block_units[:, : grouping.prompt][grouping.initial].sum()
-    return ScheduleTraffic(traffic, up, down, blocks, start, births)
+    return ScheduleTraffic(traffic, up, down, blocks, start, births, weight_reads)
 
 
 def require_physical(instance: Instance) -> None:
@@ -228,6 +235,22 @@ class _Layer:
             if len(chunks):
                 np.add.at(hits[start:stop].T, tier[chunks], more[start:stop].T)
         hits[:, -1] = instance.read_counts()[:, self.layer] - hits[:, :-1].sum(axis=1)
+        return hits
+
+    def chunk_hits(self) -> Counts:
+        """Reads of chunks of weights, counted as items, by the tier that holds them, shape (steps, K)."""
+        instance, hits = self.instance, np.zeros((self.instance.decode_steps, self.instance.tiers), np.int64)
+        ids, number = np.flatnonzero(instance.chunks.exist[self.layer]), instance.id_counts[self.layer]
+        read = instance.chunks.reads(instance.workload.experts, self.layer, instance.decode_steps)[:, ids]
+        moves = self.token < instance.chunks.ids
+        step, token, tier = self.step[moves], self.token[moves], self.tier[moves]
+        edges = np.unique(np.concatenate([[0], step + 1]))
+        edges, held = edges[edges < len(hits)], self.tier_at_birth[: instance.chunks.ids].copy()
+        for start, stop in zip(edges, [*edges[1:], len(hits)], strict=True):
+            moved = step + 1 == start
+            held[token[moved]] = tier[moved]
+            for k in range(instance.tiers):
+                hits[start:stop, k] = read[start:stop] @ np.where(held[ids] == k, number[ids], 0)
         return hits
 
     def _held_tokens(self) -> Counts:

@@ -20,7 +20,8 @@ MAX_LAYERS: Final = 4096
 MAX_KV_BYTES: Final = 2**40
 WEIGHTS: Final = "resident", "placeable"
 # fields that follow from the others, or only describe the model
-_DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers", "parameters")
+_DERIVED: Final = ("model_type", "kv_layers", "kv_bytes_per_token", "kv_bytes_per_token_layers")
+MAX_PARAMETERS: Final = 2**53
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Llm:
     kv_format
         Number format of the cache with these bytes; see `kvbound.llm.formats`. Other formats that a tier may
         hold are derived from it.
+    parameters
+        Number of parameters, None if unknown. Only the energy of arithmetic depends on it, and only where
+        there are no experts.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class Llm:
     experts: int | tuple[int, ...] = field(default=0, compare=False)
     expert_bytes: int | tuple[int, ...] = field(default=0, compare=False)
     experts_read: float = field(default=0.0, compare=False)
+    parameters: int | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._require("layers", self.layers, 1, MAX_LAYERS)
@@ -104,6 +109,8 @@ class Llm:
             raise self._error("weights", f"one of {', '.join(map(repr, WEIGHTS))}, not {show(self.weights)}")
         if self.weight_chunk_bytes is not None:
             self._require("weight_chunk_bytes", self.weight_chunk_bytes, 1, MAX_BYTES)
+        if self.parameters is not None:
+            self._require("parameters", self.parameters, 0, MAX_PARAMETERS)
         self._check_experts()
 
     def _set_kv_bytes(self, sizes: int | tuple[int, ...]) -> None:
@@ -135,7 +142,10 @@ class Llm:
             raise self._error(what, f"one entry for each of the {self.layers} layers, not {count}")
 
     def _require(self, what: str, value: float, low: float, high: float) -> None:
-        counts = "layers", "kv_bytes_per_token_layer", "weight_chunk_bytes", "experts", "expert_bytes"
+        counts = (
+            "layers", "kv_bytes_per_token_layer", "weight_chunk_bytes", "experts", "expert_bytes",
+            "parameters",
+        )  # fmt: skip
         whole = what not in counts or isinstance(value, (int, np.integer))
         if not (whole and low <= value <= high):  # false for NaN, too
             raise self._error(what, f"{low:,} to {high:,}, not {show(value)}")
@@ -187,7 +197,7 @@ class Llm:
             ``name``, ``layers``, ``weight_bytes``, and ``kv_bytes_per_token_layer`` and
             ``weight_read_bytes_per_layer`` (each a number or a list of one per layer); optionally
             ``source``, ``sources``, ``windows``, ``config``, ``kv_format``, ``weights``,
-            ``weight_chunk_bytes``, ``experts``, ``expert_bytes``, ``experts_read``, and what
+            ``weight_chunk_bytes``, ``experts``, ``expert_bytes``, ``experts_read``, ``parameters``, and what
             `kvbound.llm.config.Architecture.to_mapping` adds. Numbers are bytes; text carries a unit.
         file, field
             Place of `mapping`, for messages.
@@ -213,6 +223,7 @@ class Llm:
             "weights": fields.text("weights", "resident"),
             "weight_chunk_bytes": _chunk_bytes(fields),
             **_experts(fields),
+            "parameters": fields.integer("parameters", 0, MAX_PARAMETERS, default=None),
         }
         for key in _DERIVED:
             fields.has(key)
@@ -231,11 +242,13 @@ class Llm:
         return fields | ({"experts_read": self.experts_read} if self.experts_read else {})
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the fields that schedules depend on, in bytes, as in expanded instances."""
+        """Return the fields that results depend on, in bytes, as in expanded instances."""
         sizes = self.kv_bytes_per_token_layer
         placed: dict[str, Any] = {} if self.weights == "resident" else {"weights": self.weights}
         if placed and self.weight_chunk_bytes is not None:
             placed["weight_chunk_bytes"] = self.weight_chunk_bytes
+        used = self.parameters is not None and not any(self.expert_counts)
+        known: dict[str, Any] = {"parameters": self.parameters} if used else {}
         return {
             "name": self.name,
             "layers": self.layers,
@@ -243,6 +256,7 @@ class Llm:
             "weight_bytes": self.weight_bytes,
             "weight_read_bytes_per_layer": self.weight_reads.tolist(),
             **placed,
+            **known,
         }
 
 

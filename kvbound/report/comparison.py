@@ -21,6 +21,7 @@ _CSV = (
     "method", "status", "time_s", "tokens_per_s", "tpot_mean_s", "bound_s", "bound_status", "bound_method",
     "ratio", "share_of_bound", "hit_rate", "moved_up_bytes", "moved_down_bytes", "wall_s",
 )  # fmt: skip
+_CSV_ENERGY = "weights_j", "kv_j", "moves_j", "compute_j", "static_j", "energy_per_token_j"
 
 
 def document(results: Sequence[Result]) -> dict[str, Any]:
@@ -141,11 +142,13 @@ def _busiest(result: Result) -> str:
 
 
 def csv_text(results: Iterable[Mapping[str, Any]]) -> str:
-    """Return one line per result of `document`, SI units."""
+    """Return one line per result of `document`, SI units; with energies where any is known."""
+    results = list(results)
+    known = any(result["energy_j"] for result in results)
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV)
-    writer.writerows(map(_csv_row, results))
+    writer.writerow(_CSV + _CSV_ENERGY * known)
+    writer.writerows(_csv_row(result) + _csv_energy(result) * known for result in results)
     return file.getvalue()
 
 
@@ -158,3 +161,9 @@ def _csv_row(result: Mapping[str, Any]) -> tuple[object, ...]:
         next(iter((result["hit_rate"] or {}).values()), None),
         *(moved.get(way) for way in _WAYS), result["wall_s"],
     )  # fmt: skip
+
+
+def _csv_energy(result: Mapping[str, Any]) -> tuple[object, ...]:
+    *parts, _ = (name.removesuffix("_j") for name in _CSV_ENERGY)
+    found = result["energy_j"] or {}
+    return *(found.get(part) for part in parts), result.get("energy_per_token_j")

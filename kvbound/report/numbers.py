@@ -11,6 +11,7 @@ from kvbound import units
 
 UNKNOWN = "-"
 TIMES = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+ENERGIES = {"nJ": 1e-9, "uJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6}
 SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
@@ -115,6 +116,11 @@ def deviation(value: float | None) -> str:
 def seconds(value: float | None) -> str:
     """Format a time: ``24.59 s``, ``12.3 us``."""
     return UNKNOWN if value is None else units.format_seconds(value)
+
+
+def joules(value: float | None) -> str:
+    """Format an energy: ``12.3 mJ``."""
+    return UNKNOWN if value is None else units.format_joules(value)
 
 
 def capacity(value: float | None) -> str:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_PARTS = {"kv": "KV", "compute": "arithmetic", "static": "static power"}
+"""Parts of the energy, in words."""
+
+
 def heading(result: Result) -> str:
     """Return one line with the instance, the method and the status."""
     options = "".join(f" {key}={value}" for key, value in result.options.items() if value is not None)
@@ -41,6 +45,7 @@ def describe(result: Result) -> Table:
             ("moved", _sizes(found.moved_bytes)),
             ("peak", _sizes(found.peak_bytes)),
             ("busy", _shares(found.utilisation or {})),
+            ("energy", _energy(result)),
         ]
     elif result.termination.message:
         pairs.append(("no schedule", result.termination.message))
@@ -77,6 +82,19 @@ def _sequences(sequences: Sequence[SequenceTime]) -> str:
 
 def _shares(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {numbers.share(value)}" for name, value in shares.items())
+
+
+def _energy(result: Result) -> str:
+    """Return the energy of the schedule, in all and per token, and the shares of its parts that are known."""
+    parts = None if result.measures is None else result.measures.energy_j
+    total, each = result.total_energy_j, result.energy_per_token_j
+    if parts is None or total is None:
+        return ""
+    known = {
+        _PARTS.get(name, name): part / (total or 1.0) for name, part in parts.items() if part is not None
+    }
+    per_token = "" if each is None else f", {numbers.joules(each)} per token"
+    return f"{numbers.joules(total)}{per_token}: {_shares(known)} (device level, mid estimates)"
 
 
 def _sizes(sizes: Mapping[str, float]) -> str:

@@ -36,7 +36,7 @@ METHODS: dict[str, Method] = {
     ),
     "pricing": Method("pricing.solve:solve_pricing", "Schedules of any size, with a certified bound"),
     "dual": Method(
-        "lagrangian.certify:solve_certified", "Lagrangian bound, certified by the checker; no schedule"
+        "certify:solve_certified", "Lagrangian bound, certified by the checker; no schedule"
     ),
     "anneal": Method("annealing.solve:solve_annealing", "Simulated annealing of schedules, vectorised"),
     "brute": Method("reference.brute_force:solve_brute", "Enumeration, for the tiniest instances"),

@@ -113,6 +113,36 @@ def test_a_false_result_is_rejected(run: Run, small: Path, tmp_path: Path) -> No
     assert run("check", small, out, "--json").json["ok"] is False
 
 
+def test_a_false_energy_is_rejected(run: Run, tmp_path: Path) -> None:
+    """The instance's own energies count: with others the same result is false."""
+    joules = {name: {"device": {"mid": 1 + n}} for n, name in enumerate(("hbm", "down", "up", "dram"))}
+    memory = document()["memory"] | {"energy": joules, "static_watts": 2}
+    place, out = tmp_path / "powered.json", tmp_path / "out"
+    place.write_text(json.dumps(document(memory=memory)))
+    ran = run("solve", place, "--method", "lru", "--out", out)
+    assert " per token: weights " in ran.out
+    assert "(device level, mid estimates)" in ran.out
+    assert run("check", place, out).code == 0
+    energy = json.loads((out / "result.json").read_text())["energy_j"]
+    assert set(energy) == {"weights", "kv", "moves", "compute", "static"}
+    assert energy["compute"] is None
+    other = run("check", place, out, "--override", "memory.energy.hbm.device.mid=2")
+    assert other.code == 6
+    assert "result.json: rejected\n- energy_j.weights is claimed to be " in other.out
+    edited(out / "result.json", energy_j=energy | {"moves": energy["moves"] * 1.01})
+    ran = run("check", place, out)
+    assert ran.code == 6
+    assert "- energy_j.moves is claimed to be " in ran.out
+
+
+def test_a_comparison_with_energies(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    case = "b2-8b-h100-c25"
+    assert run("compare", case, "--methods", "lru,static,ideal", "--out", out).code == 0
+    assert "energy_per_token_j" in (out / "compare.csv").read_text()
+    assert run("check", case, out).code == 0
+
+
 def test_the_sequences_of_a_batch(run: Run, tmp_path: Path) -> None:
     """Blocks of one token: the labels are not in the expanded instance, but in the file."""
     trace = {"prefill_tokens": 3, "births": [2, 2], "sequence": [0, 0, 1, 0, 1, 0, 1]}

@@ -9,7 +9,8 @@ VOLATILE = ("wall_s", "peak_rss_bytes", "kernel")
 FIELDS = {
     "schema", "kvbound_version", "instance", "method", "seed", "options", "status", "termination", "time_s",
     "bound", "gap", "share_of_bound", "tokens_per_s", "tokens_per_s_bound", "tpot_s", "hit_rate",
-    "hit_rate_with_weights", "moved_bytes", "utilisation", "energy_j", "peak_bytes", "wall_s",
+    "hit_rate_with_weights", "moved_bytes", "utilisation", "energy_j",
+    "energy_per_token_j", "peak_bytes", "wall_s",
     "peak_rss_bytes", "kernel",
 }  # fmt: skip
 

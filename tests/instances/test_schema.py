@@ -49,6 +49,14 @@ def test_a_tier_that_costs_nothing_to_write() -> None:
     assert VALID(free)
 
 
+def test_energies_of_expanded_instances() -> None:
+    memory = {"static_watts": 1, "mac_energy": {"device": {"mid": 1.5}}}
+    changes = {f"memory.{field}": value for field, value in memory.items()} | {"llm.parameters": 7}
+    rich = kv.read_instance("b2-8b-h100-c25", overrides=changes).expanded("x.trace")
+    assert rich["memory"]["energy"]["hbm"] == {"device": {"mid": 3.97}}
+    assert VALID(rich)
+
+
 def test_it_knows_every_kind_and_every_rule() -> None:
     kinds = SCHEMA["$defs"]["synthetic"]["properties"]["synthetic"]["properties"]["kind"]["enum"]
     assert set(kinds) == set(KINDS)
@@ -91,6 +99,9 @@ WRONG: tuple[tuple[str, Any], ...] = (
     ("llm.heads", 8), ("rules.copies", "both"), ("rules.copying", "inclusive"), ("rules.granularity", 0),
     ("rules.granularity", 1.5), ("rules", []), ("rules.windows", "end"),
     ("llm.kv_bytes_per_token_layer", []), ("llm.kv_bytes_per_token_layer", [8, -1]),
+    ("memory.energy", {"hbm": {"chip": {}}}), ("memory.energy", {"hbm": {"device": {"mid": -1}}}),
+    ("memory.mac_energy", {"mid": 1}), ("memory.static_watts", -1), ("memory.static_watts", "9W"),
+    ("llm.parameters", -1), ("llm.parameters", 0.5),
     ("overrides", []), ("trace", ...), ("trace", {}), ("trace", "x"),
     ("trace.prefill_tokens", ...), ("trace.prefill_tokens", -1), ("trace.reads", []),
     ("trace.reads.0.0", [2, 2]), ("trace.reads.0.0", [-1]), ("trace.reads.0.0", [0.5]),
@@ -115,6 +126,7 @@ RIGHT: tuple[tuple[str, Any], ...] = (
     ("memory.tiers.1.capacity", "unlimited"), ("memory.tiers.1.capacity", "480GB"),
     ("memory.tiers.0.latency", "10us"), ("memory.resources.hbm", 4.9e12), ("memory.source", ""),
     ("memory.energy", {"hbm": {"device": {"low": 1, "mid": 2}}}), ("llm.layers", 2.0),
+    ("memory.mac_energy", {"device": {"mid": 1.5}}), ("memory.static_watts", 0), ("llm.parameters", 135e6),
     ("llm.weight_read_bytes_per_layer", "1MB"), ("llm.weight_read_bytes_per_layer", ["1MB", 5]),
     ("llm.windows", [None, 32]), ("rules", {}), ("rules.granularity", 2.0), ("overrides", {"name": "x"}),
     ("trace.reads.0.0", []), ("trace.reads", READS[:1]), ("rules.windows", "ignore"),

@@ -57,6 +57,16 @@ def test_a_share_of_entries_is_whole_entries(llm: Llm, percent: int, hundreds: i
     assert llm.room_for_share(percent / 100, llm.kv_bytes(tokens)) == llm.weight_bytes + exact
 
 
+def test_parameters_are_kept_where_a_token_uses_them_all() -> None:
+    llm = Llm.from_mapping(LLAMA | {"parameters": 8_030_261_248.0})
+    assert llm.parameters == 8_030_261_248
+    assert Llm.from_mapping(llm.to_mapping()).parameters == llm.parameters
+    assert llm == Llm.from_mapping(LLAMA)
+    assert "parameters" not in Llm.from_mapping(LLAMA).to_mapping()
+    mixture = Llm.from_mapping(LLAMA | {"parameters": 9, "experts": 8, "expert_bytes": 1})
+    assert "parameters" not in mixture.to_mapping()
+
+
 def test_description_does_not_matter() -> None:
     described = LLAMA | {
         "source": "config.json",
@@ -83,6 +93,9 @@ def test_description_does_not_matter() -> None:
         ("kv_bytes_per_token_layer", 0.5),
         ("kv_bytes_per_token_layer", math.nan),
         ("kv_bytes_per_token_layer", 1e15),
+        ("parameters", -1),
+        ("parameters", 1.5),
+        ("parameters", None),
         ("weight_bytes", -1),
         ("weight_bytes", math.inf),
         ("weight_bytes", 1e30),

@@ -65,6 +65,48 @@ def test_the_busiest_resource_of_the_fastest_is_named() -> None:
     assert "hbm 40.0 %, link 97.0 %" in captured.get()
 
 
+def described(result: Result) -> str:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(describe(result))
+    return captured.get()
+
+
+ENERGY = {"weights": 0.0080, "kv": 0.0015, "moves": 0.0005, "compute": None}
+
+
+def test_energies_are_shown_in_all_per_token_and_by_shares() -> None:
+    result = schedule("lru", 0.02)
+    assert "energy" not in described(result)
+    object.__setattr__(result.measures, "energy_j", ENERGY)
+    line = next(line for line in described(result).splitlines() if line.startswith("energy"))
+    shares = "weights 80.0 %, KV 15.0 %, moves 5.0 %"
+    assert (
+        line.split(maxsplit=1)[1].strip() == f"10 mJ, 1 mJ per token: {shares} (device level, mid estimates)"
+    )
+    object.__setattr__(result.measures, "energy_j", ENERGY | {"compute": 0.005, "static": 0.005})
+    assert "20 mJ, 2 mJ per token: weights 40.0 %" in described(result)
+    assert "moves 2.5 %, arithmetic 25.0 %, static power 25.0 %" in described(result)
+
+
+def test_energies_of_nothing() -> None:
+    result = schedule("lru", 0.0)
+    object.__setattr__(result.measures, "energy_j", dict.fromkeys(ENERGY, 0.0))
+    assert "energy" in described(result)
+    assert "0 J, 0 J per token: weights 0.0 %" in described(result)
+
+
+def test_energies_have_columns_in_the_csv_where_any_is_known() -> None:
+    plain = csv_text(document(RESULTS)["results"])
+    assert "_j" not in plain.splitlines()[0]
+    result = schedule("lru", 0.02)
+    object.__setattr__(result.measures, "energy_j", ENERGY)
+    rows = list(csv.DictReader(csv_text(document([result, *RESULTS])["results"]).splitlines()))
+    names = ("weights_j", "kv_j", "moves_j", "compute_j", "static_j", "energy_per_token_j")
+    assert [rows[0][name] for name in names] == ["0.008", "0.0015", "0.0005", "", "", "0.001"]
+    assert {rows[1][name] for name in names} == {""}
+
+
 def test_the_verdict_on_schedules_of_equal_time() -> None:
     results = [schedule("lru", 0.01), schedule("static", 0.010000001), bound("relax", 0.01)]
     assert verdict(results).endswith("lru takes 1.000x that time lower bound; so does every other schedule.")

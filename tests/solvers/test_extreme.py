@@ -16,8 +16,8 @@ from kvbound.errors import InputError
 from kvbound.instance import Instance
 from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.rules import Copies, Migration, Timing
+from kvbound.solvers.certify import certify
 from kvbound.solvers.lagrangian.bound import maximize_dual
-from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.paths import DATA
 from tests.strategies import tiny_instance

@@ -88,6 +88,7 @@ class Architecture:
             experts=self.experts or 0,
             expert_bytes=self.expert_bytes or 0,
             experts_read=self.experts_read,
+            parameters=self.parameters,
         )
 
     def to_mapping(self) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.solvers.background import Job, in_background
+from kvbound.solvers.certify import certify
 from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
-from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.mip.exact import ON_READ
 from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.pricing import best_response

@@ -10,12 +10,11 @@ import pytest
 
 import kvbound as kv
 from kvbound.certificate import FULL, Certificate
-from kvbound.cost.ideal import Slots, ideal, one_tier_bytes
-from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import Columns
+from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.result import Termination
-from kvbound.solvers.lagrangian import certify, rounding
+from kvbound.solvers import certify
+from kvbound.solvers.lagrangian import rounding
 from kvbound.solvers.lagrangian.ascent import DualAscent
 from kvbound.solvers.lagrangian.bound import maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
@@ -109,13 +108,10 @@ def test_latencies_that_no_placement_avoids_are_part_of_every_slot() -> None:
     instance = kv.read_instance("tiny-latency")
     tiers = tuple(dataclasses.replace(tier, latency=0.0) for tier in instance.memory.tiers)
     none = dataclasses.replace(instance, memory=dataclasses.replace(instance.memory, tiers=tiers))
-    minorants, slots = SlotMinorants.of(instance, False), Slots.of(instance)
-    everything_near = one_tier_bytes(instance, slots, 0)
-    Columns.of(everything_near).writes[..., 0] = 0
-    times = SlotCost.of(instance).times(everything_near)
-    assert np.all(times > SlotCost.of(none).times(everything_near) + 0.1)
-    used = np.zeros((3 * instance.tiers, *minorants.chord.shape[1:]))
-    assert minorants.at(used).max(axis=0) == pytest.approx(times)
+    with_, without = (SlotMinorants.of(each, False) for each in (instance, none))
+    used = np.zeros((3 * instance.tiers, *with_.chord.shape[1:]))
+    assert np.all(with_.at(used).max(axis=0) > without.at(used).max(axis=0) + 0.1)
+    assert 0.8 * optimum(instance) < bound(instance, work=200) <= optimum(instance)
     serial = kv.read_instance("tiny-latency-serial")
     assert 0.999 * optimum(serial) < bound(serial, work=200) <= optimum(serial)
 

@@ -21,8 +21,8 @@ from kvbound.instance import Instance
 from kvbound.progress import Progress, silent
 from kvbound.residency import Residency
 from kvbound.result import BoundStatus, Reason, Status, Termination
+from kvbound.solvers import certify
 from kvbound.solvers.eviction import balanced
-from kvbound.solvers.lagrangian import certify
 from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
 from kvbound.solvers.pricing import best_response, candidates
 from kvbound.solvers.pricing import solve as pricing

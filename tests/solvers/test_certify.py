@@ -9,8 +9,8 @@ from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.instance_io import read_instance
 from kvbound.result import BoundStatus, Limit, Reason, Termination
-from kvbound.solvers.lagrangian import certify
-from kvbound.solvers.lagrangian.certify import solve_certified
+from kvbound.solvers import certify
+from kvbound.solvers.certify import solve_certified
 
 
 @pytest.fixture(scope="module")
