@@ -1,8 +1,8 @@
 """Responses over any tiers and blocks, as the tier of every block after every slot.
 
 Best responses may put more blocks into a tier than it holds. The repair replays them slot by slot: a block
-whose target has no room waits where it is, and moves as soon as it may and there is room; blocks with the
-longest stays take precedence.
+whose target has no room waits where it is, and moves as soon as it may and there is room; those that are
+planned to stay longest wait first.
 """
 
 from __future__ import annotations
@@ -235,10 +235,7 @@ class _Replay:
         if len(moving):
             read = self._read(step, layer, len(now))[moving] if self.by_read else 0
             moving = moving[self.legal[read, now[moving], goal[moving]]]
-        for down in (True, False):
-            some = moving[(goal[moving] > now[moving]) == down]
-            for tier in np.unique(goal[some]):
-                _move(some[goal[some] == tier], tier, now, ahead, room)
+        _move(moving, now, ahead, room)
 
     def _read(self, step: int, layer: int, begun: int) -> Ints:
         """Return 1 for the blocks whose past tokens a slot reads, else 0, (blocks begun before,)."""
@@ -248,14 +245,23 @@ class _Replay:
         return read
 
 
-def _move(coming: Ints, tier: int, now: Bytes, ahead: Bytes, room: Ints) -> None:
-    """Move blocks into a tier, those with the longest stays last, as far as there is room."""
-    if len(coming) > room[tier]:
-        stays = (ahead[:, coming] == tier).cumprod(axis=0).sum(axis=0)
-        coming = coming[np.argsort(stays, kind="stable")[: max(int(room[tier]), 0)]]
-    np.add.at(room, now[coming], 1)
-    room[tier] -= len(coming)
-    now[coming] = tier
+def _move(moving: Ints, now: Bytes, ahead: Bytes, room: Ints) -> None:
+    """Move blocks to their planned tiers, all at once, so that blocks of full tiers change places.
+
+    Where a tier is then overfull, the blocks with the longest stays wait, and the tiers in which they wait
+    may be overfull in turn. Changes the tiers `now` and the room.
+    """
+    tiers, goal = len(room), ahead[0]
+    room += np.bincount(now[moving], minlength=tiers) - np.bincount(goal[moving], minlength=tiers)
+    while (room < 0).any():
+        tier = int(room.argmin())
+        coming = np.flatnonzero(goal[moving] == tier)
+        stays = (ahead[:, moving[coming]] == tier).cumprod(axis=0).sum(axis=0)
+        waiting = coming[np.argsort(-stays, kind="stable")[: -room[tier]]]
+        room[tier] += len(waiting)
+        room -= np.bincount(now[moving[waiting]], minlength=tiers)
+        moving = np.delete(moving, waiting)
+    now[moving] = goal[moving]
 
 
 def _placed(wanted: Bytes, room: Ints) -> Bytes:
