@@ -83,6 +83,10 @@ def _batch(name: str, set_name: str = "batch") -> BestKnown:
     return _row(set_name, name, result, f"solve {{}} --gap {GAP:.1%} --time-limit {BATCH_LIMIT_S:.0f}")
 
 
+def _tiers(name: str) -> BestKnown:
+    return _batch(name, "tiers")
+
+
 def _weights(name: str) -> BestKnown:
     """As of batches; where the program is small, its schedule beside the dual's certificate."""
     instance = kv.read_instance(name)
@@ -148,7 +152,8 @@ def _row(set_name: str, name: str, result: Result, command: str = "", line: str 
 
 
 FIND: dict[str, Callable[[str], BestKnown]] = {
-    "tiny": _tiny, "small": _small, "real": _real, "batch": _batch, "weights": _weights, "paper": _paper,
+    "tiny": _tiny, "small": _small, "real": _real, "batch": _batch, "tiers": _tiers, "weights": _weights,
+    "paper": _paper,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the instance library: ``python -m tests.instances.build [FOLDER]``, by default where it ships.
 
-Every instance and trace of the six sets comes from here, out of tests/data/attention and what stands in
-tiny.py, small.py, real.py, batch.py, weights.py and paper.py. Run again, it writes the same bytes; on a
+Every instance and trace of the seven sets comes from here, out of tests/data/attention and what stands in
+tiny.py, small.py, real.py, batch.py, tiers.py, weights.py and paper.py. Run again, it writes the same bytes; on a
 machine whose BLAS rounds otherwise, a recorded trace may choose otherwise between tokens of almost equal
 attention.
 """
@@ -15,16 +15,16 @@ from typing import Any
 
 from kvbound.instance_io import LIBRARY
 from kvbound.trace import Trace, write_trace
-from tests.instances import batch, paper, real, small, tiny, weights
+from tests.instances import batch, paper, real, small, tiers, tiny, weights
 from tests.instances.layout import write
 
 
 def build(folder: Path) -> None:
-    """Write the six sets into folders of their own."""
+    """Write the seven sets into folders of their own."""
     _write(folder / "tiny", tiny.documents(), {})
     _write(folder / "paper", paper.documents(), {})
     _write(folder / "weights", weights.documents(), {})
-    for module in (small, real, batch):
+    for module in (small, real, batch, tiers):
         traces = module.traces()
         _write(folder / module.__name__.rpartition(".")[2], module.documents(traces), traces)
 
