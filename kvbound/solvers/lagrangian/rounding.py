@@ -48,7 +48,7 @@ def round_multipliers(
     theta = np.stack([_resource_weights(minorants, weights, ends) for ends in _cases(minorants)])
     has_chords = len(weights) > len(minorants.beta)
     splits = minorants.breakpoints if has_chords else np.full_like(minorants.breakpoints, -1)
-    return _rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
+    return rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
 
 
 def ideal_certificate(instance: Instance) -> Certificate:
@@ -57,7 +57,7 @@ def ideal_certificate(instance: Instance) -> Certificate:
     theta = np.repeat(ideal_theta(instance)[None], 2, axis=0)
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
     prices, split = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
-    return claim_bound(instance, _rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
+    return claim_bound(instance, rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
 
 
 def recover_multipliers(
@@ -94,7 +94,7 @@ def _cases(minorants: SlotMinorants) -> list[Ints]:
     return [np.stack([end, *others]) for others in product(*writes) for end in reads]
 
 
-def _rounded(
+def rounded(
     instance: Instance,
     prices: Floats,
     capacity: Floats,
@@ -102,8 +102,19 @@ def _rounded(
     tier: int,
     whole: Ints,
     whole_writes: Ints | None = None,
+    *,
+    bits: int = _IDEAL_BITS,
 ) -> Certificate:
-    scale = _scale(instance, prices, capacity)
+    """Round multipliers in seconds to a certificate that claims no bound yet; its arrays, not yet integers.
+
+    Parameters
+    ----------
+    theta
+        Weights of the resources in the order of the memory, (2 or 4, R, steps, layers), sum at most 1.
+    bits
+        The ideal time is below 2 to this power of units.
+    """
+    scale = _scale(instance, prices, capacity, bits)
     unit = 2.0**scale
     return Certificate(
         instance.sha256,
@@ -124,13 +135,13 @@ def _sorted_resources(instance: Instance) -> list[int]:
     return sorted(range(len(names)), key=names.__getitem__)
 
 
-def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
+def _scale(instance: Instance, prices: Floats, capacity: Floats, bits: int) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
     longest = capacity.sum(axis=1).max() * int(instance.block_units.max())
     longest += (
         4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
     )
-    scales = [_IDEAL_BITS - math.frexp(ideal(instance))[1]]
+    scales = [bits - math.frexp(ideal(instance))[1]]
     if longest > 0:
         scales.append(_PATH_BITS - math.frexp(longest)[1])
     return min(max(min(scales), -MOST_SCALE), MOST_SCALE)
@@ -156,10 +167,19 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
     return integer
 
 
-def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
+def slot_bounds(
+    instance: Instance, certificate: Certificate, reads: tuple[Ints, Ints] | None = None
+) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
 
     These are the linear minimizations of the checker, one for each case, in floating point.
+
+    Parameters
+    ----------
+    reads
+        The range of items that each slot reads at the certificate's tier, moved from there or not, if it is
+        known to be smaller: the least and the largest number, (steps, layers) each. Where it is empty the
+        bound is infinite.
 
     Returns
     -------
@@ -168,13 +188,13 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     slots = Slots.of(instance)
     least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
     for case in range(len(certificate.theta)):
-        value, terms = _case_bound(instance, certificate, case, slots)
+        value, terms = _case_bound(instance, certificate, case, slots, reads)
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
 
 def _case_bound(
-    instance: Instance, certificate: Certificate, case: int, slots: Slots
+    instance: Instance, certificate: Certificate, case: int, slots: Slots, within: tuple[Ints, Ints] | None
 ) -> tuple[Floats, Floats]:
     """Bound slots in one of the certificate's cases, infinity where it is empty; see `slot_bounds`."""
     more_writes, more_reads = divmod(case, 2)
@@ -197,6 +217,8 @@ def _case_bound(
         _range(certificate.whole, live, more_reads),
         _range(certificate.whole_writes, live + born, more_writes),
     )
+    if within is not None:
+        low, high = np.maximum(low, within[0]), np.minimum(high, within[1])
     if instance.inclusive:
         fixed += born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * (live + born)
     else:
@@ -226,7 +248,9 @@ def _range(whole: Ints | None, most: Floats, more: int) -> tuple[Floats, Floats]
     return np.zeros_like(most), np.minimum(whole, most)
 
 
-def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:
+def claim_bound(
+    instance: Instance, certificate: Certificate, items: float, reads: tuple[Ints, Ints] | None = None
+) -> Certificate:
     """Return the certificate with its bound, rounded down.
 
     The checker proves at least this bound: it rounds every slot and latency down by less than a unit, and the
@@ -236,8 +260,10 @@ def claim_bound(instance: Instance, certificate: Certificate, items: float) -> C
     ----------
     items
         Cost of the best paths of all items, in units.
+    reads
+        As for `slot_bounds`, whose bounds must be finite.
     """
-    slots, magnitude = slot_bounds(instance, certificate)
+    slots, magnitude = slot_bounds(instance, certificate, reads)
     capacity = math.fsum(
         float(prices.sum()) * (limit or 0)
         for limit, prices in zip(
