@@ -18,7 +18,7 @@ from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import NONE, TimeIndexed
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
-from kvbound.solvers.lagrangian.rounding import rounded, slot_bounds
+from kvbound.solvers.lagrangian.rounding import ideal_certificate, rounded, slot_bounds
 from kvbound.solvers.tree.questions import Floats, Ints, Limits, whole_counts
 from kvbound.solvers.tree.relaxation import Point
 
@@ -63,6 +63,14 @@ class DualMultipliers:
                 )
             )  # fmt: skip
         return self._best_of_slots(tried, limits)
+
+    def ideal(self) -> Certificate:
+        """Return the certificate of the ideal time, in the form of all others."""
+        found = ideal_certificate(self._instance)
+        if len(self._minorants.chord) == 1:
+            return found
+        theta = np.concatenate([found.theta, found.theta])
+        return replace(found, whole_writes=np.full_like(found.whole, -1), theta=theta)
 
     def _read(self, duals: Floats) -> tuple[Floats, Floats, Floats, list[Floats]]:
         """Return prices (3K, steps, layers) and capacity (K, 1 + slots) in seconds, and weights of rows.

@@ -132,7 +132,8 @@ def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Flo
     """
     traffic = values[program.traffic[:, :, part, -1]]
     total: Floats = traffic if isinstance(part, int) else traffic.sum(axis=-1)
-    return total / program.coefficients.sizes
+    sizes = program.coefficients.sizes  # 0 where a layer keeps no KV
+    return total / np.where(sizes > 0, sizes, 1.0)
 
 
 KINDS: dict[int, Kind] = {

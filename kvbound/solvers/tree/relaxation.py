@@ -56,6 +56,7 @@ class NodeRelaxation:
             row_lower=np.concatenate([matrix.row_lower, -free]),
             row_upper=np.concatenate([matrix.row_upper, free]),
         )
+        self._rows = rows + count
         self.counts = rows + np.arange(count).reshape(program.time.shape)
         self._lower, self._upper = matrix.lower.copy(), matrix.upper.copy()
         self._most = Limits.of(program).most
@@ -73,7 +74,10 @@ class NodeRelaxation:
         if status == highspy.HighsModelStatus.kOptimal:
             solution = self._highs.getSolution()
             values, duals = np.array(solution.col_value), np.array(solution.row_dual)
-            return Point(values, duals, float(self._highs.getInfo().objective_function_value))
+            objective = float(self._highs.getInfo().objective_function_value)
+            complete = values.size == self._lower.size and duals.size == self._rows
+            finite = np.isfinite(objective) and np.isfinite(values).all() and np.isfinite(duals).all()
+            return Point(values, duals, objective) if complete and finite else None
         if status == highspy.HighsModelStatus.kInfeasible:
             return self._ray()
         return None
@@ -81,7 +85,7 @@ class NodeRelaxation:
     def _ray(self) -> Point | None:
         _, has_ray, ray = self._highs.getDualRay()
         found = np.array(ray) if has_ray else np.zeros(0)
-        if found.size != int(self.counts.max()) + 1 or not np.isfinite(found).all() or not found.any():
+        if found.size != self._rows or not np.isfinite(found).all() or not found.any():
             return None
         none = np.zeros(0)
         return Point(none, np.zeros(found.size), np.inf, found / np.abs(found).max())

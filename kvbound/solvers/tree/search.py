@@ -16,14 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from kvbound.certificate import Certificate
-from kvbound.cost.evaluate import evaluate
+from kvbound.cost.evaluate import MOST_SPREAD, evaluate, spread
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import TimeIndexed
 from kvbound.progress import Progress, silent
 from kvbound.result import Limit, Measures, Reason, Termination
 from kvbound.schedule import Schedule
-from kvbound.solvers.lagrangian.rounding import claim_bound, ideal_certificate
+from kvbound.solvers.lagrangian.rounding import claim_bound
 from kvbound.solvers.tree.branching import choose
 from kvbound.solvers.tree.multipliers import DualMultipliers
 from kvbound.solvers.tree.paths import ClosedPaths
@@ -35,6 +35,10 @@ PROOF = 1e-6
 """Relative gap at which a leaf is closed: integers never reach the optimum itself."""
 MOST_LEAVES = 5_000
 """Leaves at which the search ends at the latest."""
+MOST_STATES = 40_000
+"""States of blocks up to which a tree is built."""
+LEAST_S = 0.5
+"""Seconds left from which a tree is begun."""
 _FAR = (1.0, 1e2, 1e4, 1e6)
 """Steps along the dual ray of an infeasible node, in times of the best schedule."""
 
@@ -50,6 +54,34 @@ class Proof(NamedTuple):
     def complete(self) -> bool:
         """Whether the tree proves the schedule optimal."""
         return self.tree.bound_s >= self.known[1].time_s * (1 - PROOF)
+
+
+def prove(
+    instance: Instance,
+    known: tuple[Schedule, Measures],
+    *,
+    end: float,
+    work: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Proof | None:
+    """Prove a schedule of a small instance optimal, or as much as time allows, and improve it on the way.
+
+    Parameters
+    ----------
+    end
+        `time.perf_counter` at which to stop.
+    work
+        Questions to ask at most, or None for no limit.
+
+    Returns
+    -------
+    None if the program is too large, its times differ too much for a solver, or there is no time.
+    """
+    states = int(instance.grouping.held_counts.sum()) * (instance.tiers - 1)
+    if states > MOST_STATES or spread(instance) > MOST_SPREAD or end - time.perf_counter() < LEAST_S:
+        return None
+    return TreeSearch(instance, known, end, work, seed, progress=progress).run()
 
 
 @dataclass(eq=False)
@@ -87,7 +119,13 @@ class TreeSearch:
     nodes: list[_Node] = field(default_factory=list)
 
     def run(self) -> Proof:
-        """Search until every leaf is closed, or time, work or an interrupt ends it."""
+        """Search until every leaf is closed, or time, work or an interrupt ends it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            There is no root yet.
+        """
         begin, termination = time.perf_counter(), Termination()
         try:
             self._start()
@@ -108,6 +146,8 @@ class TreeSearch:
                     heapq.heappush(heap, (self.nodes[child].bound_s, child))
                 self._show(begin, heap)
         except KeyboardInterrupt:
+            if not self.nodes:
+                raise
             termination = Termination(Reason.INTERRUPTED)
         return Proof(self._tree(), self.known, termination)
 
@@ -126,11 +166,11 @@ class TreeSearch:
 
     def _start(self) -> None:
         """Make the root; if its relaxation fails, its bound is the ideal time."""
-        ideal = ideal_certificate(self.instance)
-        self.nodes.append(_Node(-1, (), ideal.bound_s, ideal))
         self._program = TimeIndexed(without_latency(self.instance))
-        self._relaxation = NodeRelaxation(self._program, seed=self.seed)
         self._multipliers = DualMultipliers(self._program, self.instance)
+        ideal = self._multipliers.ideal()
+        self.nodes.append(_Node(-1, (), ideal.bound_s, ideal))
+        self._relaxation = NodeRelaxation(self._program, seed=self.seed)
         self._paths = ClosedPaths(self.instance)
         point = self._relaxation.solve(Limits.of(self._program))
         if point is not None and point.values.size:
