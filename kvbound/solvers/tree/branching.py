@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from kvbound.tree import Question
 
 CANDIDATES = 4
 """Questions of each kind whose answers are tried, the least decided first."""
+ITERATIONS = 100
+"""Iterations of the simplex method in which an answer is tried."""
 _LEAST_GAIN = 1e-9
 """Gain of an answer that costs nothing, relative to the node's objective."""
 
@@ -44,20 +47,26 @@ def choose(
     -------
     None if the relaxation answers all of them.
     """
-    best, most = None, -1.0
-    for question in _candidates(relaxation, point, kinds):
-        solved = [
-            relaxation.solve(Limits.of(relaxation.program, (*answers, (question, yes))))
-            for yes in (False, True)
+
+    def limits(question: Question, yes: bool) -> Limits:
+        return Limits.of(relaxation.program, (*answers, (question, yes)))
+
+    candidates, best, most = _candidates(relaxation, point, kinds), None, -1.0
+    least = _LEAST_GAIN * abs(point.objective)
+    for question in candidates if len(candidates) > 1 else []:
+        reached = [
+            min(relaxation.estimate(limits(question, yes), ITERATIONS), cutoff) for yes in (False, True)
         ]
-        reached = [point.objective if each is None else min(each.objective, cutoff) for each in solved]
-        least = _LEAST_GAIN * abs(point.objective)
-        gain = max(reached[0] - point.objective, least) * max(reached[1] - point.objective, least)
-        if gain > most:
-            best, most = Branch(question, (solved[0], solved[1])), gain
+        gain = math.prod(max(each - point.objective, least) for each in reached)
+        if not math.isnan(gain) and gain > most:
+            best, most = question, gain
         if min(reached) >= cutoff:
             break
-    return best
+    if best is None and candidates:
+        best = candidates[0]
+    if best is None:
+        return None
+    return Branch(best, (relaxation.solve(limits(best, False)), relaxation.solve(limits(best, True))))
 
 
 def _candidates(relaxation: NodeRelaxation, point: Point, kinds: Collection[int]) -> list[Question]:

@@ -65,6 +65,16 @@ class NodeRelaxation:
         for name, value in {"solver": "simplex", "presolve": "off", "output_flag": False}.items():
             self._highs.setOptionValue(name, value)
 
+    def estimate(self, limits: Limits, iterations: int) -> float:
+        """Return the objective after some iterations of the dual simplex method, infinite if infeasible."""
+        self._set(limits)
+        self._highs.setOptionValue("simplex_iteration_limit", iterations)
+        self._highs.run()
+        self._highs.setOptionValue("simplex_iteration_limit", highspy.kHighsIInf)
+        if self._highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+            return np.inf
+        return float(self._highs.getInfo().objective_function_value)
+
     def solve(self, limits: Limits) -> Point | None:
         """Solve the program within the limits of a node; None if that fails."""
         self._set(limits)

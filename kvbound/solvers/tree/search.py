@@ -39,6 +39,8 @@ MOST_STATES = 40_000
 """States of blocks up to which a tree is built."""
 LEAST_S = 0.5
 """Seconds left from which a tree is begun."""
+_NEAR = 1e-6
+"""Distance from whole numbers up to which a relaxation's solution is a schedule."""
 _FAR = (1.0, 1e2, 1e4, 1e6)
 """Steps along the dual ray of an infeasible node, in times of the best schedule."""
 
@@ -138,6 +140,8 @@ class TreeSearch:
                     termination = Termination(Reason.LIMIT, Limit.WORK)
                     break
                 children, asked = self._branch(heap[0][1]), asked + 1
+                if not children and heap[0][0] >= self.cutoff_s:
+                    continue  # the relaxation was a faster schedule
                 if not children:
                     termination = Termination(Reason.LIMIT, Limit.SOLVER)
                     break
@@ -179,11 +183,12 @@ class TreeSearch:
             self.nodes[0] = node
 
     def _branch(self, number: int) -> list[int]:
-        """Let a leaf ask a question; return its children, none if there is nothing to ask."""
+        """Let a leaf ask a question; return its children, none if its relaxation leaves none open."""
         node, program = self.nodes[number], self._program
         point = self._relaxation.solve(Limits.of(program, node.answers))
         if point is None or not point.values.size:
             return []
+        self._adopt(point)
         cutoff = self.known[1].time_s / program.unit_s
         branch = choose(self._relaxation, point, node.answers, cutoff, self.kinds)
         if branch is None:
@@ -196,8 +201,8 @@ class TreeSearch:
             elif found is not None:
                 found = replace(found, duals=point.duals)
             children.append(self._node(number, answers, found, node))
-        node.question = branch.question
         self.nodes += children
+        node.question = branch.question
         return [len(self.nodes) - 2, len(self.nodes) - 1]
 
     def _node(self, parent: int, answers: tuple[Answer, ...], point: Point | None, above: _Node) -> _Node:
@@ -240,27 +245,23 @@ class TreeSearch:
 
     def _tree(self) -> Tree:
         """Return the tree of all nodes so far."""
-        leaves = [node for node in self.nodes if node.question is None]
+        # an interrupt may come between the two lines that add children
+        nodes = [node for node in self.nodes if node.parent < 0 or self.nodes[node.parent].question]
+        leaves = [node for node in nodes if node.question is None]
         given = {id(node.certificate): node.certificate for node in leaves}
         position = {key: n for n, key in enumerate(given)}
-        number = [-1 if node.question is not None else position[id(node.certificate)] for node in self.nodes]
-        asked = [
-            (-1,) * len(Question._fields) if node.question is None else node.question for node in self.nodes
-        ]
+        number = [-1 if node.question is not None else position[id(node.certificate)] for node in nodes]
+        asked = [(-1,) * len(Question._fields) if node.question is None else node.question for node in nodes]
         bound_s = min(self.known[1].time_s, *(node.bound_s for node in leaves))
         return Tree(
             self.instance.sha256,
             bound_s,
-            parent=np.array([node.parent for node in self.nodes], np.int64),
-            answer=np.array([int(node.answers[-1][1]) if node.answers else -1 for node in self.nodes]),
+            parent=np.array([node.parent for node in nodes], np.int64),
+            answer=np.array([int(node.answers[-1][1]) if node.answers else -1 for node in nodes]),
             questions=np.array(asked, np.int64),
             certificate=np.array(number, np.int64),
             certificates=tuple(given.values()),
         )
-
-
-_NEAR = 1e-6
-"""Distance from whole numbers up to which a relaxation's solution is a schedule."""
 
 
 def without_latency(instance: Instance) -> Instance:
