@@ -12,9 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
-from kvbound.models.coefficients import Coefficients, slot_cuts
+from kvbound.models.coefficients import Coefficients, slot_read_cuts, slot_write_cuts
 from kvbound.models.sparse import Builder, Floats, Ints, Matrix
 from kvbound.rules import Migration
 from kvbound.schedule import Schedule, from_tiers
@@ -222,9 +221,11 @@ class TimeIndexed:
         if coefficients.latency.any():
             self._add_latency(step, layer, rows)
         elif cuts and self._tiers == 2:
-            for n, (slope, constant) in enumerate(slot_cuts(coefficients, step, layer)):
+            of_reads = slot_read_cuts(coefficients, step, layer)
+            found = of_reads + slot_write_cuts(coefficients, step, layer)
+            for n, (slope, constant) in enumerate(found):
                 row = build.add_rows("cut", [[step, layer, n]], lower=constant)
-                self.cuts.append((int(row[0]), step, layer, bool(Columns.of(slope).writes[-1])))
+                self.cuts.append((int(row[0]), step, layer, n >= len(of_reads)))
                 build.put(row, time, 1.0)
                 build.put(row, here, -slope)
 

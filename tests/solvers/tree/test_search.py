@@ -193,6 +193,7 @@ def test_the_same_work_makes_the_same_tree(tmp_path: Path) -> None:
         assert result.proof is not None
         write_tree(result.proof, file)
     assert files[0].read_bytes() == files[1].read_bytes()
+    assert result.proof is not None
     back = read_tree(files[0], instance)
     for name, values in result.proof.arrays().items():
         assert np.array_equal(back.arrays()[name], values)
