@@ -22,7 +22,7 @@ from kvbound.solvers.lagrangian.certify import certify
 from kvbound.solvers.mip.fix_and_search import Search
 from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.mip.relaxation import solve_relaxation
-from kvbound.solvers.tree.search import prove
+from kvbound.solvers.tree.search import PROOF, prove
 from kvbound.solvers.warm_start import events, refuse_infeasible, without_prefetch
 
 ON_READ = 0.7
@@ -31,6 +31,9 @@ GAP = 1e-4
 """Default relative gap at which the search stops, and the largest at which a schedule is called optimal."""
 PROVED = 1e-7
 """Relative gap taken for rounding: since 1.16, HiGHS lowers its bounds by more than the last digits."""
+
+PROOF_S = 10.0
+"""Seconds for the tree of certificates, unless HiGHS took longer or the gap asked for is that of a proof."""
 
 
 def solve_exact(
@@ -59,8 +62,9 @@ def solve_exact(
     start
         A schedule to start from; by default that of the `belady` policy.
     proof
-        Where the program is small, use the time left after HiGHS for a tree of certificates; see
-        `kvbound.solvers.tree`.
+        Where the program is small, build a tree of certificates after HiGHS's search: within the time limit
+        for 10 s, or for as long as that search took, and with a gap of at most 1e-6 for all of the time left;
+        see `kvbound.solvers.tree`.
 
     Returns
     -------
@@ -111,7 +115,9 @@ def solve_exact(
     made = None
     if proof and search.termination.reason is not Reason.INTERRUPTED:
         try:
-            made = prove(instance, search.known, end=end, work=work, seed=seed, progress=progress)
+            now = time.perf_counter()
+            until = end if work is not None or gap <= PROOF else min(end, now + max(now - begin, PROOF_S))
+            made = prove(instance, search.known, end=until, work=work, seed=seed, progress=progress)
         except KeyboardInterrupt:  # before there is any tree
             search = search._replace(termination=Termination(Reason.INTERRUPTED))
     if made is not None:
