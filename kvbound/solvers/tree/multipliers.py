@@ -46,9 +46,20 @@ class DualMultipliers:
         self._cuts = [cuts[cuts[:, 3] == writes] for writes in (0, 1)]
         self._births = self._instance.timeline.births[:, None]
 
-    def certificate(self, point: Point, limits: Limits) -> Certificate:
-        """Return a certificate that claims no bound yet."""
+    def certificate(self, point: Point, limits: Limits, *, moves_as_reads: bool = False) -> Certificate:
+        """Return a certificate that claims no bound yet.
+
+        Parameters
+        ----------
+        moves_as_reads
+            Pay items that the last tier moves without a read no more than those it reads. A certificate's
+            split counts both, the program's cuts only the latter: where these pay for reads there, as those
+            relieve tier 0, slots could pretend to move items instead.
+        """
         prices, capacity, facets, cuts = self._read(point.duals)
+        if moves_as_reads:
+            moved, read = 2 * self._instance.tiers - 1, self._instance.tiers - 1
+            prices[moved] = np.minimum(prices[moved], prices[read] - prices[0])
         base = combine(self._facet_weights.T, facets)
         base += (1 - np.minimum(facets.sum(axis=0) + sum(cuts), 1)) * self._ideal
         splits = self._splits(point)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,8 @@ LEAST_S = 0.5
 """Seconds left from which a tree is begun."""
 _NEAR = 1e-6
 """Distance from whole numbers up to which a relaxation's solution is a schedule."""
+_EXACT = 1e-9
+"""Relative loss from the program to its certificate that is taken for rounding."""
 _FAR = (1.0, 1e2, 1e4, 1e6)
 """Steps along the dual ray of an infeasible node, in times of the best schedule."""
 
@@ -218,14 +221,15 @@ class TreeSearch:
             return inherited
         best, time_s = inherited, self.known[1].time_s
         steps = [far * time_s / self._program.unit_s for far in _FAR] if point.ray.size else [0.0]
-        for far in steps:
+        reached = point.objective * self._program.unit_s * (1 - _EXACT)
+        for far, as_reads in product(steps, (False, True)):
             at = point.along(point.duals, far) if far else point
-            certificate = self._multipliers.certificate(at, limits)
+            certificate = self._multipliers.certificate(at, limits, moves_as_reads=as_reads)
             items = self._paths.cost(certificate, limits.closed)
             claimed = claim_bound(self.instance, certificate, items, limits.reads)
             if claimed.bound_s > best.bound_s:
                 best = _Node(parent, answers, claimed.bound_s, certificate)
-            if best.bound_s >= self.cutoff_s:
+            if best.bound_s >= min(self.cutoff_s, reached):
                 break
         return best
 

@@ -10,13 +10,15 @@ import pytest
 import kvbound as kv
 from kvbound.checker import check
 from kvbound.instance import Instance
+from kvbound.models.time_indexed import TimeIndexed
 from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Reason, Status
 from kvbound.solvers.mip import highs
 from kvbound.solvers.reference.brute_force import solve_brute
-from kvbound.solvers.tree.questions import KINDS
+from kvbound.solvers.tree.questions import KINDS, Limits
+from kvbound.solvers.tree.relaxation import NodeRelaxation
 from kvbound.solvers.tree.search import PROOF, Proof, TreeSearch
-from kvbound.tree import COUNT, STATE, read_tree, write_tree
+from kvbound.tree import COUNT, STATE, Question, read_tree, write_tree
 from tests.paths import ROOT
 from tests.solvers.mip.test_highs import FAULTS, faulty
 from tests.strategies import (
@@ -30,6 +32,8 @@ from tests.strategies import (
 
 TINY = sorted(path.stem for path in (ROOT / "instances" / "tiny").glob("*.json"))
 SMALL = sorted(path.stem for path in (ROOT / "instances" / "small").glob("*.json"))
+FLAT = "exclusive-prefetch-parallel-prefill-first-1-2"
+"""Rules under which a drawn instance has a cut of writes whose slope is 0."""
 HARD = {"swap-1x200-c53-b450", "swap-2x48-c30-b450", "swap-4x64-c30-b450", "swap-4x64-c53-b450"}
 """Instances whose trees take longer than a test may; the others of `small` are proved."""
 
@@ -90,6 +94,26 @@ def test_with_weights_and_experts(number: int) -> None:
     instance = with_placeable_weights(rng, tiny_instance(rng, tiers=2, batch=bool(rng.integers(2))))
     instance = with_experts(rng, instance) if number % 2 else instance
     assert_proved(instance, search(instance), kv.solve(instance, "exact", gap=1e-9, proof=False).time_s)
+
+
+def test_cuts_that_pay_for_reads_of_the_last_tier() -> None:
+    """Reads there relieve tier 0; a certificate's split also counts moves, which must not be paid more."""
+    rng = np.random.default_rng([9, 1686])
+    rules = {name: rule for name, rule in rule_combinations()[1686 % 96].items() if name != "tiers"}
+    instance = tiny_instance(rng, tiers=int(rng.integers(2, 5)), batch=bool(rng.integers(2)), **rules)
+    instance = with_formats(rng, instance)
+    assert_proved(instance, search(instance), solve_brute(instance).time_s)
+
+
+def test_cuts_of_writes_without_slope() -> None:
+    """They are told from cuts of reads: the writes are what the certificate must split."""
+    rules = next(each for each in rule_combinations() if "-".join(map(str, each.values())) == FLAT)
+    rng = np.random.default_rng(list(FLAT.encode()))
+    tiny_instance(rng, batch=False, **rules)
+    instance = tiny_instance(rng, batch=True, **rules)
+    program = TimeIndexed(instance)
+    assert [of_writes for *_, of_writes in program.cuts] == [True]
+    assert search(instance).tree.leaves == 1
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -216,11 +240,6 @@ def test_wrong_answers_of_highs_prove_nothing_wrong(
 
 def test_infeasible_leaves_are_closed_by_their_ray() -> None:
     """A slot must read less than any schedule lets it: the prices of room prove it."""
-    from kvbound.models.time_indexed import TimeIndexed
-    from kvbound.solvers.tree.questions import Limits
-    from kvbound.solvers.tree.relaxation import NodeRelaxation
-    from kvbound.tree import Question
-
     instance = kv.read_instance("tiny-none")
     program = TimeIndexed(instance)
     relaxation = NodeRelaxation(program)
