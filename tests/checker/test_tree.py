@@ -158,6 +158,20 @@ def test_changed_multipliers_do_not_prove_the_claim(proved: tuple[Instance, Arra
     assert report.bound_s is None or report.bound_s < arrays["bound_s"]
 
 
+def test_a_price_changed_and_a_higher_claim_are_refused(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    rng, optimum = np.random.default_rng(5), solve_brute(instance).time_s or 0.0
+    for _ in range(30):
+        prices = arrays["prices"].copy()
+        entry = tuple(rng.integers(prices.shape))
+        prices[entry] += rng.integers(-(2**42), 2**42)
+        claim = {"bound_s": np.float64(1.001 * optimum)}
+        report = checked(instance, arrays | {"prices": prices} | claim)
+        assert not report.ok
+        assert report.bound_s is not None
+        assert report.bound_s <= optimum * (1 + 1e-12)
+
+
 def test_questions_matter(proved: tuple[Instance, Arrays]) -> None:
     """With another answer to a question of its path, some leaf proves less than is claimed."""
     instance, arrays = proved

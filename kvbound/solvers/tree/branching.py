@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def choose(
         gain = math.prod(max(each - point.objective, least) for each in reached)
         if not math.isnan(gain) and gain > most:
             best, most = question, gain
-        if min(reached) >= cutoff:
+        if min(reached) >= cutoff or time.perf_counter() >= relaxation.end:
             break
     if best is None and candidates:
         best = candidates[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field, replace
 
 import highspy
@@ -11,6 +13,9 @@ from scipy import sparse
 from kvbound.models.time_indexed import TimeIndexed
 from kvbound.solvers.mip.highs import load
 from kvbound.solvers.tree.questions import Floats, Limits
+
+_LEAST_S = 0.1
+"""Seconds that a run has at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +46,16 @@ class Point:
 
 
 class NodeRelaxation:
-    """The time-indexed program without integrality, and with a row for every slot's number of reads."""
+    """The time-indexed program without integrality, and with a row for every slot's number of reads.
 
-    def __init__(self, program: TimeIndexed, *, seed: int = 0) -> None:
-        self.program = program
+    Parameters
+    ----------
+    end
+        `time.perf_counter` at which a run ends without a result.
+    """
+
+    def __init__(self, program: TimeIndexed, *, seed: int = 0, end: float = math.inf) -> None:
+        self.program, self.end = program, end
         matrix, served = program.matrix, program.traffic[:, :, :2, -1].reshape(-1, 2)
         count, rows = len(served), program.matrix.rows.shape[0]
         entries = np.ones(2 * count), served.ravel(), np.arange(0, 2 * count + 1, 2)
@@ -69,16 +80,16 @@ class NodeRelaxation:
         """Return the objective after some iterations of the dual simplex method, infinite if infeasible."""
         self._set(limits)
         self._highs.setOptionValue("simplex_iteration_limit", iterations)
-        self._highs.run()
+        self._run()
         self._highs.setOptionValue("simplex_iteration_limit", highspy.kHighsIInf)
         if self._highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
             return np.inf
         return float(self._highs.getInfo().objective_function_value)
 
     def solve(self, limits: Limits) -> Point | None:
-        """Solve the program within the limits of a node; None if that fails."""
+        """Solve the program within the limits of a node; None if that fails, or time is up."""
         self._set(limits)
-        if self._highs.run() == highspy.HighsStatus.kError:
+        if not self._run():
             return None
         status = self._highs.getModelStatus()
         if status == highspy.HighsModelStatus.kOptimal:
@@ -91,6 +102,13 @@ class NodeRelaxation:
         if status == highspy.HighsModelStatus.kInfeasible:
             return self._ray()
         return None
+
+    def _run(self) -> bool:
+        """Run; return whether there was no error."""
+        if self.end < math.inf:
+            left = max(self.end - time.perf_counter(), _LEAST_S)
+            self._highs.setOptionValue("time_limit", self._highs.getRunTime() + left)
+        return bool(self._highs.run() != highspy.HighsStatus.kError)
 
     def _ray(self) -> Point | None:
         _, has_ray, ray = self._highs.getDualRay()

@@ -146,7 +146,8 @@ class TreeSearch:
                 if not children and heap[0][0] >= self.cutoff_s:
                     continue  # the relaxation was a faster schedule
                 if not children:
-                    termination = Termination(Reason.LIMIT, Limit.SOLVER)
+                    late = time.perf_counter() >= self.end
+                    termination = Termination(Reason.LIMIT, Limit.TIME if late else Limit.SOLVER)
                     break
                 heapq.heappop(heap)
                 for child in children:
@@ -177,7 +178,7 @@ class TreeSearch:
         self._multipliers = DualMultipliers(self._program, self.instance)
         ideal = self._multipliers.ideal()
         self.nodes.append(_Node(-1, (), ideal.bound_s, ideal))
-        self._relaxation = NodeRelaxation(self._program, seed=self.seed)
+        self._relaxation = NodeRelaxation(self._program, seed=self.seed, end=self.end)
         self._paths = ClosedPaths(self.instance)
         point = self._relaxation.solve(Limits.of(self._program))
         if point is not None and point.values.size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from kvbound.solvers.mip import highs
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.solvers.tree.questions import KINDS, Limits
 from kvbound.solvers.tree.relaxation import NodeRelaxation
-from kvbound.solvers.tree.search import PROOF, Proof, TreeSearch
+from kvbound.solvers.tree.search import PROOF, Proof, TreeSearch, prove
 from kvbound.tree import COUNT, STATE, Question, read_tree, write_tree
 from tests.paths import ROOT
 from tests.solvers.mip.test_highs import FAULTS, faulty
@@ -189,6 +191,28 @@ def test_whatever_ends_it_the_tree_is_valid(work: int) -> None:
     assert report.ok
     assert proof.tree.bound_s <= (optimum or 0.0)
     assert proof.termination.limit == "work"
+
+
+def test_time_ends_it() -> None:
+    instance = kv.read_instance("tiny-three-exclusive")
+    proof = search(instance, work=None, end=time.perf_counter())
+    assert (proof.tree.leaves, proof.termination.limit) == (1, "time")
+    assert kv.check(instance, proof.tree).ok
+
+
+def test_without_time_or_room_for_it_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = kv.read_instance("tiny-on-read")
+    known = kv.simulate(instance, "belady")
+    assert known.schedule is not None
+    assert known.measures is not None
+    found = known.schedule, known.measures
+    assert prove(instance, found, end=time.perf_counter() + 0.1) is None
+    assert prove(instance, found, end=math.inf) is not None
+    monkeypatch.setattr("kvbound.solvers.tree.search.MOST_STATES", 44)
+    assert prove(instance, found, end=math.inf) is None
+    result = kv.solve(instance, "exact")
+    assert (result.proof, result.bound.status) == (None, BoundStatus.CLAIMED)
+    assert kv.solve(instance, "exact", proof=False).proof is None
 
 
 @pytest.mark.parametrize("after", range(1, 6))
