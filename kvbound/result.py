@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kvbound.certificate import Certificate
     from kvbound.placement import Placement
     from kvbound.trace.sequences import SequenceTime
+    from kvbound.tree import Tree
 
 SCHEMA = "kvbound.result/1"
 _SLACK = 1e-9
@@ -167,6 +168,8 @@ class Result:
     placement
         What was found: a `Schedule`, a `kvbound.residency.Residency` where its events would exhaust the
         memory, or under fang2025 accounting the study's `Run`, where its log was requested.
+    certificate, proof
+        What proves the bound, or a weaker one than a solver claims: one certificate, or a tree of them.
 
     Raises
     ------
@@ -187,6 +190,7 @@ class Result:
     peak_rss_bytes: int = field(default_factory=lambda: peak_rss_bytes(), compare=False)
     placement: Placement | None = field(default=None, repr=False, compare=False)
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
+    proof: Tree | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.status is Status.OPTIMAL and (self.measures is None or self.bound.time_s is None):

@@ -15,6 +15,7 @@ from kvbound.instance import Instance
 from kvbound.placement import Placement
 from kvbound.result import Bound, Result, Status
 from kvbound.solvers.portfolio import solve
+from kvbound.tree import Tree
 from kvbound.units import show
 
 
@@ -59,7 +60,7 @@ def _certificate(instance: Instance, what: object) -> Certificate:
 
 def check(
     instance: Instance,
-    what: Placement | Certificate | Bound | Result | str | os.PathLike[str],
+    what: Placement | Certificate | Tree | Bound | Result | str | os.PathLike[str],
     *,
     claimed_s: float | None = None,
 ) -> Report:
@@ -68,8 +69,8 @@ def check(
     Parameters
     ----------
     what
-        A placement or certificate, a bound or result that has one, or the file of one of these. If a result
-        has both, its placement is checked, against the result's own time.
+        A placement, a certificate or a tree of them, a bound or result that has one, or the file of one of
+        these. If a result has both, its placement is checked, against the result's own time.
     claimed_s
         The decode time or bound that is claimed, in seconds.
 
@@ -99,12 +100,12 @@ def check(
 def _arrays(instance: Instance, what: object) -> Mapping[str, Any]:
     """Return the arrays that the file of `what` would hold."""
     match what:
-        case Certificate():
+        case Certificate() | Tree():
             return what.arrays()
         case Placement():
             return what.arrays(instance_sha256=instance.sha256, tokens=instance.tokens)
         case Result():
-            inside = what.placement or what.certificate
+            inside = what.placement or what.certificate or what.proof
         case Bound():
             inside = what.certificate
         case _:

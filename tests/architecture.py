@@ -25,7 +25,7 @@ FLOORS = (
     ("models", "bitsets", "fang2025", "hierarchy", "onset", "limit"),
     ("cost",),
     ("policies", "result", "library"),
-    ("placement", "identity"),
+    ("placement", "identity", "tree"),
     ("initial", "weight_placement", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
     ("blocks", "catalog", "consistency", "weights", "workloads", "recording"),

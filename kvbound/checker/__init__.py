@@ -1,4 +1,4 @@
-"""The independent checker: replays and costs schedules, and recomputes the bounds of certificates.
+"""The independent checker: replays and costs schedules, and recomputes the bounds of certificates and trees.
 
 It shares no code with the rest of kvbound: it uses only NumPy and the standard library, and has its own
 replay, slot times and SHA-256. Its inputs are the expanded instance, the packed read sets and the file to
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvbound.checker import certificate, fang2025, physical, residency
+from kvbound.checker import certificate, fang2025, physical, residency, tree
 from kvbound.checker.arrays import Source, load, text
 from kvbound.checker.certificate import check_certificate
 from kvbound.checker.fang2025 import check_fang2025
@@ -20,10 +20,11 @@ from kvbound.checker.report import Refused, Report
 from kvbound.checker.residency import check_residency
 from kvbound.checker.result import check_result
 from kvbound.checker.result_form import Malformed
+from kvbound.checker.tree import check_tree
 
 __all__ = [
     "Malformed", "Report", "check", "check_certificate", "check_fang2025", "check_residency", "check_result",
-    "check_schedule",
+    "check_schedule", "check_tree",
 ]  # fmt: skip
 
 CHECKERS = {
@@ -31,6 +32,7 @@ CHECKERS = {
     fang2025.SCHEMA: check_fang2025,
     physical.SCHEMA: check_schedule,
     residency.SCHEMA: check_residency,
+    tree.SCHEMA: check_tree,
 }
 """The check of each ``schema``."""
 

@@ -16,21 +16,20 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from itertools import permutations, repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.checker import dense_paths
 from kvbound.checker.arrays import Source, load
 from kvbound.checker.conclusion import prefill_first
-from kvbound.checker.dense_paths import sum_of_paths
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
-from kvbound.checker.lifetimes import Lifetimes
 from kvbound.checker.multipliers import FULL, Exact, Multipliers, priced_capacities, read_multipliers
+from kvbound.checker.paths import sum_of_paths
 from kvbound.checker.report import Ints, Refused, Report
 
 SCHEMA = "kvbound.certificate/1"
@@ -65,32 +64,46 @@ def check_certificate(
         limits = priced_capacities(case, given)
     except Refused as refusal:
         return Report.refused(SCHEMA, refusal, problems, sha256)
-    total = _sum_of_minima(case, given) - sum(
-        room * int(given.capacity[k].sum(dtype=object)) for k, room in limits.items()
-    )
-    bound_s = _seconds(total, given.scale)
-    for claim in (given.bound_s, claimed_s):
-        if claim is not None and not (math.isfinite(claim) and Fraction(claim) <= bound_s):
-            problems.append(f"the claimed bound {claim!r} s is not proved, only {bound_s!r} s is")
+    total = _sum_of_minima(case, given) - price_of_room(given, limits)
+    bound_s = seconds(total, given.scale)
+    problems += unproved(bound_s, given.bound_s, claimed_s)
     return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+
+
+def unproved(bound_s: float, *claims: float | None) -> list[str]:
+    """Return one problem for each claimed bound that is above the proved one, both in seconds."""
+    return [
+        f"the claimed bound {claim!r} s is not proved, only {bound_s!r} s is"
+        for claim in claims
+        if claim is not None and not (math.isfinite(claim) and Fraction(claim) <= bound_s)
+    ]
+
+
+def price_of_room(given: Multipliers, limits: Mapping[int, int]) -> int:
+    """Return the price of all room of the tiers with capacity prices; `limits` as `priced_capacities`."""
+    return sum(room * int(given.capacity[k].sum(dtype=object)) for k, room in limits.items())
 
 
 def _sum_of_minima(case: Case, given: Multipliers) -> int:
     """Return the sum of all items' and slots' minima, in units of 2**-scale seconds."""
     forced = prefill_first(case) if case.rules["initial"] == "prefill-first" else None
     closed = case.dense and case.granularity == 1
-    paths = sum_of_paths(case, given, forced) if closed else 0
+    paths = dense_paths.sum_of_paths(case, given, forced) if closed else 0
     slots = {layer: layer for layer in range(case.layers)}
     if case.dense:  # layers that are alike in everything have the same minima
         slots = {layer: _alike(case, given, layer) for layer in range(case.layers)}
 
     def one(layer: int) -> int:
-        items = 0
+        items: int | None = 0
         if not closed:
-            items = _items(case, given, layer, case.rows(layer), None if forced is None else forced[layer])
+            start = None if forced is None else forced[layer]
+            items = sum_of_paths(case, given, layer, case.rows(layer), start)
+        assert items is not None  # no state is closed
         if slots[layer] != layer:
             return items
-        return items + list(slots.values()).count(layer) * _slots(case, given, layer, case.past_reads(layer))
+        least = sum_of_slots(case, given, layer, case.past_reads(layer))
+        assert least is not None  # some part of every slot is not empty
+        return items + list(slots.values()).count(layer) * least
 
     pool = ThreadPoolExecutor(_THREADS)
     try:
@@ -111,7 +124,7 @@ def _alike(case: Case, given: Multipliers, layer: int) -> int:
     return layer
 
 
-def _seconds(total: int, scale: int) -> float:
+def seconds(total: int, scale: int) -> float:
     """Return total * 2**-scale rounded down, and clipped to the range of doubles."""
     most = Fraction(sys.float_info.max)
     exact = min(max(total / Fraction(2) ** scale, -most), most)
@@ -119,8 +132,23 @@ def _seconds(total: int, scale: int) -> float:
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
-def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
-    """Return the sum of the minima of the layer's slots, each rounded down."""
+def sum_of_slots(
+    case: Case, given: Multipliers, layer: int, reads: Ints, within: tuple[Exact, Exact] | None = None
+) -> int | None:
+    """Return the sum of the minima of the layer's slots, each rounded down.
+
+    Parameters
+    ----------
+    reads
+        Items read in each slot, (steps,).
+    within
+        The least and the largest number of items read at the split tier, moved from there or not, that each
+        slot may have, (steps,) each; without it any number that exists.
+
+    Returns
+    -------
+    The sum in units of 2**-scale seconds, or None if some slot has no such number.
+    """
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
     finer, coarser = max(given.scale, 0), max(-given.scale, 0)
@@ -139,6 +167,8 @@ def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
             continue
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
         read = _range(given.whole[:, layer], live, rest % 2)
+        if within is not None:
+            read = np.maximum(read[0], within[0]), np.minimum(read[1], within[1])
         written = (0 * live, live + births)
         if given.whole_writes is not None:
             written = _range(given.whole_writes[:, layer], live + births, rest // 2)
@@ -148,7 +178,9 @@ def _slots(case: Case, given: Multipliers, layer: int, reads: Ints) -> int:
         share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
         values.append(least + _wait(case, given, layer, reading, share, unit))
         empty.append((read[1] < read[0]) | (written[1] < written[0]) | ~possible)
-    most = np.maximum.reduce(values)  # some case of every slot is not empty
+    if np.all(empty, axis=0).any():
+        return None
+    most = np.maximum.reduce(values)
     least = np.minimum.reduce([np.where(*each, most) for each in zip(~np.array(empty), values, strict=True)])
     return int((least // unit).sum())
 
@@ -271,92 +303,3 @@ def _wait(
         return sum(late) * unit + 0 * share[0]
     longest = [max(s if loads else 0 for s, loads in zip(late, of, strict=True)) for of in case.reads.T]
     return sum(seconds * theta for seconds, theta in zip(longest, share, strict=True))
-
-
-def _items(case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8], forced: Ints | None) -> int:
-    """Return the summed prices of the cheapest paths of the layer's blocks, by a backward pass over steps.
-
-    `forced` has the tiers in which the prompt's tokens start, (prompt,), if a rule determines them. A block
-    costs nothing after its last step: the iteration of that step discards what those of later steps, which
-    come first, have added.
-    """
-    tiers, life, slots = len(case.names), case.lives[layer], case.steps * case.layers
-    running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
-    running *= np.array(case.units[layer])[:, None]
-    at = np.arange(layer, slots, case.layers)
-    hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
-    last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
-    path = np.zeros((tiers, len(life.head)), np.int64)
-    sizes = np.atleast_1d(life.blocks_in(np.arange(len(life.head))))  # of one block it broadcasts
-    begun = np.searchsorted(life.begin, np.arange(case.steps + 1))
-    by_last = np.argsort(life.last, kind="stable")
-    gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
-    total = 0
-    for step, carried in zip(reversed(range(case.steps)), _carried(life), strict=True):
-        read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
-        birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
-        older, after = begun[step], begun[step + 1]
-        leaving = by_last[gone[step] : gone[step + 1]]
-        path[:, :after] += hold[:, step, None] * sizes[:after]
-        path[:, leaving] = 0
-        np.add.at(path.T, life.block[life.past[step] : life.past[step + 1]], birth)
-        total += int(path[:, older:after].min(axis=0).sum(dtype=object))
-        alive = path[:, :older]
-        read, unread = _read(life, step, packed[step], carried[:older])
-        moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last)
-        leaving = leaving[leaving < older]
-        moved[:, leaving] = alive[:, leaving]
-        alive[:] = moved + read * read_price[:, None]
-    held = np.flatnonzero(life.held[: life.prompt])
-    prompt = path[:, held] + running[:, layer + 1, None] * life.blocks_in(held)
-    if forced is not None:
-        return total + int(prompt[forced[life.head[held]], np.arange(held.size)].sum(dtype=object))
-    return total + int(prompt.min(axis=0).sum(dtype=object))
-
-
-def _carried(life: Lifetimes) -> Iterator[Ints]:
-    """Yield the number of items that a move of each block carries in each step, from the last step on."""
-    count = len(life.outputs)
-    if life.size == 1:
-        yield from repeat(np.atleast_1d(life.items_in(np.arange(len(life.head)))), count)
-        return
-    carried, steps = np.zeros(len(life.head), np.int64), np.arange(count + 2)
-    moving = np.flatnonzero(life.end > life.born)
-    by_end = moving[np.argsort(life.end[moving], kind="stable")]
-    ends, births = np.searchsorted(life.end[by_end], steps), np.searchsorted(life.born[moving], steps)
-    for step in reversed(range(count)):
-        joining = life.block[by_end[ends[step + 1] : ends[step + 2]]]
-        np.add.at(carried, joining, life.items_in(joining))
-        np.subtract.at(carried, life.block[moving[births[step] : births[step + 1]]], 1)
-        yield carried
-
-
-def _read(life: Lifetimes, step: int, row: NDArray[np.uint8], carried: Ints) -> tuple[Ints, Ints]:
-    """Return the past items of each block that a step reads, and the carried ones that it does not read."""
-    if life.size == 1:
-        bits = np.unpackbits(row, count=life.past[step], bitorder="little")
-        read = bits.astype(np.int64)
-        read[: life.chunks.size] *= life.chunks
-        return read, carried - read
-    read, lasting = (count[: carried.size] for count in life.read_blocks(row, step))
-    return read, carried - lasting
-
-
-def _moved(
-    case: Case, path: Ints, read: Ints, unread: Ints, carried: Ints, extra_price: Ints, write_price: Ints,
-    last: int,
-) -> Ints:  # fmt: skip
-    """Return the least price from each tier on if a block may move first, (tiers, blocks)."""
-    best = path.copy()
-    if case.rules["migration"] == "none":
-        return best
-    for old, new in permutations(range(len(path)), 2):
-        if new == last:
-            price = path[new]  # free: the copy is already there
-        else:
-            price = path[new] + carried * write_price[new] + unread * extra_price[old]
-        if new < old and case.rules["migration"] == "on-read":
-            np.minimum(best[old], price, out=best[old], where=read > 0)
-        else:
-            np.minimum(best[old], price, out=best[old])
-    return best

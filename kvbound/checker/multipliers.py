@@ -57,14 +57,14 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         "whole_writes with exclusive copies only": not four or case.rules["copies"] == "exclusive",
         "capacity prices >= 0": bool(given.capacity.min() >= 0),
         f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
-        "numbers of a path below 2**62": _largest(case, given) < MOST,
+        "numbers of a path below 2**62": largest(case, given) < MOST,
     }.items():
         if not holds:
             raise Refused(f"the certificate is malformed: expected {expected}")
     return given
 
 
-def _largest(case: Case, given: Multipliers) -> int:
+def largest(case: Case, given: Multipliers) -> int:
     """Return an upper bound on the absolute value of every number along an item's path."""
 
     def most(values: Ints) -> Exact:

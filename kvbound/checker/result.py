@@ -34,6 +34,7 @@ def check_result(
     *,
     schedule: Report | None = None,
     certificate: Report | None = None,
+    proof: Report | None = None,
     labels: Sequence[int] | Ints | None = None,
 ) -> Report:
     """Verify a result's claims; each false claim is a problem of the report.
@@ -44,8 +45,8 @@ def check_result(
         As for `check_schedule`.
     document
         The parsed result.json.
-    schedule, certificate
-        Reports on the files beside it, or None where there is no such file.
+    schedule, certificate, proof
+        Reports on the files beside it, `proof` on a tree of certificates; None where there is no such file.
     labels
         The sequence of each token, which the expanded instance states for blocks of several tokens only.
 
@@ -59,7 +60,7 @@ def check_result(
         case = read_case(expanded, rows)
     except Refused as refusal:
         return Report(SCHEMA, tuple(map(str, refusal.args)))
-    needs_trace = bool(schedule or certificate)
+    needs_trace = bool(schedule or certificate or proof)
     if schedule is None and claims["method"] == "best" and case.rules["accounting"] == "fang2025":
         schedule = fang2025.check_best(case, case.trace)  # the study's ideal has a time, but no schedule
     problems = [
@@ -67,7 +68,7 @@ def check_result(
         *_schedule(case, claims, schedule),
         *_sequences(case, claims, schedule, expanded["trace"].get("sequence", labels)),
         *_energies(case, claims, schedule),
-        *_bound(claims["time_s"], claims["bound"], certificate),
+        *_bound(claims["time_s"], claims["bound"], [each for each in (certificate, proof) if each]),
         *_status(case, claims),
         *_derived(case, claims),
     ]
@@ -219,7 +220,7 @@ def _tolerance(field: str) -> float:
     return 1.0 if "bytes" in field else EQUAL if "utilisation" in field else 0.0
 
 
-def _bound(time_s: float | None, bound: Mapping[str, Any], certificate: Report | None) -> Iterator[str]:
+def _bound(time_s: float | None, bound: Mapping[str, Any], proofs: Sequence[Report]) -> Iterator[str]:
     value, status = bound["time_s"], bound["status"]
     if (value is None) != (status == "none"):
         yield f"bound.status is {status!r}, but bound.time_s is {value!r}"
@@ -228,12 +229,13 @@ def _bound(time_s: float | None, bound: Mapping[str, Any], certificate: Report |
     if time_s is not None and value > time_s * (1 + EQUAL):
         yield f"bound.time_s is claimed to be {value!r}, above the schedule's time, {time_s!r}"
     # an uncertified bound of a schedule's solver may exceed what another method's certificate proves
-    if status == "certified" or (certificate is not None and time_s is None):
-        if certificate is None:
+    if status == "certified" or (proofs and time_s is None):
+        proved = [each.bound_s for each in proofs if each.bound_s is not None]
+        if not proofs:
             yield "bound.status is 'certified', but there is no certificate"
-        elif certificate.bound_s is not None and value > certificate.bound_s:
-            proved = f"the certificate proves only {certificate.bound_s!r}"
-            yield f"bound.time_s is claimed to be {value!r}, but {proved}"
+        elif proved and value > max(proved):
+            least = f"the certificate proves only {max(proved)!r}"
+            yield f"bound.time_s is claimed to be {value!r}, but {least}"
 
 
 def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:

@@ -30,7 +30,9 @@ def check(
     ],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A schedule, a certificate, or a folder written by --out."),
+        typer.Argument(
+            metavar="FILE", help="A schedule, a certificate, a tree of them, or a folder written by --out."
+        ),
     ],
     override: options.Overrides = None,
     as_json: options.Json = False,
@@ -38,9 +40,9 @@ def check(
     """Check a schedule or a certificate independently.
 
     The checker replays a schedule with separate code, verifies every rule and recomputes the time; for a
-    certificate it recomputes the bound. In a folder it also verifies every claim in result.json, and in the
-    folder of a comparison all of its results. For the folder of a reproduced study, give the study as
-    INSTANCE: every cell is verified in the same way, and the tables are recomputed.
+    certificate, or a tree of certificates, it recomputes the bound. In a folder it also verifies every claim
+    in result.json, and in the folder of a comparison all of its results. For the folder of a reproduced
+    study, give the study as INSTANCE: every cell is verified in the same way, and the tables are recomputed.
     """
     from kvbound.studies import STUDIES
 
@@ -129,7 +131,7 @@ def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Rep
 
 
 def _proofs(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
-    places = folder / output.SCHEDULE, folder / output.CERTIFICATE
+    places = (folder / name for name in (output.SCHEDULE, output.CERTIFICATE, output.PROOF))
     return {place: _replayed(case, place) for place in places if place.exists()}
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from kvbound.instance import Instance
     from kvbound.result import Result
 
-RESULT, SCHEDULE, CERTIFICATE = FILES = ("result.json", "schedule.npz", "certificate.npz")
+RESULT, SCHEDULE, CERTIFICATE, PROOF = FILES = (
+    "result.json", "schedule.npz", "certificate.npz", "proof.npz",
+)  # fmt: skip
 """The files in the folder of one result."""
 COMPARISON, TABLE = "compare.json", "compare.csv"
 """The files in the folder of a comparison, beside one folder for each method."""
@@ -153,16 +155,25 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
 
 
 def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
-    """Yield the results, with the strongest certificate where another method's proves their bound."""
+    """Yield the results, with another method's certificate or tree where that one proves their bound."""
     from kvbound.result import BoundStatus
 
-    proofs = [result.certificate for result in results if result.certificate is not None]
-    strongest = max(proofs, key=lambda proof: proof.bound_s, default=None)
+    strongest = max(results, key=_proved, default=None)
     for result in results:
-        own, bound = result.certificate, result.bound
-        proved = own is not None and own.bound_s >= (bound.time_s or 0.0)
-        other = bound.status is BoundStatus.CERTIFIED and not proved
-        yield dataclasses.replace(result, certificate=strongest) if other else result
+        missing = result.bound.status is BoundStatus.CERTIFIED and _proved(result) < (
+            result.bound.time_s or 0
+        )
+        if strongest is None or not missing:
+            yield result
+        elif strongest.proof is not None:
+            yield dataclasses.replace(result, proof=strongest.proof)
+        else:
+            yield dataclasses.replace(result, certificate=strongest.certificate)
+
+
+def _proved(result: Result) -> float:
+    """Return the largest bound in seconds that a result's own certificate or tree proves, 0 without one."""
+    return max((each.bound_s for each in (result.certificate, result.proof) if each), default=0.0)
 
 
 def _in_result_folder(entry: Path) -> bool:
@@ -176,16 +187,19 @@ def _in_comparison_folder(entry: Path) -> bool:
 
 
 def _write(result: Result, folder: Path) -> None:
-    """Write result.json and, where they exist, schedule.npz and certificate.npz into a new folder."""
+    """Write result.json and, where they exist, schedule, certificate and tree into a new folder."""
     from kvbound.certificate import write_certificate
     from kvbound.instance_io import write_json
     from kvbound.placement import write_placement
+    from kvbound.tree import write_tree
 
     place, sha256, tokens = folder / SCHEDULE, result.instance.sha256, result.instance.ids
     if result.placement is not None and sha256 is not None:
         write_placement(result.placement, place, instance_sha256=sha256, tokens=tokens)
     if result.certificate is not None:
         write_certificate(result.certificate, folder / CERTIFICATE)
+    if result.proof is not None:
+        write_tree(result.proof, folder / PROOF)
     write_json(result.to_json(), folder / RESULT)
 
 

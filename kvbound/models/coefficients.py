@@ -181,6 +181,9 @@ class Coefficients:
         return items * float(self.sizes[layer]) + float(self.weights[layer])
 
 
+Cut = tuple[NDArray[np.float64], float]
+
+
 def _wait_rows(cost: SlotCost) -> tuple[Ints, NDArray[np.float64]]:
     """Return facets, some repeatedly, and the seconds that each adds for tiers that serve reads, (rows, K).
 
@@ -197,20 +200,31 @@ def _wait_rows(cost: SlotCost) -> tuple[Ints, NDArray[np.float64]]:
     return np.array(rows), np.array(waits)
 
 
-def slot_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[NDArray[np.float64], float]]:
+def slot_cuts(coefficients: Coefficients, step: int, layer: int) -> list[Cut]:
     """Return the cuts time >= row @ traffic + constant of a slot that whole counts allow, for two tiers.
 
     Rows are in units of time per item of the largest size, shape (6,); see `kvbound.cost.traffic.Columns`.
     """
-    size, cuts = coefficients.sizes[layer], []
+    return [*slot_read_cuts(coefficients, step, layer), *slot_write_cuts(coefficients, step, layer)]
+
+
+def slot_read_cuts(coefficients: Coefficients, step: int, layer: int) -> list[Cut]:
+    """Return those of `slot_cuts` that count reads at the last tier."""
+    cuts = []
     for slope, constant in count_cuts(coefficients, step, layer):
         row = np.zeros(6)
-        Columns.of(row).reads[-1] = slope / size
+        Columns.of(row).reads[-1] = slope / coefficients.sizes[layer]
         cuts.append((row, constant))
+    return cuts
+
+
+def slot_write_cuts(coefficients: Coefficients, step: int, layer: int) -> list[Cut]:
+    """Return those of `slot_cuts` that count writes to the last tier."""
+    cuts = []
     for slope, constant in write_cuts(coefficients, step, layer):
         row = np.zeros(6)
         columns = Columns.of(row)
-        columns.writes[-1] = slope / size
+        columns.writes[-1] = slope / coefficients.sizes[layer]
         # a miss relieves tier 0 by at most this
         columns.reads[-1] = min((coefficients.facets[:, 1] - coefficients.facets[:, 0]).min(), 0.0)
         cuts.append((row, constant))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.instance import Instance
-from kvbound.models.coefficients import Coefficients, slot_cuts
+from kvbound.models.coefficients import Coefficients, slot_read_cuts, slot_write_cuts
 from kvbound.models.sparse import Builder, Floats, Ints, Matrix
 from kvbound.rules import Migration
 from kvbound.schedule import Schedule, from_tiers
@@ -30,6 +30,18 @@ class TimeIndexed:
         Under physical accounting.
     cuts
         Add the count cuts; see `kvbound.models.coefficients.slot_cuts`.
+
+    Attributes
+    ----------
+    x, time, traffic
+        Columns: states (1 + steps, layers, blocks, tiers but the last), NONE where there is none; slot times
+        (steps, layers); traffic served, extra and written (steps, layers, 3, tiers).
+    sums, facets
+        Rows that define the traffic, (steps, layers, 3, tiers), and of the facets, (steps, layers, V).
+    room
+        Rows of capacities at the start and after every slot, (tiers, 1 + slots), NONE where there is none.
+    cuts
+        Row, step and layer of every count cut, and whether it counts writes.
     """
 
     def __init__(self, instance: Instance, *, cuts: bool = True) -> None:
@@ -37,6 +49,11 @@ class TimeIndexed:
         self._build = Builder()
         self._flows = [(np.zeros((0, 3), np.int64), np.zeros(0, np.int64))]
         self._tiers, self._fast = instance.tiers, instance.tiers - 1
+        slots = instance.decode_steps, instance.layers
+        self.sums = np.empty((*slots, 3, self._tiers), np.int64)
+        self.room = np.full((self._tiers, 1 + instance.slots), NONE)
+        self.facets = np.empty((*slots, len(self.coefficients.facets)), np.int64)
+        self.cuts: list[tuple[int, int, int, bool]] = []
         self._add_states()
         self._add_slots()
         self._add_capacity()
@@ -121,9 +138,11 @@ class TimeIndexed:
                     continue
                 if tier < self._fast:
                     row = build.add_rows("room", [[slot, tier]], upper=capacity)
+                    self.room[tier, 1 + slot] = row[0]
                     build.put(row, columns[:, tier], units)
                 else:  # the last tier holds the blocks that are in no other
                     row = build.add_rows("rest", [[slot]], lower=total - capacity)
+                    self.room[tier, 1 + slot] = row[0]
                     build.put(row, columns, units[:, None])
 
     def _add_traffic(self, step: int, layer: int) -> None:
@@ -131,7 +150,7 @@ class TimeIndexed:
         coefficients, build, instance = self.coefficients, self._build, self.instance
         constant, size = np.zeros((3, self._tiers)), coefficients.sizes[layer]
         constant[1, 0] = coefficients.weights[layer]
-        rows = np.empty((3, self._tiers), np.int64)
+        rows = self.sums[step, layer]
         reads, births = coefficients.reads[step, layer], instance.timeline.births[step]
         read = np.flatnonzero(reads)
         constant[0, -1] += coefficients.read_counts[step, layer] * size
@@ -196,13 +215,17 @@ class TimeIndexed:
         coefficients, build = self.coefficients, self._build
         here, time = self.traffic[step, layer].ravel(), self.time[step, layer]
         rows = build.add_rows("facet", [[step, layer, v] for v in range(len(coefficients.facets))], lower=0.0)
+        self.facets[step, layer] = rows
         build.put(rows, time, 1.0)
         build.put(rows[:, None], here, -coefficients.facets)
         if coefficients.has_waits:
             self._add_latency(step, layer, rows)
         elif cuts and self._tiers == 2:
-            for n, (slope, constant) in enumerate(slot_cuts(coefficients, step, layer)):
+            of_reads = slot_read_cuts(coefficients, step, layer)
+            found = of_reads + slot_write_cuts(coefficients, step, layer)
+            for n, (slope, constant) in enumerate(found):
                 row = build.add_rows("cut", [[step, layer, n]], lower=constant)
+                self.cuts.append((int(row[0]), step, layer, n >= len(of_reads)))
                 build.put(row, time, 1.0)
                 build.put(row, here, -slope)
 

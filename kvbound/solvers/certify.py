@@ -15,6 +15,7 @@ from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Reason, Result, Status, Termination
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.warm_start import refuse_infeasible
+from kvbound.tree import Tree
 
 
 def solve_certified(
@@ -91,8 +92,8 @@ def _certify_given(instance: Instance, certificate: Certificate) -> Bound:
         raise InputError("resume", "", f"a certificate that proves its bound: {error}") from None
 
 
-def certify(instance: Instance, certificate: Certificate) -> Bound:
-    """Have the checker recompute a bound; if interrupted, the bound is only claimed.
+def certify(instance: Instance, certificate: Certificate | Tree, method: str = "dual") -> Bound:
+    """Have the checker recompute a bound that a method found; if interrupted, the bound is only claimed.
 
     Raises
     ------
@@ -106,4 +107,4 @@ def certify(instance: Instance, certificate: Certificate) -> Bound:
             raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
     except KeyboardInterrupt:
         status = BoundStatus.CLAIMED
-    return Bound(certificate.bound_s, status, "dual")
+    return Bound(certificate.bound_s, status, method)

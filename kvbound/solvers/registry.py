@@ -30,7 +30,7 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "exact": Method("mip.exact:solve_exact", "Mixed-integer program, proved optimal by HiGHS"),
+    "exact": Method("mip.exact:solve_exact", "Mixed-integer program by HiGHS, and optima by proof"),
     "relax": Method(
         "mip.relaxation:solve_relaxation", "Linear relaxation with count cuts: a bound, no schedule"
     ),

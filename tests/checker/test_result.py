@@ -50,6 +50,8 @@ def reports(instance: Instance, result: Result) -> dict[str, Report | None]:
         found["schedule"] = check(instance.expanded(), rows, result.schedule.arrays(**how))  # type: ignore[arg-type]
     if result.certificate is not None:
         found["certificate"] = check(instance.expanded(), rows, result.certificate.arrays())
+    if result.proof is not None:
+        found["proof"] = check(instance.expanded(), rows, result.proof.arrays())
     return found
 
 

@@ -165,6 +165,9 @@ def verified(instance: Instance, result: kv.Result) -> None:
         reports["certificate"] = kv.check(instance, result.certificate)
         assert reports["certificate"].problems == ()
         assert reports["certificate"].bound_s == pytest.approx(result.certificate.bound_s, rel=1e-9)
+    if result.proof is not None:
+        reports["proof"] = kv.check(instance, result.proof)
+        assert reports["proof"].problems == ()
     rows, labels = instance.token_trace.arrays, instance.workload.timeline.sequence
     document = result.to_json()
     found = check_result(instance.expanded(), rows, document, labels=labels, **reports)

@@ -235,11 +235,44 @@ def test_a_comparison_names_no_folders_elsewhere(run: Run, small: Path, compared
     assert "results.0.method" in ran.err
 
 
-def test_a_bound_that_nothing_proves_is_named(run: Run, small: Path, tmp_path: Path) -> None:
+def test_a_bound_that_nothing_proves_is_named(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvbound.solvers.mip.exact.prove", lambda *case, **options: None)
     assert run("solve", small, "--method", "exact", "--out", tmp_path / "out").code == 0
     ran = run("check", small, tmp_path / "out")
     assert ran.code == 0
     assert "claimed by exact are not verified" in ran.err
+
+
+def test_a_tree_of_certificates(run: Run, small: Path, tmp_path: Path) -> None:
+    """The folder of `exact` has one, checked with the folder and alone; a changed one is refused."""
+    out, proof = tmp_path / "out", tmp_path / "out" / "proof.npz"
+    assert run("solve", small, "--method", "exact", "--out", out).code == 0
+    assert json.loads((out / "result.json").read_text())["bound"]["status"] == "certified"
+    ran = run("check", small, out)
+    assert (ran.code, ran.out.count("accepted")) == (0, 3)
+    assert run("check", small, proof).code == 0
+    with np.load(proof) as file:
+        arrays = dict(file)
+    np.savez(proof, **arrays | {"bound_s": 1.01 * arrays["bound_s"]})
+    assert run("check", small, proof).code == 6
+    np.savez(proof, **arrays | {"parent": arrays["parent"] - 1})
+    ran = run("check", small, proof)
+    assert ran.code == 6
+    assert "a root, node 0" in ran.out
+    proof.unlink()
+    ran = run("check", small, out)
+    assert ran.code == 6
+    assert "there is no certificate" in ran.out
+
+
+def test_the_bound_of_a_tree_is_shared(run: Run, small: Path, tmp_path: Path) -> None:
+    """Every folder of a comparison has the tree that proves its bound."""
+    out = tmp_path / "out"
+    assert run("compare", small, "--methods", "lru,exact", "--out", out).code == 0
+    assert (out / "lru" / "proof.npz").is_file()
+    assert run("check", small, out).code == 0
 
 
 def test_the_published_ideal_is_computed_again(run: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_same_seed_same_bytes(method: str, run: Run, small: Path, tmp_path: Path
 def test_output_as_text(run: Run, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = run("solve", small, "--method", "exact")
     assert ran.out.startswith("small: exact")
-    for words in ("time per output token", "hit rate", "time lower bound", "(exact, claimed)"):
+    for words in ("time per output token", "hit rate", "time lower bound", "(exact, certified)"):
         assert words in ran.out
     monkeypatch.setenv("COLUMNS", "70")
     assert max(map(len, run("solve", small, "--method", "best").out.splitlines())) <= 70

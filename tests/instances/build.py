@@ -1,8 +1,8 @@
 """Write the instance library: ``python -m tests.instances.build [FOLDER]``, by default where it ships.
 
 Every instance and trace of the seven sets comes from here, out of tests/data/attention and what stands in
-tiny.py, small.py, real.py, batch.py, tiers.py, weights.py and paper.py. Run again, it writes the same bytes; on a
-machine whose BLAS rounds otherwise, a recorded trace may choose otherwise between tokens of almost equal
+tiny.py, small.py, real.py, batch.py, tiers.py, weights.py and paper.py. Run again, it writes the same bytes;
+on a machine whose BLAS rounds otherwise, a recorded trace may choose otherwise between tokens of almost equal
 attention.
 """
 

@@ -1,4 +1,4 @@
-"""The tiers set: recorded reads on hierarchies of three and four tiers, with the latencies of real devices."""
+"""The tiers set: recorded reads on hierarchies of three and four tiers, with latencies of real devices."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def round_multipliers(
     theta = np.stack([_resource_weights(minorants, weights, ends) for ends in cases])
     has_chords, splits = len(weights) > len(minorants.beta), minorants.splits
     splits = splits if has_chords else np.full_like(splits, -1)
-    return _rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
+    return rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
 
 
 def ideal_certificate(instance: Instance) -> Certificate:
@@ -64,7 +64,7 @@ def ideal_certificate(instance: Instance) -> Certificate:
     theta = np.repeat(ideal_theta(instance), 2, axis=0)
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
     prices, split = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
-    return claim_bound(instance, _rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
+    return claim_bound(instance, rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
 
 
 def recover_multipliers(
@@ -107,7 +107,7 @@ def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:
     return cases
 
 
-def _rounded(
+def rounded(
     instance: Instance,
     prices: Floats,
     capacity: Floats,
@@ -115,8 +115,19 @@ def _rounded(
     tier: int,
     whole: Ints,
     whole_writes: Ints | None = None,
+    *,
+    bits: int = _IDEAL_BITS,
 ) -> Certificate:
-    scale = _scale(instance, prices, capacity)
+    """Round multipliers in seconds to a certificate that claims no bound yet; its arrays, not yet integers.
+
+    Parameters
+    ----------
+    theta
+        Weights of the resources in the order of the memory, (2 or 4, R, steps, layers), sum at most 1.
+    bits
+        The ideal time is below 2 to this power of units.
+    """
+    scale = _scale(instance, prices, capacity, bits)
     unit = 2.0**scale
     return Certificate(
         instance.sha256,
@@ -131,13 +142,13 @@ def _rounded(
     )
 
 
-def _scale(instance: Instance, prices: Floats, capacity: Floats) -> int:
+def _scale(instance: Instance, prices: Floats, capacity: Floats, bits: int) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
     longest = capacity.sum(axis=1).max() * int(instance.block_units.max())
     longest += (
         4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
     )
-    scales = [_IDEAL_BITS - math.frexp(ideal(instance))[1]]
+    scales = [bits - math.frexp(ideal(instance))[1]]
     if longest > 0:
         scales.append(_PATH_BITS - math.frexp(longest)[1])
     return min(max(min(scales), -MOST_SCALE), MOST_SCALE)
@@ -163,7 +174,9 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
     return integer
 
 
-def claim_bound(instance: Instance, certificate: Certificate, items: float) -> Certificate:
+def claim_bound(
+    instance: Instance, certificate: Certificate, items: float, reads: tuple[Ints, Ints] | None = None
+) -> Certificate:
     """Return the certificate with its bound, rounded down.
 
     The checker proves at least this bound: it rounds every slot and latency down by less than a unit, and the
@@ -173,8 +186,10 @@ def claim_bound(instance: Instance, certificate: Certificate, items: float) -> C
     ----------
     items
         Cost of the best paths of all items, in units.
+    reads
+        As for `slot_bounds`, whose bounds must be finite.
     """
-    slots, magnitude = slot_bounds(instance, certificate)
+    slots, magnitude = slot_bounds(instance, certificate, reads)
     capacity = math.fsum(
         float(prices.sum()) * (limit or 0)
         for limit, prices in zip(

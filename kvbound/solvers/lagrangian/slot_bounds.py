@@ -46,8 +46,17 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     return reading
 
 
-def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, Floats]:
+def slot_bounds(
+    instance: Instance, certificate: Certificate, reads: tuple[Ints, Ints] | None = None
+) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
+
+    Parameters
+    ----------
+    reads
+        The range of items that each slot reads at the certificate's tier, moved from there or not, if it is
+        known to be smaller: the least and the largest number, (steps, layers) each. Where it is empty the
+        bound is infinite.
 
     Returns
     -------
@@ -56,7 +65,7 @@ def slot_bounds(instance: Instance, certificate: Certificate) -> tuple[Floats, F
     slots = Slots.of(instance)
     least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
     for case in range(len(certificate.theta)):
-        value, terms = _Case(instance, certificate, case, slots).bound()
+        value, terms = _Case(instance, certificate, case, slots, reads).bound()
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
@@ -76,7 +85,14 @@ class _Case:
         The least and the largest number of items read at, and written to, the tier, (steps, layers) each.
     """
 
-    def __init__(self, instance: Instance, certificate: Certificate, case: int, slots: Slots) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        certificate: Certificate,
+        case: int,
+        slots: Slots,
+        within: tuple[Ints, Ints] | None,
+    ) -> None:
         self.instance, self.slots, self.slow = instance, slots, certificate.tier
         number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
         more_writes, more_reads = divmod(rest, 2)
@@ -93,7 +109,10 @@ class _Case:
         self.held, self.wrote = sizes * byte, sizes * combine(memory.write_load, cost)
         self.weights = byte[0] * instance.weight_reads
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
-        self.read = _range(certificate.whole, self.live, more_reads)
+        low, high = _range(certificate.whole, self.live, more_reads)
+        self.read = low, high
+        if within is not None:
+            self.read = np.maximum(low, within[0]), np.minimum(high, within[1])
         self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
 
     def bound(self) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""The exact method: the mixed-integer program, solved by HiGHS to proved optimality."""
+"""The exact method: the mixed-integer program, solved by HiGHS, and a proof by a tree of certificates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kvbound.cost.evaluate import evaluate
 from kvbound.cost.ideal import ideal
+from kvbound.errors import KvboundError
 from kvbound.identity import identify
 from kvbound.instance import Instance
 from kvbound.models import Formulation, formulation
@@ -17,9 +18,11 @@ from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
+from kvbound.solvers.certify import certify
 from kvbound.solvers.mip.fix_and_search import Search
 from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.mip.relaxation import solve_relaxation
+from kvbound.solvers.tree.search import PROOF, prove
 from kvbound.solvers.warm_start import events, refuse_infeasible, without_prefetch
 
 ON_READ = 0.7
@@ -28,6 +31,9 @@ GAP = 1e-4
 """Default relative gap at which the search stops, and the largest at which a schedule is called optimal."""
 PROVED = 1e-7
 """Relative gap taken for rounding: since 1.16, HiGHS lowers its bounds by more than the last digits."""
+
+PROOF_S = 10.0
+"""Seconds for the tree of certificates, unless HiGHS took longer or the gap asked for is that of a proof."""
 
 
 def solve_exact(
@@ -39,6 +45,7 @@ def solve_exact(
     threads: int = 2,
     work: int | None = None,
     start: Placement | None = None,
+    proof: bool = True,
     progress: Progress = silent,
 ) -> Result:
     """Find a schedule, and a time lower bound that limits how much faster any other can be.
@@ -50,13 +57,20 @@ def solve_exact(
     gap
         Relative gap at which to stop. A schedule within it is reported as optimal, but never beyond `GAP`.
     work
-        Nodes of each search by HiGHS, in one thread, instead of a time limit; see `kvbound.solvers.solve`.
+        Nodes of each search by HiGHS, in one thread, and of the tree, instead of a time limit; see
+        `kvbound.solvers.solve`.
     start
         A schedule to start from; by default that of the `belady` policy.
+    proof
+        Where the program is small, build a tree of certificates after HiGHS's search: within the time limit
+        for 10 s, or for as long as that search took, and with a gap of at most 1e-6 for all of the time left;
+        see `kvbound.solvers.tree`.
 
     Returns
     -------
     Result
+        With the tree in `proof`, if one was made. Its bound is certified if it proves the schedule optimal,
+        or more than HiGHS claims.
         When interrupted or out of time it holds the best schedule and bound so far. Without a schedule that
         fits to start from, it holds the bound of the relaxation alone.
 
@@ -87,7 +101,7 @@ def solve_exact(
     }  # fmt: skip
     rejected, termination = 0, Termination()
     if plain := without_prefetch(instance):
-        found = solve_exact(plain, time_limit=ON_READ * time_limit, **common)
+        found = solve_exact(plain, time_limit=ON_READ * time_limit, proof=False, **common)
         rejected = found.options.get(REJECTED, 0)
         if found.schedule is not None and found.measures is not None:
             known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].time_s)
@@ -98,10 +112,30 @@ def solve_exact(
         search = improve(instance, known, end=end, **common)
     if count := rejected + search.rejected:
         fields["options"][REJECTED] = count
+    made = None
+    if proof and search.termination.reason is not Reason.INTERRUPTED:
+        try:
+            now = time.perf_counter()
+            until = end if work is not None or gap <= PROOF else min(end, now + max(now - begin, PROOF_S))
+            made = prove(instance, search.known, end=until, work=work, seed=seed, progress=progress)
+        except KeyboardInterrupt:  # before there is any tree
+            search = search._replace(termination=Termination(Reason.INTERRUPTED))
+    if made is not None:
+        search = search._replace(known=made.known)
+        if made.complete or made.termination.reason is Reason.INTERRUPTED:
+            search = search._replace(termination=made.termination)
     best, measures = search.known
     lowest = max(search.bound_s, ideal(instance))
     bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
     proved = measures.time_s - lowest <= max(min(gap, GAP), PROVED) * measures.time_s
+    if made is not None:
+        try:
+            certified = certify(instance, made.tree, "exact")
+        except KvboundError as error:  # a defect, which must not lose what HiGHS has found
+            fields["options"]["proof"], made = str(error), None
+        else:
+            proved |= made.complete
+            bound = certified if made.complete or made.tree.bound_s >= lowest else bound
     return Result(
         identify(instance),
         status=Status.OPTIMAL if proved else Status.FEASIBLE,
@@ -110,6 +144,7 @@ def solve_exact(
         termination=search.termination,
         wall_s=time.perf_counter() - begin,
         placement=best,
+        proof=None if made is None else made.tree,
         **fields,
     )
 

@@ -101,7 +101,7 @@ class Relaxation:
         self, matrix: Matrix, *, seed: int = 0, threads: int = 1, iterations: int | None = None
     ) -> None:
         self._matrix, self._seed = matrix, seed
-        self._highs = _load(matrix, integer=False, seed=seed, threads=threads)
+        self._highs = load(matrix, integer=False, seed=seed, threads=threads)
         self._highs.setOptionValue("solver", "simplex")
         rows = matrix.rows.shape[0]
         self._counted = iterations is not None
@@ -193,7 +193,7 @@ def minimise(
     if work is not None:
         options["mip_max_nodes"] = work
     effort: _Options = {"mip_heuristic_effort": 0.0, **dict.fromkeys(_HEURISTICS, False)}
-    highs = _load(matrix, integer=True, seed=seed, threads=threads)
+    highs = load(matrix, integer=True, seed=seed, threads=threads)
     _set(highs, options | (effort if bound_only else {}))
     if start is not None:
         highs.setSolution(len(start[0]), *start)
@@ -201,7 +201,7 @@ def minimise(
     left = end - time.perf_counter()
     if not first.failed or left <= 0:
         return first
-    highs = _load(matrix, integer=True, seed=seed + 1, threads=threads)
+    highs = load(matrix, integer=True, seed=seed + 1, threads=threads)
     _set(highs, options | _SECOND_TRY | {"time_limit": left})
     again = _verified_search(highs, matrix, _run(highs, left, progress), feasible=start is not None)
     best = min(again, first, key=lambda run: run.objective)
@@ -219,7 +219,8 @@ class SilentHighs(highspy.Highs):  # type: ignore[misc]
         super().enableCallbacks()
 
 
-def _load(matrix: Matrix, *, integer: bool, seed: int, threads: int) -> highspy.Highs:
+def load(matrix: Matrix, *, integer: bool, seed: int, threads: int) -> highspy.Highs:
+    """Return a program, or its relaxation if not `integer`, in HiGHS."""
     # without this, run() fails with objective 0 after a change of `threads`
     highspy.Highs.resetGlobalScheduler(True)
     highs = SilentHighs()

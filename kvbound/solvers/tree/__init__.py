@@ -1,0 +1,1 @@
+"""Optima by proof: branch and bound whose leaves hold certificates."""

@@ -1,0 +1,143 @@
+"""The questions of a tree: which of them a node's relaxation leaves open, and what the answers imply.
+
+To add a kind: a `Kind` of two functions, and a line in KINDS. The checker has its own, in
+`kvbound.checker.questions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvbound.models.time_indexed import NONE, TimeIndexed
+from kvbound.tree import COUNT, STATE, Question
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Answer: TypeAlias = tuple[Question, bool]
+
+WHOLE = 1e-5
+"""Distance from a whole number up to which a value of the relaxation counts as one."""
+
+
+@dataclass(eq=False)
+class Limits:
+    """What the answers on the path to a node leave of the program, of blocks' paths, and of slots' reads.
+
+    Attributes
+    ----------
+    lower, upper
+        Of the program's columns, (columns,).
+    least, most
+        The range of items that each slot reads at the last tier, moved from there or not, (steps, layers).
+    closed
+        By step, -1 for the start: layer, block and tier of the states that no path may lead through.
+    """
+
+    lower: Floats
+    upper: Floats
+    least: Ints
+    most: Ints
+    closed: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, program: TimeIndexed, answers: Iterable[Answer] = ()) -> Limits:
+        """Return the limits under some answers."""
+        instance, matrix = program.instance, program.matrix
+        most = np.broadcast_to(instance.live_items[:-1], program.time.shape).copy()
+        limits = cls(matrix.lower.copy(), matrix.upper.copy(), np.zeros_like(most), most)
+        for question, yes in answers:
+            KINDS[question.kind].restrict(limits, program, question, yes)
+        return limits
+
+    @property
+    def reads(self) -> tuple[Ints, Ints]:
+        """The least and the largest number of reads, (steps, layers) each."""
+        return self.least, self.most
+
+    @property
+    def empty(self) -> bool:
+        """Whether the range of some slot is empty."""
+        return bool((self.least > self.most).any())
+
+
+class Kind(NamedTuple):
+    """A kind of question.
+
+    Attributes
+    ----------
+    restrict
+        Adds what an answer implies to limits.
+    candidates
+        Returns the questions that a solution of the program, (columns,), gives no whole answer to, each with
+        its distance from one.
+    """
+
+    restrict: Callable[[Limits, TimeIndexed, Question, bool], None]
+    candidates: Callable[[TimeIndexed, Floats], list[tuple[float, Question]]]
+
+
+def _close_states(limits: Limits, program: TimeIndexed, question: Question, yes: bool) -> None:
+    """Close the tier, or all others."""
+    _, step, layer, block, tier, _ = question
+    column = program.x[step + 1, layer, block, tier]
+    (limits.lower if yes else limits.upper)[column] = float(yes)
+    closed = [(layer, block, k) for k in range(program.instance.tiers) if (k == tier) != yes]
+    limits.closed.setdefault(step, []).extend(closed)
+
+
+def _divided_states(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
+    """Return the blocks that are in a tier in part; of steps that share a column the first."""
+    known = program.x != NONE
+    columns, first = np.unique(program.x[known], return_index=True)
+    distance = np.abs(values[columns] - np.rint(values[columns]))
+    divided = np.flatnonzero(distance > WHOLE)
+    keys = np.argwhere(known)[first[divided]].tolist()
+    return [
+        (far, Question(STATE, step - 1, layer, block, tier))
+        for far, (step, layer, block, tier) in zip(distance[divided].tolist(), keys, strict=True)
+    ]
+
+
+def _limit_count(limits: Limits, program: TimeIndexed, question: Question, yes: bool) -> None:
+    """Raise the least number, or lower the largest."""
+    slot = question.step, question.layer
+    if yes:
+        limits.least[slot] = max(int(limits.least[slot]), question.value + 1)
+    else:
+        limits.most[slot] = min(int(limits.most[slot]), question.value)
+
+
+def _divided_counts(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
+    """Return the slots that read a fractional number of items at the last tier."""
+    reads, last = whole_counts(program, values, slice(0, 2)), program.instance.tiers - 1
+    distance = np.abs(reads - np.rint(reads))
+    return [
+        (float(distance[step, layer]), Question(COUNT, step, layer, 0, last, int(reads[step, layer] // 1)))
+        for step, layer in np.argwhere(distance > WHOLE).tolist()
+    ]
+
+
+def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Floats:
+    """Return numbers of items at the last tier, (steps, layers).
+
+    Parameters
+    ----------
+    part
+        0 for those served, 1 for those moved without a read, 2 for those written, or several of them.
+    """
+    traffic = values[program.traffic[:, :, part, -1]]
+    total: Floats = traffic if isinstance(part, int) else traffic.sum(axis=-1)
+    sizes = program.coefficients.sizes  # 0 where a layer keeps no KV
+    return total / np.where(sizes > 0, sizes, 1.0)
+
+
+KINDS: dict[int, Kind] = {
+    COUNT: Kind(_limit_count, _divided_counts),
+    STATE: Kind(_close_states, _divided_states),
+}
+"""The kinds of questions by their numbers."""
