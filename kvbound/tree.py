@@ -25,8 +25,9 @@ from kvbound.reading import open_npz
 from kvbound.units import show
 
 SCHEMA = "kvbound.tree/1"
-STATE, COUNT = range(2)
-"""The kinds of questions: is a block in a tier after a slot; does a slot read more than so many items."""
+STATE, COUNT, TOUCH = range(3)
+"""The kinds of questions: is a block in a tier after a slot; does a slot read more than so many items; does a
+tier serve reads of a slot."""
 _CERTIFICATE = {"scale": 1, "capacity": 3, "prices": 4, "whole": 3, "theta": 5}
 """Arrays of all certificates, one behind the other, by name, and their numbers of axes."""
 
@@ -40,6 +41,7 @@ class Question(NamedTuple):
         `STATE`: is block `block` of layer `layer` in tier `tier` after slot (`step`, `layer`), or at the
         start if `step` is -1? `COUNT`: does slot (`step`, `layer`) read more than `value` items at tier
         `tier`, or move them from there without reading them?
+        `TOUCH`: does tier `tier`, which has a latency, serve reads of slot (`step`, `layer`)?
     """
 
     kind: int

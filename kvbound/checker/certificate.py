@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -133,7 +133,12 @@ def seconds(total: int, scale: int) -> float:
 
 
 def sum_of_slots(
-    case: Case, given: Multipliers, layer: int, reads: Ints, within: tuple[Exact, Exact] | None = None
+    case: Case,
+    given: Multipliers,
+    layer: int,
+    reads: Ints,
+    within: tuple[Exact, Exact] | None = None,
+    excluded: Callable[[list[bool]], NDArray[np.bool_]] | None = None,
 ) -> int | None:
     """Return the sum of the minima of the layer's slots, each rounded down.
 
@@ -144,10 +149,12 @@ def sum_of_slots(
     within
         The least and the largest number of items read at the split tier, moved from there or not, that each
         slot may have, (steps,) each; without it any number that exists.
+    excluded
+        Whether the reads of each slot are known not to be served by exactly these tiers, (steps,).
 
     Returns
     -------
-    The sum in units of 2**-scale seconds, or None if some slot has no such number.
+    The sum in units of 2**-scale seconds, or None if some slot has no such number or tiers.
     """
     inverse = [1 / Fraction(rate) for rate in case.bandwidth]
     common = math.lcm(*(rate.denominator for rate in inverse))
@@ -177,7 +184,8 @@ def sum_of_slots(
         )
         share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
         values.append(least + _wait(case, given, layer, reading, share, unit))
-        empty.append((read[1] < read[0]) | (written[1] < written[0]) | ~possible)
+        impossible = (read[1] < read[0]) | (written[1] < written[0]) | ~possible
+        empty.append(impossible if excluded is None else impossible | excluded(reading))
     if np.all(empty, axis=0).any():
         return None
     most = np.maximum.reduce(values)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.checker.inputs import Case
 from kvbound.checker.multipliers import Exact
@@ -42,6 +43,8 @@ class Restrictions:
     least, most
         By layer and step: the range of the number of items that the slot reads at the split tier, or moves
         from there without reading them.
+    serving
+        By layer and step: tiers, and whether each serves reads of the slot.
     """
 
     closed: dict[int, dict[int, list[tuple[int, int]]]] = field(
@@ -49,6 +52,9 @@ class Restrictions:
     )
     least: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     most: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+    serving: dict[int, dict[int, list[tuple[int, bool]]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
 
     def states(self, layer: int) -> dict[int, Ints]:
         """Return the closed states of a layer, (states, 2) of block and tier, by step."""
@@ -66,6 +72,13 @@ class Restrictions:
         for step, value in self.most.get(layer, {}).items():
             high[step] = value
         return low, high
+
+    def excluded(self, layer: int, reading: list[bool], steps: int) -> NDArray[np.bool_]:
+        """Return in which slots of a layer these tiers and no others do not serve the reads, (steps,)."""
+        found = np.zeros(steps, np.bool_)
+        for step, answers in self.serving.get(layer, {}).items():
+            found[step] = any(reading[tier] != yes for tier, yes in answers)
+        return found
 
 
 class Kind(Protocol):
@@ -125,7 +138,27 @@ class Count:
             most[step] = min(most.get(step, value), value)
 
 
-KINDS: tuple[Kind, ...] = (State(), Count())
+class Touch:
+    """Does the tier, which has a latency, serve reads of the slot?
+
+    A slot's time is the least over the sets of tiers that may serve its reads: each of the two answers leaves
+    a part of the sets.
+    """
+
+    def expected(self, case: Case, question: Question, split: int) -> str:
+        """Return what is wrong: only sets of tiers with latencies are told apart, where there is KV."""
+        if question.step < 0:
+            return "a slot"
+        if not (0 <= question.tier < len(case.names) and case.latency[question.tier] > 0):
+            return "a tier with a latency"
+        return "" if case.units[question.layer][0] > 0 else "a layer with KV"
+
+    def restrict(self, case: Case, question: Question, yes: bool, within: Restrictions) -> None:
+        """Leave the sets with the tier, or those without it."""
+        within.serving[question.layer][question.step].append((question.tier, yes))
+
+
+KINDS: tuple[Kind, ...] = (State(), Count(), Touch())
 """The kinds by their numbers in the file."""
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,8 @@ class _Bounds:
             states = within.states(layer)
             counts = within.counts(layer, case.lives[layer].live)
             items = sum_of_paths(case, given, layer, self._rows[layer], start, states)
-            slots = sum_of_slots(case, given, layer, self._reads[layer], counts)
+            excluded = partial(within.excluded, layer, steps=case.steps)
+            slots = sum_of_slots(case, given, layer, self._reads[layer], counts, excluded)
             if items is None or slots is None:
                 return np.inf
             total += items + slots

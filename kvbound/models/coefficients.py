@@ -42,6 +42,8 @@ class Coefficients:
         `kvbound.cost.traffic.Columns`.
     waits
         Units of time for each tier that serves reads, shape (V, K).
+    theta
+        Weights over the resources behind each facet, shape (V, R).
     weights
         Weight reads of each layer in items, shape (layers,).
     sizes
@@ -56,6 +58,7 @@ class Coefficients:
     unit_s: float
     facets: NDArray[np.float64]
     waits: NDArray[np.float64]
+    theta: NDArray[np.float64]
     weights: NDArray[np.float64]
     sizes: NDArray[np.float64]
     ideal: NDArray[np.float64]
@@ -86,6 +89,7 @@ class Coefficients:
             unit_s=unit,
             facets=cost.facets[rows] * (item / unit),
             waits=waits / unit,
+            theta=cost.facet_weights[rows],
             weights=instance.weight_reads / item,
             sizes=instance.item_bytes / item,
             ideal=ideal_slot_times(instance) / unit,
@@ -174,11 +178,11 @@ class Coefficients:
             return []
         return self.transitions.moves(self.reads[step, layer, block] > 0)
 
-    def most_traffic(self, step: int, layer: int) -> float:
-        """Return an upper bound on the items that a slot reads from a tier, weights included."""
-        timeline, chunks = self.instance.token_timelines[layer], self.instance.chunks.blocks[layer]
-        items = float(timeline.live[step]) + float(chunks.sum()) * self.instance.granularity
-        return items * float(self.sizes[layer]) + float(self.weights[layer])
+    def most_reads(self, step: int, layer: int, tier: int) -> tuple[float, float]:
+        """Return the most that a slot reads from a tier: of items, and without a choice, weights included."""
+        read, live = int(self.read_counts[step, layer]), int(self.instance.live_items[step, layer])
+        size, weights = float(self.sizes[layer]), float(self.weights[layer]) * (tier == 0)
+        return read * size, max(live - read, 0) * size + weights
 
 
 Cut = tuple[NDArray[np.float64], float]

@@ -36,6 +36,8 @@ class TimeIndexed:
     x, time, traffic
         Columns: states (1 + steps, layers, blocks, tiers but the last), NONE where there is none; slot times
         (steps, layers); traffic served, extra and written (steps, layers, 3, tiers).
+    touched
+        Columns of tiers that serve reads, (steps, layers, tiers), if some tier has a latency.
     sums, facets
         Rows that define the traffic, (steps, layers, 3, tiers), and of the facets, (steps, layers, V).
     room
@@ -232,16 +234,20 @@ class TimeIndexed:
     def _add_latency(self, step: int, layer: int, rows: Ints) -> None:
         """Rows for latencies: tiers that serve reads are touched; the last may serve the reads of others."""
         coefficients, build, instance = self.coefficients, self._build, self.instance
-        most = coefficients.most_traffic(step, layer)
+        most = np.array([coefficients.most_reads(step, layer, k) for k in range(self._tiers)]).T
         touched, diverted = self.touched[step, layer], self.diverted[step, layer]
         served = self.traffic[step, layer, 0]
         build.put(rows[:, None], touched, -coefficients.waits)
         build.put(rows[:, None], diverted[: self._fast], coefficients.facets[:, : self._fast])
         total = diverted[: self._fast]
         build.put(rows[:, None], total, -coefficients.facets[:, [self._fast]])
-        touch = build.add_rows("touch", [[step, layer, k] for k in range(self._tiers)], upper=0.0)
-        build.put(touch, self.traffic[step, layer, :2], 1.0)
-        build.put(touch, touched, -most)
+        keys = [[step, layer, k] for k in range(self._tiers)]
+        touch = build.add_rows("touch", keys, upper=0.0)
+        build.put(touch, served, 1.0)
+        build.put(touch, touched, -most[0])
+        touch_extra = build.add_rows("touch_extra", keys, upper=0.0)
+        build.put(touch_extra, self.traffic[step, layer, 1], 1.0)
+        build.put(touch_extra, touched, -most[1])
         build.put(touch[: self._fast], total, -1.0)
         build.put(touch[-1], total, 1.0)
         divert = build.add_rows("divert", [[step, layer, k] for k in range(self._tiers)], upper=0.0)

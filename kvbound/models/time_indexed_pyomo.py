@@ -198,13 +198,16 @@ def _latencies(model: Any, coefficients: Coefficients) -> None:
 
     def touch(m: Any, j: int, n: int, k: int) -> Any:
         away = m.diverted[j, n, k] if k < last else -pyo.quicksum(m.diverted[j, n, f] for f in range(last))
-        here = m.served[j, n, k] + m.extra[j, n, k] - away
-        return here <= coefficients.most_traffic(j, n) * m.touched[j, n, k]
+        return m.served[j, n, k] - away <= coefficients.most_reads(j, n, k)[0] * m.touched[j, n, k]
+
+    def touch_extra(m: Any, j: int, n: int, k: int) -> Any:
+        return m.extra[j, n, k] <= coefficients.most_reads(j, n, k)[1] * m.touched[j, n, k]
 
     def divert(m: Any, j: int, n: int, k: int) -> Any:
         return m.diverted[j, n, k] <= (m.served[j, n, k] if instance.inclusive and k < last else 0)
 
     model.touch = pyo.Constraint(model.slots, tiers, rule=touch)
+    model.touch_extra = pyo.Constraint(model.slots, tiers, rule=touch_extra)
     model.divert = pyo.Constraint(model.slots, tiers, rule=divert)
 
 

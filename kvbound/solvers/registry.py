@@ -35,9 +35,7 @@ METHODS: dict[str, Method] = {
         "mip.relaxation:solve_relaxation", "Linear relaxation with count cuts: a bound, no schedule"
     ),
     "pricing": Method("pricing.solve:solve_pricing", "Schedules of any size, with a certified bound"),
-    "dual": Method(
-        "certify:solve_certified", "Lagrangian bound, certified by the checker; no schedule"
-    ),
+    "dual": Method("certify:solve_certified", "Lagrangian bound, certified by the checker; no schedule"),
     "anneal": Method("annealing.solve:solve_annealing", "Simulated annealing of schedules, vectorised"),
     "brute": Method("reference.brute_force:solve_brute", "Enumeration, for the tiniest instances"),
 }

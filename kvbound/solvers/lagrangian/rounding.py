@@ -19,6 +19,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
 from kvbound.solvers.lagrangian.slot_bounds import (
+    Range,
     late_tiers,
     reading_tiers,
     resource_order,
@@ -175,7 +176,7 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
 
 
 def claim_bound(
-    instance: Instance, certificate: Certificate, items: float, reads: tuple[Ints, Ints] | None = None
+    instance: Instance, certificate: Certificate, items: float, within: Range | None = None
 ) -> Certificate:
     """Return the certificate with its bound, rounded down.
 
@@ -186,10 +187,13 @@ def claim_bound(
     ----------
     items
         Cost of the best paths of all items, in units.
-    reads
-        As for `slot_bounds`, whose bounds must be finite.
+    within
+        What is known of slots, by default nothing. If some slot has no way to serve its reads within it, the
+        bound is infinite.
     """
-    slots, magnitude = slot_bounds(instance, certificate, reads)
+    slots, magnitude = slot_bounds(instance, certificate, within)
+    if np.isinf(slots).any():
+        return dataclasses.replace(certificate, bound_s=math.inf)
     capacity = math.fsum(
         float(prices.sum()) * (limit or 0)
         for limit, prices in zip(

@@ -8,6 +8,8 @@ Equations: "Rounding to a certificate" in docs/methods.md.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,17 +48,27 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     return reading
 
 
+class Range(NamedTuple):
+    """What is known of slots.
+
+    Attributes
+    ----------
+    least, most
+        The range of items that each slot reads at the certificate's tier, moved from there or not,
+        (steps, layers) each. Where it is empty the bound is infinite.
+    serving
+        Whether each tier serves reads, 1 or 0, or -1 where that is not known, (K, steps, layers).
+    """
+
+    least: Ints
+    most: Ints
+    serving: NDArray[np.int8]
+
+
 def slot_bounds(
-    instance: Instance, certificate: Certificate, reads: tuple[Ints, Ints] | None = None
+    instance: Instance, certificate: Certificate, within: Range | None = None
 ) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
-
-    Parameters
-    ----------
-    reads
-        The range of items that each slot reads at the certificate's tier, moved from there or not, if it is
-        known to be smaller: the least and the largest number, (steps, layers) each. Where it is empty the
-        bound is infinite.
 
     Returns
     -------
@@ -65,7 +77,7 @@ def slot_bounds(
     slots = Slots.of(instance)
     least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
     for case in range(len(certificate.theta)):
-        value, terms = _Case(instance, certificate, case, slots, reads).bound()
+        value, terms = _Case(instance, certificate, case, slots, within).bound()
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
     return least, magnitude
 
@@ -91,7 +103,7 @@ class _Case:
         certificate: Certificate,
         case: int,
         slots: Slots,
-        within: tuple[Ints, Ints] | None,
+        within: Range | None,
     ) -> None:
         self.instance, self.slots, self.slow = instance, slots, certificate.tier
         number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
@@ -111,8 +123,11 @@ class _Case:
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
         low, high = _range(certificate.whole, self.live, more_reads)
         self.read = low, high
+        self.excluded = np.zeros(self.reads.shape, np.bool_)
         if within is not None:
-            self.read = np.maximum(low, within[0]), np.minimum(high, within[1])
+            self.read = np.maximum(low, within.least), np.minimum(high, within.most)
+            known = within.serving >= 0
+            self.excluded = (known & (within.serving != self.reading[:, None, None])).any(axis=0)
         self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
 
     def bound(self) -> tuple[Floats, Floats]:
@@ -123,7 +138,7 @@ class _Case:
         magnitude = 3 * self.reads * terms[0].max(axis=0) + self.unread * terms[1].sum(axis=0)
         magnitude += (self.live + 2 * self.born) * terms[2].sum(axis=0) + self.weights + wait
         (low, high), (fewest, most) = self.read, self.written
-        empty = (high < low) | (most < fewest)
+        empty = (high < low) | (most < fewest) | self.excluded
         return np.where(empty, np.inf, self.weights + self._writes() + least), magnitude
 
     def _wait(self) -> Floats:

@@ -14,7 +14,6 @@ import numpy as np
 
 from kvbound.arithmetic import combine
 from kvbound.certificate import Certificate
-from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import NONE, TimeIndexed
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
@@ -35,12 +34,12 @@ class DualMultipliers:
     Parameters
     ----------
     program
-        The program of the instance without latencies.
+        The program of the instance.
     """
 
     def __init__(self, program: TimeIndexed, instance: Instance) -> None:
         self._program, self._instance = program, instance
-        self._facet_weights = SlotCost.of(program.instance).facet_weights
+        self._facet_weights = program.coefficients.theta
         self._ideal = ideal_theta(self._instance)
         self._minorants = SlotMinorants.of(self._instance)
         cuts = np.array(program.cuts, np.int64).reshape(-1, 4)
@@ -153,7 +152,7 @@ class DualMultipliers:
         """Return a certificate with the split of each slot that bounds it best."""
         if len(tried) == 1:
             return tried[0]
-        bounds = np.stack([slot_bounds(self._instance, each, limits.reads)[0] for each in tried])
+        bounds = np.stack([slot_bounds(self._instance, each, limits.of_slots)[0] for each in tried])
         best = bounds.argmax(axis=0)
         first = tried[0]
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.models.time_indexed import NONE, TimeIndexed
-from kvbound.tree import COUNT, STATE, Question
+from kvbound.solvers.lagrangian.slot_bounds import Range
+from kvbound.tree import COUNT, STATE, TOUCH, Question
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -34,6 +35,8 @@ class Limits:
         Of the program's columns, (columns,).
     least, most
         The range of items that each slot reads at the last tier, moved from there or not, (steps, layers).
+    serving
+        Whether each tier serves reads of a slot, 1 or 0, or -1 where no answer says so, (K, steps, layers).
     closed
         By step, -1 for the start: layer, block and tier of the states that no path may lead through.
     """
@@ -42,6 +45,7 @@ class Limits:
     upper: Floats
     least: Ints
     most: Ints
+    serving: NDArray[np.int8]
     closed: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
 
     @classmethod
@@ -49,15 +53,16 @@ class Limits:
         """Return the limits under some answers."""
         instance, matrix = program.instance, program.matrix
         most = np.broadcast_to(instance.live_items[:-1], program.time.shape).copy()
-        limits = cls(matrix.lower.copy(), matrix.upper.copy(), np.zeros_like(most), most)
+        serving = np.full((instance.tiers, *most.shape), -1, np.int8)
+        limits = cls(matrix.lower.copy(), matrix.upper.copy(), np.zeros_like(most), most, serving)
         for question, yes in answers:
             KINDS[question.kind].restrict(limits, program, question, yes)
         return limits
 
     @property
-    def reads(self) -> tuple[Ints, Ints]:
-        """The least and the largest number of reads, (steps, layers) each."""
-        return self.least, self.most
+    def of_slots(self) -> Range:
+        """What is known of slots."""
+        return Range(self.least, self.most, self.serving)
 
     @property
     def empty(self) -> bool:
@@ -122,6 +127,27 @@ def _divided_counts(program: TimeIndexed, values: Floats) -> list[tuple[float, Q
     ]
 
 
+def _touch(limits: Limits, program: TimeIndexed, question: Question, yes: bool) -> None:
+    """Charge the tier's latency, or let it serve no reads."""
+    slot = question.step, question.layer, question.tier
+    (limits.lower if yes else limits.upper)[program.touched[slot]] = float(yes)
+    limits.serving[question.tier, question.step, question.layer] = yes
+
+
+def _touched_in_part(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
+    """Return the tiers whose latency is charged in part."""
+    if not program.coefficients.has_waits:
+        return []
+    part = values[program.touched]
+    part = np.where(np.array([tier.latency for tier in program.instance.memory.tiers]) > 0, part, 0.0)
+    part = np.where((program.coefficients.sizes > 0)[None, :, None], part, 0.0)
+    distance = np.abs(part - np.rint(part))
+    return [
+        (float(distance[step, layer, tier]), Question(TOUCH, step, layer, 0, tier))
+        for step, layer, tier in np.argwhere(distance > WHOLE).tolist()
+    ]
+
+
 def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Floats:
     """Return numbers of items at the last tier, (steps, layers).
 
@@ -139,5 +165,6 @@ def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Flo
 KINDS: dict[int, Kind] = {
     COUNT: Kind(_limit_count, _divided_counts),
     STATE: Kind(_close_states, _divided_states),
+    TOUCH: Kind(_touch, _touched_in_part),
 }
 """The kinds of questions by their numbers."""

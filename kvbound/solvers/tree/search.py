@@ -174,7 +174,7 @@ class TreeSearch:
 
     def _start(self) -> None:
         """Make the root; if its relaxation fails, its bound is the ideal time."""
-        self._program = TimeIndexed(without_latency(self.instance))
+        self._program = TimeIndexed(self.instance)
         self._multipliers = DualMultipliers(self._program, self.instance)
         ideal = self._multipliers.ideal()
         self.nodes.append(_Node(-1, (), ideal.bound_s, ideal))
@@ -227,7 +227,7 @@ class TreeSearch:
             at = point.along(point.duals, far) if far else point
             certificate = self._multipliers.certificate(at, limits, moves_as_reads=as_reads)
             items = self._paths.cost(certificate, limits.closed)
-            claimed = claim_bound(self.instance, certificate, items, limits.reads)
+            claimed = claim_bound(self.instance, certificate, items, limits.of_slots)
             if claimed.bound_s > best.bound_s:
                 best = _Node(parent, answers, claimed.bound_s, certificate)
             if best.bound_s >= min(self.cutoff_s, reached):
@@ -267,9 +267,3 @@ class TreeSearch:
             certificate=np.array(number, np.int64),
             certificates=tuple(given.values()),
         )
-
-
-def without_latency(instance: Instance) -> Instance:
-    """Return the instance without latencies, of which certificates count only what is sure."""
-    tiers = tuple(replace(tier, latency=0.0) for tier in instance.memory.tiers)
-    return replace(instance, memory=replace(instance.memory, tiers=tiers))
