@@ -272,6 +272,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "parts": parts,
     "real": partial(readme, "real/README.md", 1),
     "batch": partial(readme, "batch/README.md", 1),
+    "tiers": partial(readme, "tiers/README.md", 1),
     "small": partial(readme, "small/README.md", 1),
     "tiny": partial(readme, "tiny/README.md", 1),
     "weights": partial(readme, "weights/README.md", 1),

@@ -15,7 +15,9 @@ from kvbound.checker import Report, check
 from kvbound.instance import Instance
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.solvers.tree.search import TreeSearch
-from kvbound.tree import COUNT, STATE, Question
+from kvbound.tree import COUNT, STATE, TOUCH, Question
+from tests.cost_cases import toy
+from tests.instance_documents import llm, two_tiers
 from tests.strategies import rule_combinations, tiny_instance
 
 Arrays = dict[str, Any]
@@ -150,6 +152,29 @@ def test_questions_about_what_does_not_exist_are_refused(
     assert report.bound_s is None
 
 
+def test_questions_about_what_does_not_wait_are_refused() -> None:
+    """Of the two tiers of the instance only the second one has a latency, and only the first layer has KV."""
+    memory = two_tiers(4, 1, 5)
+    memory["tiers"][1]["latency"] = 0.25
+    model = llm(2, [1, 0])
+    instance = toy(memory=memory, llm=model, trace={"prefill_tokens": 2, "reads": [[[0], []], [[1], []]]})
+    tree = random_tree(instance, np.random.default_rng(0), 1)
+    one = {name: values[:1] for name, values in tree.items() if name in ("parent", "answer", "certificate")}
+    for question, expected in (
+        (Question(TOUCH, 0, 0, 0, 0), "a tier with a latency"),
+        (Question(TOUCH, 0, 1, 0, 1), "a layer with KV"),
+        (Question(TOUCH, -1, 0, 0, 1), "a slot"),
+        (Question(TOUCH, 0, 0, 0, 1), ""),
+    ):
+        asked = np.array([question, (-1,) * 6, (-1,) * 6], np.int64).T
+        nodes = {"parent": np.array([-1, 0, 0]), "answer": np.array([-1, 0, 1])}
+        nodes["certificate"] = np.array([-1, 0, 0])
+        arrays = tree | one | nodes | dict(zip(Question._fields, asked, strict=True))
+        report = checked(instance, arrays | {"bound_s": np.float64(-1e300)})
+        assert report.ok == (not expected), report.problems
+        assert not expected or expected in report.problems[0]
+
+
 @pytest.mark.parametrize("name", ["prices", "capacity", "theta", "scale"])
 def test_changed_multipliers_do_not_prove_the_claim(proved: tuple[Instance, Arrays], name: str) -> None:
     instance, arrays = proved
@@ -212,7 +237,11 @@ def random_tree(instance: Instance, rng: np.random.Generator, split: int) -> Arr
     for _ in range(int(rng.integers(0, 6))):
         leaf = int(rng.choice([n for n, node in enumerate(nodes) if node[2] is None]))
         layer = int(rng.integers(instance.layers))
-        if rng.random() < 0.5:
+        late = [k for k, tier in enumerate(instance.memory.tiers) if tier.latency]
+        if late and rng.random() < 0.4:
+            step = int(rng.integers(instance.decode_steps))
+            asked = Question(TOUCH, step, layer, 0, int(rng.choice(late)))
+        elif rng.random() < 0.5:
             step = int(rng.integers(instance.decode_steps))
             asked = Question(COUNT, step, layer, 0, split, int(rng.integers(-1, 4)))
         else:

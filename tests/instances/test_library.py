@@ -19,7 +19,7 @@ from kvbound.trace import read_trace
 from kvbound.workloads import Synthetic
 from tests.instances.build import build
 
-SETS = ("tiny", "small", "real", "batch", "weights", "paper")
+SETS = ("tiny", "small", "real", "batch", "tiers", "weights", "paper")
 LEAST = 12
 """Instances per set."""
 PROVED = 1e-4
@@ -184,9 +184,8 @@ def prove(row: BestKnown) -> None:
     assert result.time_s == pytest.approx(row.time_s, rel=PROVED)
 
 
-recorded = pytest.mark.parametrize(
-    "row", [*rows("real"), *rows("batch"), *rows("weights")], ids=lambda row: row.name
-)
+SOLVED = [*rows("real"), *rows("batch"), *rows("weights")]
+recorded = pytest.mark.parametrize("row", [*SOLVED, *rows("tiers")], ids=lambda row: row.name)
 
 
 @recorded
@@ -200,10 +199,17 @@ def test_real_schedules_take_the_time_stated(row: BestKnown) -> None:
     assert kv.ideal(instance) * (1 - ROUNDED) <= row.bound_s <= row.time_s * (1 + EXACT)
 
 
-@recorded
+@pytest.mark.parametrize("row", SOLVED, ids=lambda row: row.name)
 def test_real_gaps_are_small(row: BestKnown) -> None:
     assert row.bound_s is not None
     assert row.time_s - row.bound_s <= 0.01 * row.time_s
+
+
+def test_most_gaps_of_hierarchies_are_small() -> None:
+    gaps = [1 - row.bound_s / row.time_s for row in rows("tiers") if row.bound_s]
+    assert len(gaps) >= 16
+    assert np.median(gaps) < 0.025
+    assert max(gaps) < 0.25
 
 
 @recorded

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from kvbound import catalog
 from kvbound.trace import Trace
-from tests.instances.batch import BATCHES, CONTEXT, MODELS, TOKENS, Arrivals
+from tests.instances.batch import BATCHES, MODELS, Arrivals
 from tests.instances.layout import document
 
 STACKS: Final = {
@@ -32,39 +32,39 @@ EXCLUSIVE: Final = {"copies": "exclusive"}
 
 @dataclass(frozen=True)
 class Cell:
-    """An instance of the set: batch, model and memory, tokens per block, and rules."""
+    """An instance of the set: batch, model and memory, tokens per page, and rules."""
 
     batch: int
     model: str
     stack: str
-    block: int = 16
+    page: int = 64
     rules: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """``b8-8b-h100-nvme-g16-exclusive``."""
-        return "-".join([f"b{self.batch}", self.model, self.stack, f"g{self.block}", *self.rules.values()])
+        """``b8-8b-h100-nvme-p64-exclusive``."""
+        return "-".join([f"b{self.batch}", self.model, self.stack, f"p{self.page}", *self.rules.values()])
 
 
 CELLS: Final = (
     Cell(1, "8b", "h100-nvme"),
-    Cell(1, "8b", "l4-nvme"),
-    Cell(1, "8b", "rtx4090-nvme", 16, EXCLUSIVE),
+    Cell(1, "8b", "l4-nvme", 16),
+    Cell(1, "8b", "rtx4090-nvme", 64, EXCLUSIVE),
     Cell(1, "8b", "laptop-nvme", 16, PREFETCH),
-    Cell(1, "70b", "gh200-remote", 16, EXCLUSIVE),
+    Cell(1, "70b", "gh200-remote", 64, EXCLUSIVE),
     Cell(1, "70b", "h100-remote", 64),
     Cell(8, "8b", "h100-nvme"),
-    Cell(8, "8b", "h100-nvme", 64, EXCLUSIVE),
-    Cell(8, "8b", "h100-remote", 16, EXCLUSIVE),
-    Cell(8, "8b", "h100-remote", 64, PREFETCH),
+    Cell(8, "8b", "h100-nvme", 16, EXCLUSIVE),
+    Cell(8, "8b", "h100-remote", 64, EXCLUSIVE),
+    Cell(8, "8b", "h100-remote", 16, PREFETCH),
     Cell(8, "8b", "h100-cxl"),
     Cell(8, "8b", "h100-cxl", 64, EXCLUSIVE | PREFETCH),
     Cell(8, "8b", "l4-nvme", 64),
     Cell(8, "70b", "h200-nvme", 16, EXCLUSIVE),
     Cell(8, "70b", "h200-nvme", 64, PREFETCH),
     Cell(8, "70b", "gh200-nvme"),
-    Cell(8, "70b", "gh200-remote", 64, EXCLUSIVE),
-    Cell(8, "70b", "mi300x-remote", 16, EXCLUSIVE | PREFETCH),
+    Cell(8, "70b", "gh200-remote", 16, EXCLUSIVE),
+    Cell(8, "70b", "mi300x-remote", 64, EXCLUSIVE | PREFETCH),
 )
 
 SINGLE: Final = Arrivals(192, 128, (0,))
@@ -81,24 +81,22 @@ def documents(traces: dict[str, Trace]) -> Iterator[dict[str, Any]]:
         memory, trace = STACKS[cell.stack], f"batch-{cell.batch}"
         tiers = [tier.name for tier in catalog.memory(memory).tiers]
         rooms = dict(zip(tiers, SHARES[len(tiers)], strict=False))
-        llm = stretched_llm(MODELS[cell.model], traces[trace].layers)
-        rules = {"granularity": cell.block, **cell.rules}
-        yield document(cell.name, memory, llm, {"path": f"{trace}.trace"}, rules, **rooms)
+        llm = paged_llm(MODELS[cell.model], traces[trace].layers, cell.page)
+        yield document(cell.name, memory, llm, {"path": f"{trace}.trace"}, cell.rules, **rooms)
 
 
-def stretched_llm(name: str, layers: int) -> dict[str, Any]:
-    """A few layers with the weights of a catalog model, and KV in proportion to the contexts.
+def paged_llm(name: str, layers: int, page: int) -> dict[str, Any]:
+    """A few layers with the weights of a catalog model, and for every recorded token the KV of a page.
 
-    Times of slots are then those of the long contexts, which latencies are to be compared with.
+    Serving systems move KV in such pages. Contexts are then so long that times of slots, with which latencies
+    are to be compared, are real ones.
     """
     entry = catalog.entry(catalog.Kind.LLM, name)
-    stretch = CONTEXT // TOKENS
     return {
-        "name": f"{name}-stretched",
+        "name": f"{name}-paged",
         "layers": layers,
-        "kv_bytes_per_token_layer": entry["kv_bytes_per_token_layer"] * stretch,
+        "kv_bytes_per_token_layer": entry["kv_bytes_per_token_layer"] * page,
         "weight_bytes": 0,
         "weight_read_bytes_per_layer": entry["weight_read_bytes_per_layer"],
-        "source": f"{layers} layers of {name}; every recorded token stands for {stretch} tokens of a context "
-        f"of {CONTEXT:,}",
+        "source": f"{layers} layers of {name}; every recorded token stands for a page of {page} tokens",
     }

@@ -20,7 +20,7 @@ from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.solvers.tree.questions import KINDS, Limits
 from kvbound.solvers.tree.relaxation import NodeRelaxation
 from kvbound.solvers.tree.search import PROOF, Proof, TreeSearch, prove
-from kvbound.tree import COUNT, STATE, Question, read_tree, write_tree
+from kvbound.tree import COUNT, STATE, TOUCH, Question, read_tree, write_tree
 from tests.paths import ROOT
 from tests.solvers.mip.test_highs import FAULTS, faulty
 from tests.strategies import (
@@ -138,7 +138,8 @@ def test_small_instances_are_proved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("tiny-blocks-exclusive", STATE), ("swap-1x200-c53-b64", COUNT)]
+    ("name", "kind"),
+    [("tiny-blocks-exclusive", STATE), ("swap-1x200-c53-b64", COUNT), ("tiny-latency", TOUCH)],
 )  # with the others alone the gap stays open within as many questions
 def test_each_kind_of_question_is_needed(name: str, kind: int) -> None:
     instance = kv.read_instance(name)
