@@ -208,8 +208,8 @@ def test_real_gaps_are_small(row: BestKnown) -> None:
 def test_most_gaps_of_hierarchies_are_small() -> None:
     gaps = [1 - row.bound_s / row.time_s for row in rows("tiers") if row.bound_s]
     assert len(gaps) >= 16
-    assert np.median(gaps) < 0.025
-    assert max(gaps) < 0.25
+    assert np.median(gaps) < 0.006
+    assert max(gaps) < 0.02
 
 
 @recorded
