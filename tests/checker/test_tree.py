@@ -156,7 +156,7 @@ def test_questions_about_what_does_not_wait_are_refused() -> None:
     """Of the two tiers of the instance only the second one has a latency, and only the first layer has KV."""
     memory = two_tiers(4, 1, 5)
     memory["tiers"][1]["latency"] = 0.25
-    model = llm(2, [1, 0])
+    model = llm(2) | {"kv_bytes_per_token_layer": [1, 0]}
     instance = toy(memory=memory, llm=model, trace={"prefill_tokens": 2, "reads": [[[0], []], [[1], []]]})
     tree = random_tree(instance, np.random.default_rng(0), 1)
     one = {name: values[:1] for name, values in tree.items() if name in ("parent", "answer", "certificate")}
