@@ -113,7 +113,7 @@ def test_latencies_that_no_placement_avoids_are_part_of_every_slot() -> None:
     assert np.all(with_.at(used).max(axis=0) > without.at(used).max(axis=0) + 0.1)
     assert 0.8 * optimum(instance) < bound(instance, work=200) <= optimum(instance)
     serial = kv.read_instance("tiny-latency-serial")
-    assert 0.999 * optimum(serial) < bound(serial, work=200) <= optimum(serial)
+    assert 0.95 * optimum(serial) < bound(serial, work=200) <= optimum(serial)
 
 
 @pytest.mark.parametrize("name", ["tiny-prefill-first", "tiny-fill-3"])
