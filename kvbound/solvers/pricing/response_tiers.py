@@ -248,8 +248,8 @@ class _Replay:
 def _move(moving: Ints, now: Bytes, ahead: Bytes, room: Ints) -> None:
     """Move blocks to their planned tiers, all at once, so that blocks of full tiers change places.
 
-    Where a tier is then overfull, the blocks with the longest stays wait, and the tiers in which they wait
-    may be overfull in turn. Changes the tiers `now` and the room.
+    Where a tier is then overfull some blocks wait, first those from tiers with room, then those with the
+    longest stays; the tiers in which they wait may be overfull in turn. Changes the tiers `now` and the room.
     """
     tiers, goal = len(room), ahead[0]
     room += np.bincount(now[moving], minlength=tiers) - np.bincount(goal[moving], minlength=tiers)
@@ -257,7 +257,8 @@ def _move(moving: Ints, now: Bytes, ahead: Bytes, room: Ints) -> None:
         tier = int(room.argmin())
         coming = np.flatnonzero(goal[moving] == tier)
         stays = (ahead[:, moving[coming]] == tier).cumprod(axis=0).sum(axis=0)
-        waiting = coming[np.argsort(-stays, kind="stable")[: -room[tier]]]
+        crowded = room[now[moving[coming]]] <= 0
+        waiting = coming[np.lexsort((-stays, crowded))[: -room[tier]]]
         room[tier] += len(waiting)
         room -= np.bincount(now[moving[waiting]], minlength=tiers)
         moving = np.delete(moving, waiting)

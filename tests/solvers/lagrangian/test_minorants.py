@@ -1,12 +1,15 @@
 """Slot minorants are never above the slot time, and as high as they can be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvbound.cost.ideal import Slots, one_tier_bytes
 from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import schedule_traffic
+from kvbound.cost.traffic import Columns, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
@@ -21,6 +24,11 @@ INSTANCES = tiny_instances() | tiny_instances(batch=True) | layered_instances()
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
+def without_latencies(instance: Instance) -> Instance:
+    tiers = tuple(replace(tier, latency=0.0) for tier in instance.memory.tiers)
+    return replace(instance, memory=replace(instance.memory, tiers=tiers))
+
+
 def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return the counts (3K, steps, layers) and the slot times of a random schedule."""
     schedule = random_schedule(rng, instance)
@@ -31,21 +39,49 @@ def counts_and_times(instance: Instance, rng: np.random.Generator) -> tuple[Floa
 @given(INSTANCES, st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=100)
 def test_never_above_the_slot_time(instance: Instance, seed: int, integer_counts: bool) -> None:
+    instance = without_latencies(instance)  # with these, facets that wait and chords only guide the ascent
     used, times = counts_and_times(instance, np.random.default_rng(seed))
     minorants = SlotMinorants.of(instance, integer_counts)
     values = minorants.at(used)
-    if instance.tiers > 2:  # the chord then only guides the ascent
+    if instance.tiers > 2:  # as chords do then
         values = values[: len(minorants.beta)]
-    if minorants.late:  # as do facets that wait
-        return
     assert np.all(values <= times * (1 + 1e-12))
 
 
 @given(INSTANCES, st.integers(0, 2**32 - 1))
 @settings(max_examples=100)
+def test_with_latencies_never_above_the_slot_time_where_tier_0_serves_all(
+    instance: Instance, seed: int
+) -> None:
+    """A slot that reads nothing elsewhere, and moves nothing, waits for tier 0 alone."""
+    rng, tiers = np.random.default_rng(seed), instance.tiers
+    latency = rng.choice([0.25, 1.0, 4.0], tiers)
+    late = (replace(t, latency=float(x)) for t, x in zip(instance.memory.tiers, latency, strict=True))
+    instance = replace(instance, memory=replace(instance.memory, tiers=tuple(late)))
+    minorants, slots = SlotMinorants.of(instance), Slots.of(instance)
+    near = one_tier_bytes(instance, slots, 0)
+    Columns.of(near).writes[..., 0] = 0  # counts are 0, those of births, too
+    values = minorants.at(np.zeros((3 * tiers, *minorants.chord.shape[1:])))
+    if len(minorants.splits) > 1:  # the chord of writes has the births that are not among its count
+        values = np.delete(values, len(minorants.beta) + 1, axis=0)
+    assert np.all(values <= SlotCost.of(instance).times(near) * (1 + 1e-12))
+
+
+@pytest.mark.parametrize("copies", ["inclusive", "exclusive"])
+def test_slots_without_reads_do_not_wait(copies: str) -> None:
+    trace = Trace.from_lists(2, [[[0]], [[]], [[1]]], births=[2, 0, 0])
+    tiers = Tier("fast", 9.0, ("bus",), ("bus",), 0.25), Tier("slow", None, ("bus",), ("bus",), 0.5)
+    memory, llm = Memory("some", {"bus": 1.0}, tiers), Llm("some", 1, 1, 0, 0.0)
+    instance = Instance("idle", memory, llm, Rules(copies=Copies(copies)), trace)
+    with_, without = (SlotMinorants.of(each, False) for each in (instance, without_latencies(instance)))
+    waits = with_.alpha.max(axis=0) - without.alpha.max(axis=0)
+    assert waits[:, 0].tolist() == pytest.approx([0.25, 0.0, 0.25])
+
+
+@given(INSTANCES, st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
 def test_the_highest_facet_is_the_slot_time_without_latencies(instance: Instance, seed: int) -> None:
-    if any(tier.latency for tier in instance.memory.tiers):
-        return
+    instance = without_latencies(instance)
     used, times = counts_and_times(instance, np.random.default_rng(seed))
     assert SlotMinorants.of(instance, False).at(used).max(axis=0) == pytest.approx(times, rel=1e-12)
 
@@ -80,9 +116,8 @@ def test_the_chord_of_writes_is_between_one_and_no_write_to_the_last_tier() -> N
 @given(tiny_instances(tiers=2) | layered_instances(tiers=2))
 @settings(max_examples=100)
 def test_the_facets_at_the_ends_of_the_chords_are_the_highest_beyond_them(instance: Instance) -> None:
+    instance = without_latencies(instance)  # with these, facets wait in one chord and not in the other
     minorants, births = SlotMinorants.of(instance, False), instance.timeline.births[:, None]
-    if minorants.late:  # facets then wait in one chord and not in the other
-        return
     into_0, there = minorants.beta[:, 4], [minorants.beta[:, tier] for tier in (1, 5)]
     for slope, elsewhere, begin, ends in zip(
         there, (0 * into_0, into_0), minorants.breakpoints, minorants.ends, strict=False

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import kvbound as kv
 from kvbound.bitsets.lanes import Lanes
@@ -24,6 +25,7 @@ from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.response_tiers import TierResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
+from tests.instance_documents import llm
 from tests.replay import problems
 from tests.strategies import rule_combinations, tiny_instance, with_layers
 
@@ -94,6 +96,42 @@ def test_counts_are_those_of_the_plan(rules: dict[str, Any], seed: int, batch: b
     for name in ("counts", "after", "start"):
         assert np.array_equal(getattr(responses, name), getattr(again, name))
     assert responses.share == 1
+
+
+def planned(plan: list[list[int]]) -> NDArray[np.uint8]:
+    """Repair a plan for prompt blocks of one layer: their tiers at the start, and after every slot.
+
+    Tiers 0 and 1 have room for two blocks each, the last for all; copies are exclusive, anything may move.
+    """
+    first, *after = plan
+    memory = {
+        "name": "m",
+        "resources": {"a": 4, "b": 2, "c": 1},
+        "tiers": [
+            {"name": name, "capacity": room, "reads": [name], "writes": [name]}
+            for name, room in (("a", 2), ("b", 2), ("c", None))
+        ],
+    }
+    trace = {"prefill_tokens": len(first), "reads": [[[]]] * len(after), "births": 0}
+    rules = {"copies": "exclusive", "migration": "prefetch"}
+    instance = kv.make_instance("m", memory=memory, llm=llm(), trace=trace, rules=rules)
+    responses = TierResponses.empty(instance, 1, "numpy", 1)
+    responses.first[0, : len(first)] = first
+    responses.plan[:, 0, : len(first)] = after
+    schedule = responses.repaired()
+    assert rejected(instance, schedule) == ()
+    return np.concatenate([schedule.initial, responses.plan[:, 0, : len(first)]])
+
+
+def test_blocks_of_full_tiers_change_places() -> None:
+    plan = [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 2, 0], [1, 2, 0, 0]]
+    assert planned(plan).tolist() == plan
+
+
+def test_where_there_is_no_room_blocks_wait() -> None:
+    """Those that stay longest, as others may have their place later; rather from a tier with room."""
+    assert planned([[1, 1, 2, 0, 0], [0, 0, 1, 0, 1], [0, 1, 1, 0, 2]]).tolist()[1] == [1, 0, 2, 0, 1]
+    assert planned([[0, 0, 1, 1, 2], [0, 1, 0, 0, 1], [0, 1, 1, 0, 1]]).tolist()[1] == [0, 1, 0, 1, 2]
 
 
 def exclusive(**factors: Any) -> Instance:
