@@ -11,6 +11,7 @@ import numpy as np
 
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.cost.ideal import Slots, best_ideal, ideal_bytes, one_tier_bytes
+from kvbound.cost.ideal_cases import ideal_cases
 from kvbound.cost.parts import TimeParts, time_parts
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, schedule_traffic
@@ -66,12 +67,13 @@ def binding(instance: Instance) -> Binding | None:
     cost, (slots, counts) = SlotCost.of(instance), Slots.kinds(instance)
     traffic = ideal_bytes(instance, slots)
     seconds, busy, wait = np.zeros(traffic.shape[-1]), np.zeros(len(instance.memory.resources)), 0.0
-    stride = max(1, _MOST_AT_ONCE // max(len(case.rows) for case in cost.ideal_cases))
+    cases = ideal_cases(cost)
+    stride = max(1, _MOST_AT_ONCE // max(len(case.rows) for case in cases))
     for first in range(0, len(counts), stride):
         some = slice(first, first + stride)
         part, often = traffic[some], counts[some]
         best = best_ideal(cost, slots.part(some), part)
-        for number, case in enumerate(cost.ideal_cases):
+        for number, case in enumerate(cases):
             there = best.case == number
             row = best.row[there]
             seconds += often[there] @ (part[there] * case.rows[row])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.cost.ideal_cases import ideal_cases
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic, require_physical
 from kvbound.instance import Instance
@@ -81,7 +82,7 @@ class Best(NamedTuple):
     time
         Seconds, in the shape of the slots.
     case, row
-        Numbers in `SlotCost.ideal_cases`, and in that case's rows, in the same shape.
+        Numbers in `ideal_cases`, and in that case's rows, in the same shape.
     """
 
     time: Floats
@@ -113,7 +114,7 @@ def best_ideal(cost: SlotCost, slots: Slots, traffic: Floats) -> Best:
     """
     best = Best(np.full(slots.reads.shape, np.inf), *np.zeros((2, *slots.reads.shape), np.int64))
     reading = slots.reads * slots.sizes > 0
-    for number, case in enumerate(cost.ideal_cases):
+    for number, case in enumerate(ideal_cases(cost)):
         values = combine(case.rows, np.moveaxis(traffic, -1, 0))
         values += case.wait.reshape(-1, *(1,) * reading.ndim)
         allowed = (slots.weights == 0) | case.inside[0]

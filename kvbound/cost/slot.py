@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
-from kvbound.cost.rays import split_rays, spread_rays, undominated
+from kvbound.cost.rays import split_rays, undominated
 from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.memory import Memory
@@ -56,33 +56,12 @@ class PricedTraffic(NamedTuple):
     wait: Array
 
 
-class IdealCase(NamedTuple):
-    """A slot's ideal time if only some tiers serve reads: every read may be split over these.
+def set_number(inside: NDArray[np.bool_]) -> Integers:
+    """Return the numbers of sets of tiers, shape (...,), from which tiers are inside, shape (..., K).
 
-    This is the relaxation without constraints on placement. Of a row only the columns n_0 (all reads), e
-    (weights), z_0 (births, at the cheapest tier) and z_last (write-through) have a meaning.
-
-    Attributes
-    ----------
-    inside
-        Whether each tier may serve reads, shape (K,).
-    rows
-        Rows like `SlotCost.facets`, shape (V, 3K): the time is the largest of rows @ q + wait.
-    theta
-        Weights over the resources behind each row, shape (V, R).
-    wait, waits
-        Seconds that the slot waits, by row, shape (V,), and that its resources wait, shape (R,).
-    work
-        Seconds per byte on each resource with each byte at the tier of least total work, shape (R, 3K). With
-        serial timing this is the ideal split.
+    The tiers of a set are the bits of its number.
     """
-
-    inside: NDArray[np.bool_]
-    rows: Array
-    theta: Array
-    wait: Array
-    waits: Array
-    work: Array
+    return np.asarray(inside @ (1 << np.arange(inside.shape[-1])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +128,7 @@ class SlotCost:
         Parameters
         ----------
         theta
-            Weights over the resources, shape (V, R). The tiers of set number n are the bits of n.
+            Weights over the resources, shape (V, R). Sets are in the order of their `set_number`.
         """
         inside = np.arange(1 << self.tiers)[:, None] >> np.arange(self.tiers) & 1  # (sets, K)
         if self.serial:
@@ -175,47 +154,19 @@ class SlotCost:
     @cached_property
     def _facets(self) -> tuple[Array, Array]:
         last = self.tiers - 1
-        load = self._scaled(self.memory.read_load)
-        theta = self._weights(split_rays(load) if self.inclusive else np.eye(load.shape[1]))
+        load = self.scaled(self.memory.read_load)
+        theta = self.weights_of(split_rays(load) if self.inclusive else np.eye(load.shape[1]))
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
         rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
         needed = undominated(np.hstack([rows, np.unique(self.waits(theta), axis=1)]))
         return rows[needed], theta[needed]
 
-    @cached_property
-    def ideal_cases(self) -> tuple[IdealCase, ...]:
-        """The sets of tiers that may serve reads of a slot's ideal, the one of all tiers first.
-
-        A tier without a latency is in all of them.
-        """
-        late = np.flatnonzero(self.latency).tolist()
-        sets = [set(left) for size in range(len(late) + 1) for left in itertools.combinations(late, size)]
-        return tuple(self._ideal_case([k not in left for k in range(self.tiers)]) for left in sets)
-
-    def _ideal_case(self, reading: list[bool]) -> IdealCase:
-        inside = np.array(reading)
-        read, write = (self._scaled(load) for load in (self.memory.read_load, self.memory.write_load))
-        some = inside if inside.any() else ~inside  # without reads any tier will do
-        # with inclusive copies births go to the last tier at any prices
-        rays = spread_rays(read[some]) if self.inclusive else spread_rays(read[some], write)
-        theta = self._weights(rays)
-        held, written = combine(theta, self.read_costs.T), combine(theta, self.write_costs.T)
-        reads = np.broadcast_to(held[:, some].min(axis=1, keepdims=True), held.shape)
-        rows = np.hstack([reads, held, written.min(axis=1, keepdims=True), written[:, 1:]])
-        number = int(inside @ (1 << np.arange(self.tiers)))
-        wait, waits = (self.waits(each)[:, number] for each in (theta, np.eye(theta.shape[1])))
-        needed = np.sort(undominated(np.column_stack([rows, wait])))
-        total = np.where(some, self.read_costs.sum(axis=1), np.inf)
-        near = self.read_costs[total.argmin()], self.write_costs[self.write_costs.sum(axis=1).argmin()]
-        work = np.vstack([*[near[0]] * self.tiers, self.read_costs, near[1], self.write_costs[1:]]).T
-        return IdealCase(inside, rows[needed], theta[needed], wait[needed], waits, work)
-
-    def _scaled(self, load: Array) -> Array:
+    def scaled(self, load: Array) -> Array:
         """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
         return load * self.size_ratio[:, None]
 
-    def _weights(self, rays: Array) -> Array:
+    def weights_of(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
         if self.serial:
             return np.ones((1, rays.shape[1]))
@@ -339,12 +290,12 @@ class SlotCost:
         return values
 
     def _reading(self, q: Array) -> Integers:
-        """Return the number of the set of tiers that bytes are, or may be, read from; see `waits`."""
+        """Return the number of the set of tiers that bytes are, or may be, read from."""
         columns = Columns.of(q)
         touched = (columns.reads > 0) | (columns.extra_reads > 0)
         if self.inclusive:
             touched[..., -1] |= columns.reads[..., :-1].any(axis=-1)
-        return touched @ (1 << np.arange(self.tiers))
+        return set_number(touched)
 
     def _diversions(self, q: Array) -> Iterator[Array]:
         """Yield q for each set of tiers whose reads the last tier serves instead, and without its help."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.cost.slot import set_number
 from kvbound.cost.traffic import Columns, ScheduleTraffic, schedule_traffic
 from kvbound.instance import Instance
 from kvbound.schedule import Schedule, from_tiers
@@ -128,7 +129,7 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
         serving = extra | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         serving[..., 0] |= data.has_weights[layer, None]
         serving[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
-        ticks += np.moveaxis(data.waits[:, serving @ (1 << np.arange(tiers))], 0, -1)
+        ticks += np.moveaxis(data.waits[:, set_number(serving)], 0, -1)
     most = ticks.max(axis=-1)
     return np.rint(most.min(axis=-1)).astype(np.int64)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost.slot import SlotCost
+from kvbound.cost.slot import SlotCost, set_number
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.initial import forced_fill
 from kvbound.instance import Instance
@@ -108,8 +108,9 @@ def _fill(
 ) -> NDArray[np.uint8]:
     """Add tokens one by one, each to the tier where it prolongs a slot least; return their tiers, (most,)."""
     facets = cost.facets
-    reading = int((1 << np.array(tiers)).sum()) | (base[cost.tiers] > 0)
-    level = (facets * base).sum(axis=1) + cost.facet_waits[:, reading]
+    reading = np.isin(np.arange(cost.tiers), tiers)
+    reading[0] |= base[cost.tiers] > 0  # weights
+    level = (facets * base).sum(axis=1) + cost.facet_waits[:, set_number(reading)]
     step = size * facets[:, list(tiers)].T  # (tiers, facets)
     left, order = room[list(tiers)].tolist(), np.empty(most, np.uint8)
     open_tiers = np.array([n for n, free in enumerate(left) if free])

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from kvbound.arithmetic import combine
 from kvbound.cost import marginal
 from kvbound.cost.ideal import Slots, ideal_bytes
+from kvbound.cost.ideal_cases import ideal_cases
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
@@ -330,7 +331,7 @@ def ideal_theta(instance: Instance) -> Floats:
     traffic, sets = ideal_bytes(instance, slots), []
     for number in range(1 << len(late_tiers(instance))):
         reading = reading_tiers(instance, number)
-        case = next(case for case in cost.ideal_cases if np.array_equal(case.inside, reading))
+        case = next(case for case in ideal_cases(cost) if np.array_equal(case.inside, reading))
         values = combine(case.rows, np.moveaxis(traffic, -1, 0)) + case.wait[:, None, None]
         sets.append(np.moveaxis(case.theta[values.argmax(axis=0)], -1, 0))
     return np.stack(sets)

@@ -19,7 +19,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
 from kvbound.solvers.lagrangian.slot_bounds import (
-    Range,
+    SlotLimits,
     late_tiers,
     reading_tiers,
     resource_order,
@@ -176,7 +176,7 @@ def _integer_theta(instance: Instance, theta: Floats) -> Ints:
 
 
 def claim_bound(
-    instance: Instance, certificate: Certificate, items: float, within: Range | None = None
+    instance: Instance, certificate: Certificate, items: float, within: SlotLimits | None = None
 ) -> Certificate:
     """Return the certificate with its bound, rounded down.
 

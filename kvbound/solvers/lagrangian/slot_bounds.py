@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kvbound.arithmetic import combine
 from kvbound.certificate import FULL, Certificate
 from kvbound.cost.ideal import Slots
-from kvbound.cost.slot import SlotCost
+from kvbound.cost.slot import SlotCost, set_number
 from kvbound.instance import Instance
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     return reading
 
 
-class Range(NamedTuple):
+class SlotLimits(NamedTuple):
     """What is known of slots.
 
     Attributes
@@ -66,7 +66,7 @@ class Range(NamedTuple):
 
 
 def slot_bounds(
-    instance: Instance, certificate: Certificate, within: Range | None = None
+    instance: Instance, certificate: Certificate, within: SlotLimits | None = None
 ) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
 
@@ -103,7 +103,7 @@ class _Case:
         certificate: Certificate,
         case: int,
         slots: Slots,
-        within: Range | None,
+        within: SlotLimits | None,
     ) -> None:
         self.instance, self.slots, self.slow = instance, slots, certificate.tier
         number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
@@ -122,12 +122,12 @@ class _Case:
         self.weights = byte[0] * instance.weight_reads
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
         low, high = _range(certificate.whole, self.live, more_reads)
-        self.read = low, high
         self.excluded = np.zeros(self.reads.shape, np.bool_)
         if within is not None:
-            self.read = np.maximum(low, within.least), np.minimum(high, within.most)
+            low, high = np.maximum(low, within.least), np.minimum(high, within.most)
             known = within.serving >= 0
             self.excluded = (known & (within.serving != self.reading[:, None, None])).any(axis=0)
+        self.read = low, high
         self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
 
     def bound(self) -> tuple[Floats, Floats]:
@@ -144,7 +144,7 @@ class _Case:
     def _wait(self) -> Floats:
         """Return how long slots wait for the tiers that serve reads, in units."""
         cost = SlotCost.of(self.instance)
-        number = int(self.reading @ (1 << np.arange(len(self.reading))))
+        number = set_number(self.reading)
         alone = cost.waits(np.eye(len(self.theta)))[:, number]
         if cost.serial:
             return np.full(self.reads.shape, self.unit * alone[0])

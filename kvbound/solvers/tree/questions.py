@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.models.time_indexed import NONE, TimeIndexed
-from kvbound.solvers.lagrangian.slot_bounds import Range
+from kvbound.solvers.lagrangian.slot_bounds import SlotLimits
 from kvbound.tree import COUNT, STATE, TOUCH, Question
 
 Floats = NDArray[np.float64]
@@ -60,9 +60,9 @@ class Limits:
         return limits
 
     @property
-    def of_slots(self) -> Range:
+    def of_slots(self) -> SlotLimits:
         """What is known of slots."""
-        return Range(self.least, self.most, self.serving)
+        return SlotLimits(self.least, self.most, self.serving)
 
     @property
     def empty(self) -> bool:
