@@ -246,23 +246,44 @@ def _linear(
         fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[:-1]) + births * write[-1]
     else:
         fixed = fixed + _written(write, slow, live, births, written_there)
-    low, high = read_there
-    others, there = [net for k, net in read.items() if k != slow], []
-    possible = np.ones(len(live), np.bool_)
+    served, possible = _served(read, extra, slow, reads, live, read_there)
+    return fixed + served, possible
+
+
+def _served(
+    read: Mapping[int, Exact],
+    extra: Mapping[int, Exact],
+    slow: int,
+    reads: Exact,
+    live: Exact,
+    there: tuple[Exact, Exact],
+) -> tuple[Exact, NDArray[np.bool_]]:
+    """Return the least price of a slot's reads, with moves from `slow`, and whether they can be served.
+
+    Parameters
+    ----------
+    read, extra
+        Cost less price of an item read, and moved without being read, at the tiers that may serve them.
+    there
+        The range of both together at the tier `slow`.
+    """
+    low, high = there
+    others, counted = [net for k, net in read.items() if k != slow], []
+    fixed, possible = 0 * reads, np.ones(len(live), np.bool_)
     if others:
-        fixed = fixed + reads * np.minimum.reduce(others)
-        there += [(read[slow] - np.minimum.reduce(others), reads)] if slow in read else []
+        fixed = reads * np.minimum.reduce(others)
+        counted += [(read[slow] - np.minimum.reduce(others), reads)] if slow in read else []
     elif slow in read:  # every item read is read there
-        fixed, possible = fixed + reads * read[slow], reads <= high
+        fixed, possible = reads * read[slow], (reads <= high).astype(np.bool_)
         low, high = np.maximum(low - reads, 0), high - reads
     else:
-        possible = reads == 0
-    there += [(extra[slow], live - reads)] if slow in extra else []
-    if not there:
-        return fixed, possible & (low == 0)
-    slope = np.minimum.reduce([net for net, _ in there])
-    floor = sum(np.minimum(net, 0) * most for net, most in there)  # all that there is
-    return fixed + np.maximum(np.minimum(slope * low, slope * high), floor), possible.astype(np.bool_)
+        possible = (reads == 0).astype(np.bool_)
+    counted += [(extra[slow], live - reads)] if slow in extra else []
+    if not counted:
+        return fixed, possible & (low == 0).astype(np.bool_)
+    slope = np.minimum.reduce([net for net, _ in counted])
+    floor = sum(np.minimum(net, 0) * most for net, most in counted)  # all that there is
+    return fixed + np.maximum(np.minimum(slope * low, slope * high), floor), possible
 
 
 def _written(write: list[Exact], slow: int, live: Exact, births: Exact, there: tuple[Exact, Exact]) -> Exact:

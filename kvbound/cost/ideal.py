@@ -74,7 +74,7 @@ class Slots(NamedTuple):
         return cls(found // kinds, births, arriving, weights, sizes.astype(np.int64)), counts
 
 
-class Best(NamedTuple):
+class SlotIdeal(NamedTuple):
     """The ideal of slots: which tiers serve their reads, and what proves the time.
 
     Attributes
@@ -107,12 +107,12 @@ def ideal_slot_times(instance: Instance) -> Floats:
     return best_ideal(SlotCost.of(instance), slots, ideal_bytes(instance, slots)).time
 
 
-def best_ideal(cost: SlotCost, slots: Slots, traffic: Floats) -> Best:
+def best_ideal(cost: SlotCost, slots: Slots, traffic: Floats) -> SlotIdeal:
     """Return the ideal of slots with this traffic, as `ideal_bytes` returns it.
 
     It is the least over the sets of tiers that may serve reads; weights are read from tier 0.
     """
-    best = Best(np.full(slots.reads.shape, np.inf), *np.zeros((2, *slots.reads.shape), np.int64))
+    best = SlotIdeal(np.full(slots.reads.shape, np.inf), *np.zeros((2, *slots.reads.shape), np.int64))
     reading = slots.reads * slots.sizes > 0
     for number, case in enumerate(ideal_cases(cost)):
         values = combine(case.rows, np.moveaxis(traffic, -1, 0))
@@ -122,8 +122,8 @@ def best_ideal(cost: SlotCost, slots: Slots, traffic: Floats) -> Best:
         row = values.argmax(axis=0)
         time = np.where(allowed, np.take_along_axis(values, row[None], 0)[0], np.inf)
         better = time < best.time
-        found = Best(time, np.full_like(row, number), row)
-        best = Best(*(np.where(better, new, old) for new, old in zip(found, best, strict=True)))
+        found = SlotIdeal(time, np.full_like(row, number), row)
+        best = SlotIdeal(*(np.where(better, new, old) for new, old in zip(found, best, strict=True)))
     return best
 
 

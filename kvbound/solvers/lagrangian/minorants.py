@@ -60,8 +60,8 @@ class SlotMinorants:
         Weights over the resources behind each facet, (V, R).
     tier
         The tier whose reads and writes the first chords count.
-    late
-        The tiers whose reads the last chords count, one each.
+    touching
+        The tiers whose reads the last chords count, one each: those whose first read adds to the wait.
     """
 
     alpha: Floats
@@ -74,7 +74,7 @@ class SlotMinorants:
     ends: NDArray[np.int64]
     theta: Floats
     tier: int
-    late: tuple[int, ...]
+    touching: tuple[int, ...]
 
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
@@ -90,16 +90,16 @@ class SlotMinorants:
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
             beta[:, -1] = 0  # the write-through of births is part of alpha
-        late = waits.late(slots)
-        if not late:
+        touching = waits.touching(slots)
+        if not touching:
             needed = _undominated(alpha, beta)
             alpha, beta, theta = alpha[needed], beta[needed], theta[needed]
         tier, sizes = tiers - 1, instance.item_bytes / size
         begun = alpha  # with the waits of slots that read something at the tiers that a facet charges
-        if late:
+        if touching:
             begun = alpha + np.minimum(waits.least(beta[:, tiers : 2 * tiers]), alpha.max(axis=0) - alpha)
         chords = [_Chord.of(begun, beta[:, tier], sizes, slots.reads)]
-        shape = 2 + len(late), 3 * tiers
+        shape = 2 + len(touching), 3 * tiers
         counted, others = np.zeros(shape, np.bool_), np.zeros(shape)
         counted[0, [tier, tiers + tier]] = counted[1, 2 * tiers + tier] = True
         # whichever facets are active: a read at another tier than 0 relieves that one
@@ -108,21 +108,21 @@ class SlotMinorants:
             writes, most = beta[:, 2 * tiers :], instance.live_items[:-1] + slots.births
             elsewhere = writes[:, :tier].min(axis=1)
             chords.append(_Chord.of(alpha, writes[:, tier], sizes, most, elsewhere, slots.births))
-        for n, k in enumerate(late, 2):
+        for n, k in enumerate(touching, 2):
             counted[n, [k, tiers + k]], others[n, k] = True, 0
             chords.append(_Chord.touching(alpha, waits.more(k), beta[:, k], sizes, slots.reads))
-        used = [0, *([1] if writes_cut else []), *range(2, 2 + len(late))]
+        used = [0, *([1] if writes_cut else []), *range(2, 2 + len(touching))]
         constant, slope, breakpoints, ends = map(np.stack, zip(*chords, strict=True))
         if integer_counts:
             begun = np.concatenate([begun, constant])
         return cls(
-            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, late
+            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, touching
         )
 
     @property
     def splits(self) -> NDArray[np.int64]:
         """Where the chords of reads at the last tier and of writes to it begin, (1 or 2, steps, layers)."""
-        return self.breakpoints[: len(self.breakpoints) - len(self.late)]
+        return self.breakpoints[: len(self.breakpoints) - len(self.touching)]
 
     def part(self, steps: slice) -> SlotMinorants:
         """Return the minorants of some steps."""
@@ -295,7 +295,7 @@ class _Waits:
         least = np.where((charged > 0)[..., None], more, np.inf).min(axis=1)
         return np.where(np.isinf(least), 0.0, least)[:, None]
 
-    def late(self, slots: Slots) -> tuple[int, ...]:
+    def touching(self, slots: Slots) -> tuple[int, ...]:
         """Return the tiers whose reads may add to the wait of a slot."""
         if not slots.reads.any():
             return ()

@@ -103,7 +103,7 @@ def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:
     cases = []
     for number in range(1 << len(late_tiers(instance))):
         reading = reading_tiers(instance, number)
-        touched = [ends[int(reading[k])] for k, ends in zip(minorants.late, touching, strict=True)]
+        touched = [ends[int(reading[k])] for k, ends in zip(minorants.touching, touching, strict=True)]
         cases += [np.stack([end, *others, *touched]) for others in product(*writes) for end in reads]
     return cases
 

@@ -166,13 +166,13 @@ class _Case:
         other = np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
         low, high = self.read
         if np.isinf(other).all():  # all are read at the one tier, or there are none
-            all_there = _times(self.reads, price[slow]) + np.minimum(extra[slow], 0) * self.unread
+            all_there = _price(self.reads, price[slow]) + np.minimum(extra[slow], 0) * self.unread
             unable = (high < self.reads) | ((low > 0) & np.isinf(price[slow]))
             return np.where(unable, np.inf, moved + all_there)
         here = price[slow] - other
         slope = np.minimum(here, extra[slow])
         floor = np.minimum(here, 0) * self.reads + np.minimum(extra[slow], 0) * self.unread
-        there = np.maximum(np.minimum(_times(low, slope), _times(high, slope)), floor)
+        there = np.maximum(np.minimum(_price(low, slope), _price(high, slope)), floor)
         return self.reads * other + moved + there
 
     def _writes(self) -> Floats:
@@ -187,7 +187,7 @@ class _Case:
         return np.minimum(others, 0).sum(axis=0) * all_items + to_slow
 
 
-def _times(number: Floats, price: Floats) -> Floats:
+def _price(number: Floats, price: Floats) -> Floats:
     """Return number * price, 0 for no item even if the price is infinite."""
     return np.where(number > 0, number, 0) * np.where(number > 0, price, 0)
 
