@@ -109,6 +109,8 @@ class _Case:
         number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
         more_writes, more_reads = divmod(rest, 2)
         self.reading = reading_tiers(instance, number)
+        empty = instance.units == 0  # in layers without KV only weights wait, and any tier serves reads
+        self.serves = self.reading[:, None] | empty
         self.reads, self.born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
         self.live = instance.live_items[:-1].astype(np.float64)
         self.unread, self.unit = self.live - self.reads, 2.0**certificate.scale
@@ -122,11 +124,12 @@ class _Case:
         self.weights = byte[0] * instance.weight_reads
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
         low, high = _range(certificate.whole, self.live, more_reads)
-        self.excluded = np.zeros(self.reads.shape, np.bool_)
+        only_weights = (slots.weights > 0) & (instance.memory.tiers[0].latency > 0)
+        self.excluded = empty & (number != only_weights)
         if within is not None:
             low, high = np.maximum(low, within.least), np.minimum(high, within.most)
             known = within.serving >= 0
-            self.excluded = (known & (within.serving != self.reading[:, None, None])).any(axis=0)
+            self.excluded = self.excluded | (known & (within.serving != self.serves[:, None])).any(axis=0)
         self.read = low, high
         self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
 
@@ -153,27 +156,25 @@ class _Case:
     def _reads(self) -> Floats:
         """Return the least price of a slot's reads, infinity if the tiers that serve any cannot."""
         inclusive, slow = self.instance.inclusive, self.slow
-        nowhere = np.full(self.reads.shape, np.inf)
-        served = [held if inside else nowhere for held, inside in zip(self.held, self.reading, strict=True)]
+        served = [np.where(inside, held, np.inf) for held, inside in zip(self.held, self.serves, strict=True)]
         if inclusive:
             served = [np.minimum(here, served[-1]) for here in served]
         price = [here - paid for here, paid in zip(served, self.paid[0], strict=True)]
         extra = [
-            held - paid if inside else nowhere
-            for held, paid, inside in zip(self.held, self.paid[1], self.reading, strict=True)
+            np.where(inside, held - paid, np.inf)
+            for held, paid, inside in zip(self.held, self.paid[1], self.serves, strict=True)
         ]
         moved = sum(np.minimum(net, 0) * self.unread for k, net in enumerate(extra) if k != slow)
-        other = np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
-        low, high = self.read
-        if np.isinf(other).all():  # all are read at the one tier, or there are none
-            all_there = _price(self.reads, price[slow]) + np.minimum(extra[slow], 0) * self.unread
-            unable = (high < self.reads) | ((low > 0) & np.isinf(price[slow]))
-            return np.where(unable, np.inf, moved + all_there)
-        here = price[slow] - other
-        slope = np.minimum(here, extra[slow])
-        floor = np.minimum(here, 0) * self.reads + np.minimum(extra[slow], 0) * self.unread
-        there = np.maximum(np.minimum(_price(low, slope), _price(high, slope)), floor)
-        return self.reads * other + moved + there
+        here, other = price[slow], np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
+        elsewhere = np.isfinite(other)
+        all_here = np.isfinite(here) & ~elsewhere
+        low, high = (np.where(all_here, np.maximum(n - self.reads, 0), n) for n in self.read)
+        alone = np.where(self.reads <= self.read[1], _price(self.reads, here), np.inf)
+        fixed = np.where(all_here, alone, _price(self.reads, other))
+        change = np.where(elsewhere, here, np.inf) - np.where(elsewhere, other, 0)
+        slope = np.minimum(change, extra[slow])
+        floor = np.minimum(change, 0) * self.reads + np.minimum(extra[slow], 0) * self.unread
+        return fixed + moved + np.maximum(np.minimum(_price(low, slope), _price(high, slope)), floor)
 
     def _writes(self) -> Floats:
         """Return the least price of a slot's writes."""

@@ -1,5 +1,6 @@
 """Rounding: multipliers come back from a certificate, and the ideal time has one."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import evaluate_certificate, maximize_dual, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers
 from kvbound.solvers.lagrangian.slot_bounds import slot_bounds
@@ -73,3 +74,31 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
     times = SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
     net = times * 2.0**20 - (certificate.prices * item_counts(instance, schedule)).sum(axis=0)
     assert np.all(slot_bounds(instance, certificate)[0] <= net + 1e-6 * (1 + abs(net)))
+
+
+@given(tiny_instances() | tiny_instances(batch=True) | layered_instances(), st.integers(0, 2**32 - 1))
+@settings(max_examples=150)
+def test_the_claim_is_what_the_checker_proves_at_any_prices(instance: Instance, seed: int) -> None:
+    """Whichever tiers serve reads in a case: none but the split's, or all others."""
+    rng = np.random.default_rng(seed)
+    latency = rng.choice([0.0, 0.25, 4.0], instance.tiers)
+    late = (replace(t, latency=float(x)) for t, x in zip(instance.memory.tiers, latency, strict=True))
+    instance = replace(instance, memory=replace(instance.memory, tiers=tuple(late)))
+    counts = 3 * instance.tiers, instance.decode_steps, instance.layers
+    theta = rng.random((2 << int((latency > 0).sum()), len(instance.memory.resources), *counts[1:]))
+    if instance.rules.timing is Timing.PARALLEL:
+        theta /= theta.sum(axis=1, keepdims=True)
+    certificate = Certificate(
+        instance.sha256,
+        bound_s=0.0,
+        scale=40,
+        capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
+        prices=(np.abs(rng.normal(0.0, 0.1, counts)) * (rng.random(counts) < 0.5) * 2**40).astype(np.int64),
+        tier=int(rng.integers(instance.tiers)),
+        whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
+        theta=np.floor(theta * FULL).astype(np.int64),
+    )
+    claimed = evaluate_certificate(instance, certificate, "numpy").bound_s
+    report = check(instance.expanded(), instance.token_trace.arrays, certificate.arrays())
+    assert report.bound_s is not None
+    assert max(report.bound_s, 0.0) == pytest.approx(claimed, rel=1e-6, abs=1e-6)
