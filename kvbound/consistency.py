@@ -8,7 +8,7 @@ from kvbound.errors import InputError
 from kvbound.fields import show
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
-from kvbound.rules import Accounting, Rules, Windows
+from kvbound.rules import Accounting, Overlap, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
 
@@ -69,6 +69,7 @@ def check_rules(name: str, rules: Rules, llm: Llm, timeline: Timeline, formats: 
         ("formats", "no formats of tiers", bool(formats)),
         ("llm.kv_bytes_per_token_layer", one_size, len(set(llm.kv_sizes)) > 1),
         ("rules.windows", "'ignore'", rules.windows is Windows.ENDS),
+        ("rules.overlap", "'slot'", rules.overlap is Overlap.STEP),
         ("llm.weights", "'resident'", placeable),
         ("trace", "one birth in every step and no ends", not timeline.plain),
     ):

@@ -27,7 +27,7 @@ from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
-from kvbound.rules import Accounting, Copies, Rules, Windows
+from kvbound.rules import Accounting, Copies, Overlap, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
 from kvbound.weights import Chunks
@@ -125,6 +125,26 @@ class Instance:
     def slots(self) -> int:
         """Slots, N * L."""
         return self.decode_steps * self.layers
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the transfers of all layers end with the step: layers then have no times of their own."""
+        return self.rules.overlap is Overlap.STEP and self.layers > 1
+
+    def timed(self, counts: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+        """Add up what is timed together, of what the slots of a step transfer.
+
+        Parameters
+        ----------
+        counts
+            With the layers on one axis. It has length 1 afterwards if transfers end with the step.
+        """
+        return counts.sum(axis=axis, keepdims=True) if self.by_step else counts
+
+    @cached_property
+    def timed_units(self) -> Ints:
+        """Units that an item of each layer counts as where layers are timed together, else 1, (layers,)."""
+        return self.units if self.by_step else np.ones_like(self.units)
 
     @cached_property
     def timelines(self) -> tuple[Timeline, ...]:

@@ -35,6 +35,13 @@ class Timing(StrEnum):
     SERIAL = "serial"
 
 
+class Overlap(StrEnum):
+    """Whether each layer's transfers end with its slot, or those of all layers with the step."""
+
+    SLOT = "slot"
+    STEP = "step"
+
+
 class Windows(StrEnum):
     """Whether tokens end in layers that have a sliding window when they leave it."""
 
@@ -67,6 +74,7 @@ class Rules:
     granularity: int = 1
     accounting: Accounting = Accounting.PHYSICAL
     windows: Windows = Windows.IGNORE
+    overlap: Overlap = Overlap.SLOT
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -104,9 +112,10 @@ class Rules:
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the table of an instance file, with all fields but `windows` if they are ignored."""
+        """Return the table of an instance file, `windows` and `overlap` only if they are not the default."""
         names = [field.name for field in dataclasses.fields(self)]
         values = {name: getattr(self, name) for name in names}
-        if self.windows is Windows.IGNORE:
-            del values["windows"]
+        for later in ("windows", "overlap"):
+            if values[later] == getattr(Rules, later):
+                del values[later]
         return {name: value if isinstance(value, int) else str(value) for name, value in values.items()}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -101,10 +101,17 @@ def _sum_of_minima(case: Case, given: Multipliers) -> int:
         assert items is not None  # no state is closed
         if slots[layer] != layer:
             return items
-        least = sum_of_slots(case, given, layer, case.past_reads(layer))
+        if case.by_step:
+            return items
+        least = sum_of_slots(case, given, [layer], [case.past_reads(layer)])
         assert least is not None  # some part of every slot is not empty
         return items + list(slots.values()).count(layer) * least
 
+    if case.by_step:
+        everything = range(case.layers)
+        least = sum_of_slots(case, given, everything, [case.past_reads(layer) for layer in everything])
+        assert least is not None
+        paths += least
     pool = ThreadPoolExecutor(_THREADS)
     try:
         return paths + sum(pool.map(one, range(case.layers)))
@@ -132,20 +139,39 @@ def seconds(total: int, scale: int) -> float:
     return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
+def together(case: Case) -> list[Sequence[int]]:
+    """Return the layers that are timed together: each alone, or all."""
+    return [range(case.layers)] if case.by_step else [[layer] for layer in range(case.layers)]
+
+
+def live_units(case: Case, layers: Sequence[int]) -> Exact:
+    """Return the items that exist when each slot begins, in units where layers are added up, (steps,)."""
+    return _in_units(case, layers, "live")
+
+
+def _in_units(case: Case, layers: Sequence[int], kind: str) -> Exact:
+    """Add up a number of items in each step, "live" or "births": in units, but for a layer alone."""
+    counts = [getattr(case.lives[layer], kind).astype(object) for layer in layers]
+    sizes = [case.units[layer][0] for layer in layers] if len(layers) > 1 else [1]
+    return np.sum([count * size for count, size in zip(counts, sizes, strict=True)], axis=0)
+
+
 def sum_of_slots(
     case: Case,
     given: Multipliers,
-    layer: int,
-    reads: Ints,
+    layers: Sequence[int],
+    reads: Sequence[Ints],
     within: tuple[Exact, Exact] | None = None,
     excluded: Callable[[list[bool]], NDArray[np.bool_]] | None = None,
 ) -> int | None:
-    """Return the sum of the minima of the layer's slots, each rounded down.
+    """Return the sum of the minima of a layer's slots, or of steps, each rounded down.
 
     Parameters
     ----------
+    layers
+        Those that are timed together. Of several, items count with their units.
     reads
-        Items read in each slot, (steps,).
+        Items read in each slot of these layers, (steps,) each.
     within
         The least and the largest number of items read at the split tier, moved from there or not, that each
         slot may have, (steps,) each; without it any number that exists.
@@ -162,28 +188,28 @@ def sum_of_slots(
     # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
-    life = case.lives[layer]
-    live, births, items = (each.astype(object) for each in (life.live, life.births, reads))
-    paid = given.prices[:, :, layer].astype(object) * unit
-    each = 4 if given.whole_writes is not None else 2
+    items = [each.astype(object) for each in reads]
+    live, births = (_in_units(case, layers, kind) for kind in ("live", "births"))
+    each, first = 4 if given.whole_writes is not None else 2, layers[0]
     values, empty = [], []
-    for part, theta in enumerate(given.theta[:, :, :, layer].astype(object)):
+    for part, theta in enumerate(given.theta[:, :, :, first].astype(object)):
         number, rest = divmod(part, each)
-        reading = _reading(case, layer, number)
+        reading = _reading(case, layers, number)
         if reading is None:
             continue
         cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
-        read = _range(given.whole[:, layer], live, rest % 2)
+        read = _range(given.whole[:, first], live, rest % 2)
         if within is not None:
             read = np.maximum(read[0], within[0]), np.minimum(read[1], within[1])
         written = (0 * live, live + births)
         if given.whole_writes is not None:
-            written = _range(given.whole_writes[:, layer], live + births, rest // 2)
-        least, possible = _linear(
-            case, given.tier, layer, cost, paid, items, live, births, read, written, reading
-        )
+            written = _range(given.whole_writes[:, first], live + births, rest // 2)
+        sums = _Sums(case, given, unit, cost, reading)
+        for layer, of_layer in zip(layers, items, strict=True):
+            sums.add(layer, of_layer, alone=len(layers) == 1)
+        least, possible = sums.least(read, written)
         share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
-        values.append(least + _wait(case, given, layer, reading, share, unit))
+        values.append(least + _wait(case, given, layers, reading, share, unit))
         impossible = (read[1] < read[0]) | (written[1] < written[0]) | ~possible
         empty.append(impossible if excluded is None else impossible | excluded(reading))
     if np.all(empty, axis=0).any():
@@ -200,130 +226,162 @@ def _range(whole: Ints, most: Exact, more: int) -> tuple[Exact, Exact]:
     return 0 * most, np.minimum(whole.astype(object), most)
 
 
-def _linear(
-    case: Case,
-    slow: int,
-    layer: int,
-    cost: list[Exact],
-    paid: Exact,
-    reads: Exact,
-    live: Exact,
-    births: Exact,
-    read_there: tuple[Exact, Exact],
-    written_there: tuple[Exact, Exact],
-    reading: list[bool],
-) -> tuple[Exact, NDArray[np.bool_]]:
-    """Return a lower bound of slots, given the ranges of the items read at, and written to, the tier `slow`.
+class _Sums:
+    """A lower bound of slots, given the ranges of the items read at, and written to, the split tier.
 
     Each item read is read at some tier, with inclusive copies at the cheaper copy; each birth is written to
     some tier, with inclusive copies to the last one; an unread live item may move. Counts whose price exceeds
-    their cost take their largest value, all others their smallest. Only the tiers `reading` serve reads; the
-    second array says whether they can.
-    """
-    tiers, inclusive = len(case.names), case.rules["copies"] == "inclusive"
-
-    def priced(table: NDArray[np.float64]) -> list[Exact]:
-        """Return the cost of a byte at each tier."""
-        return [sum((cost[r] for r in np.flatnonzero(row)), 0 * live) for row in table]
-
-    byte = priced(case.reads)
-    held, wrote = (
-        [size * each for size, each in zip(case.sizes(layer), costs, strict=True)]
-        for costs in (byte, priced(case.writes))
-    )  # of an item
-    read, extra = dict[int, Exact](), dict[int, Exact]()  # net of the prices, by tier
-    for k in range(tiers):
-        copies = [k, tiers - 1] if inclusive else [k]
-        if any(reading[copy] for copy in copies):
-            read[k] = np.minimum.reduce([held[copy] for copy in copies if reading[copy]]) - paid[k]
-        if reading[k]:
-            extra[k] = held[k] - paid[tiers + k]
-    write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
-    weight = Fraction(case.weight_reads[layer])
-    fixed = weight.numerator * byte[0] // weight.denominator
-    fixed = fixed + sum(np.minimum(net, 0) * (live - reads) for k, net in extra.items() if k != slow)
-    if inclusive:
-        fixed = fixed + sum(np.minimum(net, 0) * (live + births) for net in write[:-1]) + births * write[-1]
-    else:
-        fixed = fixed + _written(write, slow, live, births, written_there)
-    served, possible = _served(read, extra, slow, reads, live, read_there)
-    return fixed + served, possible
-
-
-def _served(
-    read: Mapping[int, Exact],
-    extra: Mapping[int, Exact],
-    slow: int,
-    reads: Exact,
-    live: Exact,
-    there: tuple[Exact, Exact],
-) -> tuple[Exact, NDArray[np.bool_]]:
-    """Return the least price of a slot's reads, with moves from `slow`, and whether they can be served.
+    their cost take their largest value, all others their smallest. Only some tiers serve reads.
 
     Parameters
     ----------
-    read, extra
-        Cost less price of an item read, and moved without being read, at the tiers that may serve them.
-    there
-        The range of both together at the tier `slow`.
+    unit
+        What prices are multiplied by.
+    cost
+        Of a byte on each resource.
+    reading
+        Whether each tier serves reads.
     """
-    low, high = there
-    others, counted = [net for k, net in read.items() if k != slow], []
-    fixed, possible = 0 * reads, np.ones(len(live), np.bool_)
-    if others:
-        fixed = reads * np.minimum.reduce(others)
-        counted += [(read[slow] - np.minimum.reduce(others), reads)] if slow in read else []
-    elif slow in read:  # every item read is read there
-        fixed, possible = reads * read[slow], (reads <= high).astype(np.bool_)
-        low, high = np.maximum(low - reads, 0), high - reads
-    else:
-        possible = (reads == 0).astype(np.bool_)
-    counted += [(extra[slow], live - reads)] if slow in extra else []
-    if not counted:
-        return fixed, possible & (low == 0).astype(np.bool_)
-    slope = np.minimum.reduce([net for net, _ in counted])
-    floor = sum(np.minimum(net, 0) * most for net, most in counted)  # all that there is
-    return fixed + np.maximum(np.minimum(slope * low, slope * high), floor), possible
+
+    def __init__(
+        self, case: Case, given: Multipliers, unit: int, cost: list[Exact], reading: list[bool]
+    ) -> None:
+        self.case, self.given, self.unit, self.reading = case, given, unit, reading
+        zero = cost[0] * 0
+
+        def priced(table: NDArray[np.float64]) -> list[Exact]:
+            """Return the cost of a byte at each tier."""
+            return [sum((cost[r] for r in np.flatnonzero(row)), zero) for row in table]
+
+        self.read_byte, self.write_byte = priced(case.reads), priced(case.writes)
+        self.fixed = zero
+        self.must, self.possible = zero, np.ones(len(zero), np.bool_)  # reads that only the split tier serves
+        self.counted: list[tuple[Exact, Exact]] = []  # net price of a unit there, and how many there are
+        self.births = zero
+        self.to_slow: list[Exact] = []
+        self.elsewhere: list[Exact] = []
+
+    def add(self, layer: int, reads: Exact, *, alone: bool) -> None:
+        """Add a layer's slots, which read so many items, (steps,)."""
+        case, slow = self.case, self.given.tier
+        size, tiers = 1 if alone else case.units[layer][0], len(case.names)
+        inclusive, life = case.rules["copies"] == "inclusive", case.lives[layer]
+        live, births = life.live.astype(object), life.births.astype(object)
+        paid = self.given.prices[:, :, layer].astype(object) * self.unit
+        held, wrote = (
+            [count * each for count, each in zip(case.sizes(layer), costs, strict=True)]
+            for costs in (self.read_byte, self.write_byte)
+        )  # of an item
+        # what takes no bytes takes no time, wherever it is
+        reading = [free or case.units[layer][0] == 0 for free in self.reading]
+        read, extra = dict[int, Exact](), dict[int, Exact]()  # net of the prices, by tier
+        for k in range(tiers):
+            copies = [k, tiers - 1] if inclusive else [k]
+            if any(reading[copy] for copy in copies):
+                read[k] = np.minimum.reduce([held[copy] for copy in copies if reading[copy]]) - paid[k]
+            if reading[k]:
+                extra[k] = held[k] - paid[tiers + k]
+        weight = Fraction(case.weight_reads[layer])
+        self.fixed = self.fixed + weight.numerator * self.read_byte[0] // weight.denominator
+        self._add_reads(read, extra, reads, live - reads, size)
+        write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
+        if inclusive:
+            self.fixed = self.fixed + births * write[-1]
+            self.fixed = self.fixed + sum(np.minimum(net, 0) * (live + births) for net in write[:-1])
+            return
+        others = [net for k, net in enumerate(write) if k != slow or size == 0]
+        self.fixed = self.fixed + sum(np.minimum(net, 0) * (live + births) for net in others)
+        elsewhere = np.maximum(np.minimum.reduce(others), 0)
+        if size == 0:
+            self.fixed = self.fixed + elsewhere * births
+            return
+        self.births = self.births + births * size
+        self.to_slow.append(write[slow] // size)
+        self.elsewhere.append(elsewhere // size)
+
+    def _add_reads(
+        self, read: dict[int, Exact], extra: dict[int, Exact], reads: Exact, unread: Exact, size: int
+    ) -> None:
+        """Add reads and moves of unread items; those at the split tier are counted, in units of this size."""
+        slow = self.given.tier if size else -1
+        others = [net for k, net in read.items() if k != slow]
+        self.fixed = self.fixed + sum(np.minimum(net, 0) * unread for k, net in extra.items() if k != slow)
+        if others:
+            here = np.minimum.reduce(others)
+            self.fixed = self.fixed + reads * here
+            if slow in read:
+                self.counted.append(((read[slow] - here) // size, reads * size))
+        elif slow in read:  # every item read is read there
+            self.fixed, self.must = self.fixed + reads * read[slow], self.must + reads * size
+        else:
+            self.possible &= (reads == 0).astype(np.bool_)
+        if slow in extra:
+            self.counted.append((extra[slow] // size, unread * size))
+
+    def least(
+        self, read: tuple[Exact, Exact], written: tuple[Exact, Exact]
+    ) -> tuple[Exact, NDArray[np.bool_]]:
+        """Return the bound, and whether it holds of any slot, given the ranges of reads and of writes."""
+        low, high = np.maximum(read[0] - self.must, 0), read[1] - self.must
+        possible, total = self.possible & (high >= 0).astype(np.bool_), self.fixed
+        if self.counted:
+            slope = np.minimum.reduce([net for net, _ in self.counted])
+            floor = sum(np.minimum(net, 0) * most for net, most in self.counted)  # all that there is
+            total = total + np.maximum(np.minimum(slope * low, slope * high), floor)
+        else:
+            possible &= (low == 0).astype(np.bool_)
+        if self.to_slow:
+            total = total + _written(
+                np.minimum.reduce(self.to_slow), np.minimum.reduce(self.elsewhere), self.births, written
+            )
+        return total, possible
 
 
-def _written(write: list[Exact], slow: int, live: Exact, births: Exact, there: tuple[Exact, Exact]) -> Exact:
-    """Return the least price of a slot's writes with exclusive copies, given the range of those to `slow`.
+def _written(to_slow: Exact, elsewhere: Exact, births: Exact, there: tuple[Exact, Exact]) -> Exact:
+    """Return the least price of a slot's writes to the split tier, given their range, and of other births.
 
     That is convex and piecewise linear in their number: births that are not among them are written elsewhere.
     """
-    others = [net for k, net in enumerate(write) if k != slow]
-    moves = sum(np.minimum(net, 0) * (live + births) for net in others)
-    elsewhere = np.maximum(np.minimum.reduce(others), 0)
     low, high = there
     numbers = low, high, np.maximum(low, np.minimum(births, high))
-    return moves + np.minimum.reduce(
-        [write[slow] * number + elsewhere * np.maximum(births - number, 0) for number in numbers]
+    return np.minimum.reduce(
+        [to_slow * number + elsewhere * np.maximum(births - number, 0) for number in numbers]
     )
 
 
-def _reading(case: Case, layer: int, number: int) -> list[bool] | None:
-    """Return which tiers serve reads of a layer's slots in a case, None if there are no such slots.
+def _reading(case: Case, layers: Sequence[int], number: int) -> list[bool] | None:
+    """Return which tiers serve reads of slots in a case, None if there are no such slots.
 
-    Tiers without a latency always may; the bits of the number are the others. Tier 0 does where the layer
-    reads weights. What takes no bytes takes no time: in a layer without KV only the weights wait.
+    Tiers without a latency always may; the bits of the number are the others. Tier 0 does where a layer reads
+    weights. What takes no bytes takes no time: without KV only the weights wait.
     """
-    late, weights = np.flatnonzero(case.latency).tolist(), case.weight_reads[layer] > 0
+    late, weights = np.flatnonzero(case.latency).tolist(), _reads_weights(case, layers)
     reading = [k not in late or bool(number >> late.index(k) & 1) for k in range(len(case.latency))]
-    if case.units[layer][0] == 0:
+    if not _keeps(case, layers):
         return [True] * len(reading) if number == int(weights and 0 in late) else None
     return reading if reading[0] or not weights else None
 
 
+def _keeps(case: Case, layers: Sequence[int]) -> bool:
+    """Whether some layer keeps KV."""
+    return any(case.units[layer][0] > 0 for layer in layers)
+
+
+def _reads_weights(case: Case, layers: Sequence[int]) -> bool:
+    """Whether some layer reads weights."""
+    return bool((case.weight_reads[list(layers)] > 0).any())
+
+
 def _wait(
-    case: Case, given: Multipliers, layer: int, reading: list[bool], share: list[Exact], unit: int
+    case: Case, given: Multipliers, layers: Sequence[int], reading: list[bool], share: list[Exact], unit: int
 ) -> Exact:
     """Return how long slots wait for the tiers that serve their reads, in units as costs have them.
 
     Parallel resources wait for the longest of the latencies, in shares of their theta; serial ones for all.
     """
     scale = Fraction(2) ** given.scale
-    if case.units[layer][0] == 0:
-        reading = [k == 0 and case.weight_reads[layer] > 0 for k in range(len(reading))]
+    if not _keeps(case, layers):
+        reading = [k == 0 and _reads_weights(case, layers) for k in range(len(reading))]
     late = [
         math.floor(Fraction(seconds) * scale) if inside else 0
         for seconds, inside in zip(case.latency, reading, strict=True)

@@ -155,9 +155,15 @@ def _energy(case: Case, sizes: Floats, transfers: Transfers, busy: Floats | None
 def _times(case: Case, loads: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats | None]:
     """Return the time of each slot, (steps, layers), and how long each resource is busy in all of them.
 
+    If the transfers of all layers end with the step, these are times of steps, (steps, 1).
+
     What a read costs at the other copy depends on the ratios of a layer's sizes in the tiers. Layers with
     equal ratios, such as all layers with the same formats, are costed together.
     """
+    if case.by_step:
+        read, extra, written = (load.sum(axis=1) for load in loads)
+        found = slot_times(case, read, extra, written)
+        return found[:, None], busy_times(case, read, extra, written, found)
     alike: dict[tuple[int, ...], list[int]] = {}
     for layer, units in enumerate(case.units):
         common = math.gcd(*units)

@@ -107,6 +107,16 @@ class Case:
         return equal and not self.ends_differ
 
     @property
+    def by_step(self) -> bool:
+        """Whether the transfers of all layers end with the step: layers then have no times of their own."""
+        return self.rules["overlap"] == "step" and self.layers > 1
+
+    @property
+    def timed_layers(self) -> int:
+        """Layers with times of their own, or 1."""
+        return 1 if self.by_step else self.layers
+
+    @property
     def ends_differ(self) -> bool:
         """Whether ends differ by layer."""
         return any(life is not self.life for life in self.lives)
@@ -210,7 +220,8 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         loads("reads"), loads("writes"), np.array([tier["latency"] for tier in tiers], float),
         tuple(None if (size := tier["capacity"]) is None else math.floor(_size(size)) for tier in tiers),
         granularity, life, tuple(lives[window] for window in windows),
-        {key: rules[key] for key in CHOICES}, instance_sha256(expanded, hashes),
+        {key: rules[key] for key in CHOICES} | {"overlap": rules.get("overlap", "slot")},
+        instance_sha256(expanded, hashes),
         read_energies(expanded), kept, routing=routing,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
@@ -224,6 +235,11 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         == bool(case.latency.any()),
         "at least two tiers": len(tiers) >= 2,
         "known rules": all(case.rules[key] in values for key, values in CHOICES.items()),
+        'overlap "step", or no such field': case.rules["overlap"] in ("slot", "step"),
+        "overlap by slot under accounting fang2025": not study or case.rules["overlap"] == "slot",
+        "formats with one ratio in all layers where transfers overlap": not case.by_step or all(
+            len(set(units)) == 1 for units in case.units
+        ),
         "one birth per step and no ends under accounting fang2025": not (study and set(FIELDS) & set(trace)),
         "one size of items under accounting fang2025": not study or len(set().union(*set(sizes))) == 1,
         "no windows under accounting fang2025": not (study and case.ends_differ),

@@ -29,14 +29,15 @@ class Multipliers:
     capacity: Ints  # (tiers, 1 + steps * layers)
     prices: Ints  # (3 tiers, steps, layers): reads, reads without choice, writes
     tier: int
-    whole: Ints  # (steps, layers): where each slot's minimum is split in two
-    whole_writes: Ints | None  # (steps, layers): where each of the two is split again
-    theta: Ints  # (cases, resources sorted by name, steps, layers); see _slots in checker.certificate
+    whole: Ints  # (steps, timed layers): where each minimum is split in two
+    whole_writes: Ints | None  # (steps, timed layers): where each of the two is split again
+    theta: Ints  # (cases, resources sorted by name, steps, timed layers); see sum_of_slots
 
 
 def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
     """Read and validate the multipliers."""
     tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
+    timed = case.steps, case.timed_layers
     four, sets = "whole_writes" in arrays, 1 << int((case.latency > 0).sum())
     given = Multipliers(
         float(array(arrays, "bound_s", "float64")),
@@ -44,9 +45,9 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
         array(arrays, "prices", "int64", 3 * tiers, *slots),
         int(array(arrays, "tier", "int64")),
-        array(arrays, "whole", "int64", *slots),
-        array(arrays, "whole_writes", "int64", *slots) if four else None,
-        array(arrays, "theta", "int64", sets * (4 if four else 2), resources, *slots),
+        array(arrays, "whole", "int64", *timed),
+        array(arrays, "whole_writes", "int64", *timed) if four else None,
+        array(arrays, "theta", "int64", sets * (4 if four else 2), resources, *timed),
     )
     theta = given.theta
     bounded = bool(theta.min() >= 0 and theta.max() <= FULL)

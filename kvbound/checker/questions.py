@@ -123,7 +123,7 @@ class Count:
 
     def expected(self, case: Case, question: Question, split: int) -> str:
         """Return what is wrong: the certificates must count the reads of this tier."""
-        if question.step < 0:
+        if question.step < 0 or question.layer >= case.timed_layers:
             return "a slot"
         return "" if question.tier == split else "the tier by which slots are split"
 
@@ -147,11 +147,12 @@ class Touch:
 
     def expected(self, case: Case, question: Question, split: int) -> str:
         """Return what is wrong: only sets of tiers with latencies are told apart, where there is KV."""
-        if question.step < 0:
+        if question.step < 0 or question.layer >= case.timed_layers:
             return "a slot"
         if not (0 <= question.tier < len(case.names) and case.latency[question.tier] > 0):
             return "a tier with a latency"
-        return "" if case.units[question.layer][0] > 0 else "a layer with KV"
+        kept = case.by_step or case.units[question.layer][0] > 0
+        return "" if kept else "a layer with KV"
 
     def restrict(self, case: Case, question: Question, yes: bool, within: Restrictions) -> None:
         """Leave the sets with the tier, or those without it."""

@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker.arrays import Source, array, load
-from kvbound.checker.certificate import price_of_room, seconds, sum_of_slots, unproved
+from kvbound.checker.certificate import (
+    live_units,
+    price_of_room,
+    seconds,
+    sum_of_slots,
+    together,
+    unproved,
+)
 from kvbound.checker.conclusion import prefill_first
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.multipliers import MOST, Multipliers, largest, priced_capacities, read_multipliers
@@ -119,13 +126,17 @@ class _Bounds:
         for layer in range(case.layers):
             start = None if self._forced is None else self._forced[layer]
             states = within.states(layer)
-            counts = within.counts(layer, case.lives[layer].live)
             items = sum_of_paths(case, given, layer, self._rows[layer], start, states)
-            excluded = partial(within.excluded, layer, steps=case.steps)
-            slots = sum_of_slots(case, given, layer, self._reads[layer], counts, excluded)
-            if items is None or slots is None:
+            if items is None:
                 return np.inf
-            total += items + slots
+            total += items
+        for layer, of in enumerate(together(case)):
+            counts = within.counts(layer, live_units(case, of))
+            excluded = partial(within.excluded, layer, steps=case.steps)
+            slots = sum_of_slots(case, given, of, [self._reads[n] for n in of], counts, excluded)
+            if slots is None:
+                return np.inf
+            total += slots
         return seconds(total, given.scale)
 
 
@@ -179,11 +190,12 @@ def _certificates(case: Case, arrays: Mapping[str, Any], split: int) -> Iterator
     """Read and validate the certificates of leaves, one after the other."""
     scales = array(arrays, "scale", "int64", -1, most=MOST_NODES)
     tiers, resources, slots = len(case.names), len(case.resources), (case.steps, case.layers)
+    timed = case.steps, case.timed_layers
     four, sets = "whole_writes" in arrays, 1 << int((case.latency > 0).sum())
     shapes = {
         "scale": (), "capacity": (tiers, 1 + case.steps * case.layers), "prices": (3 * tiers, *slots),
-        "whole": slots, "theta": (sets * (4 if four else 2), resources, *slots),
-        **({"whole_writes": slots} if four else {}),
+        "whole": timed, "theta": (sets * (4 if four else 2), resources, *timed),
+        **({"whole_writes": timed} if four else {}),
     }  # fmt: skip
     stacks = {name: array(arrays, name, "int64", scales.size, *shape) for name, shape in shapes.items()}
     for n in range(scales.size):

@@ -102,13 +102,14 @@ def _served(instance: Instance, counted: ScheduleTraffic) -> tuple[Floats, Float
     """
     cost, last = SlotCost.of(instance), instance.tiers - 1
     placed, kv = np.zeros((2, instance.tiers))
-    for layer in range(instance.layers):  # one at a time, to save memory
-        traffic = counted.traffic[:, layer]
+    timed = instance.timed(counted.traffic, axis=1)
+    for layer in range(timed.shape[1]):  # one at a time, to save memory
+        traffic = timed[:, layer]
         held, split = Columns.of(traffic), Columns.of(cost.split(traffic))
         served = np.maximum(split.reads + split.extra_reads - held.extra_reads, 0.0)
         kv += _by_tier(served)
         if counted.weight_reads is not None:
-            weights = counted.weight_reads[:, layer].astype(np.float64)
+            weights = instance.timed(counted.weight_reads, axis=1)[:, layer].astype(np.float64)
             diverted = np.maximum(held.reads - served, 0.0)[:, :last]
             away = weights[:, :last] * (diverted / np.maximum(held.reads[:, :last], 1.0))
             weights[:, :last] -= away

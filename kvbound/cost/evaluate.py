@@ -24,8 +24,12 @@ MOST_SPREAD = 1e8
 
 
 def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
-    """Seconds per slot, shape (steps, layers)."""
-    return SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
+    """Seconds per slot, shape (steps, layers), or per step, (steps, 1), if its transfers overlap."""
+    return _times(instance, schedule_traffic(instance, schedule))
+
+
+def _times(instance: Instance, counted: ScheduleTraffic) -> NDArray[np.float64]:
+    return SlotCost.of(instance).times(instance.timed(counted.traffic, axis=1))
 
 
 def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
@@ -53,13 +57,13 @@ def evaluate_traffic(instance: Instance, counted: ScheduleTraffic) -> Measures:
         if limit is not None and used > limit:
             what = "blocks" if instance.uniform else "units of KV"
             raise KvboundError(f"the schedule puts {used:,} {what} into {tier.name}, which holds {limit:,}")
-    return measures(instance, SlotCost.of(instance).times(counted.traffic), counted, peak)
+    return measures(instance, _times(instance, counted), counted, peak)
 
 
 def measures(
     instance: Instance, times: NDArray[np.float64], counted: ScheduleTraffic, peak: Counts
 ) -> Measures:
-    """Return the measures of slot times, shape (steps, layers), traffic, and peaks in units, shape (K,)."""
+    """Return the measures of times as of `slot_times`, traffic, and peaks in units, shape (K,)."""
     tiers = instance.memory.tiers
     ratio = SlotCost.of(instance).format_ratio[:, 0]
     hit_bytes = counted.traffic[:, :, : len(tiers)].sum(axis=(0, 1)) * ratio
@@ -86,7 +90,7 @@ def measures(
 
 def utilisation(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float]:
     """Return the share of the decode time that each resource is busy."""
-    busy = SlotCost.of(instance).busy(counted.traffic).sum(axis=(0, 1))
+    busy = SlotCost.of(instance).busy(instance.timed(counted.traffic, axis=1)).sum(axis=(0, 1))
     share = np.minimum(busy / time_s, 1.0) if time_s else np.zeros_like(busy)
     return dict(zip(instance.memory.resources, share.tolist(), strict=True))
 

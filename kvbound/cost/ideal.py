@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 
 class Slots(NamedTuple):
     """What slots read, in arrays of one shape: a slot's ideal depends on nothing else.
+
+    Where the transfers of a step overlap, it stands for its slots, with units of KV in place of tokens.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class Slots(NamedTuple):
     weights: Floats
     sizes: Ints
 
-    def part(self, some: slice) -> Slots:
+    def part(self, some: Any) -> Slots:
         """Return some of the slots."""
         return Slots(
             self.reads[some], self.births[some], self.arriving[some], self.weights[some], self.sizes[some]
@@ -49,6 +51,18 @@ class Slots(NamedTuple):
 
     @classmethod
     def of(cls, instance: Instance) -> Slots:
+        """Return all slots of an instance, shape (steps, layers), or all steps, (steps, 1)."""
+        if not instance.by_step:
+            return cls.by_layer(instance)
+        slots, units = cls.by_layer(instance), instance.units
+        reads, births, arriving = (
+            instance.timed(each * units) for each in (slots.reads, slots.births, slots.arriving)
+        )
+        weights = instance.timed(slots.weights)
+        return cls(reads, births, arriving, weights, np.full(weights.shape, instance.unit_sizes[0]))
+
+    @classmethod
+    def by_layer(cls, instance: Instance) -> Slots:
         """Return all slots of an instance, shape (steps, layers)."""
         reads, timeline = instance.read_counts(), instance.timeline
         born = timeline.births[:, None], (timeline.births - timeline.outputs)[:, None]
@@ -58,7 +72,13 @@ class Slots(NamedTuple):
 
     @classmethod
     def kinds(cls, instance: Instance) -> tuple[Slots, Ints]:
-        """Return the different slots of an instance, and the number of each, shape (kinds,)."""
+        """Return the different slots of an instance, or steps, and the number of each, shape (kinds,)."""
+        if instance.by_step:
+            steps = cls.of(instance)
+            _, first, often = np.unique(
+                np.column_stack([*map(np.ravel, steps)]), axis=0, return_index=True, return_counts=True
+            )
+            return steps.part((first, 0)), often
         layers = np.stack([instance.weight_reads, instance.item_bytes])
         layers, of_layer = np.unique(layers, axis=1, return_inverse=True)
         born, stride = instance.timeline.births, MAX_TOKENS + 1
@@ -91,7 +111,7 @@ class SlotIdeal(NamedTuple):
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
-    """Seconds per slot without constraints on placement, shape (steps, layers).
+    """Seconds per slot without constraints on placement, shape (steps, layers), or per step, (steps, 1).
 
     Every read and every birth is split over the tiers in the way that is best for the slot, which is a lower
     bound for every schedule at any capacity. With inclusive copies and two tiers everything is in tier 0,

@@ -76,12 +76,9 @@ class TimeParts:
 
 def time_parts(instance: Instance, counted: ScheduleTraffic) -> TimeParts:
     """Divide the decode time of a schedule among what it transfers."""
-    priced = SlotCost.of(instance).priced(counted.traffic)
-    held, served, fixed = (
-        Columns.of(counted.traffic),
-        Columns.of(priced.served),
-        FixedParts.of(instance, counted),
-    )
+    timed = instance.timed(counted.traffic, axis=1)
+    priced = SlotCost.of(instance).priced(timed)
+    held, served, fixed = Columns.of(timed), Columns.of(priced.served), FixedParts.of(instance, counted)
     reads = served.reads + served.extra_reads - held.extra_reads
     by_tier = (reads * priced.read).sum(axis=(0, 1)).tolist()
     return TimeParts(

@@ -23,6 +23,7 @@ from kvbound.result import Bound, BoundStatus, Result, Status
 from kvbound.rules import Initial, Migration
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.solvers.reference.blocks import Block, blocks_of, chunks_of, resident_reads
+from kvbound.solvers.reference.passage import Passage, Slot
 from kvbound.solvers.reference.slot_times import size_ratios, slot_times
 
 MAX_TRANSITIONS = 2**25
@@ -38,22 +39,6 @@ class Optimum:
 
     time_s: float
     schedule: Schedule
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """The changes of state in one slot.
-
-    A state of a layer is the tier of each block, the first in the lowest digit. Rows are the states of the
-    blocks before the slot; columns those of the blocks after it, followed by the blocks that end in the step
-    of their birth.
-    """
-
-    step: int
-    layer: int
-    after: list[int]  # blocks that exist after the slot
-    passing: list[int]  # blocks that end in the step of their birth
-    code: Ints  # token counts and layer of the slot as one number; -1 where the rules forbid the change
 
 
 def solve_brute(
@@ -109,32 +94,33 @@ def find_optimum(instance: Instance) -> Optimum:
         _slot(instance, blocks[layer], step, layer)
         for step, layer in np.ndindex(instance.decode_steps, instance.layers)
     ]
-    costs = _seconds(instance, slots)
+    together = instance.layers if instance.by_step else 1
+    periods = [slots[n : n + together] for n in range(0, len(slots), together)]
     held = [_existing(of_layer, -1) for of_layer in blocks]
     value = np.where(_fits(instance, blocks, held), 0.0, np.inf)
     if instance.rules.initial is Initial.PREFILL_FIRST:
         forced = np.full_like(value, np.inf)
         forced[_prefill_first(instance, blocks, held)] = 0.0
         value += forced
-    came_from, passed = [], []
-    for slot, cost in zip(slots, costs, strict=True):
-        held[slot.layer] = slot.after
-        through = np.moveaxis(value, slot.layer, -1)[..., None] + cost
-        best, source = through.min(axis=-2), through.argmin(axis=-2)
-        split = (*best.shape[:-1], instance.tiers ** len(slot.passing), instance.tiers ** len(slot.after))
-        passing = best.reshape(split).argmin(axis=-2)
-        source = np.take_along_axis(source.reshape(split), passing[..., None, :], -2)[..., 0, :]
-        came_from.append(np.moveaxis(source, -1, slot.layer))
-        passed.append(np.moveaxis(passing, -1, slot.layer))
-        value = np.moveaxis(best.reshape(split).min(axis=-2), -1, slot.layer)
-        value[~_fits(instance, blocks, held)] = np.inf
+    passages = []
+    for period, seconds in zip(periods, _seconds(instance, periods), strict=True):
+        through = Passage(value, period, instance.tiers)
+        through.add(seconds)
+        for done, slot in enumerate(period, 1):
+            held[slot.layer] = slot.after
+            through.allow(_fits(instance, blocks, held), done)
+        value = through.least()
+        passages.append(through)
     if not np.isfinite(value.min()):
         raise InfeasibleError(f"{instance.name}: no schedule fits into the tiers")
     state = [int(index) for index in np.unravel_index(value.argmin(), value.shape)]
     after = []
-    for slot, source, passing in zip(reversed(slots), reversed(came_from), reversed(passed), strict=True):
-        after.append((state[slot.layer], int(passing[tuple(state)])))
-        state[slot.layer] = int(source[tuple(state)])
+    for passage in reversed(passages):
+        before, passing = passage.source(state)
+        after += [(state[slot.layer], there) for slot, there in zip(passage.period, passing, strict=True)][
+            ::-1
+        ]
+        state = before
     return Optimum(float(value.min()), _schedule(instance, blocks, slots, state, after[::-1]))
 
 
@@ -147,20 +133,19 @@ def _refuse_large(instance: Instance, blocks: list[list[Block]]) -> None:
         raise UsageError("brute force needs accounting 'physical'")
     steps, tiers = range(instance.decode_steps), instance.tiers
     held = [max(len(_existing(of_layer, step)) for step in (-1, *steps)) for of_layer in blocks]
-    changed = max(
-        len(_existing(of_layer, step - 1)) + _count_births(of_layer, step)
-        for of_layer in blocks
-        for step in steps
-    )
-    size = tiers ** (sum(held) + max(changed, *held))
+    changed = max(_count_changed(of_layer, step) for of_layer in blocks for step in steps)
+    free = max(changed, *held)
+    if instance.by_step:
+        free = max(sum(_count_changed(of_layer, step) for of_layer in blocks) for step in steps)
+    size = tiers ** (sum(held) + free)
     if size > MAX_TRANSITIONS or instance.layers * _base(instance) ** (3 * tiers) > 2**62:
         total = f"{sum(held)} blocks in {tiers} tiers"
         raise UsageError(f"{instance.name}: {total} are too many for brute force")
 
 
-def _count_births(blocks: list[Block], step: int) -> int:
-    """Count the blocks that begin in a step."""
-    return sum(block.born[0] == step for block in blocks)
+def _count_changed(blocks: list[Block], step: int) -> int:
+    """Count the blocks that exist before a step or begin in it."""
+    return len(_existing(blocks, step - 1)) + sum(block.born[0] == step for block in blocks)
 
 
 def _base(instance: Instance) -> int:
@@ -231,7 +216,7 @@ def _prefill_first(instance: Instance, blocks: list[list[Block]], held: list[lis
     return tuple(state)
 
 
-def _slot(instance: Instance, blocks: list[Block], step: int, layer: int) -> _Slot:
+def _slot(instance: Instance, blocks: list[Block], step: int, layer: int) -> Slot:
     """Count the reads and writes of every change of a layer's state in a slot."""
     tiers = instance.tiers
     before, after = _existing(blocks, step - 1), _existing(blocks, step)
@@ -270,7 +255,7 @@ def _slot(instance: Instance, blocks: list[Block], step: int, layer: int) -> _Sl
         source = old[:, before.index(number), None]
         code += traffic[source, target]
         legal &= allowed[source, target]
-    return _Slot(step, layer, after, passing, np.where(legal, code * instance.layers + layer, -1))
+    return Slot(step, layer, after, passing, np.where(legal, code * instance.layers + layer, -1))
 
 
 def _may_move(instance: Instance, up: bool, read: int) -> bool:
@@ -283,25 +268,37 @@ def _may_move(instance: Instance, up: bool, read: int) -> bool:
             return True
 
 
-def _seconds(instance: Instance, slots: list[_Slot]) -> Iterator[Floats]:
-    """Yield the times of each slot by change of state, inf where the rules forbid it."""
-    codes, back = np.unique(np.concatenate([slot.code.ravel() for slot in slots]), return_inverse=True)
-    counts, layer = np.divmod(codes, instance.layers)
-    digits = counts[:, None] // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
-    loads = digits.reshape(-1, 3, instance.tiers).astype(np.float64)
-    loads *= np.array(instance.llm.kv_sizes, np.float64)[layer, None, None]
-    resident = np.array([resident_reads(instance, n) for n in range(instance.layers)])
-    loads[:, 1, 0] += resident[layer] / size_ratios(instance)[0]
-    times = np.where(codes < 0, np.inf, slot_times(instance, loads))[back]
-    ends = np.cumsum([slot.code.size for slot in slots])
-    for slot, part in zip(slots, np.split(times, ends[:-1]), strict=True):
-        yield part.reshape(slot.code.shape)
+def _seconds(instance: Instance, periods: list[list[Slot]]) -> Iterator[Floats]:
+    """Yield the times of each period by changes of state, inf where the rules forbid one.
+
+    A period's axes are the changes of state of each of its slots.
+    """
+    counts = [_joint_counts(instance, period) for period in periods]
+    rows, back = np.unique(np.concatenate([each for each, _ in counts]), axis=0, return_inverse=True)
+    times, back = slot_times(instance, rows.reshape(-1, 3, instance.tiers)), back.ravel()
+    ends = np.cumsum([len(each) for each, _ in counts])
+    for part, (_, allowed), period in zip(np.split(back, ends[:-1]), counts, periods, strict=True):
+        shape = [slot.code.size for slot in period]
+        yield np.where(allowed, times[part], np.inf).reshape(shape)
+
+
+def _joint_counts(instance: Instance, period: list[Slot]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return bytes read, read without choice, and written for all changes, (n, 3K), and which are allowed."""
+    total, allowed = np.zeros((1, 3 * instance.tiers)), np.ones(1, bool)
+    for slot in period:
+        counts = slot.code.reshape(-1, 1) // instance.layers
+        digits = counts // _base(instance) ** np.arange(3 * instance.tiers) % _base(instance)
+        loads = digits * float(instance.llm.kv_sizes[slot.layer])
+        loads[:, instance.tiers] += resident_reads(instance, slot.layer) / size_ratios(instance)[0]
+        total = (total[:, None] + loads).reshape(-1, loads.shape[1])
+        allowed = (allowed[:, None] & (slot.code.ravel() >= 0)).ravel()
+    return total, allowed
 
 
 def _schedule(
     instance: Instance,
     blocks: list[list[Block]],
-    slots: list[_Slot],
+    slots: list[Slot],
     start: list[int],
     after: list[tuple[int, int]],
 ) -> Schedule:
