@@ -50,9 +50,10 @@ class Certificate:
         Per item read, read without a choice, and written, by tier: (3K, steps, layers).
     tier, whole
         Each slot is bounded in two cases: with at most `whole` items read at this tier, and with more; -1
-        where only the second applies; (steps, layers).
+        where only the second applies; (steps, layers). Where the transfers of a step overlap this is of
+        steps, (steps, 1), and counts units; see `kvbound.Instance.timed_units`.
     theta
-        Weights of the resources, sorted by name, in all cases: (2, R, steps, layers), in units of 1 / FULL.
+        Weights of the resources, sorted by name, in all cases: (2, R, steps, layers or 1), units of 1 / FULL.
         Where tiers have latencies there are two for each set of these tiers, of those slots in which they and
         no others of them serve reads: the bits of the set's number are its tiers, the fastest first.
     whole_writes
@@ -132,11 +133,12 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
 
 def _shapes(instance: Instance, splits_writes: bool) -> dict[str, tuple[int, ...]]:
     tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
+    timed = slots[0], 1 if instance.by_step else slots[1]
     cases = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
     return {
-        **({"whole_writes": slots} if splits_writes else {}),
+        **({"whole_writes": timed} if splits_writes else {}),
         "capacity": (tiers, 1 + math.prod(slots)),
         "prices": (3 * tiers, *slots),
-        "whole": slots,
-        "theta": (cases * (4 if splits_writes else 2), len(instance.memory.resources), *slots),
+        "whole": timed,
+        "theta": (cases * (4 if splits_writes else 2), len(instance.memory.resources), *timed),
     }

@@ -61,12 +61,12 @@ class Restrictions:
         found = self.closed.get(layer, {})
         return {step: np.array(pairs, np.int64) for step, pairs in found.items()}
 
-    def counts(self, layer: int, live: Ints) -> tuple[Exact, Exact]:
+    def counts(self, layer: int, live: Exact) -> tuple[Exact, Exact]:
         """Return the least and the largest number of reads of a layer's slots, (steps,) each.
 
         `live` has the items that exist, which limit the numbers where no answer does, (steps,).
         """
-        low, high = np.zeros(len(live), object), live.astype(object)
+        low, high = np.zeros(len(live), object), live.copy()
         for step, value in self.least.get(layer, {}).items():
             low[step] = value
         for step, value in self.most.get(layer, {}).items():

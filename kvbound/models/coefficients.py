@@ -6,6 +6,7 @@ the tier that is fastest to read: in seconds, slot times would fall below the so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from kvbound.arithmetic import combine
 from kvbound.blocks import Blocks
 from kvbound.cost.evaluate import refuse_spread
-from kvbound.cost.ideal import ideal_slot_times
+from kvbound.cost.ideal import Slots, ideal_slot_times
 from kvbound.cost.marginal import chords
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
@@ -49,7 +50,8 @@ class Coefficients:
     sizes
         Size of each layer's items, 1 for the largest, shape (layers,).
     ideal
-        Time lower bound of each slot, whatever the placement, in units of time, shape (steps, layers).
+        Time lower bound of each slot, whatever the placement, in units of time, shape (steps, layers), or of
+        each step, (steps, 1), if its transfers overlap.
     prompt
         Tiers of the prompt's blocks, shape (layers, prompt blocks), or None where these are free.
     """
@@ -105,6 +107,21 @@ class Coefficients:
     def slot_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Facets, weights and sizes, of which `kvbound.models.integer_hull` makes hulls."""
         return self.facets, self.weights, self.sizes
+
+    @cached_property
+    def timed(self) -> Slots:
+        """What is read in what has a time of its own, a slot or a step, in the shape of `ideal`."""
+        return Slots.of(self.instance)
+
+    @property
+    def timed_sizes(self) -> NDArray[np.float64]:
+        """Size of the items that `timed` counts, 1 for the largest of the instance, shape (layers or 1,)."""
+        sizes: NDArray[np.float64] = self.timed.sizes[0] / self.instance.item_bytes.max()
+        return sizes
+
+    def layers_of(self, period: int) -> Sequence[int]:
+        """Return the layers whose slots have a time together: one, or all of a step."""
+        return range(self.instance.layers) if self.instance.by_step else [period]
 
     @cached_property
     def transitions(self) -> Transitions:
@@ -178,11 +195,14 @@ class Coefficients:
             return []
         return self.transitions.moves(self.reads[step, layer, block] > 0)
 
-    def most_reads(self, step: int, layer: int, tier: int) -> tuple[float, float]:
-        """Return the most that a slot reads from a tier: of items, and without a choice, weights included."""
-        read, live = int(self.read_counts[step, layer]), int(self.instance.live_items[step, layer])
-        size, weights = float(self.sizes[layer]), float(self.weights[layer]) * (tier == 0)
-        return read * size, max(live - read, 0) * size + weights
+    def most_reads(self, step: int, period: int, tier: int) -> tuple[float, float]:
+        """Return the most that is read from a tier: of items, and without a choice, weights included."""
+        most, besides = 0.0, 0.0
+        for layer in self.layers_of(period):
+            read, live = int(self.read_counts[step, layer]), int(self.instance.live_items[step, layer])
+            size, weights = float(self.sizes[layer]), float(self.weights[layer]) * (tier == 0)
+            most, besides = most + read * size, besides + max(live - read, 0) * size + weights
+        return most, besides
 
 
 Cut = tuple[NDArray[np.float64], float]
@@ -217,7 +237,7 @@ def slot_read_cuts(coefficients: Coefficients, step: int, layer: int) -> list[Cu
     cuts = []
     for slope, constant in count_cuts(coefficients, step, layer):
         row = np.zeros(6)
-        Columns.of(row).reads[-1] = slope / coefficients.sizes[layer]
+        Columns.of(row).reads[-1] = slope / coefficients.timed_sizes[layer]
         cuts.append((row, constant))
     return cuts
 
@@ -228,7 +248,7 @@ def slot_write_cuts(coefficients: Coefficients, step: int, layer: int) -> list[C
     for slope, constant in write_cuts(coefficients, step, layer):
         row = np.zeros(6)
         columns = Columns.of(row)
-        columns.writes[-1] = slope / coefficients.sizes[layer]
+        columns.writes[-1] = slope / coefficients.timed_sizes[layer]
         # a miss relieves tier 0 by at most this
         columns.reads[-1] = min((coefficients.facets[:, 1] - coefficients.facets[:, 0]).min(), 0.0)
         cuts.append((row, constant))
@@ -240,10 +260,10 @@ def count_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[
 
     Equations: "Count cuts" in docs/methods.md.
     """
-    reads = int(coefficients.read_counts[step, layer])
+    reads = int(coefficients.timed.reads[step, layer])
     if reads > MOST_CUT_COUNT:
         return []
-    through = coefficients.instance.timeline.births[step] * coefficients.instance.inclusive
+    through = coefficients.timed.births[step, layer] * coefficients.instance.inclusive
     return chords(lambda misses: _times(coefficients, step, layer, misses, 0, through), reads)
 
 
@@ -254,8 +274,9 @@ def write_cuts(coefficients: Coefficients, step: int, layer: int) -> list[tuple[
     given: there are no such cuts.
     """
     instance = coefficients.instance
-    births = int(instance.timeline.births[step])
-    most = int(instance.live_items[step, layer]) + births
+    births = int(coefficients.timed.births[step, layer])
+    live = instance.live_items[step] * instance.timed_units
+    most = int(instance.timed(live)[layer]) + births
     if instance.inclusive or most > MOST_CUT_COUNT:
         return []
     no_misses = np.zeros(1)
@@ -273,12 +294,12 @@ def _times(
     *writes: ArrayLike,
 ) -> NDArray[np.float64]:
     """Times of a slot with these numbers of misses, and of writes to the two tiers."""
-    size = coefficients.sizes[layer]
+    size = coefficients.timed_sizes[layer]
     traffic = np.zeros((*np.broadcast_shapes(*map(np.shape, (misses, *writes))), 6))
     columns = Columns.of(traffic)
-    columns.reads[:, 0] = (coefficients.read_counts[step, layer] - misses) * size
+    columns.reads[:, 0] = (coefficients.timed.reads[step, layer] - misses) * size
     columns.reads[:, 1] = misses * size
-    columns.extra_reads[:, 0] = coefficients.weights[layer]
+    columns.extra_reads[:, 0] = coefficients.instance.timed(coefficients.weights)[layer]
     for tier, number in enumerate(writes):
         columns.writes[:, tier] = np.multiply(number, size)
     return combine(coefficients.facets, traffic.T).max(axis=0)

@@ -38,6 +38,7 @@ def supports(instance: Instance) -> bool:
         and not instance.chunks.ids
         and instance.rules.migration is Migration.ON_READ
         and not any(tier.latency for tier in instance.memory.tiers)
+        and not instance.by_step
     )
 
 

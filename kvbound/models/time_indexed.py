@@ -35,7 +35,8 @@ class TimeIndexed:
     ----------
     x, time, traffic
         Columns: states (1 + steps, layers, blocks, tiers but the last), NONE where there is none; slot times
-        (steps, layers); traffic served, extra and written (steps, layers, 3, tiers).
+        (steps, layers); traffic served, extra and written (steps, layers, 3, tiers). Where the transfers of a
+        step overlap, all but the states have one entry in place of those of the layers; so have the rows.
     touched
         Columns of tiers that serve reads, (steps, layers, tiers), if some tier has a latency.
     sums, facets
@@ -51,7 +52,7 @@ class TimeIndexed:
         self._build = Builder()
         self._flows = [(np.zeros((0, 3), np.int64), np.zeros(0, np.int64))]
         self._tiers, self._fast = instance.tiers, instance.tiers - 1
-        slots = instance.decode_steps, instance.layers
+        slots = self.coefficients.ideal.shape
         self.sums = np.empty((*slots, 3, self._tiers), np.int64)
         self.room = np.full((self._tiers, 1 + instance.slots), NONE)
         self.facets = np.empty((*slots, len(self.coefficients.facets)), np.int64)
@@ -59,10 +60,9 @@ class TimeIndexed:
         self._add_states()
         self._add_slots()
         self._add_capacity()
-        for step in range(instance.decode_steps):
-            for layer in range(instance.layers):
-                self._add_traffic(step, layer)
-                self._add_times(step, layer, cuts=cuts)
+        for step, period in np.ndindex(*slots):
+            self._add_traffic(step, period)
+            self._add_times(step, period, cuts=cuts)
         self.matrix: Matrix = self._build.build()
         self._flow_keys, self._flow_columns = map(np.concatenate, zip(*self._flows, strict=True))
 
@@ -109,10 +109,9 @@ class TimeIndexed:
 
     def _add_slots(self) -> None:
         """Columns of every slot: its time, and its traffic by tier: served, read besides, and written."""
-        instance, build = self.instance, self._build
-        slots = np.argwhere(np.ones((instance.decode_steps, instance.layers), bool))
+        build, shape = self._build, self.coefficients.ideal.shape
+        slots = np.argwhere(np.ones(shape, bool))
         by_tier = np.column_stack([np.repeat(slots, self._tiers, 0), np.tile(range(self._tiers), len(slots))])
-        shape = (instance.decode_steps, instance.layers)
         ideal = self.coefficients.ideal.ravel()
         self.time = build.add_columns("time", slots, lower=ideal, cost=1.0).reshape(shape)
         self.traffic = np.empty((*shape, 3, self._tiers), np.int64)
@@ -147,22 +146,28 @@ class TimeIndexed:
                     self.room[tier, 1 + slot] = row[0]
                     build.put(row, columns, units[:, None])
 
-    def _add_traffic(self, step: int, layer: int) -> None:
+    def _add_traffic(self, step: int, period: int) -> None:
         """Rows that define the traffic of a slot."""
         coefficients, build, instance = self.coefficients, self._build, self.instance
-        constant, size = np.zeros((3, self._tiers)), coefficients.sizes[layer]
-        constant[1, 0] = coefficients.weights[layer]
-        rows = self.sums[step, layer]
-        reads, births = coefficients.reads[step, layer], instance.timeline.births[step]
-        read = np.flatnonzero(reads)
-        constant[0, -1] += coefficients.read_counts[step, layer] * size
-        constant[2] += (
-            births * size * coefficients.transitions.birth_writes[-1]
-        )  # of births into the last tier
+        constant, rows = np.zeros((3, self._tiers)), self.sums[step, period]
+        for layer in coefficients.layers_of(period):
+            size = coefficients.sizes[layer]
+            constant[0, -1] += coefficients.read_counts[step, layer] * size
+            constant[1, 0] += coefficients.weights[layer]
+            # of births into the last tier
+            constant[2] += instance.timeline.births[step] * size * coefficients.transitions.birth_writes[-1]
         for n, name in enumerate(("sum_served", "sum_extra", "sum_written")):
-            keys = [[step, layer, k] for k in range(self._tiers)]
+            keys = [[step, period, k] for k in range(self._tiers)]
             rows[n] = build.add_rows(name, keys, lower=constant[n], upper=constant[n])
-            build.put(rows[n], self.traffic[step, layer, n], 1.0)
+            build.put(rows[n], self.traffic[step, period, n], 1.0)
+        for layer in coefficients.layers_of(period):
+            self._put_traffic(step, layer, rows)
+
+    def _put_traffic(self, step: int, layer: int, rows: Ints) -> None:
+        """What a layer's blocks add to the traffic."""
+        coefficients, build, instance = self.coefficients, self._build, self.instance
+        reads, size = coefficients.reads[step, layer], coefficients.sizes[layer]
+        read = np.flatnonzero(reads)
         before = self.x[step, layer, read]
         build.put(rows[0, : self._fast], before, -reads[read, None] * size)
         build.put(rows[0, -1], before, reads[read, None] * size)

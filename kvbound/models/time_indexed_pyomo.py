@@ -109,7 +109,7 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
     )
     tiers, grown, carried = range(instance.tiers), coefficients.grouping.grown, coefficients.carried
     model.slots = pyo.Set(
-        initialize=[(j, n) for j in range(instance.decode_steps) for n in range(instance.layers)],
+        initialize=list(np.ndindex(*coefficients.ideal.shape)),
         dimen=2,
         ordered=True,
     )
@@ -117,10 +117,11 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
     model.extra = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
     model.written = pyo.Var(model.slots, tiers, domain=pyo.NonNegativeReals)
 
-    def serve(m: Any, j: int, n: int, k: int) -> Any:
-        read = np.flatnonzero(coefficients.reads[j, n])
-        return m.served[j, n, k] == sizes[n] * pyo.quicksum(
-            int(coefficients.reads[j, n, b]) * m.state(j - 1, n, int(b), k) for b in read
+    def serve(m: Any, j: int, period: int, k: int) -> Any:
+        return m.served[j, period, k] == pyo.quicksum(
+            sizes[n] * int(coefficients.reads[j, n, b]) * m.state(j - 1, n, int(b), k)
+            for n in coefficients.layers_of(period)
+            for b in np.flatnonzero(coefficients.reads[j, n])
         )
 
     def charged(j: int, n: int) -> list[tuple[int, int, int]]:
@@ -129,13 +130,13 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
         moves = [(b, a, k) for b in range(instance.blocks) for a, k in coefficients.legal_moves(j, n, b)]
         return [(b, a, k) for b, a, k in moves if transitions.charged[a, k]]
 
-    def extra(m: Any, j: int, n: int, k: int) -> Any:
+    def extra_of(m: Any, j: int, n: int, k: int) -> Any:
         unread = coefficients.unread[j, n]
         moved = [int(unread[b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if a == k and unread[b]]
         weights = coefficients.weights[n] if k == 0 else 0
-        return m.extra[j, n, k] == weights + sizes[n] * pyo.quicksum(moved)
+        return weights + sizes[n] * pyo.quicksum(moved)
 
-    def write(m: Any, j: int, n: int, k: int) -> Any:
+    def written_of(m: Any, j: int, n: int, k: int) -> Any:
         # a birth into any tier may be written through to this one
         through = bool(transitions.birth_writes[:, k].all())
         births = [
@@ -143,7 +144,15 @@ def _traffic(model: Any, coefficients: Coefficients) -> None:
             for b in np.flatnonzero(grown[j])
         ]
         moved = [int(carried[n, j, b]) * m.move[j, n, b, a, c] for b, a, c in charged(j, n) if c == k]
-        return m.written[j, n, k] == sizes[n] * (pyo.quicksum(births) + pyo.quicksum(moved))
+        return sizes[n] * (pyo.quicksum(births) + pyo.quicksum(moved))
+
+    def extra(m: Any, j: int, period: int, k: int) -> Any:
+        layers = coefficients.layers_of(period)
+        return m.extra[j, period, k] == pyo.quicksum(extra_of(m, j, n, k) for n in layers)
+
+    def write(m: Any, j: int, period: int, k: int) -> Any:
+        layers = coefficients.layers_of(period)
+        return m.written[j, period, k] == pyo.quicksum(written_of(m, j, n, k) for n in layers)
 
     model.sum_served = pyo.Constraint(model.slots, tiers, rule=serve)
     model.sum_extra = pyo.Constraint(model.slots, tiers, rule=extra)

@@ -88,7 +88,7 @@ class Multipliers(NamedTuple):
     """A point of the ascent."""
 
     weights: Floats
-    """Weights of the minorants, (minorants, steps, layers), sum 1."""
+    """Weights of the minorants, (minorants, steps, layers or 1), sum 1."""
     capacity: Floats
     """Capacity price of a unit in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
 
@@ -169,8 +169,9 @@ class DualAscent:
         return 1.0 if self.count >= iterations else self.count / iterations
 
     def _step(self, share: float) -> None:
-        count, steps, layers = self.logits.shape
-        weights, prices = np.empty((count, steps, layers)), np.empty((3 * self.instance.tiers, steps, layers))
+        weights = np.empty(self.logits.shape)
+        slots = self.instance.decode_steps, self.instance.layers
+        prices = np.empty((3 * self.instance.tiers, *slots))
         constant = sum(self.map_chunks(lambda chunk: chunk.price(weights, prices), self.chunks))
         capacity = self._in_seconds(self.capacity_prices.value)
         cost, demand = self.draw().evaluate(prices, capacity)

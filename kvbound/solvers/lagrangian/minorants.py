@@ -35,6 +35,8 @@ Floats = NDArray[np.float64]
 class SlotMinorants:
     """Minorants of every slot: its V facets, and its C chords unless counts may be fractional.
 
+    Where the transfers of a step overlap they are of steps, with one entry in place of those of all layers.
+
     Attributes
     ----------
     alpha
@@ -62,6 +64,8 @@ class SlotMinorants:
         The tier whose reads and writes the first chords count.
     touching
         The tiers whose reads the last chords count, one each: those whose first read adds to the wait.
+    units
+        What an item of each layer counts as in a step, (layers,); None if slots have times of their own.
     """
 
     alpha: Floats
@@ -75,16 +79,17 @@ class SlotMinorants:
     theta: Floats
     tier: int
     touching: tuple[int, ...]
+    units: NDArray[np.int64] | None
 
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
         """Derive the minorants from the slot cost."""
         cost, tiers, size = SlotCost.of(instance), instance.tiers, int(instance.item_bytes.max())
         slots = Slots.of(instance)
-        base = fixed_traffic(instance)
+        base = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
         Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
         facets, theta = cost.facets, cost.facet_weights
-        waits = _Waits(cost, instance.weight_reads > 0)
+        waits = _Waits(cost, instance.timed(instance.weight_reads) > 0)
         alpha = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure(slots)
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
@@ -94,7 +99,8 @@ class SlotMinorants:
         if not touching:
             needed = _undominated(alpha, beta)
             alpha, beta, theta = alpha[needed], beta[needed], theta[needed]
-        tier, sizes = tiers - 1, instance.item_bytes / size
+        units = instance.timed_units
+        tier, sizes = tiers - 1, slots.sizes[0] / size
         begun = alpha  # with the waits of slots that read something at the tiers that a facet charges
         if touching:
             begun = alpha + np.minimum(waits.least(beta[:, tiers : 2 * tiers]), alpha.max(axis=0) - alpha)
@@ -105,7 +111,8 @@ class SlotMinorants:
         # whichever facets are active: a read at another tier than 0 relieves that one
         others[1:, :tiers] = np.minimum(beta[:, :tiers].min(axis=0), 0)
         if writes_cut := not instance.inclusive and instance.rules.timing is Timing.PARALLEL:
-            writes, most = beta[:, 2 * tiers :], instance.live_items[:-1] + slots.births
+            writes, live = beta[:, 2 * tiers :], instance.timed(instance.live_items[:-1] * units)
+            most = live + slots.births
             elsewhere = writes[:, :tier].min(axis=1)
             chords.append(_Chord.of(alpha, writes[:, tier], sizes, most, elsewhere, slots.births))
         for n, k in enumerate(touching, 2):
@@ -116,8 +123,9 @@ class SlotMinorants:
         if integer_counts:
             begun = np.concatenate([begun, constant])
         return cls(
-            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, touching
-        )
+            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, touching,
+            units if instance.by_step else None,
+        )  # fmt: skip
 
     @property
     def splits(self) -> NDArray[np.int64]:
@@ -142,7 +150,7 @@ class SlotMinorants:
             prices[counted] += weight * chord
             for count in np.flatnonzero(others):
                 prices[count] += weight * (others[count] * self.sizes)
-        return prices
+        return prices if self.units is None else prices * self.units
 
     def at(self, used: Floats, missing: Floats | None = None) -> Floats:
         """Return the value of every minorant at given counts (3K, steps, layers): (minorants, steps, layers).
@@ -150,9 +158,9 @@ class SlotMinorants:
         Parameters
         ----------
         missing
-            Share of each slot's items that the counts leave out, (steps, layers).
+            Share of what is timed together that the counts leave out, (steps, layers or 1).
         """
-        facets = len(self.beta)
+        facets, used = len(self.beta), self._timed(used)
         values = self.alpha.copy() if missing is None else (1 - missing) * self.alpha
         combine(self.beta, used * self.sizes, values[:facets])
         for value, chord, counted, others in zip(values[facets:], *self._chords, strict=False):
@@ -160,6 +168,9 @@ class SlotMinorants:
             for count in np.flatnonzero(others):
                 value += used[count] * (others[count] * self.sizes)
         return values
+
+    def _timed(self, used: Floats) -> Floats:
+        return used if self.units is None else (used * self.units).sum(axis=-1, keepdims=True)
 
     @property
     def _chords(self) -> tuple[Floats, NDArray[np.bool_], Floats]:

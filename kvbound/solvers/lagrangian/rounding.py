@@ -64,7 +64,7 @@ def ideal_certificate(instance: Instance) -> Certificate:
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
     theta = np.repeat(ideal_theta(instance), 2, axis=0)
     capacity = np.zeros((tiers, 1 + slots[0] * slots[1]))
-    prices, split = np.zeros((3 * tiers, *slots)), np.full(slots, -1, np.int64)
+    prices, split = np.zeros((3 * tiers, *slots)), np.full(theta.shape[2:], -1, np.int64)
     return claim_bound(instance, rounded(instance, prices, capacity, theta, tiers - 1, split), 0.0)
 
 
@@ -77,7 +77,8 @@ def recover_multipliers(
     weights set to zero. Shapes and units as for `round_multipliers`.
     """
     unit, highest = 2.0**certificate.scale, float(minorants.beta.max())
-    prices, tiers = np.moveaxis(certificate.prices / (unit * highest), 0, -1), instance.tiers
+    tiers, layers = instance.tiers, _largest(instance)
+    prices = np.moveaxis(certificate.prices[:, :, layers] / (unit * highest), 0, -1)
     cases, given = _cases(instance, minorants), certificate.theta / FULL
     theta = np.empty((len(cases), *given.shape[1:]))
     theta[:, resource_order(instance)] = given[np.arange(len(cases)) % len(given)]
@@ -85,7 +86,8 @@ def recover_multipliers(
     matrix = np.zeros((*certificate.whole.shape, len(minorants.alpha), goal.shape[-1]))
     for row, alone in enumerate(np.eye(len(minorants.alpha))):
         weights = np.broadcast_to(alone[:, None, None], minorants.alpha.shape)
-        matrix[..., row, : 3 * tiers] = np.moveaxis(minorants.prices(weights), 0, -1) / highest
+        of_counts = minorants.prices(weights)[:, :, layers]
+        matrix[..., row, : 3 * tiers] = np.moveaxis(of_counts, 0, -1) / highest
         behind = [_resource_weights(minorants, weights, ends) for ends in cases]
         matrix[..., row, 3 * tiers : -1] = np.moveaxis(np.concatenate(behind), 0, -1)
     matrix[..., -1] = 1
@@ -94,6 +96,12 @@ def recover_multipliers(
     square[np.diag_indices(len(rows))] += _RIDGE
     weights = np.maximum(solve(square, np.array([(one * goal).sum(axis=-1) for one in rows])), 0) + _RIDGE
     return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
+
+
+def _largest(instance: Instance) -> slice:
+    """Return the layers whose prices determine the rest: all, or one with the largest items."""
+    largest = int(instance.units.argmax())
+    return slice(largest, largest + 1) if instance.by_step else slice(None)
 
 
 def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:

@@ -8,7 +8,7 @@ Equations: "Rounding to a certificate" in docs/methods.md.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
 
 
 class SlotLimits(NamedTuple):
-    """What is known of slots.
+    """What is known of slots, or of steps, (steps, 1), if their transfers overlap.
 
     Attributes
     ----------
@@ -70,12 +70,14 @@ def slot_bounds(
 ) -> tuple[Floats, Floats]:
     """Return the least time of every slot minus the prices paid to it, in units, (steps, layers).
 
+    Where the transfers of a step overlap these are sums over its slots, (steps, 1).
+
     Returns
     -------
     The bounds, and the sums of their terms' magnitudes, which limit the rounding errors where terms cancel.
     """
-    slots = Slots.of(instance)
-    least, magnitude = np.full(slots.reads.shape, np.inf), np.zeros(slots.reads.shape)
+    slots = Slots.by_layer(instance)
+    least, magnitude = np.full(certificate.whole.shape, np.inf), np.zeros(certificate.whole.shape)
     for case in range(len(certificate.theta)):
         value, terms = _Case(instance, certificate, case, slots, within).bound()
         least, magnitude = np.minimum(least, value), np.maximum(magnitude, terms)
@@ -92,9 +94,12 @@ class _Case:
     paid
         Prices paid for an item read, read without a choice, and written, (3, K, steps, layers).
     theta
-        Weights of the resources, (R, steps, layers).
+        Weights of the resources, (R, steps, layers or 1).
+    units
+        What an item of each layer counts as in what is timed together, (layers,).
     read, written
-        The least and the largest number of items read at, and written to, the tier, (steps, layers) each.
+        The least and the largest number of units read at, and written to, the tier, (steps, layers or 1)
+        each.
     """
 
     def __init__(
@@ -109,8 +114,8 @@ class _Case:
         number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
         more_writes, more_reads = divmod(rest, 2)
         self.reading = reading_tiers(instance, number)
-        empty = instance.units == 0  # in layers without KV only weights wait, and any tier serves reads
-        self.serves = self.reading[:, None] | empty
+        keeps = instance.units > 0  # what takes no bytes takes no time, wherever it is
+        self.serves, self.units = self.reading[:, None] | ~keeps, instance.timed_units
         self.reads, self.born = slots.reads.astype(np.float64), slots.births.astype(np.float64)
         self.live = instance.live_items[:-1].astype(np.float64)
         self.unread, self.unit = self.live - self.reads, 2.0**certificate.scale
@@ -121,28 +126,42 @@ class _Case:
         sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
         byte = combine(memory.read_load, cost)
         self.held, self.wrote = sizes * byte, sizes * combine(memory.write_load, cost)
-        self.weights = byte[0] * instance.weight_reads
+        self.weights = self._timed(byte[0] * instance.weight_reads)
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
-        low, high = _range(certificate.whole, self.live, more_reads)
-        only_weights = (slots.weights > 0) & (instance.memory.tiers[0].latency > 0)
-        self.excluded = empty & (number != only_weights)
+        live, born = (self._timed(each * self.units) for each in (self.live, self.born))
+        low, high = _range(certificate.whole, live, more_reads)
+        has_weights = self._timed(slots.weights) > 0
+        self.excluded = has_weights & (not self.reading[0])
+        only_weights = has_weights & (instance.memory.tiers[0].latency > 0)
+        self.excluded |= (self._timed(keeps) == 0) & (number != only_weights)
         if within is not None:
             low, high = np.maximum(low, within.least), np.minimum(high, within.most)
             known = within.serving >= 0
-            self.excluded = self.excluded | (known & (within.serving != self.serves[:, None])).any(axis=0)
+            serves = self.reading[:, None] if instance.by_step else self.serves
+            self.excluded |= (known & (within.serving != serves[:, None])).any(axis=0)
         self.read = low, high
-        self.written = _range(certificate.whole_writes, self.live + self.born, more_writes)
+        self.written = _range(certificate.whole_writes, live + born, more_writes)
 
     def bound(self) -> tuple[Floats, Floats]:
         """Return the case's bound, infinity where it is empty, and the sum of its terms' magnitudes."""
         wait = self._wait()
-        least = self._reads() + np.where((self.slots.weights > 0) & (not self.reading[0]), np.inf, wait)
         terms = np.abs(self.paid) + np.stack([self.held, self.held, self.wrote])
         magnitude = 3 * self.reads * terms[0].max(axis=0) + self.unread * terms[1].sum(axis=0)
-        magnitude += (self.live + 2 * self.born) * terms[2].sum(axis=0) + self.weights + wait
+        magnitude += (self.live + 2 * self.born) * terms[2].sum(axis=0)
+        magnitude = self._timed(magnitude) + self.weights + wait
         (low, high), (fewest, most) = self.read, self.written
         empty = (high < low) | (most < fewest) | self.excluded
-        return np.where(empty, np.inf, self.weights + self._writes() + least), magnitude
+        least = self.weights + wait + self._reads() + self._writes()
+        return np.where(empty, np.inf, least), magnitude
+
+    def _timed(self, each: NDArray[Any]) -> NDArray[Any]:
+        return self.instance.timed(each)
+
+    def _per_unit(self, each: Floats) -> Floats:
+        """Return the least price of a unit of what is timed together, from prices of items."""
+        if not self.instance.by_step:
+            return each
+        return np.where(self.units > 0, each / np.maximum(self.units, 1), np.inf).min(axis=-1, keepdims=True)
 
     def _wait(self) -> Floats:
         """Return how long slots wait for the tiers that serve reads, in units."""
@@ -150,12 +169,12 @@ class _Case:
         number = set_number(self.reading)
         alone = cost.waits(np.eye(len(self.theta)))[:, number]
         if cost.serial:
-            return np.full(self.reads.shape, self.unit * alone[0])
+            return np.full(self.theta.shape[1:], self.unit * alone[0])
         return combine(alone[None], self.theta)[0]
 
     def _reads(self) -> Floats:
         """Return the least price of a slot's reads, infinity if the tiers that serve any cannot."""
-        inclusive, slow = self.instance.inclusive, self.slow
+        inclusive, slow, nothing = self.instance.inclusive, self.slow, self.units == 0
         served = [np.where(inside, held, np.inf) for held, inside in zip(self.held, self.serves, strict=True)]
         if inclusive:
             served = [np.minimum(here, served[-1]) for here in served]
@@ -166,26 +185,38 @@ class _Case:
         ]
         moved = sum(np.minimum(net, 0) * self.unread for k, net in enumerate(extra) if k != slow)
         here, other = price[slow], np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
-        elsewhere = np.isfinite(other)
+        other = np.where(nothing, np.minimum(other, here), other)
+        moved = moved + np.where(nothing, np.minimum(extra[slow], 0) * self.unread, 0)
+        elsewhere, numbers = np.isfinite(other), self.units * np.stack([self.reads, self.unread])
         all_here = np.isfinite(here) & ~elsewhere
-        low, high = (np.where(all_here, np.maximum(n - self.reads, 0), n) for n in self.read)
-        alone = np.where(self.reads <= self.read[1], _price(self.reads, here), np.inf)
-        fixed = np.where(all_here, alone, _price(self.reads, other))
+        must = self._timed(np.where(all_here, numbers[0], 0))
+        low, high = (np.maximum(n - must, 0) for n in self.read)
+        fixed = self._timed(np.where(all_here, _price(self.reads, here), _price(self.reads, other)) + moved)
+        fixed = np.where(must <= self.read[1], fixed, np.inf)
         change = np.where(elsewhere, here, np.inf) - np.where(elsewhere, other, 0)
-        slope = np.minimum(change, extra[slow])
-        floor = np.minimum(change, 0) * self.reads + np.minimum(extra[slow], 0) * self.unread
-        return fixed + moved + np.maximum(np.minimum(_price(low, slope), _price(high, slope)), floor)
+        change, extra_here = (np.where(nothing, np.inf, net) for net in (change, extra[slow]))
+        slope = np.minimum(self._per_unit(change), self._per_unit(extra_here))
+        floor = np.minimum(change, 0) * self.reads + np.minimum(extra_here, 0) * self.unread
+        return fixed + np.maximum(np.minimum(_price(low, slope), _price(high, slope)), self._timed(floor))
 
     def _writes(self) -> Floats:
         """Return the least price of a slot's writes."""
         write, slow, all_items = self.wrote - self.paid[2], self.slow, self.live + self.born
         if self.instance.inclusive:
-            return self.born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * all_items
+            fixed = self.born * write[-1] + np.minimum(write[:-1], 0).sum(axis=0) * all_items
+            return self._timed(fixed)
         target, others = write[slow], np.delete(write, slow, axis=0)
-        elsewhere, (fewest, most) = np.maximum(others.min(axis=0), 0), self.written
-        numbers = (fewest, most, np.clip(self.born, fewest, most))
-        to_slow = np.min([target * n + elsewhere * np.maximum(self.born - n, 0) for n in numbers], axis=0)
-        return np.minimum(others, 0).sum(axis=0) * all_items + to_slow
+        nothing, elsewhere = self.units == 0, np.maximum(others.min(axis=0), 0)
+        fixed = np.minimum(others, 0).sum(axis=0) * all_items
+        anywhere = np.minimum(target, 0) * all_items
+        anywhere += np.minimum(elsewhere, np.maximum(target, 0)) * self.born
+        fixed = self._timed(fixed + np.where(nothing, anywhere, 0))
+        births, (fewest, most) = self._timed(self.born * self.units), self.written
+        numbers = (fewest, most, np.clip(births, fewest, most))
+        there, elsewhere = self._per_unit(target), self._per_unit(elsewhere)
+        there, elsewhere = (np.where(np.isinf(each), 0, each) for each in (there, elsewhere))
+        to_slow = [there * n + elsewhere * np.maximum(births - n, 0) for n in numbers]
+        return fixed + np.min(to_slow, axis=0)
 
 
 def _price(number: Floats, price: Floats) -> Floats:

@@ -47,14 +47,15 @@ class Prices:
     ) -> None:
         self.instance, self.kernel, self.each = instance, kernel, each
         self.minorants = SlotMinorants.of(instance)
-        self.reads, self.limited = instance.read_counts(), limited_tiers(instance)
+        self.reads = instance.timed(instance.read_counts() * instance.timed_units)
+        self.limited = limited_tiers(instance)
         self.capacity_units = np.array(
             [instance.capacity_units[k] for k in self.limited], np.float64
         )[:, None]  # fmt: skip
         self.weights = multipliers.weights.copy()
         self.capacity_prices = multipliers.capacity[self.limited]
         self.unit_s = float(self.minorants.beta.max())
-        self.prices = np.empty((3 * instance.tiers, *self.reads.shape))
+        self.prices = np.empty((3 * instance.tiers, instance.decode_steps, instance.layers))
         units = int(instance.units.max())  # of the largest blocks
         block_s = self.unit_s * instance.granularity / instance.layers
         self.penalty = self.first_penalty = (
@@ -69,7 +70,8 @@ class Prices:
 
         The next call overwrites the arrays of this one.
         """
-        price = self._price if self.kernel == "numpy" else self._price_compiled
+        compiled = self.kernel != "numpy" and not self.instance.by_step
+        price = self._price_compiled if compiled else self._price
         list(self.each(price, repeat(loads), *zip(*self.chunks, strict=True)))
         return self.prices, self._by_tier(self._moved_capacity_prices(loads, 1.0))
 
@@ -111,8 +113,9 @@ class Prices:
         return project_onto_simplex(self.weights[:, chunk] + penalty * (values - values.max(axis=0)))
 
     def _missing(self, loads: Loads, chunk: slice) -> Floats:
-        """Return the share of some steps' reads whose items have no path yet, (steps, layers)."""
-        share: Floats = 1 - loads.reads[chunk] / np.maximum(self.reads[chunk], 1)
+        """Return the share of some steps' reads whose items have no path yet, (steps, layers or 1)."""
+        found = self.instance.timed(loads.reads[chunk] * self.instance.timed_units)
+        share: Floats = 1 - found / np.maximum(self.reads[chunk], 1)
         return share
 
     def _moved_capacity_prices(self, loads: Loads, share: float) -> Floats:

@@ -44,7 +44,7 @@ class DualMultipliers:
         self._minorants = SlotMinorants.of(self._instance)
         cuts = np.array(program.cuts, np.int64).reshape(-1, 4)
         self._cuts = [cuts[cuts[:, 3] == writes] for writes in (0, 1)]
-        self._births = self._instance.timeline.births[:, None]
+        self._births = program.coefficients.timed.births
 
     def certificate(self, point: Point, limits: Limits, *, moves_as_reads: bool = False) -> Certificate:
         """Return a certificate that claims no bound yet.

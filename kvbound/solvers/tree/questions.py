@@ -52,7 +52,8 @@ class Limits:
     def of(cls, program: TimeIndexed, answers: Iterable[Answer] = ()) -> Limits:
         """Return the limits under some answers."""
         instance, matrix = program.instance, program.matrix
-        most = np.broadcast_to(instance.live_items[:-1], program.time.shape).copy()
+        most = instance.timed(instance.live_items[:-1] * instance.timed_units)
+        most = np.broadcast_to(most, program.time.shape).copy()
         serving = np.full((instance.tiers, *most.shape), -1, np.int8)
         limits = cls(matrix.lower.copy(), matrix.upper.copy(), np.zeros_like(most), most, serving)
         for question, yes in answers:
@@ -140,7 +141,7 @@ def _touched_in_part(program: TimeIndexed, values: Floats) -> list[tuple[float, 
         return []
     part = values[program.touched]
     part = np.where(np.array([tier.latency for tier in program.instance.memory.tiers]) > 0, part, 0.0)
-    part = np.where((program.coefficients.sizes > 0)[None, :, None], part, 0.0)
+    part = np.where((program.coefficients.timed_sizes > 0)[None, :, None], part, 0.0)
     distance = np.abs(part - np.rint(part))
     return [
         (float(distance[step, layer, tier]), Question(TOUCH, step, layer, 0, tier))
@@ -158,7 +159,7 @@ def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Flo
     """
     traffic = values[program.traffic[:, :, part, -1]]
     total: Floats = traffic if isinstance(part, int) else traffic.sum(axis=-1)
-    sizes = program.coefficients.sizes  # 0 where a layer keeps no KV
+    sizes = program.coefficients.timed_sizes  # 0 where a layer keeps no KV
     return total / np.where(sizes > 0, sizes, 1.0)
 
 

@@ -127,7 +127,7 @@ class NodeRelaxation:
             self._lower[changed], self._upper[changed] = limits.lower[changed], limits.upper[changed]
         moved = (limits.least != self._least) | (limits.most != self._highest)
         for step, layer in np.argwhere(moved).tolist():
-            size = float(self.program.coefficients.sizes[layer])
+            size = float(self.program.coefficients.timed_sizes[layer])
             low, high = int(limits.least[step, layer]), int(limits.most[step, layer])
             lower = low * size if low > 0 else -np.inf
             upper = high * size if high < self._most[step, layer] else np.inf
