@@ -90,7 +90,7 @@ def _sum_of_minima(case: Case, given: Multipliers) -> int:
     closed = case.dense and case.granularity == 1
     paths = dense_paths.sum_of_paths(case, given, forced) if closed else 0
     slots = {layer: layer for layer in range(case.layers)}
-    if case.dense:  # layers that are alike in everything have the same minima
+    if case.dense and not case.by_step:  # layers alike in everything have the same minima
         slots = {layer: _alike(case, given, layer) for layer in range(case.layers)}
 
     def one(layer: int) -> int:

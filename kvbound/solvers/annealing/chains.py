@@ -35,7 +35,7 @@ class Chains:
         Tier of every block in every state, shape (chains, layers * blocks, steps + 1).
     counts
         Traffic of every slot in tokens, without the weights, shape (chains, slots, 3K); see
-        `kvbound.cost.traffic.Columns`.
+        `kvbound.cost.traffic.Columns` and `SearchData.timed_layers`.
     occupancy
         Units in each tier at the start and after every slot, shape (chains, K, slots + 1); 0 for tiers
         without a limit.
@@ -60,7 +60,7 @@ class Chains:
         made = [schedule_traffic(instance, schedule_of(instance, each)) for each in tier]
         parts = [token_counts(instance, data, traffic) for traffic in made]
         counts = np.stack([part[0] for part in parts])
-        layer = np.arange(data.slots) % data.layers
+        layer = np.arange(data.timed_slots) % data.timed_layers
         ticks = slot_ticks(data, counts, layer)
         return cls(
             tier,
@@ -96,8 +96,8 @@ def token_counts(instance: Instance, data: SearchData, traffic: ScheduleTraffic)
     tiers = data.tiers
     moved = traffic.traffic.copy()
     Columns.of(moved).extra_reads[:, :, 0] -= instance.weight_reads
-    tokens = moved / np.maximum(instance.item_bytes, 1)[:, None]
-    counts = np.rint(tokens).astype(np.int64).reshape(-1, 3 * tiers)
+    tokens = np.rint(moved / np.maximum(instance.item_bytes, 1)[:, None]).astype(np.int64)
+    counts = instance.timed(tokens * data.sizes[:, None], axis=1).reshape(-1, 3 * tiers)
     held = np.vstack([traffic.start, traffic.start + traffic.units.reshape(-1, tiers).cumsum(axis=0)])
     if instance.inclusive:  # the copies of blocks in faster tiers do not count here
         held[:, -1] -= held[:, :-1].sum(axis=1)
@@ -124,7 +124,7 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
     for c in range(3 * tiers):
         ticks += facets[..., c] * count[..., c, None, None]
     if data.has_waits:
-        bytes_moved = count * (data.units[layer] > 0)[..., None]
+        bytes_moved = count * data.keeps[layer][..., None]
         read, extra, _ = (part > 0 for part in np.split(bytes_moved[..., None, :], 3, axis=-1))
         serving = extra | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         serving[..., 0] |= data.has_weights[layer, None]

@@ -16,7 +16,7 @@ Share: TypeAlias = tuple[int, int, int, int]
 @compiled(forceinline=True)
 def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
     """Return the time of a slot with these counts, shape (slots, 3K)."""
-    facets, tiers, layer = data.facets, len(data.capacity), slot % data.layers
+    facets, tiers, layer = data.facets, len(data.capacity), slot % data.timed_layers
     kind = layer if len(facets) > 1 else 0
     best = np.inf
     for n in range(facets.shape[1]):
@@ -24,8 +24,8 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
         if data.has_waits:
             helps = False
             for k in range(tiers):
-                read = data.units[layer] > 0 and counts[slot, k] > 0
-                extra = data.units[layer] > 0 and counts[slot, tiers + k] > 0
+                read = data.keeps[layer] and counts[slot, k] > 0
+                extra = data.keeps[layer] and counts[slot, tiers + k] > 0
                 away = k < tiers - 1 and data.diverted[n, k]
                 weights = k == 0 and data.has_weights[layer]
                 if extra or weights or (read and not away) or (k == tiers - 1 and helps):

@@ -103,6 +103,14 @@ class SearchData(NamedTuple):
         Units that each tier holds, shape (K,).
     units
         Units that an item of each layer takes, 0 if the layer keeps no KV, shape (layers,).
+    timed_layers
+        Layers with times of their own: all, or 1 if the transfers of a step overlap. *Slots* of counts and
+        times are then steps.
+    sizes
+        What an item of each layer counts as: 1, or its units if the transfers of a step overlap, shape
+        (layers,).
+    keeps
+        Whether slots read any KV, shape (timed layers,).
     reads
         Past items of each block read in each step, and last those among them that a move would carry, shape
         (n, layers * blocks, steps). They differ, and n is 2, only where tokens end before their block.
@@ -113,8 +121,8 @@ class SearchData(NamedTuple):
         Layer of each block, last state in which it takes room, its last interval, its row of `tokens`, and
         the units that it takes, shape (layers * blocks, 5).
     intervals
-        Block, first and last state of each interval, in order, and the slot of the read that ends it, -1 if
-        none does; shape (intervals, 4).
+        Block, first and last state of each interval, in order, and the slot of counts of the read that ends
+        it, -1 if none does; shape (intervals, 4).
     interval_of
         Interval of each state, -1 where nothing may change or no room is taken, shape
         (layers * blocks, steps + 1).
@@ -122,13 +130,13 @@ class SearchData(NamedTuple):
         Ticks per token of the facets of the slot cost, and of the weights of each layer, by the set of tiers
         whose reads the last tier serves instead (one set where no tier has a latency). The facets are of
         shape (1, sets, V, 3K), or (layers, sets, V, 3K) where items of layers differ in size, the weights of
-        shape (layers, sets, V). In one more set the last tier serves none, not even in part, where that may
-        save its latency.
+        shape (timed layers, sets, V). In one more set the last tier serves none, not even in part, where that
+        may save its latency.
     diverted
         Which tiers are in each set, and in the last column whether the last tier may serve reads of others,
         shape (sets, K).
     has_weights
-        Whether a layer reads weights, shape (layers,).
+        Whether slots read weights, shape (timed layers,).
     waits, has_waits
         Ticks that each facet waits, by the number of the set of tiers that serve reads, shape (V, 2**K), and
         whether there are any; see `SlotCost.waits`.
@@ -146,6 +154,9 @@ class SearchData(NamedTuple):
     partial_share: float
     capacity: Ints
     units: Ints
+    timed_layers: int
+    sizes: Ints
+    keeps: NDArray[np.bool_]
     reads: Counts
     tokens: Counts
     traits: Ints
@@ -168,6 +179,11 @@ class SearchData(NamedTuple):
     def slots(self) -> int:
         """Slots, steps * layers."""
         return self.steps * self.layers
+
+    @property
+    def timed_slots(self) -> int:
+        """Slots of counts and times."""
+        return self.steps * self.timed_layers
 
 
 def search_data(instance: Instance) -> SearchData:
@@ -242,6 +258,9 @@ def data_without_blocks(instance: Instance) -> SearchData:
         partial_share=0.0 if whole_intervals else PARTIAL_SHARE,
         capacity=np.array(capacity, np.int64),
         units=instance.units,
+        timed_layers=1 if instance.by_step else instance.layers,
+        sizes=instance.timed_units,
+        keeps=instance.timed(instance.units) > 0,
         reads=np.zeros((1, 0, 0), np.uint16),
         tokens=np.zeros((0, 0, 2), np.uint16),
         traits=np.zeros((0, 5), np.int64),
@@ -250,7 +269,7 @@ def data_without_blocks(instance: Instance) -> SearchData:
         facets=facets,
         weight_ticks=weight_ticks,
         diverted=diverted,
-        has_weights=instance.weight_reads > 0,
+        has_weights=instance.timed(instance.weight_reads) > 0,
         waits=waits,
         has_waits=bool(waits.any()),
         tick_s=tick_s,
@@ -285,8 +304,10 @@ def _tick_facets(
     diverted[: len(sets), last] = instance.inclusive
     if alone:
         facets[-1, :, :last] = facets[-1, :, last + 1 : 2 * last + 1]
-    weight_ticks = instance.weight_reads[:, None, None] * facets[:, :, last + 1]
+    weight_ticks = instance.timed(instance.weight_reads)[:, None, None] * facets[:, :, last + 1]
     sizes = instance.item_bytes[: 1 if instance.uniform else None]
+    if instance.by_step:
+        sizes = np.array(instance.unit_sizes[:1])
     waits = np.ascontiguousarray(cost.facet_waits) / tick_s
     return facets * sizes[:, None, None, None], weight_ticks, diverted, waits
 
@@ -363,5 +384,6 @@ def _intervals(instance: Instance, reads: Counts) -> tuple[NDArray[np.int32], ND
     high[:-1][same_block] = low[1:][same_block] - 1
     read = moves & (high < steps)
     read &= reads[block, np.minimum(high, steps - 1)] > 0
-    due = np.where(read, high * np.int32(layers) + block // np.int32(instance.blocks), np.int32(-1))
+    slot = high if instance.by_step else high * np.int32(layers) + block // np.int32(instance.blocks)
+    due = np.where(read, slot, np.int32(-1))
     return number, np.stack([block, low, high, due], axis=1)

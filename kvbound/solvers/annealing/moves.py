@@ -69,7 +69,7 @@ class _Reassignment(NamedTuple):
     old: Tiers
     """Former tier of each of these states."""
     slots: Ints
-    """Slots whose counts changed, as chain * slots + slot."""
+    """Slots whose counts changed, as chain * slots of counts + slot."""
 
 
 class _Moves:
@@ -84,9 +84,9 @@ class _Moves:
         """Make the moves and undo those beyond the limit; return which chains kept theirs."""
         valid = self._make()
         slot = np.unique(np.concatenate([each.slots for each in self.reassigned]))
-        slot = slot[valid[slot // self.data.slots]]
-        chain, slot = np.divmod(slot, self.data.slots)
-        layer, count = slot % self.data.layers, self.chains.counts[chain, slot]
+        slot = slot[valid[slot // self.data.timed_slots]]
+        chain, slot = np.divmod(slot, self.data.timed_slots)
+        layer, count = slot % self.data.timed_layers, self.chains.counts[chain, slot]
         ticks = slot_ticks(self.data, count, layer)
         delta = np.zeros(len(valid), np.int64)
         np.add.at(delta, chain, ticks - self.chains.ticks[chain, slot])
@@ -252,14 +252,17 @@ class _Moves:
         read, grown = data.reads[0][blocks, step], data.tokens[within, step, GROWN]
         busy = (read > 0) | (grown > 0) | (before != after) | (new_before != new_after)
         busy &= (before != new_before) | (after != new_after)
-        carried = data.tokens[within[busy], step[busy], CARRIED].astype(np.int64)
-        unread = carried - data.reads[-1][blocks[busy], step[busy]].astype(np.int64)
-        share = Share(read[busy].astype(np.int64), carried, unread, grown[busy].astype(np.int64))
-        chains, slot = chains[busy], (step * data.layers + layer)[busy]
+        size, step, layer = data.sizes[layer[busy]], step[busy], layer[busy]
+        carried = data.tokens[within[busy], step, CARRIED].astype(np.int64) * size
+        unread = carried - data.reads[-1][blocks[busy], step].astype(np.int64) * size
+        share = Share(
+            read[busy].astype(np.int64) * size, carried, unread, grown[busy].astype(np.int64) * size
+        )
+        chains, slot = chains[busy], step * data.timed_layers + layer % data.timed_layers
         given = data, self.chains.counts, chains, slot, share
         charge(*given, before[busy], after[busy], -1)
         charge(*given, new_before[busy], new_after[busy], 1)
-        return chains * data.slots + slot
+        return chains * data.timed_slots + slot
 
 
 def _range_starts(low: Ints, high: Ints) -> Ints:

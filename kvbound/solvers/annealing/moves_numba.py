@@ -56,8 +56,9 @@ def _update_counts(
         Slots, and their counts before the move.
     """
     block, low, high, new = change
-    steps, layers, tiers = data.steps, data.layers, len(data.capacity)
+    steps, tiers = data.steps, len(data.capacity)
     layer = np.int64(data.traits[block, LAYER])
+    size = data.sizes[layer]
     within = np.int64(data.traits[block, ROW])
     quiet = data.single and data.movable and data.interval_of[block, low] == data.interval_of[block, high]
     for step in range(low - 1 if low > 0 else 0, high + 1 if high < steps else steps):
@@ -72,7 +73,7 @@ def _update_counts(
             continue
         if before == new_before and after == new_after:
             continue
-        slot = step * layers + layer
+        slot = step * data.timed_layers + layer % data.timed_layers
         for n in range(number):
             if touched[n] == slot:
                 break
@@ -82,7 +83,8 @@ def _update_counts(
                 saved[number, c] = counts[slot, c]
             number += 1
         carried = np.int64(data.tokens[within, step, CARRIED])
-        share = read, carried, carried - np.int64(data.reads[-1, block, step]), grown
+        unread = carried - np.int64(data.reads[-1, block, step])
+        share = read * size, carried * size, unread * size, grown * size
         charge(data, counts, slot, share, before, after, -1)
         charge(data, counts, slot, share, new_before, new_after, 1)
     return number

@@ -164,7 +164,8 @@ class _Found(NamedTuple):
 
 def _is_packed(instance: Instance, kernel: Kernel) -> bool:
     """Whether the instance is too large for an array of tiers and can be kept as bits."""
-    return too_large(instance) and balanced.supports(instance) and kernel == "numba"
+    supported = balanced.supports(instance) and not instance.by_step
+    return too_large(instance) and supported and kernel == "numba"
 
 
 def _search_packed(

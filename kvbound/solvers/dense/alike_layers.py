@@ -2,7 +2,8 @@
 
 With L equal layers of dense reads and a price of capacity only at the start and after each step, all layers
 have the same paths. The dual value is then L times that of one layer with an L-th of every tier's room. Where
-a few layers read other weights, the same prices prove a little less of these.
+a few layers read other weights, the same prices prove a little less of these. Where the transfers of a step
+overlap, the one layer has an L-th of the weights of all and of the latencies, which a step waits for once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
     if instance.layers == 1 or instance.slots < fewest or not layers_differ_in_weights_at_most(instance):
         return None
     (read, count), *_ = Counter(instance.weight_reads.tolist()).most_common(1)
-    if count < SHARE * instance.layers:
+    if instance.by_step:
+        read = float(instance.weight_reads.mean())
+    elif count < SHARE * instance.layers:
         return None
     llm = dataclasses.replace(
         instance.llm, layers=1, kv_bytes_per_token_layer=instance.llm.kv_sizes[0], weight_bytes=read,
@@ -44,7 +47,8 @@ def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
     for k, (tier, room) in enumerate(zip(instance.memory.tiers, instance.capacity_units, strict=True)):
         size, resident = instance.unit_sizes[k], 0 if k else int(llm.weight_bytes)
         capacity = None if room is None else resident + -(-room // instance.layers) * size
-        tiers.append(dataclasses.replace(tier, capacity=capacity))
+        latency = tier.latency / (instance.layers if instance.by_step else 1)
+        tiers.append(dataclasses.replace(tier, capacity=capacity, latency=latency))
     formats = {tier: size[0] if isinstance(size, tuple) else size for tier, size in instance.formats.items()}
     return Instance(
         instance.name,
@@ -64,6 +68,7 @@ def for_all(instance: Instance, certificate: Certificate) -> Certificate:
     tables: dict[str, Any] = {
         name: np.broadcast_to(table, (*table.shape[:-1], layers))
         for name, table in certificate.of_slots.items()
+        if name == "prices" or not instance.by_step
     }
     return dataclasses.replace(
         certificate, instance_sha256=instance.sha256, bound_s=0.0, capacity=capacity, **tables

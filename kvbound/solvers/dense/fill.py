@@ -9,6 +9,7 @@ Equations: "Dense reads" in docs/methods.md.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -80,9 +81,10 @@ def _order(instance: Instance, layer: int, room: Ints) -> NDArray[np.uint8]:
     Where tiers have latencies, those are used that make all slots together shortest.
     """
     live, tiers = instance.token_timelines[0].live, range(instance.tiers)
-    most, cost = int(live.max()), SlotCost.of(instance)
+    most, cost = int(live.max()), _layer_cost(instance)
     births = instance.timeline.births
-    weights = np.full(len(births), instance.weight_reads[layer])
+    weight = instance.weight_reads.mean() if instance.by_step else instance.weight_reads[layer]
+    weights = np.full(len(births), weight)
     base = fixed_traffic(instance, weights, births, instance.item_bytes[layer]).mean(axis=0)
     chosen, least = None, np.inf
     sizes = tiers if cost.latency.any() else tiers[-1:]
@@ -101,6 +103,15 @@ def _order(instance: Instance, layer: int, room: Ints) -> NDArray[np.uint8]:
                 chosen, least = order, total
     assert chosen is not None  # all tiers together have room
     return chosen
+
+
+def _layer_cost(instance: Instance) -> SlotCost:
+    """Return the slot cost of a layer: of equal layers whose transfers overlap, each has a part of a wait."""
+    cost = SlotCost.of(instance)
+    if not instance.by_step:
+        return cost
+    tiers = [dataclasses.replace(tier, latency=tier.latency / instance.layers) for tier in cost.memory.tiers]
+    return dataclasses.replace(cost, memory=dataclasses.replace(cost.memory, tiers=tuple(tiers)))
 
 
 def _fill(

@@ -143,7 +143,9 @@ def maximize_dual(
     if (one := alike_layers.one_of(instance)) is not None:
         options: dict[str, Any] = {
             "time_limit": time_limit, "gap": gap, "incumbent_s": incumbent_s / instance.layers,
-            "iterations": iterations, "work": work, "sample": sample, "integer_counts": integer_counts,
+            "iterations": iterations, "work": work, "sample": sample,
+            # an item of one layer is not one of a step
+            "integer_counts": integer_counts and not instance.by_step,
         }  # fmt: skip
         resumed = None if resume is None else alike_layers.for_one(one, instance, resume)
         common: dict[str, Any] = {"kernel": kernel, "threads": threads, "progress": progress}
