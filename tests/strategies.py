@@ -11,7 +11,7 @@ from kvbound.blocks import Blocks
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
-from kvbound.rules import Copies, Initial, Migration, Rules, Timing, Windows
+from kvbound.rules import Copies, Initial, Migration, Overlap, Rules, Timing, Windows
 from kvbound.schedule import LayerEvents, Schedule
 from kvbound.trace import Trace, bits
 from kvbound.trace.experts import from_lists
@@ -73,6 +73,12 @@ def tiny_instance(
     blocks = layers * Blocks.make(trace.timeline, made.granularity).count
     memory = tiny_memory(rng, tiers, blocks, made.granularity * item, weights)
     return Instance("tiny", memory, llm, made, trace)
+
+
+def with_overlap(rng: np.random.Generator, instance: Instance) -> Instance:
+    """Return the instance, or one in two times with the transfers of each step timed together."""
+    overlap = Overlap.STEP if rng.random() < 0.5 else Overlap.SLOT
+    return replace(instance, rules=replace(instance.rules, overlap=overlap))
 
 
 def with_formats(rng: np.random.Generator, instance: Instance) -> Instance:

@@ -23,7 +23,7 @@ from kvbound.solvers.lagrangian.bound import solve_dual
 from kvbound.solvers.mip.exact import solve_exact
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.workloads import RandomSwap
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_overlap
 
 Arrays = dict[str, Any]
 FIELDS = ("instance_sha256", "bound_s", "scale", "tier", "capacity", "prices", "whole", "theta")
@@ -36,6 +36,7 @@ def checked(instance: Instance, arrays: Arrays, **more: Any) -> Report:
 def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     """Random multipliers of a realistic magnitude."""
     slots, tiers = (instance.decode_steps, instance.layers), instance.tiers
+    timed = slots[0], 1 if instance.by_step else slots[1]
     resources = len(instance.memory.resources)
     scale = int(rng.integers(20, 45))
     unit = 2.0**scale * int(instance.item_bytes.max()) / float(rng.choice(instance.memory.bandwidths))
@@ -45,9 +46,9 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
             capacity[k] = 0
     prices = rng.normal(0.3, 0.7, (3 * tiers, *slots)) * rng.choice([0, 0.3, 1]) * unit
     divided = not instance.inclusive and rng.random() < 0.7
-    writes = {"whole_writes": rng.integers(-1, 4, slots)} if divided else {}
+    writes = {"whole_writes": rng.integers(-1, 4, timed)} if divided else {}
     sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
-    theta = rng.dirichlet(np.full(resources, 0.5), (sets * (4 if divided else 2), *slots))
+    theta = rng.dirichlet(np.full(resources, 0.5), (sets * (4 if divided else 2), *timed))
     if instance.rules.timing == "serial":
         theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
     return {
@@ -58,7 +59,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
         "tier": np.int64(rng.integers(tiers)),
         "capacity": capacity.astype(np.int64),
         "prices": prices.astype(np.int64),
-        "whole": rng.integers(-1, 4, slots),
+        "whole": rng.integers(-1, 4, timed),
         "theta": np.moveaxis((theta * FULL * (1 - 1e-13)).astype(np.int64), -1, 1).copy(),
         **writes,
     }
@@ -68,7 +69,7 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
 @settings(max_examples=150)
 def test_any_multipliers_prove_no_more_than_the_optimum(seed: int, rules: dict[str, Any]) -> None:
     rng = np.random.default_rng(seed)
-    instance = tiny_instance(rng, **rules)
+    instance = with_overlap(rng, tiny_instance(rng, **rules))
     optimum = solve_brute(instance).time_s
     assert optimum is not None
     for _ in range(4):

@@ -18,7 +18,7 @@ from kvbound.solvers.tree.search import TreeSearch
 from kvbound.tree import COUNT, STATE, TOUCH, Question
 from tests.cost_cases import toy
 from tests.instance_documents import llm, two_tiers
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_overlap
 
 Arrays = dict[str, Any]
 
@@ -236,14 +236,14 @@ def random_tree(instance: Instance, rng: np.random.Generator, split: int) -> Arr
     life = instance.grouping
     for _ in range(int(rng.integers(0, 6))):
         leaf = int(rng.choice([n for n, node in enumerate(nodes) if node[2] is None]))
-        layer = int(rng.integers(instance.layers))
+        layer, timed = int(rng.integers(instance.layers)), not instance.by_step
         late = [k for k, tier in enumerate(instance.memory.tiers) if tier.latency]
         if late and rng.random() < 0.4:
             step = int(rng.integers(instance.decode_steps))
-            asked = Question(TOUCH, step, layer, 0, int(rng.choice(late)))
+            asked = Question(TOUCH, step, layer * timed, 0, int(rng.choice(late)))
         elif rng.random() < 0.5:
             step = int(rng.integers(instance.decode_steps))
-            asked = Question(COUNT, step, layer, 0, split, int(rng.integers(-1, 4)))
+            asked = Question(COUNT, step, layer * timed, 0, split, int(rng.integers(-1, 4)))
         else:
             step = int(rng.integers(-1, instance.decode_steps))
             exist = np.flatnonzero((life.born <= step) & (step < life.last[layer]))
@@ -273,7 +273,7 @@ def random_tree(instance: Instance, rng: np.random.Generator, split: int) -> Arr
 def test_any_tree_proves_no_more_than_the_optimum(number: int) -> None:
     rng = np.random.default_rng([10, number])
     rules = rule_combinations()[number]
-    instance = tiny_instance(rng, batch=bool(rng.integers(2)), **rules)
+    instance = with_overlap(rng, tiny_instance(rng, batch=bool(rng.integers(2)), **rules))
     optimum = solve_brute(instance).time_s
     assert optimum is not None
     for _ in range(6):

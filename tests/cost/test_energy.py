@@ -31,6 +31,7 @@ from tests.strategies import (
     tiny_instance,
     with_experts,
     with_formats,
+    with_overlap,
     with_placeable_weights,
 )
 
@@ -193,12 +194,13 @@ def any_schedule(rng: np.random.Generator, instance: Instance) -> Schedule:
 @settings(max_examples=120, deadline=None)
 def test_the_parts_add_up_to_the_energy_of_the_bytes_of_all_resources(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    instance = with_any_energy(rng, any_instance(rng))
+    instance = with_overlap(rng, with_any_energy(rng, any_instance(rng)))
     schedule = any_schedule(rng, instance)
     found = joules(instance, schedule)
     assert found is not None
     assert min(found[part] or 0.0 for part in PARTS) >= 0
-    busy = SlotCost.of(instance).busy(schedule_traffic(instance, schedule).traffic).sum(axis=(0, 1))
+    traffic = instance.timed(schedule_traffic(instance, schedule).traffic, axis=1)
+    busy = SlotCost.of(instance).busy(traffic).sum(axis=(0, 1))
     transferred = busy * instance.memory.bandwidths
     total = float(transferred @ instance.memory.joules_per_byte())
     assert math.fsum(found[part] or 0.0 for part in PARTS) == pytest.approx(total, rel=1e-9)

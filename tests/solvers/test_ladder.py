@@ -30,6 +30,7 @@ from tests.strategies import (
     with_formats,
     with_free_writes,
     with_layers,
+    with_overlap,
     with_placeable_weights,
 )
 
@@ -95,7 +96,8 @@ def test_with_layers_that_differ(number: int) -> None:
     rng = np.random.default_rng([3, number])
     rules = rule_combinations()[2 * number + int(rng.integers(2))]
     instance = with_layers(rng, tiny_instance(rng, layers=2, batch=bool(rng.integers(2)), **rules))
-    ladder(with_formats(rng, instance) if number % 3 == 0 else instance, rng)
+    instance = with_formats(rng, instance) if number % 3 == 0 else instance
+    ladder(with_overlap(rng, instance), rng)
 
 
 @pytest.mark.parametrize("number", range(32))

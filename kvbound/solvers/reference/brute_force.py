@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ MAX_TRANSITIONS = 2**25
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+SlotTimes: TypeAlias = Callable[[Instance, Floats], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,20 @@ def solve_brute(
         "brute",
         Status.OPTIMAL,
         measures=evaluate(instance, optimum.schedule),
-        bound=Bound(optimum.time_s, BoundStatus.CLAIMED, "brute"),
+        bound=Bound(float(optimum.time_s), BoundStatus.CLAIMED, "brute"),
         seed=seed,
         wall_s=time.perf_counter() - start,
         placement=optimum.schedule,
     )
 
 
-def find_optimum(instance: Instance) -> Optimum:
+def find_optimum(instance: Instance, times: SlotTimes = slot_times) -> Optimum:
     """Return the optimum of a tiny instance under ``physical`` accounting.
+
+    Parameters
+    ----------
+    times
+        In place of `kvbound.solvers.reference.slot_times.slot_times`; `time_s` has the type of its numbers.
 
     Raises
     ------
@@ -97,13 +104,15 @@ def find_optimum(instance: Instance) -> Optimum:
     together = instance.layers if instance.by_step else 1
     periods = [slots[n : n + together] for n in range(0, len(slots), together)]
     held = [_existing(of_layer, -1) for of_layer in blocks]
-    value = np.where(_fits(instance, blocks, held), 0.0, np.inf)
+    possible = _fits(instance, blocks, held)
     if instance.rules.initial is Initial.PREFILL_FIRST:
-        forced = np.full_like(value, np.inf)
-        forced[_prefill_first(instance, blocks, held)] = 0.0
-        value += forced
+        forced = np.zeros_like(possible)
+        forced[_prefill_first(instance, blocks, held)] = True
+        possible &= forced
+    nothing = times(instance, np.zeros((1, 3, instance.tiers)))  # 0 of the type of all times
+    value = np.where(possible, nothing[0], np.inf)
     passages = []
-    for period, seconds in zip(periods, _seconds(instance, periods), strict=True):
+    for period, seconds in zip(periods, _seconds(instance, periods, times), strict=True):
         through = Passage(value, period, instance.tiers)
         through.add(seconds)
         for done, slot in enumerate(period, 1):
@@ -111,7 +120,7 @@ def find_optimum(instance: Instance) -> Optimum:
             through.allow(_fits(instance, blocks, held), done)
         value = through.least()
         passages.append(through)
-    if not np.isfinite(value.min()):
+    if value.min() == math.inf:
         raise InfeasibleError(f"{instance.name}: no schedule fits into the tiers")
     state = [int(index) for index in np.unravel_index(value.argmin(), value.shape)]
     after = []
@@ -121,7 +130,7 @@ def find_optimum(instance: Instance) -> Optimum:
             ::-1
         ]
         state = before
-    return Optimum(float(value.min()), _schedule(instance, blocks, slots, state, after[::-1]))
+    return Optimum(value.min(), _schedule(instance, blocks, slots, state, after[::-1]))
 
 
 def _existing(blocks: list[Block], step: int) -> list[int]:
@@ -268,18 +277,18 @@ def _may_move(instance: Instance, up: bool, read: int) -> bool:
             return True
 
 
-def _seconds(instance: Instance, periods: list[list[Slot]]) -> Iterator[Floats]:
+def _seconds(instance: Instance, periods: list[list[Slot]], times: SlotTimes) -> Iterator[NDArray[Any]]:
     """Yield the times of each period by changes of state, inf where the rules forbid one.
 
     A period's axes are the changes of state of each of its slots.
     """
     counts = [_joint_counts(instance, period) for period in periods]
     rows, back = np.unique(np.concatenate([each for each, _ in counts]), axis=0, return_inverse=True)
-    times, back = slot_times(instance, rows.reshape(-1, 3, instance.tiers)), back.ravel()
+    seconds, back = times(instance, rows.reshape(-1, 3, instance.tiers)), back.ravel()
     ends = np.cumsum([len(each) for each, _ in counts])
     for part, (_, allowed), period in zip(np.split(back, ends[:-1]), counts, periods, strict=True):
         shape = [slot.code.size for slot in period]
-        yield np.where(allowed, times[part], np.inf).reshape(shape)
+        yield np.where(allowed, seconds[part], np.inf).reshape(shape)
 
 
 def _joint_counts(instance: Instance, period: list[Slot]) -> tuple[Floats, NDArray[np.bool_]]:

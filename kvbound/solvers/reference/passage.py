@@ -36,7 +36,7 @@ class Passage:
     birth, and its state after; any other layer has one.
     """
 
-    def __init__(self, value: Floats, period: list[Slot], tiers: int) -> None:
+    def __init__(self, value: NDArray[Any], period: list[Slot], tiers: int) -> None:
         self.period = period
         self._layers = {slot.layer: n for n, slot in enumerate(period)}
         self._sizes = [
@@ -57,19 +57,19 @@ class Passage:
             shape += [count] if n is None else [count if at == axis(n) else 1 for at in range(3)]
         return array.reshape(shape)
 
-    def add(self, seconds: Floats) -> None:
+    def add(self, seconds: NDArray[Any]) -> None:
         """Add what the changes of state take, one axis for those of each slot of the period."""
         shape: list[int] = []
         for layer, sizes in enumerate(self._sizes):
             shape += sizes if layer in self._layers else [1]
-        self._value += seconds.reshape(shape)
+        self._value = self._value + seconds.reshape(shape)  # of any type of numbers
 
     def allow(self, fits: NDArray[np.bool_], done: int) -> None:
         """Forbid the states that do not fit once some slots of the period are over."""
         mask = self._spread(fits, lambda n: 2 if n < done else 0)
         np.putmask(self._value, ~np.broadcast_to(mask, self._value.shape), np.inf)
 
-    def least(self) -> Floats:
+    def least(self) -> NDArray[Any]:
         """Return the least time by state after the period."""
         kept, left = list[int](), list[int]()
         for layer, sizes in enumerate(self._sizes):

@@ -19,7 +19,13 @@ from kvbound.solvers.annealing.layout import DRAWS, search_data
 from kvbound.solvers.annealing.tempering import Annealer, try_moves
 from kvbound.trace import Trace
 from tests.replay import problems
-from tests.strategies import random_schedule, rule_combinations, tiny_instance, with_layers
+from tests.strategies import (
+    random_schedule,
+    rule_combinations,
+    tiny_instance,
+    with_layers,
+    with_overlap,
+)
 
 KERNELS: list[Kernel] = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 ARRAYS = ("tier", "counts", "occupancy", "ticks", "marginal")
@@ -46,7 +52,9 @@ def assert_consistent(instance: Instance, chains: Chains) -> None:
         assert chains.totals[n] * data.tick_s == pytest.approx(time_s, rel=1e-7)
         assert problems(instance, schedule) == []
         computed = Chains.of(instance, data, [schedule])
-        stored = np.tile(instance.units > 0, instance.decode_steps)  # counts of no bytes do not matter
+        stored = np.tile(
+            instance.timed(instance.units) > 0, instance.decode_steps
+        )  # counts of no bytes do not matter
         assert np.array_equal(chains.counts[n, stored], computed.counts[0, stored])
         for name in ARRAYS:
             if name != "counts":
@@ -82,7 +90,7 @@ def test_moves_keep_rules_and_counts_with_births_and_ends() -> None:
     """
     rng = np.random.default_rng(5)
     for n in range(120):
-        instance = tiny_instance(rng, batch=True, layers=2 if n % 2 else None)
+        instance = with_overlap(rng, tiny_instance(rng, batch=True, layers=2 if n % 2 else None))
         instance = with_layers(rng, instance) if n % 2 else instance
         if not len(search_data(instance).intervals):
             continue

@@ -30,7 +30,7 @@ from kvbound.solvers.reference.brute_force import find_optimum, solve_brute
 from kvbound.trace import Trace, read_csv
 from tests.paths import DATA
 from tests.solvers.lagrangian.cases import bound, swaps
-from tests.strategies import random_schedule, rule_combinations, tiny_instance
+from tests.strategies import random_schedule, rule_combinations, tiny_instance, with_overlap
 
 ATTENTION = DATA / "attention"
 
@@ -48,7 +48,7 @@ def test_between_ideal_and_optimum(rules: dict[str, Any]) -> None:
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
 def test_between_ideal_and_optimum_where_tokens_come_and_go(rules: dict[str, Any]) -> None:
     rng = np.random.default_rng([ord(letter) for letter in str(rules)])
-    instance = tiny_instance(rng, **rules, batch=True)
+    instance = with_overlap(rng, tiny_instance(rng, **rules, batch=True))
     optimum = find_optimum(instance).time_s
     for kernel in ("numpy", "numba"):
         found = solve_dual(instance, iterations=40, kernel=kernel)[0].time_s

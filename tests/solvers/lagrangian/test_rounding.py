@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from kvbound.certificate import FULL, Certificate
 from kvbound.checker import check
+from kvbound.cost.evaluate import slot_times
 from kvbound.cost.ideal import ideal
-from kvbound.cost.slot import SlotCost
-from kvbound.cost.traffic import schedule_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
@@ -22,7 +21,7 @@ from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multi
 from kvbound.solvers.lagrangian.slot_bounds import slot_bounds
 from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
-from tests.strategies import layered_instances, random_schedule, tiny_instances
+from tests.strategies import layered_instances, random_schedule, tiny_instances, with_overlap
 
 
 @pytest.mark.parametrize(
@@ -53,10 +52,12 @@ def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -
 @settings(max_examples=80)
 def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, seed: int) -> None:
     rng = np.random.default_rng(seed)
+    instance = with_overlap(rng, instance)
     counts = 3 * instance.tiers, instance.decode_steps, instance.layers
+    timed = counts[1], 1 if instance.by_step else counts[2]
     divided = not instance.inclusive and rng.random() < 0.7
     sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
-    theta = rng.random((sets * (4 if divided else 2), len(instance.memory.resources), *counts[1:]))
+    theta = rng.random((sets * (4 if divided else 2), len(instance.memory.resources), *timed))
     if instance.rules.timing is Timing.PARALLEL:
         theta /= theta.sum(axis=1, keepdims=True)
     certificate = Certificate(
@@ -66,13 +67,14 @@ def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, see
         capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
         prices=(rng.normal(0.2, 1, counts) * 2**20).astype(np.int64),
         tier=int(rng.integers(instance.tiers)),
-        whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
+        whole=rng.integers(-1, instance.tokens + 1, timed),
         theta=np.floor(theta * FULL).astype(np.int64),
-        whole_writes=rng.integers(-1, instance.tokens + 1, counts[1:]) if divided else None,
+        whole_writes=rng.integers(-1, instance.tokens + 1, timed) if divided else None,
     )
     schedule = random_schedule(rng, instance)
-    times = SlotCost.of(instance).times(schedule_traffic(instance, schedule).traffic)
-    net = times * 2.0**20 - (certificate.prices * item_counts(instance, schedule)).sum(axis=0)
+    times = slot_times(instance, schedule)
+    paid = (certificate.prices * item_counts(instance, schedule)).sum(axis=0)
+    net = times * 2.0**20 - instance.timed(paid)
     assert np.all(slot_bounds(instance, certificate)[0] <= net + 1e-6 * (1 + abs(net)))
 
 
@@ -83,9 +85,10 @@ def test_the_claim_is_what_the_checker_proves_at_any_prices(instance: Instance, 
     rng = np.random.default_rng(seed)
     latency = rng.choice([0.0, 0.25, 4.0], instance.tiers)
     late = (replace(t, latency=float(x)) for t, x in zip(instance.memory.tiers, latency, strict=True))
-    instance = replace(instance, memory=replace(instance.memory, tiers=tuple(late)))
+    instance = with_overlap(rng, replace(instance, memory=replace(instance.memory, tiers=tuple(late))))
     counts = 3 * instance.tiers, instance.decode_steps, instance.layers
-    theta = rng.random((2 << int((latency > 0).sum()), len(instance.memory.resources), *counts[1:]))
+    timed = counts[1], 1 if instance.by_step else counts[2]
+    theta = rng.random((2 << int((latency > 0).sum()), len(instance.memory.resources), *timed))
     if instance.rules.timing is Timing.PARALLEL:
         theta /= theta.sum(axis=1, keepdims=True)
     certificate = Certificate(
@@ -95,7 +98,7 @@ def test_the_claim_is_what_the_checker_proves_at_any_prices(instance: Instance, 
         capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
         prices=(np.abs(rng.normal(0.0, 0.1, counts)) * (rng.random(counts) < 0.5) * 2**40).astype(np.int64),
         tier=int(rng.integers(instance.tiers)),
-        whole=rng.integers(-1, instance.tokens + 1, counts[1:]),
+        whole=rng.integers(-1, instance.tokens + 1, timed),
         theta=np.floor(theta * FULL).astype(np.int64),
     )
     claimed = evaluate_certificate(instance, certificate, "numpy").bound_s

@@ -27,7 +27,7 @@ from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.instance_documents import llm
 from tests.replay import problems
-from tests.strategies import rule_combinations, tiny_instance, with_layers
+from tests.strategies import rule_combinations, tiny_instance, with_layers, with_overlap
 
 FAST = {"copies": Copies.INCLUSIVE, "granularity": 1, "tiers": 2}
 """Rules under which responses are bits instead."""
@@ -69,6 +69,7 @@ def test_a_legal_schedule_whatever_the_prices(
 def test_a_legal_schedule_where_layers_differ(rules: dict[str, Any], seed: int, dear: bool) -> None:
     rng = np.random.default_rng(seed)
     instance = with_layers(rng, tiny_instance(rng, layers=2, batch=bool(rng.integers(2)), **rules))
+    instance = with_overlap(rng, instance)
     found = best_response.best_responses(instance, untuned(instance, rng, dear=dear), seed=seed).schedule()
     assert isinstance(found, Schedule)
     assert problems(instance, found) == []

@@ -1,0 +1,1 @@
+"""Optima and linear programs of tiny instances in fractions, without any tolerance."""
