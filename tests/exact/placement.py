@@ -212,7 +212,7 @@ def _add_time(
         program.at_most({n: -each for n, each in kinds[k].items()} | {column: Fraction(1)}, Fraction(0))
     busy = []
     for r, rate in enumerate(memory.resources.values()):
-        row: Row = {}
+        row = {}
         byte = [_byte(instance, k, r, write=False) for k in range(tiers)]
         for k in range(tiers):
             for kind, cost in (
