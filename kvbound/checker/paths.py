@@ -45,12 +45,13 @@ def sum_of_paths(
     -------
     The sum in units of 2**-scale seconds, or None if no path is left to some block.
     """
+    life = case.lives[layer]
+    plain = closed is None and life.size == 1 and not life.chunks.size
+    if plain and len(case.names) == 2 and np.all(life.end >= case.steps):
+        return _sum_of_differences(case, given, layer, packed, forced)
     closed = {} if closed is None else closed
-    tiers, life, slots = len(case.names), case.lives[layer], case.steps * case.layers
-    running = np.concatenate([np.zeros((tiers, 1), np.int64), np.cumsum(given.capacity, axis=1)], axis=1)
-    running *= np.array(case.units[layer])[:, None]
-    at = np.arange(layer, slots, case.layers)
-    hold = running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1]
+    tiers = len(case.names)
+    hold, start = _room(case, given, layer)
     last = tiers - 1 if case.rules["copies"] == "inclusive" else tiers
     path = np.zeros((tiers, len(life.head)), np.int64)
     sizes = np.atleast_1d(life.blocks_in(np.arange(len(life.head))))  # of one block it broadcasts
@@ -77,13 +78,79 @@ def sum_of_paths(
         alive[:] = moved + read * read_price[:, None]
     held = np.flatnonzero(life.held[: life.prompt])
     _close(path, closed.get(-1))
-    prompt = path[:, held] + running[:, layer + 1, None] * life.blocks_in(held)
+    prompt = path[:, held] + start[:, None] * life.blocks_in(held)
     if forced is not None:
         prompt = prompt[forced[life.head[held]], np.arange(held.size)][None]
     least = prompt.min(axis=0)
     if closed and (blocked or bool((least >= MOST // 2).any())):
         return None
     return total + int(least.sum(dtype=object))
+
+
+def _room(case: Case, given: Multipliers, layer: int) -> tuple[Ints, Ints]:
+    """Return the price of a block's room after each slot, (tiers, steps), and before the first, (tiers,)."""
+    slots = case.steps * case.layers
+    running = np.concatenate(
+        [np.zeros_like(given.capacity[:, :1]), np.cumsum(given.capacity, axis=1)], axis=1
+    )
+    running *= np.array(case.units[layer])[:, None]
+    at = np.arange(layer, slots, case.layers)
+    return running[:, np.minimum(at + 1 + case.layers, slots + 1)] - running[:, at + 1], running[:, layer + 1]
+
+
+def _sum_of_differences(
+    case: Case, given: Multipliers, layer: int, packed: NDArray[np.uint8], forced: Ints | None
+) -> int:
+    """Return the same sum for single tokens that stay, between two tiers, in a fraction of the time.
+
+    Choices depend on what a path costs from tier 0 on, less what it costs from tier 1 on. The sum is that of
+    all paths from tier 1 on, with what each move and each start in tier 0 gains.
+    """
+    life, inclusive, migration = (
+        case.lives[layer],
+        case.rules["copies"] == "inclusive",
+        case.rules["migration"],
+    )
+    hold, start = _room(case, given, layer)
+    more, total = np.zeros(len(life.head), np.int64), 0
+    for step in reversed(range(case.steps)):
+        read, extra, write = given.prices[:, step, layer].reshape(3, 2).tolist()
+        older, after = int(life.past[step]), int(life.past[step + 1])
+        more[:after] += hold[0, step] - hold[1, step]
+        # births; with inclusive copies they are written to tier 1 in any case
+        total += after * int(hold[1, step]) + (after - older) * write[1]
+        total += _gains(more[older:after] + (write[0] - (0 if inclusive else write[1])))[1]
+        alive = more[:older]
+        listed = np.flatnonzero(np.unpackbits(packed[step], count=older, bitorder="little"))
+        here, total = alive[listed], total + read[1] * listed.size
+        if migration != "none":
+            up, gain = _gains(here + write[0])
+            here = np.minimum(here, 0 if inclusive else write[1]) - up
+            total += gain
+        if migration == "prefetch":
+            up, _ = _gains(alive + (write[0] + extra[1]))
+            up[listed] = 0
+            total += _sum(up)
+        if migration != "none":
+            np.minimum(alive, 0 if inclusive else write[1] + extra[0], out=alive)
+        if migration == "prefetch":
+            alive -= up
+        alive[listed] = here + (read[0] - read[1])
+    prompt = more[: life.prompt] + (start[0] - start[1])
+    total += life.prompt * int(start[1])
+    return total + (_gains(prompt)[1] if forced is None else int(prompt[forced == 0].sum(dtype=object)))
+
+
+def _gains(change: Ints) -> tuple[Ints, int]:
+    """Return what of each change is below 0, and the sum of that."""
+    gains = np.minimum(change, 0)
+    return gains, _sum(gains)
+
+
+def _sum(gains: Ints) -> int:
+    """Add up integers below 0 exactly."""
+    overflows = -int(gains.min(initial=0)) * gains.size >= MOST
+    return int(gains.sum(dtype=object if overflows else np.int64))
 
 
 def _close(path: Ints, states: Ints | None) -> None:

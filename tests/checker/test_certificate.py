@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 import kvbound as kv
 from kvbound.certificate import FULL
-from kvbound.checker import Report, check
+from kvbound.checker import Report, check, paths
+from kvbound.checker.conclusion import prefill_first
+from kvbound.checker.inputs import read_case
+from kvbound.checker.multipliers import read_multipliers
+from kvbound.checker.paths import sum_of_paths
 from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
@@ -374,3 +378,25 @@ def test_rejects_a_trace_that_was_changed(proved: tuple[Instance, Arrays]) -> No
     rows = [layer.copy() for layer in instance.trace.rows]
     rows[0][0, 0] ^= 1
     assert not check(instance.expanded(), rows, arrays).ok
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(rule_combinations()))
+@settings(max_examples=100)
+def test_between_two_tiers_differences_add_up_to_the_paths(seed: int, rules: dict[str, Any]) -> None:
+    """Closed states, here none, are looked for by the general method alone."""
+    rng = np.random.default_rng(seed)
+    instance = tiny_instance(rng, **rules | {"tiers": 2, "granularity": 1})
+    case = read_case(instance.expanded(), instance.trace.rows)
+    given_ = read_multipliers(case, any_multipliers(instance, rng))
+    forced = prefill_first(case) if instance.rules.initial == "prefill-first" else [None] * case.layers
+    for layer, start in enumerate(forced):
+        fast, general = (
+            sum_of_paths(case, given_, layer, case.rows(layer), start, closed) for closed in (None, {})
+        )
+        assert fast == general
+
+
+def test_sums_of_gains_do_not_overflow() -> None:
+    gains = np.full(4, -(2**61), np.int64)
+    assert paths._sum(gains) == -(2**63)
+    assert paths._sum(gains[:0]) == 0
