@@ -91,7 +91,7 @@ class SlotIdeal(NamedTuple):
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
-    """Seconds per slot without constraints on placement, shape (steps, layers).
+    """Seconds per slot without constraints on placement, or another objective, shape (steps, layers).
 
     Every read and every birth is split over the tiers in the way that is best for the slot, which is a lower
     bound for every schedule at any capacity. With inclusive copies and two tiers everything is in tier 0,
@@ -147,5 +147,5 @@ def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
 
 
 def ideal(instance: Instance) -> float:
-    """Return the ideal decode time in seconds, a time lower bound."""
+    """Return the ideal decode time in seconds, a time lower bound; under another objective its lower bound."""
     return float(ideal_slot_times(instance).sum())

@@ -6,27 +6,57 @@ The time of a slot is a maximum over prices of the resources. It is attained at 
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import lcm
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from kvbound.objective import Prices
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def split_rays(load: Array) -> Array:
+def priced_loads(load: Array, bandwidths: Array, prices: Prices) -> NDArray[np.object_]:
+    """Return what a byte of each load costs at prices x of time, per x, in Python integers, (K, R).
+
+    With weights theta = x * bandwidths of sum 1, a byte on resource r costs second * x_r + byte_r. Both terms
+    are linear in x, the second one as byte_r * (x @ bandwidths).
+    """
+    second, byte = Fraction(prices.second), [Fraction(each) for each in prices.byte]
+    rates, rows = [Fraction(rate) for rate in bandwidths.tolist()], []
+    for row in load.tolist():
+        whole = [int(each) for each in row]
+        energy = sum((n * each for n, each in zip(whole, byte, strict=False) if n), Fraction(0))
+        rows.append([second * n + energy * rate for n, rate in zip(whole, rates, strict=True)])
+    unit = lcm(*(entry.denominator for row in rows for entry in row))
+    return np.array([[int(entry * unit) for entry in row] for row in rows], object)
+
+
+def split_rays(load: NDArray[Any]) -> Array:
     """Return the extreme rays of the cells into which (load[k] - load[-1]) @ x = 0 divide x >= 0.
 
     x are prices per byte of the resources; on these hyperplanes a read costs the same at tier k as at the
     last one. A function that is concave, and linear on each cell, has its maximum over any slice at a ray.
     """
     flats: list[Integers] = [np.eye(load.shape[1]).astype(_exact(load))]
-    for cut in np.unique(load[:-1] - load[-1], axis=0).astype(np.int64).astype(_exact(load)):
+    for cut in _cuts(load):
         if cut.any():
             flats += [_on_plane(rays, cut) for rays in flats]
     return _normalised(np.vstack(flats))
 
 
-def spread_rays(*loads: Array) -> Array:
+def _cuts(load: NDArray[Any]) -> Integers:
+    """Return the distinct differences between the loads and the last one."""
+    if load.dtype == object:
+        found = np.array(sorted({tuple(row) for row in (load[:-1] - load[-1]).tolist()}), object)
+        return np.asarray(found // np.maximum(np.gcd.reduce(found, axis=1, keepdims=True), 1))
+    return np.unique(load[:-1] - load[-1], axis=0).astype(np.int64).astype(_exact(load))
+
+
+def spread_rays(*loads: NDArray[Any]) -> Array:
     """Return the extreme rays of the cells of min_k load[k] @ x, where bytes go to the cheapest tier.
 
     Slacks s_k >= 0 are the excess of tier k over the cheapest: load[k] @ x - s_k is the same for all k.
@@ -36,15 +66,19 @@ def spread_rays(*loads: Array) -> Array:
     for n, load in enumerate(loads):
         slack, first = np.zeros((tiers[n], sum(tiers)), np.int64), sum(tiers[:n])
         slack[:, first : first + tiers[n]] = np.eye(tiers[n])
-        system = np.hstack([load.astype(np.int64), -slack]).astype(rays.dtype)
+        system = np.hstack([load if load.dtype == object else load.astype(np.int64), -slack]).astype(
+            rays.dtype
+        )
         for row in system[1:]:
             rays = _on_plane(rays, row - system[0])
     prices = rays[:, :resources]
     return _normalised(prices[prices.any(axis=1)])
 
 
-def _exact(*loads: Array) -> type:
+def _exact(*loads: NDArray[Any]) -> type:
     """Return the type of integers that do not overflow: Python's, unless all loads are 0 or 1."""
+    if any(load.dtype == object for load in loads):
+        return object
     return np.int64 if max(load.max() for load in loads) <= 1 else object
 
 

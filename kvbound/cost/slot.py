@@ -10,6 +10,10 @@ the relaxation, the dual and the annealer take their coefficients from here.
 
 Reads wait for the latency of the tier that serves them, on each of its resources, all at once. For a given
 set S of tiers that serve reads the time is max_v(facets[v] @ q + waits[v, S]); T is the least over the sets.
+
+Under another objective than time alone T stands for what is minimised: the energy of all transfers counts on
+every resource beside the price of its time, so that the objective, too, is a maximum over weights theta.
+Docstrings speak of seconds; `seconds` returns these under any objective.
 """
 
 from __future__ import annotations
@@ -24,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
-from kvbound.cost.rays import split_rays, undominated
+from kvbound.cost.rays import priced_loads, split_rays, undominated
 from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.memory import Memory
+from kvbound.objective import TIME, Prices
 from kvbound.rules import Copies, Rules, Timing
 
 Array = NDArray[np.float64]
@@ -35,6 +40,10 @@ Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
 """Largest product of traffic entries and facets at which all slots are costed at once."""
+
+
+_ROUNDING = 1e-12
+"""Share of a slot's cost that is taken for a rounding error."""
 
 
 class PricedTraffic(NamedTuple):
@@ -66,16 +75,22 @@ def set_number(inside: NDArray[np.bool_]) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class SlotCost:
-    """Slot times of a memory under the given rules."""
+    """Slot times of a memory under the given rules, or another objective of them."""
 
     memory: Memory
     rules: Rules
     unit_sizes: tuple[int, ...] = ()
+    prices: Prices = TIME
 
     @classmethod
     def of(cls, instance: Instance) -> SlotCost:
         """Return the slot cost of an instance."""
-        return cls(instance.memory, instance.rules, instance.unit_sizes)
+        return cls(instance.memory, instance.rules, instance.unit_sizes, instance.prices)
+
+    @cached_property
+    def timed(self) -> SlotCost:
+        """The same slots, costed in seconds."""
+        return self if self.prices == TIME else SlotCost(self.memory, self.rules, self.unit_sizes)
 
     @cached_property
     def size_ratio(self) -> Integers:
@@ -107,17 +122,36 @@ class SlotCost:
     @cached_property
     def read_costs(self) -> Array:
         """Seconds per byte read at each tier on each resource, shape (K, R)."""
-        return self.memory.read_load * self.format_ratio / self.memory.bandwidths
+        return self._costs(self.memory.read_load)
 
     @cached_property
     def write_costs(self) -> Array:
         """Seconds per byte written at each tier on each resource, shape (K, R)."""
-        return self.memory.write_load * self.format_ratio / self.memory.bandwidths
+        return self._costs(self.memory.write_load)
+
+    def _costs(self, load: Array) -> Array:
+        seconds: Array = load * self.format_ratio / self.memory.bandwidths
+        if self.prices == TIME:
+            return seconds
+        energy = load * self.format_ratio * (self.prices.byte or np.zeros(load.shape[1]))
+        # resources side by side: whichever binds, all energy counts
+        return self.prices.second * seconds + (energy if self.serial else energy.sum(axis=1, keepdims=True))
 
     @cached_property
     def latency(self) -> Array:
         """Seconds that reads of each tier wait, shape (K,)."""
         return np.array([tier.latency for tier in self.memory.tiers])
+
+    @cached_property
+    def latency_costs(self) -> Array:
+        """What these waits cost under the objective, shape (K,)."""
+        return self.latency if self.prices == TIME else self.prices.second * self.latency
+
+    @property
+    def least_read(self) -> float:
+        """Seconds per byte read at the tier that is fastest to read, where a read costs anything."""
+        slowest = self.read_costs.max(axis=1)
+        return float(slowest[slowest > 0].min(initial=np.inf)) if (slowest > 0).any() else 1.0
 
     def waits(self, theta: Array) -> Array:
         """Return the seconds that a slot waits for each set of tiers that serve its reads, shape (V, 2**K).
@@ -132,8 +166,8 @@ class SlotCost:
         """
         inside = np.arange(1 << self.tiers)[:, None] >> np.arange(self.tiers) & 1  # (sets, K)
         if self.serial:
-            return np.broadcast_to(combine(self.latency[None], inside.T), (len(theta), len(inside)))
-        late = inside[:, :, None] * (self.latency[:, None] * self.memory.read_load)
+            return np.broadcast_to(combine(self.latency_costs[None], inside.T), (len(theta), len(inside)))
+        late = inside[:, :, None] * (self.latency_costs[:, None] * self.memory.read_load)
         return combine(theta, late.max(axis=1).T)
 
     @cached_property
@@ -155,7 +189,7 @@ class SlotCost:
     def _facets(self) -> tuple[Array, Array]:
         last = self.tiers - 1
         load = self.scaled(self.memory.read_load)
-        theta = self.weights_of(split_rays(load) if self.inclusive else np.eye(load.shape[1]))
+        theta = self.weights_of(split_rays(self.exact(load)) if self.inclusive else np.eye(load.shape[1]))
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
         rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
@@ -165,6 +199,12 @@ class SlotCost:
     def scaled(self, load: Array) -> Array:
         """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
         return load * self.size_ratio[:, None]
+
+    def exact(self, load: Array) -> Array | Integers:
+        """Return the costs of scaled loads by the price of each resource, whole numbers, shape (K, R)."""
+        if self.prices == TIME or self.serial:  # serial weights are all 1
+            return load
+        return priced_loads(load, self.memory.bandwidths, self.prices)
 
     def weights_of(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
@@ -188,6 +228,20 @@ class SlotCost:
             best = np.minimum(best, self._values(diverted).max(axis=0))
         return best
 
+    def seconds(self, traffic: Array) -> Array:
+        """Return slot times in seconds if reads are split as in `split`, whatever the objective.
+
+        Parameters
+        ----------
+        traffic
+            Bytes, shape (..., 3K).
+        """
+        if self.prices == TIME:
+            return self.times(traffic)
+        if halves := self._halves(traffic):
+            return np.concatenate([self.seconds(half) for half in halves])
+        return np.asarray(self.timed._values(self.split(traffic)).max(axis=0))
+
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
         """Return the two halves of traffic too large to be costed at once, else an empty tuple."""
         if traffic.ndim == 1 or len(traffic) < 2 or traffic.size * len(self.facets) <= _MOST:
@@ -200,7 +254,8 @@ class SlotCost:
 
         Reads that either copy may serve become reads without that choice. With two tiers the split is, among
         those of least time, the one of least total work. With more tiers it is determined one tier after the
-        other, each for the least work that this tier's bytes cause.
+        other, each for the least work that this tier's bytes cause. Under energy alone the least time decides
+        between tiers that take the same energy.
 
         Parameters
         ----------
@@ -209,13 +264,16 @@ class SlotCost:
         """
         if halves := self._halves(traffic):
             return np.concatenate([self.split(half) for half in halves])
+        if not self.prices.second:
+            return self._of_least_energy(traffic)
         chosen = self._diverted(traffic)
         return self._assign_reads(chosen) if self.inclusive else chosen
 
     def priced(self, traffic: Array) -> PricedTraffic:
         """Return the traffic split as in `split`, with prices of its bytes that add up to the slot time.
 
-        The prices are the dual solution of the slot's linear program: what one more byte costs.
+        The prices are the dual solution of the slot's linear program: what one more byte costs. They are
+        seconds under any objective.
 
         Parameters
         ----------
@@ -225,11 +283,19 @@ class SlotCost:
         if halves := self._halves(traffic):
             parts = (self.priced(half) for half in halves)
             return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
+        if self.prices != TIME:
+            return self.timed.priced_as_split(self.split(traffic))
         chosen = self._diverted(traffic)
         row = self._values(chosen).argmax(axis=0)
         read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
         served = self._assign_reads(chosen) if self.inclusive else chosen
         return PricedTraffic(served, read[row], write[row], self.facet_waits[row, self._reading(chosen)])
+
+    def priced_as_split(self, served: Array) -> PricedTraffic:
+        """Return what `priced` does for reads that have no choice left."""
+        row = self._values(served).argmax(axis=0)
+        read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
+        return PricedTraffic(served, read[row], write[row], self.facet_waits[row, self._reading(served)])
 
     def busy(self, traffic: Array) -> Array:
         """Return the seconds that each resource is busy, shape (..., R), with reads split as in `split`.
@@ -242,8 +308,9 @@ class SlotCost:
         if halves := self._halves(traffic):
             return np.concatenate([self.busy(half) for half in halves])
         held, extra, written = np.split(self.split(traffic), 3, axis=-1)
-        read = combine(self.read_costs.T, np.moveaxis(held + extra, -1, 0))
-        return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
+        timed = self.timed
+        read = combine(timed.read_costs.T, np.moveaxis(held + extra, -1, 0))
+        return np.moveaxis(combine(timed.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
     def _diverted(self, traffic: Array) -> Array:
         """Return the traffic of least time among those that leave tiers with a latency unread."""
@@ -253,6 +320,18 @@ class SlotCost:
             chosen = np.where((time < best)[..., None], diverted, chosen)
             best = np.minimum(best, time)
         return chosen
+
+    def _of_least_energy(self, traffic: Array) -> Array:
+        """Return the traffic of least energy and then of least time, with every read assigned to a tier."""
+        q, last = traffic.copy(), self.tiers - 1
+        if not self.inclusive:
+            return q
+        near = self.read_costs.sum(axis=1)
+        equal = np.abs(near[:last] - near[last]) <= 1e-9 * near[last]
+        for tier in np.flatnonzero(~equal).tolist():
+            q[..., self.tiers + (tier if near[tier] < near[last] else last)] += q[..., tier]
+            q[..., tier] = 0
+        return self.timed.split(q)
 
     def _assign_reads(self, q: Array) -> Array:
         """Return q with each tier's reads turned into reads without choice, at the least time."""
@@ -264,15 +343,16 @@ class SlotCost:
             q[..., home] += held
             q[..., tier] = 0
             slack = np.moveaxis(least - self._values(q, reading), 0, -1)
+            if self.prices != TIME:  # slopes may be near 0: rounding errors must not divert much
+                slack += (_ROUNDING * (1 + tier) * least)[..., None]
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
             # prices are integers times a common factor: they differ by much or only by rounding
             slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
             # between these bounds any part may be diverted
+            rising, falling = slope > 0, slope < 0
             if self.read_costs[last].sum() < self.read_costs[tier].sum():
-                rising = slope > 0
                 part = (slack[..., rising] / slope[rising]).min(axis=-1, initial=np.inf)
             else:
-                falling = slope < 0
                 part = (slack[..., falling] / slope[falling]).max(axis=-1, initial=0.0)
             part = np.clip(part, 0, held)
             q[..., home] -= part
