@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker.arrays import Source, array, load
-from kvbound.checker.certificate import price_of_room, seconds, sum_of_slots, unproved
+from kvbound.checker.certificate import price_of_room, seconds, sum_of_slots, unit_of, unproved
 from kvbound.checker.conclusion import prefill_first
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.multipliers import MOST, Multipliers, largest, priced_capacities, read_multipliers
@@ -100,8 +100,8 @@ def check_tree(
             KINDS[question.kind].restrict(case, question, yes, within)
         number = int(found.certificate[node])
         bound_s = min(bound_s, bounds.of_leaf(found.multipliers[number], limits[number], within))
-    problems += unproved(bound_s, claim, claimed_s)
-    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+    problems += unproved(bound_s, claim, claimed_s, unit=unit_of(case))
+    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s, time_alone=case.objective.time_alone)
 
 
 class _Bounds:
