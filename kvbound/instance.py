@@ -28,7 +28,7 @@ from kvbound.errors import InfeasibleError, InputError
 from kvbound.fields import MAX_BYTES, located
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
-from kvbound.objective import Objective, Prices
+from kvbound.objective import TIME_ALONE, Objective, Prices
 from kvbound.rules import Accounting, Copies, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
@@ -69,7 +69,7 @@ class Instance:
     rules: Rules
     workload: Trace | Synthetic
     formats: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    objective: Objective = Objective()
+    objective: Objective = TIME_ALONE
 
     def __post_init__(self) -> None:
         formats = checked_formats(self.name, self.memory, self.llm, self.formats)
@@ -366,7 +366,7 @@ class Instance:
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
             **({"latency": LATENCY} if any(tier.latency for tier in self.memory.tiers) else {}),
-            **({} if self.objective == Objective() else {"objective": self.objective.to_mapping()}),
+            **({} if self.objective == TIME_ALONE else {"objective": self.objective.to_mapping()}),
         }
 
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:
@@ -410,6 +410,10 @@ class Instance:
         expanded["trace"].pop("dense", None)  # follows from the hashes
         text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_objective(self, **changes: Any) -> Instance:
+        """Return the same instance with other weights, or estimates of energies, in its objective."""
+        return dataclasses.replace(self, objective=dataclasses.replace(self.objective, **changes))
 
     def with_rules(self, **changes: Any) -> Instance:
         """Return the same instance under other rules."""

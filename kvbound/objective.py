@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kvbound.errors import InputError
-from kvbound.fields import Fields, located
+from kvbound.fields import Fields, located, show
 from kvbound.memory import ENERGY_LEVELS, ENERGY_POINTS, Memory
 
 LEAST, MOST = 1e-18, 1e18
@@ -87,11 +87,48 @@ class Objective:
             A field is invalid; the message names it and what was expected.
         """
         fields = Fields(mapping, file, field)
-        weights = {name: fields.number(name, 0) for name in ("time", "energy") if fields.has(name)}
-        names = {name: fields.text(name) for name in ("level", "point") if fields.has(name)}
+        time, energy = (fields.number(name, 0, default=getattr(cls, name)) for name in ("time", "energy"))
+        level, point = (fields.text(name, getattr(cls, name)) for name in ("level", "point"))
         fields.done()
         with located(file, field):
-            return cls(**weights, **names)
+            return cls(time, energy, level, point)
+
+    @classmethod
+    def from_text(cls, text: str) -> dict[str, Any]:
+        """Return the table of an instance file for text such as ``energy`` or ``time=1,energy=0.5``.
+
+        The words stand for these alone; what is not named has its default.
+
+        Raises
+        ------
+        InputError
+            The text has another form.
+        """
+        found: dict[str, Any] = {}
+        for n, part in enumerate(text.split(",")):
+            name, equals, value = (each.strip() for each in part.partition("="))
+            if not n and not equals and name in ("time", "energy"):
+                found |= {"time": float(name == "time"), "energy": float(name == "energy")}
+            elif value and name in ("level", "point"):
+                found[name] = value
+            elif name in ("time", "energy") and (number := as_decimal(value)) is not None:
+                found[name] = number
+            else:
+                expected = "time, energy, or weights such as time=1,energy=0.5"
+                raise InputError("objective", "", f"{expected}, not {show(text)}")
+        return found
+
+    def __str__(self) -> str:
+        """Return text that `from_text` reads."""
+        parts = [f"time={self.time:g},energy={self.energy:g}"]
+        if 1 in (self.time, self.energy) and 0 in (self.time, self.energy):
+            parts = ["time" if self.time else "energy"]
+        if float(f"{self.time:g}") != self.time or float(f"{self.energy:g}") != self.energy:
+            parts = [f"time={self.time!r},energy={self.energy!r}"]
+        defaults = TIME_ALONE.level, TIME_ALONE.point
+        for name, value, usual in zip(("level", "point"), (self.level, self.point), defaults, strict=True):
+            parts += [f"{name}={value}"] if value != usual else []
+        return ",".join(parts)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the fields of instance files."""
@@ -123,3 +160,15 @@ class Objective:
     def value(self, time_s: float, energy_j: float) -> float:
         """Return the objective of a decode time and of the energy of transfers and static power."""
         return self.time * time_s + (self.energy * energy_j if self.energy else 0.0)
+
+
+TIME_ALONE = Objective()
+"""The default: decode time in seconds."""
+
+
+def as_decimal(text: str) -> float | None:
+    """Return the number that a text is, None if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -225,6 +225,11 @@ class Result:
             raise ValueError(f"the time {self.value} s is below its own lower bound {self.bound.value} s")
 
     @property
+    def _objective(self) -> dict[str, str]:
+        """What is minimised, as an option; empty for time alone."""
+        return {"objective": self.instance.objective} if self.instance.objective else {}
+
+    @property
     def schedule(self) -> Schedule | None:
         """The placement where it is kept as events, else None."""
         return self.placement if isinstance(self.placement, Schedule) else None
@@ -295,7 +300,7 @@ class Result:
             "instance": self.instance.to_json(),
             "method": self.method,
             "seed": self.seed,
-            "options": dict(self.options),
+            "options": dict(self.options) | self._objective,
             "status": str(self.status),
             "termination": self.termination.to_json(),
             "time_s": self.time_s,

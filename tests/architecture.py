@@ -29,6 +29,7 @@ FLOORS = (
     ("initial", "weight_placement", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
     ("blocks", "catalog", "consistency", "weights", "workloads", "recording"),
+    ("objective",),
     ("llm", "memory", "trace", "overrides", "rules"),
     ("fields", "files", "reading", "kernels"),
     ("errors", "units", "arithmetic", "first_fit", "progress", "temporaries", "version", "checker"),

@@ -166,8 +166,8 @@ def sum_of_slots(
     energy = case.objective.byte or (Fraction(0),) * len(inverse)
     common = math.lcm(*(each.denominator for each in (*inverse, *energy)))
     finer, coarser = max(given.scale, 0), max(-given.scale, 0)
-    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that, and so
-    # is the energy of a byte, which counts in full
+    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that, as is
+    # the energy of a byte, which counts in full
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     life = case.lives[layer]

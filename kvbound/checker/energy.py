@@ -1,7 +1,8 @@
 """The energy of a replayed schedule, and the claims about it.
 
-Energies count at the level and point of the objective, `device` and `mid` by default. Of a read that either of two copies may serve only the range of
-the energies of both is known, unless the times determine how much each serves.
+Energies count at the level and point of the objective, `device` and `mid` by default. Of a read that either
+of two copies may serve only the range of the energies of both is known, unless the times determine how much
+each serves.
 """
 
 from __future__ import annotations

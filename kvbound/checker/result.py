@@ -297,9 +297,13 @@ def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
     ideal = claims["method"] == "best" and case.rules["accounting"] == "fang2025"
     if (status in ("optimal", "feasible")) != (time_s is not None) and not (ideal and status == "unknown"):
         yield f"status is {status!r}, but time_s is {claims['time_s']!r}"
-    elif status == "optimal" and (bound_s is None or time_s - bound_s > OPTIMAL_GAP * (1 + EQUAL) * time_s):
-        unit = " s" if case.objective.time_alone else ""
-        yield f"status is 'optimal', but the time {time_s!r}{unit} and the bound {bound_s!r}{unit} do not meet"
+    elif status == "optimal" and (
+        bound_s is None or time_s is None or time_s - bound_s > OPTIMAL_GAP * (1 + EQUAL) * time_s
+    ):
+        both = f"the time {time_s!r} s and the bound {bound_s!r} s"
+        if not case.objective.time_alone:
+            both = f"the objective {time_s!r} and its bound {bound_s!r}"
+        yield f"status is 'optimal', but {both} do not meet"
     if status == "infeasible" and _has_room(case):
         yield "status is 'infeasible', but there is room for the weights and for every block"
 
@@ -327,14 +331,17 @@ def _has_room(case: Case) -> bool:
 def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
     """Recompute the fields that follow from others."""
     (value, least), time_s, bound_s = _value(case, claims), claims["time_s"], claims["bound"]["time_s"]
-    both, outputs = value is not None and least is not None, int(case.life.outputs.sum())
+    outputs = int(case.life.outputs.sum())
+    gap, part = None, None
+    if value is not None and least is not None:
+        gap, part = ((value - least) / value, least / value) if value else (0.0, None)
     recomputed = {
-        "gap": ((value - least) / value if value else 0.0) if both else None,
+        "gap": gap,
         "tokens_per_s": outputs / time_s if time_s else None,
         "tokens_per_s_bound": outputs / bound_s if bound_s else None,
     }
     if "share_of_bound" in claims:
-        recomputed["share_of_bound"] = least / value if both and value else None
+        recomputed["share_of_bound"] = part
     for key, value in recomputed.items():
         claim = claims[key]
         if (claim is None) != (value is None) or (value is not None and not _equal(claim, value)):

@@ -34,6 +34,7 @@ def check(
             metavar="FILE", help="A schedule, a certificate, a tree of them, or a folder written by --out."
         ),
     ],
+    objective: options.Objective = None,
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
@@ -49,7 +50,7 @@ def check(
     if instance in STUDIES:
         _study(file, as_json=as_json)
         return
-    case = source.load(instance, source.Parts(overrides=override), quiet=True)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=True)
     if (file / output.COMPARISON).is_file():
         reports = _comparison(case, file)
     else:
@@ -192,12 +193,16 @@ def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> No
     for problem in report.problems:
         console.show(f"- {problem}")
     if report.bound_s is not None:
-        bound = f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s), recomputed"
-        console.show(pairs_table([("time lower bound", bound)]))
+        name, bound = "time lower bound", f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s)"
+        if not report.time_alone:
+            name, bound = "lower bound of the objective", f"{report.bound_s!r}"
+        console.show(pairs_table([(name, f"{bound}, recomputed")]))
     if report.time_s is None:
         return
     names = [tier.name for tier in instance.memory.tiers]
     pairs = [("time", f"{numbers.seconds(report.time_s)} ({report.time_s!r} s)")]
+    if report.objective is not None:
+        pairs.append(("objective", f"{report.objective!r}"))
     if report.hit_bytes is not None and report.hit_bytes.sum() > 0:
         shares = report.hit_bytes / report.hit_bytes.sum()
         hits = ", ".join(f"{name} {numbers.share(x)}" for name, x in zip(names, shares, strict=True))

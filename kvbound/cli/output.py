@@ -160,9 +160,7 @@ def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
 
     strongest = max(results, key=_proved, default=None)
     for result in results:
-        missing = result.bound.status is BoundStatus.CERTIFIED and _proved(result) < (
-            result.bound.time_s or 0
-        )
+        missing = result.bound.status is BoundStatus.CERTIFIED and _proved(result) < (result.bound.value or 0)
         if strongest is None or not missing:
             yield result
         elif strongest.proof is not None:

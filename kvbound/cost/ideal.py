@@ -147,5 +147,5 @@ def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
 
 
 def ideal(instance: Instance) -> float:
-    """Return the ideal decode time in seconds, a time lower bound; under another objective its lower bound."""
+    """Return the ideal decode time in seconds, a time lower bound, or the least of another objective."""
     return float(ideal_slot_times(instance).sum())

@@ -65,7 +65,7 @@ def _cases(
 
 
 def _case(cost: SlotCost, inside: NDArray[np.bool_]) -> IdealCase:
-    read, write = (cost.exact(cost.scaled(load)) for load in (cost.memory.read_load, cost.memory.write_load))
+    read, write = (cost.scaled(load) for load in (cost.memory.read_load, cost.memory.write_load))
     some = inside if inside.any() else ~inside  # without reads any tier will do
     # with inclusive copies births go to the last tier at any prices
     rays = spread_rays(read[some]) if cost.inclusive else spread_rays(read[some], write)

@@ -6,33 +6,13 @@ The time of a slot is a maximum over prices of the resources. It is attained at 
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import lcm
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.objective import Prices
-
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-def priced_loads(load: Array, bandwidths: Array, prices: Prices) -> NDArray[np.object_]:
-    """Return what a byte of each load costs at prices x of time, per x, in Python integers, (K, R).
-
-    With weights theta = x * bandwidths of sum 1, a byte on resource r costs second * x_r + byte_r. Both terms
-    are linear in x, the second one as byte_r * (x @ bandwidths).
-    """
-    second, byte = Fraction(prices.second), [Fraction(each) for each in prices.byte]
-    rates, rows = [Fraction(rate) for rate in bandwidths.tolist()], []
-    for row in load.tolist():
-        whole = [int(each) for each in row]
-        energy = sum((n * each for n, each in zip(whole, byte, strict=False) if n), Fraction(0))
-        rows.append([second * n + energy * rate for n, rate in zip(whole, rates, strict=True)])
-    unit = lcm(*(entry.denominator for row in rows for entry in row))
-    return np.array([[int(entry * unit) for entry in row] for row in rows], object)
 
 
 def split_rays(load: NDArray[Any]) -> Array:

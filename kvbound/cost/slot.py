@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
-from kvbound.cost.rays import priced_loads, split_rays, undominated
+from kvbound.cost.prices import byte_costs, exact_costs, from_cheaper_copies
+from kvbound.cost.rays import split_rays, undominated
 from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.memory import Memory
@@ -40,8 +41,6 @@ Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
 """Largest product of traffic entries and facets at which all slots are costed at once."""
-
-
 _ROUNDING = 1e-12
 """Share of a slot's cost that is taken for a rounding error."""
 
@@ -93,6 +92,11 @@ class SlotCost:
         return self if self.prices == TIME else SlotCost(self.memory, self.rules, self.unit_sizes)
 
     @cached_property
+    def _assigned(self) -> SlotCost:
+        """Slots whose reads have no choice, costed in seconds."""
+        return SlotCost(self.memory, replace(self.rules, copies=Copies.EXCLUSIVE), self.unit_sizes)
+
+    @cached_property
     def size_ratio(self) -> Integers:
         """Bytes transferred at each tier for a byte of tier 0's format, times a common factor, shape (K,)."""
         sizes = np.array(self.unit_sizes or (1,) * self.tiers, np.int64)
@@ -130,12 +134,7 @@ class SlotCost:
         return self._costs(self.memory.write_load)
 
     def _costs(self, load: Array) -> Array:
-        seconds: Array = load * self.format_ratio / self.memory.bandwidths
-        if self.prices == TIME:
-            return seconds
-        energy = load * self.format_ratio * (self.prices.byte or np.zeros(load.shape[1]))
-        # resources side by side: whichever binds, all energy counts
-        return self.prices.second * seconds + (energy if self.serial else energy.sum(axis=1, keepdims=True))
+        return byte_costs(load * self.format_ratio, self.memory.bandwidths, self.prices, serial=self.serial)
 
     @cached_property
     def latency(self) -> Array:
@@ -146,12 +145,6 @@ class SlotCost:
     def latency_costs(self) -> Array:
         """What these waits cost under the objective, shape (K,)."""
         return self.latency if self.prices == TIME else self.prices.second * self.latency
-
-    @property
-    def least_read(self) -> float:
-        """Seconds per byte read at the tier that is fastest to read, where a read costs anything."""
-        slowest = self.read_costs.max(axis=1)
-        return float(slowest[slowest > 0].min(initial=np.inf)) if (slowest > 0).any() else 1.0
 
     def waits(self, theta: Array) -> Array:
         """Return the seconds that a slot waits for each set of tiers that serve its reads, shape (V, 2**K).
@@ -189,22 +182,19 @@ class SlotCost:
     def _facets(self) -> tuple[Array, Array]:
         last = self.tiers - 1
         load = self.scaled(self.memory.read_load)
-        theta = self.weights_of(split_rays(self.exact(load)) if self.inclusive else np.eye(load.shape[1]))
+        theta = self.weights_of(split_rays(load) if self.inclusive else np.eye(load.shape[1]))
         held = combine(theta, self.read_costs.T)
         served = np.minimum(held, held[:, last:]) if self.inclusive else held
         rows = np.hstack([served, held, combine(theta, self.write_costs.T)])
         needed = undominated(np.hstack([rows, np.unique(self.waits(theta), axis=1)]))
         return rows[needed], theta[needed]
 
-    def scaled(self, load: Array) -> Array:
-        """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
-        return load * self.size_ratio[:, None]
-
-    def exact(self, load: Array) -> Array | Integers:
-        """Return the costs of scaled loads by the price of each resource, whole numbers, shape (K, R)."""
+    def scaled(self, load: Array) -> Array | NDArray[np.object_]:
+        """Return loads of each tier times the integers `size_ratio`, or what they cost, shape (K, R)."""
+        whole = load * self.size_ratio[:, None]
         if self.prices == TIME or self.serial:  # serial weights are all 1
-            return load
-        return priced_loads(load, self.memory.bandwidths, self.prices)
+            return whole
+        return exact_costs(whole, self.memory.bandwidths, self.prices)
 
     def weights_of(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
@@ -231,16 +221,9 @@ class SlotCost:
     def seconds(self, traffic: Array) -> Array:
         """Return slot times in seconds if reads are split as in `split`, whatever the objective.
 
-        Parameters
-        ----------
-        traffic
-            Bytes, shape (..., 3K).
+        `traffic` as for `times`.
         """
-        if self.prices == TIME:
-            return self.times(traffic)
-        if halves := self._halves(traffic):
-            return np.concatenate([self.seconds(half) for half in halves])
-        return np.asarray(self.timed._values(self.split(traffic)).max(axis=0))
+        return self.times(traffic) if self.prices == TIME else self._assigned.times(self.split(traffic))
 
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
         """Return the two halves of traffic too large to be costed at once, else an empty tuple."""
@@ -264,8 +247,8 @@ class SlotCost:
         """
         if halves := self._halves(traffic):
             return np.concatenate([self.split(half) for half in halves])
-        if not self.prices.second:
-            return self._of_least_energy(traffic)
+        if not self.prices.second and self.inclusive:
+            return self.timed.split(from_cheaper_copies(traffic, self.read_costs.sum(axis=1)))
         chosen = self._diverted(traffic)
         return self._assign_reads(chosen) if self.inclusive else chosen
 
@@ -284,18 +267,12 @@ class SlotCost:
             parts = (self.priced(half) for half in halves)
             return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
         if self.prices != TIME:
-            return self.timed.priced_as_split(self.split(traffic))
+            return self._assigned.priced(self.split(traffic))
         chosen = self._diverted(traffic)
         row = self._values(chosen).argmax(axis=0)
         read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
         served = self._assign_reads(chosen) if self.inclusive else chosen
         return PricedTraffic(served, read[row], write[row], self.facet_waits[row, self._reading(chosen)])
-
-    def priced_as_split(self, served: Array) -> PricedTraffic:
-        """Return what `priced` does for reads that have no choice left."""
-        row = self._values(served).argmax(axis=0)
-        read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
-        return PricedTraffic(served, read[row], write[row], self.facet_waits[row, self._reading(served)])
 
     def busy(self, traffic: Array) -> Array:
         """Return the seconds that each resource is busy, shape (..., R), with reads split as in `split`.
@@ -308,9 +285,9 @@ class SlotCost:
         if halves := self._halves(traffic):
             return np.concatenate([self.busy(half) for half in halves])
         held, extra, written = np.split(self.split(traffic), 3, axis=-1)
-        timed = self.timed
-        read = combine(timed.read_costs.T, np.moveaxis(held + extra, -1, 0))
-        return np.moveaxis(combine(timed.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
+        costs = self.timed
+        read = combine(costs.read_costs.T, np.moveaxis(held + extra, -1, 0))
+        return np.moveaxis(combine(costs.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
     def _diverted(self, traffic: Array) -> Array:
         """Return the traffic of least time among those that leave tiers with a latency unread."""
@@ -320,18 +297,6 @@ class SlotCost:
             chosen = np.where((time < best)[..., None], diverted, chosen)
             best = np.minimum(best, time)
         return chosen
-
-    def _of_least_energy(self, traffic: Array) -> Array:
-        """Return the traffic of least energy and then of least time, with every read assigned to a tier."""
-        q, last = traffic.copy(), self.tiers - 1
-        if not self.inclusive:
-            return q
-        near = self.read_costs.sum(axis=1)
-        equal = np.abs(near[:last] - near[last]) <= 1e-9 * near[last]
-        for tier in np.flatnonzero(~equal).tolist():
-            q[..., self.tiers + (tier if near[tier] < near[last] else last)] += q[..., tier]
-            q[..., tier] = 0
-        return self.timed.split(q)
 
     def _assign_reads(self, q: Array) -> Array:
         """Return q with each tier's reads turned into reads without choice, at the least time."""

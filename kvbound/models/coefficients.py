@@ -17,6 +17,7 @@ from kvbound.blocks import Blocks
 from kvbound.cost.evaluate import refuse_spread
 from kvbound.cost.ideal import ideal_slot_times
 from kvbound.cost.marginal import chords
+from kvbound.cost.prices import least_price
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
@@ -76,7 +77,7 @@ class Coefficients:
         refuse_spread(instance, "a program")
         cost = SlotCost.of(instance)
         item = int(instance.item_bytes.max())
-        unit = item * cost.least_read
+        unit = item * least_price(cost.read_costs)
         rules = instance.rules
         if cost.latency_costs.any():
             # the program itself splits the reads, by its columns `diverted`
