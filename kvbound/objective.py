@@ -87,7 +87,7 @@ class Objective:
             A field is invalid; the message names it and what was expected.
         """
         fields = Fields(mapping, file, field)
-        time, energy = (fields.number(name, 0, default=getattr(cls, name)) for name in ("time", "energy"))
+        time, energy = (fields.number(name, 0, MOST, getattr(cls, name)) for name in ("time", "energy"))
         level, point = (fields.text(name, getattr(cls, name)) for name in ("level", "point"))
         fields.done()
         with located(file, field):

@@ -40,7 +40,10 @@ def info(
 
 
 def validate(
-    instance: options.Instance, override: options.Overrides = None, quiet: options.Quiet = False
+    instance: options.Instance,
+    objective: options.Objective = None,
+    override: options.Overrides = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Check an instance and its trace.
 
