@@ -18,7 +18,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("kvbound",),
-    ("studies", "frame", "verify"),
+    ("studies", "frame", "front", "verify"),
     ("solvers",),
     ("report", "simulation"),
     ("binding",),
