@@ -49,9 +49,7 @@ def verdict(points: Sequence[Mapping[str, Any]]) -> str:
         return f"{text}The fastest schedule also takes the least energy."
     slower = numbers.ratio(frugal["time_s"] / fast["time_s"])
     saved = numbers.share(1 - frugal["energy_j"] / fast["energy_j"])
-    text += (
-        f"The schedule of least energy takes {saved} less energy than the fastest, and {slower} its time. "
-    )
+    text += f"The schedule of least energy takes {saved} less than the fastest one, and {slower} its time. "
     weights = f"time={product['objective']['time']:g},energy={product['objective']['energy']:g}"
     return f"{text}Energy times time is least at {weights}."
 
