@@ -31,17 +31,19 @@ def byte_costs(load: Array, bandwidths: Array, prices: Prices, *, serial: bool) 
     return prices.second * seconds + (energy if serial else energy.sum(axis=1, keepdims=True))
 
 
-def exact_costs(load: Array, bandwidths: Array, prices: Prices) -> NDArray[np.object_]:
+def exact_costs(load: Array, bandwidths: Array, prices: Prices) -> Array | NDArray[np.object_]:
     """Return what a byte of each load costs at prices x of time, per x, in Python integers, (K, R).
 
-    With weights theta = x * bandwidths of sum 1, a byte on resource r costs second * x_r + byte_r. Both terms
-    are linear in x, the second one as byte_r * (x @ bandwidths).
+    For time alone these are the loads themselves. With weights theta = x * bandwidths of sum 1, a byte on
+    resource r costs second * x_r + byte_r. Both terms are linear in x, the second as byte_r * (x @ bandwidths).
 
     Parameters
     ----------
     load
         Whole numbers.
     """
+    if prices == TIME:
+        return load
     second, byte = Fraction(prices.second), [Fraction(each) for each in prices.byte]
     rates, rows = [Fraction(rate) for rate in bandwidths.tolist()], []
     for row in load.tolist():

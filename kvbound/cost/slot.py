@@ -11,16 +11,15 @@ the relaxation, the dual and the annealer take their coefficients from here.
 Reads wait for the latency of the tier that serves them, on each of its resources, all at once. For a given
 set S of tiers that serve reads the time is max_v(facets[v] @ q + waits[v, S]); T is the least over the sets.
 
-Under another objective than time alone T stands for what is minimised: the energy of all transfers counts on
-every resource beside the price of its time, so that the objective, too, is a maximum over weights theta.
-Docstrings speak of seconds; `seconds` returns these under any objective.
+Under another objective than time alone T stands for that, and docstrings that speak of seconds for its units:
+the energy of all transfers counts on every resource, so that it, too, is a maximum over weights theta.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -90,11 +89,6 @@ class SlotCost:
     def timed(self) -> SlotCost:
         """The same slots, costed in seconds."""
         return self if self.prices == TIME else SlotCost(self.memory, self.rules, self.unit_sizes)
-
-    @cached_property
-    def _assigned(self) -> SlotCost:
-        """Slots whose reads have no choice, costed in seconds."""
-        return SlotCost(self.memory, replace(self.rules, copies=Copies.EXCLUSIVE), self.unit_sizes)
 
     @cached_property
     def size_ratio(self) -> Integers:
@@ -192,9 +186,7 @@ class SlotCost:
     def scaled(self, load: Array) -> Array | NDArray[np.object_]:
         """Return loads of each tier times the integers `size_ratio`, or what they cost, shape (K, R)."""
         whole = load * self.size_ratio[:, None]
-        if self.prices == TIME or self.serial:  # serial weights are all 1
-            return whole
-        return exact_costs(whole, self.memory.bandwidths, self.prices)
+        return whole if self.serial else exact_costs(whole, self.memory.bandwidths, self.prices)
 
     def weights_of(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
@@ -219,11 +211,8 @@ class SlotCost:
         return best
 
     def seconds(self, traffic: Array) -> Array:
-        """Return slot times in seconds if reads are split as in `split`, whatever the objective.
-
-        `traffic` as for `times`.
-        """
-        return self.times(traffic) if self.prices == TIME else self._assigned.times(self.split(traffic))
+        """Return seconds under any objective, with reads split as in `split`; `traffic` as for `times`."""
+        return self.times(traffic) if self.prices == TIME else self.timed.times(self.split(traffic))
 
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
         """Return the two halves of traffic too large to be costed at once, else an empty tuple."""
@@ -237,8 +226,7 @@ class SlotCost:
 
         Reads that either copy may serve become reads without that choice. With two tiers the split is, among
         those of least time, the one of least total work. With more tiers it is determined one tier after the
-        other, each for the least work that this tier's bytes cause. Under energy alone the least time decides
-        between tiers that take the same energy.
+        other, each for the least work that this tier's bytes cause. Under energy alone ties go to the fastest.
 
         Parameters
         ----------
@@ -267,7 +255,7 @@ class SlotCost:
             parts = (self.priced(half) for half in halves)
             return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
         if self.prices != TIME:
-            return self._assigned.priced(self.split(traffic))
+            return self.timed.priced(self.split(traffic))
         chosen = self._diverted(traffic)
         row = self._values(chosen).argmax(axis=0)
         read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))

@@ -119,6 +119,7 @@ def solve_annealing(
     lowest = max(ideal(instance), bound_s or 0.0)
     target = lowest / (1 - gap) * (1 + ROUNDING) if gap < 1 else math.inf
     stop = StopRule(begin, time_limit if work is None else math.inf, target, progress)
+    stop = stop if instance.objective.time_alone else replace(stop, unit="")
     search = _search_packed if _is_packed(instance, chosen) else _search_arrays
     found = search(instance, start, np.random.default_rng(seed), effort, chosen, stop)
     measures, placement = found.costed
