@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,14 +53,7 @@ class FrontPoint:
     @property
     def energy_j(self) -> float:
         """Energy of transfers and static power, in joules: that of arithmetic is the same everywhere."""
-        measures = self.result.measures
-        parts = {} if measures is None or measures.energy_j is None else measures.energy_j
-        return math.fsum(part or 0.0 for name, part in parts.items() if name != "compute")
-
-    @property
-    def energy_delay_js(self) -> float:
-        """The whole energy times the decode time."""
-        return (self.result.total_energy_j or 0.0) * self.time_s
+        return _spent(self.result.to_json())
 
 
 @dataclass(frozen=True)
@@ -78,29 +71,11 @@ class Front:
 
     def least_energy(self, time_s: float) -> float:
         """Return the energy in joules that no schedule of at most this decode time is below, as proved."""
-        found = 0.0
-        for point in self.points:
-            bound, goal = point.result.bound, point.objective
-            if goal.energy and bound.value is not None and bound.status is BoundStatus.CERTIFIED:
-                found = max(found, (bound.value - goal.time * time_s) / goal.energy)
-        return found
+        return _least_energy([_given(point) for point in self.points], time_s)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of the schema."""
-        return {
-            "schema": SCHEMA,
-            "points": [
-                {
-                    "objective": point.objective.to_mapping(),
-                    "time_s": point.time_s,
-                    "energy_j": point.energy_j,
-                    "energy_delay_js": point.energy_delay_js,
-                    "least_energy_j": self.least_energy(point.time_s),
-                    "result": point.result.to_json(),
-                }
-                for point in self.points
-            ],
-        }
+        return {"schema": SCHEMA, "points": with_figures([_given(point) for point in self.points])}
 
 
 def pareto(instance: Instance, points: int = 5, method: str | None = None, **options: Any) -> Front:
@@ -139,6 +114,43 @@ def pareto(instance: Instance, points: int = 5, method: str | None = None, **opt
         if not goals and (between := _between(found)) is not None:
             goals.append(between)
     return Front(_shared(instance, found), interrupted)
+
+
+def with_figures(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return points of a document with the numbers that follow from their objectives and results."""
+    made = []
+    for point in points:
+        result, time_s = point["result"], point["result"]["time_s"] or 0.0
+        whole = math.fsum(part or 0.0 for part in (result["energy_j"] or {}).values())
+        made.append({
+            "objective": point["objective"],
+            "time_s": time_s,
+            "energy_j": _spent(result),
+            "energy_delay_js": whole * time_s,
+            "least_energy_j": _least_energy(points, time_s),
+            "result": result,
+        })  # fmt: skip
+    return made
+
+
+def _given(point: FrontPoint) -> dict[str, Any]:
+    return {"objective": point.objective.to_mapping(), "result": point.result.to_json()}
+
+
+def _spent(result: Mapping[str, Any]) -> float:
+    """Return the joules of a result's transfers and static power."""
+    parts = result["energy_j"] or {}
+    return math.fsum(part or 0.0 for name, part in parts.items() if name != "compute")
+
+
+def _least_energy(points: Sequence[Mapping[str, Any]], time_s: float) -> float:
+    """Return what `Front.least_energy` does for the points of a document."""
+    found = 0.0
+    for point in points:
+        bound, goal = point["result"]["bound"], point["objective"]
+        if goal["energy"] and bound["status"] == "certified":
+            found = max(found, (bound["objective"] - goal["time"] * time_s) / goal["energy"])
+    return found
 
 
 def _solved(instance: Instance, method: str | None, options: dict[str, Any]) -> FrontPoint:

@@ -35,7 +35,7 @@ def exact_costs(load: Array, bandwidths: Array, prices: Prices) -> Array | NDArr
     """Return what a byte of each load costs at prices x of time, per x, in Python integers, (K, R).
 
     For time alone these are the loads themselves. With weights theta = x * bandwidths of sum 1, a byte on
-    resource r costs second * x_r + byte_r. Both terms are linear in x, the second as byte_r * (x @ bandwidths).
+    resource r costs second * x_r + byte_r. Both terms are linear in x, byte_r times x @ bandwidths.
 
     Parameters
     ----------

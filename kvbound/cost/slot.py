@@ -226,7 +226,7 @@ class SlotCost:
 
         Reads that either copy may serve become reads without that choice. With two tiers the split is, among
         those of least time, the one of least total work. With more tiers it is determined one tier after the
-        other, each for the least work that this tier's bytes cause. Under energy alone ties go to the fastest.
+        other, each for the least work that this tier's bytes cause. Under energy alone time breaks ties.
 
         Parameters
         ----------

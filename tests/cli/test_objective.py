@@ -111,6 +111,14 @@ def test_pareto(run: Run, powered: Path, tmp_path: Path) -> None:
         goal = point["objective"]
         text = f"time={goal['time']},energy={goal['energy']}"
         assert run("check", powered, out / f"point-{number}", "--objective", text).code == 0
+    assert run("check", powered, out).code == 0
+    changed = json.loads((out / "pareto.json").read_text())
+    changed["points"][0]["least_energy_j"] *= 1.01
+    (out / "pareto.json").write_text(json.dumps(changed))
+    rejected = run("check", powered, out, "--json")
+    assert rejected.code == 6
+    assert "the numbers of its points do not follow from their results" in rejected.out
+    assert "pareto.csv does not follow from it" in rejected.out
     shown = run("pareto", powered, "--points", "2")
     assert shown.code == 0
     assert "certified bound" in shown.out

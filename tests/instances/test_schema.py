@@ -62,7 +62,8 @@ def test_energies_of_expanded_instances() -> None:
     [
         ({}, True), ({"energy": 0.5}, True), ({"time": 0, "energy": 1, "level": "system"}, True),
         ({"time": 0}, False), ({"time": 0, "energy": 0}, False), ({"energy": -1}, False),
-        ({"watts": 1}, False), ({"energy": 1e-20}, False), ({"energy": 1e20}, False), ({"point": "best"}, False), ("energy", False),
+        ({"watts": 1}, False), ({"energy": 1e-20}, False), ({"energy": 1e20}, False),
+        ({"point": "best"}, False), ("energy", False),
     ],
 )  # fmt: skip
 def test_objectives(objective: object, valid: bool) -> None:
