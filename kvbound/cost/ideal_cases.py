@@ -13,8 +13,11 @@ from kvbound.arithmetic import combine
 from kvbound.cost.rays import spread_rays, undominated
 from kvbound.cost.slot import Array, SlotCost, set_number
 from kvbound.memory import Memory
-from kvbound.objective import Prices
+from kvbound.objective import TIME, Prices
 from kvbound.rules import Rules
+
+_MOST_TIERS = 5
+"""Tiers up to which exclusive reads and writes are spread together under any objective: cells multiply."""
 
 
 class IdealCase(NamedTuple):
@@ -68,7 +71,12 @@ def _case(cost: SlotCost, inside: NDArray[np.bool_]) -> IdealCase:
     read, write = (cost.scaled(load) for load in (cost.memory.read_load, cost.memory.write_load))
     some = inside if inside.any() else ~inside  # without reads any tier will do
     # with inclusive copies births go to the last tier at any prices
-    rays = spread_rays(read[some]) if cost.inclusive else spread_rays(read[some], write)
+    if cost.inclusive:
+        rays = spread_rays(read[some])
+    elif cost.prices == TIME or cost.tiers <= _MOST_TIERS:
+        rays = spread_rays(read[some], write)
+    else:  # any weights bound the ideal from below
+        rays = np.vstack([spread_rays(read[some]), spread_rays(write)])
     theta = cost.weights_of(rays)
     held, written = (combine(theta, costs.T) for costs in (cost.read_costs, cost.write_costs))
     reads = np.broadcast_to(held[:, some].min(axis=1, keepdims=True), held.shape)

@@ -69,16 +69,24 @@ def _on_plane(rays: Integers, cut: Integers) -> Integers:
     cuts a face spanned by two adjacent rays, which no third ray's support is contained in (double description
     method). All numbers are integers, so that no ray is lost to rounding at extreme ratios of bandwidths.
     """
-    value, support = rays @ cut, rays > 0
+    value, support = rays @ cut, _packed(rays > 0)
     above, below = np.flatnonzero(value > 0), np.flatnonzero(value < 0)
     found = [rays[value == 0]]
     for n in above:
         outside = ~(support[n] | support[below])
-        contained = np.count_nonzero(~(outside @ support.T), axis=1)
+        beyond = [np.bitwise_and.outer(out, own) != 0 for out, own in zip(outside.T, support.T, strict=True)]
+        contained = np.count_nonzero(~np.logical_or.reduce(beyond), axis=1)
         adjacent = below[contained == 2]
         found.append(value[n] * rays[adjacent] - value[adjacent, None] * rays[n])
     cut_rays = np.vstack(found)
     return cut_rays // np.gcd.reduce(cut_rays, axis=1, keepdims=True)
+
+
+def _packed(support: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Return rows of bits, shape (rays, words)."""
+    padded = np.zeros((len(support), -(-support.shape[1] // 64) * 64), np.bool_)
+    padded[:, : support.shape[1]] = support
+    return np.packbits(padded, axis=1).view(np.uint64)
 
 
 def _normalised(rays: Integers) -> Array:

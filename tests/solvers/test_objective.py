@@ -12,13 +12,15 @@ import pytest
 import kvbound as kv
 from kvbound.checker import check_result
 from kvbound.cost.evaluate import evaluate
+from kvbound.cost.ideal_cases import ideal_cases
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import schedule_traffic
 from kvbound.errors import InfeasibleError, InputError, UsageError
 from kvbound.instance import Instance
-from kvbound.objective import Objective
+from kvbound.memory import Memory, Tier
+from kvbound.objective import Objective, Prices
 from kvbound.result import BoundStatus, Result, Status
-from kvbound.rules import Copies, Migration, Timing
+from kvbound.rules import Copies, Migration, Rules, Timing
 from kvbound.solvers.reference.brute_force import Optimum, find_optimum
 from kvbound.solvers.reference.slot_times import slot_times
 from tests.models.test_formulations import same_program
@@ -189,3 +191,31 @@ def test_mixes_with_more_weight_of_energy_take_less_of_it() -> None:
     energies, times = [spent(each) for each in found], [each.time_s or 0.0 for each in found]
     assert energies[0] >= energies[1] * (1 - 1e-5) >= energies[2] * (1 - 2e-5)
     assert times[0] <= times[2] * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("copies", list(Copies))
+def test_the_ideal_of_many_tiers_is_no_more_than_any_placement_costs(copies: Copies) -> None:
+    rng = np.random.default_rng(1)
+    rates: dict[str, float] = {}
+    tiers = []
+    for k in range(6):
+        named = [f"bus{k}"] if k == 0 else [f"bus{k}", f"down{k}", f"up{k}"]
+        rates |= {name: float(10 ** rng.uniform(9, 12) / 3**k) for name in named}
+        ways = [tuple(name for name in named if way not in name) for way in ("up", "down")]
+        tiers.append(Tier(f"tier{k}", None if k == 5 else 1e9, ways[0], ways[1]))
+    prices = Prices(1.0, tuple((10 ** rng.uniform(-13, -10, len(rates))).tolist()))
+    cost = SlotCost(Memory("many", rates, tuple(tiers)), Rules(copies=copies), (), prices)
+    case = ideal_cases(cost)[0]
+    reads, births = 1e6 * rng.integers(1, 9, 40), 1e6 * rng.integers(0, 9, 40)
+    least = np.zeros((40, 18))
+    least[:, 0], least[:, 12 if copies is Copies.EXCLUSIVE else 17] = reads, births
+    bound = (case.rows @ least.T).max(axis=0)
+    for _ in range(50):
+        shares, into = rng.dirichlet(np.full(6, 0.3), 40), rng.dirichlet(np.full(6, 0.3), 40)
+        traffic = np.zeros((40, 18))
+        traffic[:, :6] = reads[:, None] * shares
+        if copies is Copies.EXCLUSIVE:
+            traffic[:, 12:] = births[:, None] * into
+        else:
+            traffic[:, 17] = births
+        assert np.all(bound <= cost.times(traffic) * (1 + 1e-9))
