@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from kvbound.cost.evaluate import evaluate as evaluate
     from kvbound.cost.ideal import ideal as ideal
     from kvbound.frame import compare as compare
+    from kvbound.front import pareto as pareto
     from kvbound.instance import Instance as Instance
     from kvbound.instance_io import make_instance as make_instance
     from kvbound.instance_io import read_instance as read_instance
     from kvbound.instance_io import write_instance as write_instance
+    from kvbound.objective import Objective as Objective
     from kvbound.result import Bound as Bound
     from kvbound.result import Result as Result
     from kvbound.rules import Rules as Rules
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Bound": "result",
     "Instance": "instance",
+    "Objective": "objective",
     "Result": "result",
     "Rules": "instance",
     "Schedule": "schedule",
@@ -39,6 +42,7 @@ _HOME = {
     "evaluate": "cost.evaluate",
     "ideal": "cost.ideal",
     "make_instance": "instance_io",
+    "pareto": "front",
     "read_instance": "instance_io",
     "read_trace": "trace",
     "simulate": "simulation",

@@ -58,13 +58,15 @@ class Binding:
 def binding(instance: Instance) -> Binding | None:
     """Break down the ideal time, without making the trace; None if the accounting is not physical.
 
+    It is the ideal of time alone, whatever the objective.
+
     By duality a slot's ideal time is the mean of its resources' busy times under the weights of the linear
     program's dual. So the seconds of all that is read and written add up to it; and a resource of positive
     weight is busy throughout, so that its weight is its share.
     """
     if not instance.physical:
         return None
-    cost, (slots, counts) = SlotCost.of(instance), Slots.kinds(instance)
+    cost, (slots, counts) = SlotCost.of(instance).of_time, Slots.kinds(instance)
     traffic = ideal_bytes(instance, slots)
     seconds, busy, wait = np.zeros(traffic.shape[-1]), np.zeros(len(instance.memory.resources)), 0.0
     cases = ideal_cases(cost)

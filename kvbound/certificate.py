@@ -10,6 +10,7 @@ Equations: "Rounding to a certificate" in docs/methods.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ FULL = 1 << 40
 MOST_SCALE = 1000
 """The largest magnitude of a scale: the unit of prices is 2**-1000 to 2**1000 seconds."""
 
+BOUND = {False: "bound_s", True: "bound"}
+"""The name of the bound in files: of time in seconds, and of another objective."""
+UNIT = {False: "s", True: "of the objective"}
+
 _DIMENSIONS = {"capacity": 2, "prices": 3, "whole": 2, "theta": 4}
 
 
@@ -40,7 +45,8 @@ class Certificate:
     Attributes
     ----------
     bound_s
-        Time lower bound in seconds, rounded down.
+        Time lower bound in seconds, rounded down, or the lower bound of another objective. The file calls
+        that ``bound``; its prices are in units of the objective where seconds are named here.
     scale
         Prices are in units of 2**-scale seconds.
     capacity
@@ -59,6 +65,8 @@ class Certificate:
     whole_writes
         If given, each of the two cases is one for at most this many items written to the tier, and one for
         more; `theta` then has first the two for at most as many, four in place of every two.
+    mixed
+        Whether it is of another objective than time alone.
     """
 
     instance_sha256: str
@@ -70,10 +78,11 @@ class Certificate:
     whole: NDArray[np.int64]
     theta: NDArray[np.int64]
     whole_writes: NDArray[np.int64] | None = None
+    mixed: bool = False
 
     def __repr__(self) -> str:
         """Return the bound, in one line."""
-        return f"<Certificate: no schedule takes less than {self.bound_s:.6g} s>"
+        return f"<Certificate: no schedule takes less than {self.bound_s:.6g} {UNIT[self.mixed]}>"
 
     @property
     def of_slots(self) -> dict[str, NDArray[np.int64]]:
@@ -86,7 +95,7 @@ class Certificate:
         return {
             "schema": np.array(SCHEMA),
             "instance_sha256": np.array(self.instance_sha256),
-            "bound_s": np.float64(self.bound_s),
+            BOUND[self.mixed]: np.float64(self.bound_s),
             "scale": np.int64(self.scale),
             "tier": np.int64(self.tier),
             **{name: getattr(self, name) for name in _DIMENSIONS},
@@ -118,7 +127,8 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
             raise InputError(
                 path, "instance_sha256", "the hash of this instance; the certificate belongs to another"
             )
-        bound_s = float(file.array("bound_s", np.float64))
+        mixed = is_mixed(file.names, instance)
+        bound_s = float(file.array(BOUND[mixed], np.float64))
         scale, tier = (int(file.array(name, np.int64)) for name in ("scale", "tier"))
         shapes = {name: (-1,) * count for name, count in _DIMENSIONS.items()}
         if splits_writes := "whole_writes" in file.names:
@@ -128,7 +138,12 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
             if abs(scale) > MOST_SCALE:
                 raise InputError(path, "scale", f"{-MOST_SCALE} to {MOST_SCALE}, found {scale}")
         arrays = {name: file.array(name, np.int64, *shape) for name, shape in shapes.items()}
-    return Certificate(sha256, bound_s, scale, tier=tier, **arrays)
+    return Certificate(sha256, bound_s, scale, tier=tier, mixed=mixed, **arrays)
+
+
+def is_mixed(names: Container[str], instance: Instance | None) -> bool:
+    """Whether a file's bound, of an instance if that is known, is not one of time alone."""
+    return BOUND[True] in names if instance is None else not instance.objective.time_alone
 
 
 def _shapes(instance: Instance, splits_writes: bool) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from kvbound.errors import InputError
 from kvbound.fields import show
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.objective import Objective
 from kvbound.rules import Accounting, Overlap, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
@@ -75,6 +76,18 @@ def check_rules(name: str, rules: Rules, llm: Llm, timeline: Timeline, formats: 
     ):
         if wrong:
             raise InputError(name, field, f"{expected} under accounting {rules.accounting}")
+
+
+def check_objective(name: str, objective: Objective, rules: Rules) -> None:
+    """Refuse another objective than time under accounting that has no energies.
+
+    Raises
+    ------
+    InputError
+        The accounting is not physical.
+    """
+    if not objective.time_alone and rules.accounting is not Accounting.PHYSICAL:
+        raise InputError(name, "objective", f"time alone under accounting {rules.accounting}")
 
 
 def check_experts(name: str, llm: Llm, counts: Sequence[int]) -> None:

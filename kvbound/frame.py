@@ -16,6 +16,7 @@ _HEADINGS: dict[str, tuple[str, str]] = {
     "method": ("", "method"), "status": ("", "status"), "time_s": ("", "time"), "bound_s": ("", "bound"),
     "ratio": ("times", "bound"), "share_of_bound": ("share of", "bound"), "tokens_per_s": ("tokens", "per s"),
     "hit_rate": ("tier-0", "hits"), "moved_up_bytes": ("moved", "up"), "moved_down_bytes": ("moved", "down"),
+    "objective": ("", "objective"), "bound_objective": ("its", "bound"),
     "energy_j": ("", "energy"), "energy_per_token_j": ("energy", "/token"), "wall_s": ("", "wall"),
 }  # fmt: skip
 _PLAIN: dict[str, Callable[[float], str]] = {
@@ -23,7 +24,10 @@ _PLAIN: dict[str, Callable[[float], str]] = {
     "share_of_bound": numbers.share,
     "tokens_per_s": numbers.rate,
     "hit_rate": numbers.share,
+    "objective": numbers.rate,
+    "bound_objective": numbers.rate,
 }
+_OBJECTIVE = "objective", "bound_objective"
 _ENERGY = "energy_j", "energy_per_token_j"
 _UNITS = {"_s": numbers.TIMES, "_bytes": numbers.SIZES, "_j": numbers.ENERGIES}
 
@@ -58,7 +62,9 @@ def compare(instance: Instance, methods: Methods | None = None, **options: Any) 
     """
     results = run_all(instance, methods, **options)
     fast = instance.memory.tiers[0].name
-    return Comparison([_row(result, fast) for result in ranked(results)], columns=[*_HEADINGS])
+    mixed = any(result.instance.objective for result in results)
+    columns = [name for name in _HEADINGS if mixed or name not in _OBJECTIVE]
+    return Comparison([_row(result, fast) for result in ranked(results)], columns=columns)
 
 
 def _row(result: Result, fast: str) -> dict[str, Any]:
@@ -74,6 +80,8 @@ def _row(result: Result, fast: str) -> dict[str, Any]:
         "hit_rate": None if found is None else found.hit_rate.get(fast),
         "moved_up_bytes": None if found is None else found.moved_bytes["up"],
         "moved_down_bytes": None if found is None else found.moved_bytes["down"],
+        "objective": None if found is None else found.objective,
+        "bound_objective": result.bound.objective,
         "energy_j": result.total_energy_j,
         "energy_per_token_j": result.energy_per_token_j,
         "wall_s": result.wall_s,

@@ -6,13 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 
 from kvbound.instance import Instance
+from kvbound.objective import TIME_ALONE
 
 
 @dataclass(frozen=True)
 class InstanceId:
     """The instance that a result belongs to; `sha256` is None if the trace was not needed.
 
-    `tokens` counts those of the trace, `ids` also the chunks of weights before them.
+    `tokens` counts those of the trace, `ids` also the chunks of weights before them. `objective` is empty for
+    time alone.
     """
 
     name: str
@@ -24,11 +26,12 @@ class InstanceId:
     ids: int
     outputs: int
     reads: int
+    objective: str = ""
 
     def to_json(self) -> dict[str, str | int | None]:
         """Return what JSON holds; what follows from one birth in every step is left out."""
         values = dataclasses.asdict(self)
-        del values["ids"]
+        del values["ids"], values["objective"]
         if self.tokens == self.prefill_tokens + self.decode_steps:
             del values["tokens"]
         if self.outputs == self.decode_steps:
@@ -48,4 +51,5 @@ def identify(instance: Instance, *, with_trace: bool = True) -> InstanceId:
         ids=instance.tokens,
         outputs=int(instance.timeline.outputs.sum()),
         reads=int(instance.read_counts().sum()),
+        objective="" if instance.objective == TIME_ALONE else str(instance.objective),
     )

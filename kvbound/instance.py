@@ -18,15 +18,17 @@ from kvbound import workloads
 from kvbound.blocks import Blocks, largest_sum
 from kvbound.consistency import (
     check_experts,
+    check_objective,
     check_reads,
     check_rules,
     checked_formats,
     ending_windows,
 )
 from kvbound.errors import InfeasibleError, InputError
-from kvbound.fields import MAX_BYTES
+from kvbound.fields import MAX_BYTES, located
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.objective import TIME_ALONE, Objective, Prices
 from kvbound.rules import Accounting, Copies, Overlap, Rules, Windows
 from kvbound.trace import Trace
 from kvbound.trace.timeline import Timeline
@@ -38,6 +40,8 @@ LATENCY = "path"
 """What latencies mean, named in instances that have any: reads wait, each on the path of its own tier."""
 UNHASHED = {"memory": ("energy", "mac_energy", "static_watts"), "llm": ("parameters",)}
 """Fields that energies alone depend on: no schedule, time or bound does, and the hash leaves them out."""
+PRICED = ("energy", "static_watts")
+"""Those of the memory that the hash holds where energy is part of the objective."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,6 +59,8 @@ class Instance:
         Bytes of one token's KV in a layer, by tier name, for the tiers with another number format than the
         llm's: one number, or one per layer if layers differ. In every layer they are in the same ratio to the
         llm's.
+    objective
+        What is minimised; by default decode time alone.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Instance:
     rules: Rules
     workload: Trace | Synthetic
     formats: Mapping[str, int | tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    objective: Objective = TIME_ALONE
 
     def __post_init__(self) -> None:
         formats = checked_formats(self.name, self.memory, self.llm, self.formats)
@@ -76,6 +83,8 @@ class Instance:
         if size > MAX_BYTES:  # so that no count of bytes overflows
             raise InputError(self.name, "llm", f"at most {MAX_BYTES:,} bytes of KV in all, not {size:,}")
         check_rules(self.name, self.rules, self.llm, self.workload.timeline, self.formats)
+        check_objective(self.name, self.objective, self.rules)
+        _ = self.prices  # validated
         if isinstance(self.workload, Trace):
             self._check_reads(self.workload)
 
@@ -87,6 +96,12 @@ class Instance:
         prompt = self.workload.prefill_tokens
         tokens = f"{prompt:,} + {self.workload.tokens - prompt:,} tokens"
         return f"<Instance {self.name}: {self.layers} layers, {tokens}, {self.memory.name}, {self.llm.name}>"
+
+    @cached_property
+    def prices(self) -> Prices:
+        """What the objective charges for time and for bytes."""
+        with located(self.name, "objective"):
+            return self.objective.prices(self.memory)
 
     @property
     def layers(self) -> int:
@@ -371,6 +386,7 @@ class Instance:
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
             **({"latency": LATENCY} if any(tier.latency for tier in self.memory.tiers) else {}),
+            **({} if self.objective == TIME_ALONE else {"objective": self.objective.to_mapping()}),
         }
 
     def expanded(self, trace_path: str | None = None) -> dict[str, Any]:
@@ -399,15 +415,25 @@ class Instance:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of the expanded instance without its name and `UNHASHED`."""
+        """SHA-256 of the canonical JSON of the expanded instance without its name and `UNHASHED`.
+
+        It holds an objective other than time alone, and with energy in it those of the memory.
+        """
         expanded = self.expanded()
         del expanded["name"]
+        if self.objective.time_alone:
+            expanded.pop("objective", None)
+        kept = PRICED if self.objective.energy else ()
         for part, names in UNHASHED.items():
-            for name in names:
+            for name in set(names).difference(kept):
                 expanded[part].pop(name, None)
         expanded["trace"].pop("dense", None)  # follows from the hashes
         text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_objective(self, **changes: Any) -> Instance:
+        """Return the same instance with other weights, or estimates of energies, in its objective."""
+        return dataclasses.replace(self, objective=dataclasses.replace(self.objective, **changes))
 
     def with_rules(self, **changes: Any) -> Instance:
         """Return the same instance under other rules."""

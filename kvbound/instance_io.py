@@ -22,6 +22,7 @@ from kvbound.instance import LATENCY, SCHEMA, Instance
 from kvbound.llm.formats import kv_sizes
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.objective import Objective
 from kvbound.overrides import apply
 from kvbound.reading import read_json
 from kvbound.rules import Rules
@@ -85,6 +86,7 @@ def from_mapping(
     parts = {name: fields.raw(name, "a name or a table") for name in ("memory", "llm", "trace")}
     parts["rules"] = fields.raw("rules", default={})
     parts["formats"] = fields.raw("formats", default={})
+    parts["objective"] = fields.raw("objective", default={})
     if fields.raw("latency", default=LATENCY) != LATENCY:
         raise fields.error("latency", f"{LATENCY!r}, the only meaning that latencies have, or no such field")
     changes = dict(_pairs(fields.raw("overrides", default={}), file))
@@ -102,6 +104,7 @@ def make_instance(
     trace: object,
     rules: object = None,
     formats: object = None,
+    objective: object = None,
     overrides: object = None,
     capacity: str | float | np.number[Any] | None = None,
     file: object | None = None,
@@ -119,6 +122,8 @@ def make_instance(
     formats
         Number formats of the KV in tiers, by name, where they differ from the llm's: a name of
         `kvbound.llm.formats`, ``{"k", "v"}`` or ``{"bytes"}``.
+    objective
+        An `Objective`, or a table ``{"time", "energy", "level", "point"}``; by default time alone.
     overrides
         Dotted path to value; list entries are addressed by name: ``"memory.tiers.hbm.capacity"``. A path that
         does not exist is refused.
@@ -141,6 +146,7 @@ def make_instance(
     file = file or name
     raw["rules"] = {} if rules is None else _copy(rules)
     raw["formats"] = {} if formats is None else _copy(formats)
+    raw["objective"] = {} if objective is None else _copy(objective)
     if isinstance(trace, Mapping) and "synthetic" in trace:
         raw["trace"] = _copy(trace)
     _change(raw, overrides, file)
@@ -151,6 +157,7 @@ def make_instance(
     _refuse_fractions(raw["memory"], file)
     workload = _workload(raw.get("trace", trace), file, folder)
     allowed = Rules.from_mapping(raw["rules"], file, "rules")
+    goal = Objective.from_mapping(raw["objective"], file, "objective")
     timeline = workload.timeline
 
     def kv_bytes(model: Llm, sizes: Sequence[int]) -> int:
@@ -159,7 +166,7 @@ def make_instance(
     routed = bool(workload.expert_counts)
     room, model, sizes = _hardware(raw, kv_bytes, file, allowed.granularity, routed=routed)
     with located(file):
-        return Instance(name, room, model, allowed, workload, sizes)
+        return Instance(name, room, model, allowed, workload, sizes, goal)
 
 
 def read_hardware(
@@ -182,7 +189,8 @@ def read_hardware(
 def _change(raw: dict[str, Any], overrides: object, file: object) -> None:
     """Apply overrides to tables in place."""
     changes = dict(_pairs({} if overrides is None else overrides, file))
-    for path in sorted(changes, key=lambda path: path not in ("memory", "llm")):  # whole ones first
+    # whole ones first
+    for path in sorted(changes, key=lambda path: path not in ("memory", "llm", "objective")):
         value = changes[path]
         apply(raw, path, _entry(path, value, file) if path in ("memory", "llm") else _copy(value), file)
 
@@ -244,7 +252,7 @@ def _entry(kind: str, value: object, file: object) -> Any:
 
 def _copy(value: object) -> Any:
     """Copy nested tables and lists, with Python numbers for NumPy ones."""
-    if isinstance(value, Rules):
+    if isinstance(value, Rules | Objective):
         return value.to_mapping()
     if isinstance(value, Mapping):
         return {key: _copy(entry) for key, entry in value.items()}

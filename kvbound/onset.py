@@ -104,7 +104,7 @@ class Sizes:
     """
 
     def __init__(self, instance: Instance) -> None:
-        self.instance, self.cost = instance, SlotCost.of(instance)
+        self.instance, self.cost = instance, SlotCost.of(instance).of_time
         self.slots, self.counts = Slots.kinds(instance)
         self.batch = int(instance.timeline.outputs.max())
         self.tokens = longest(instance.timeline)

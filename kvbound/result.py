@@ -48,18 +48,32 @@ class Bound:
     """A time lower bound, in seconds: no schedule of the instance is faster.
 
     `kvbound.bound` returns its proof in `certificate`; a `Result` has that of its bound in its own field.
+    Where the objective is not time alone, `objective` is a lower bound of it in place of `time_s`.
     """
 
     time_s: float | None = None
     status: BoundStatus = BoundStatus.NONE
     method: str | None = None
     certificate: Certificate | None = field(default=None, repr=False, compare=False)
+    objective: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.time_s is None) != (self.status is BoundStatus.NONE):
+        if (self.value is None) != (self.status is BoundStatus.NONE):
             raise ValueError("a bound has a value exactly when it is certified or claimed")
-        if self.time_s is not None and not (math.isfinite(self.time_s) and self.time_s >= 0):
-            raise ValueError(f"a time lower bound is finite and not negative, not {self.time_s}")
+        if self.value is not None and not (math.isfinite(self.value) and self.value >= 0):
+            raise ValueError(f"a time lower bound is finite and not negative, not {self.value}")
+
+    @classmethod
+    def of(cls, instance: Instance, value: float, status: BoundStatus, method: str | None) -> Bound:
+        """Return a lower bound of an instance's objective."""
+        if instance.objective.time_alone:
+            return cls(value, status, method)
+        return cls(None, status, method, objective=value)
+
+    @property
+    def value(self) -> float | None:
+        """Lower bound of what is minimised: of the objective, or of time in seconds."""
+        return self.time_s if self.objective is None else self.objective
 
 
 class Reason(StrEnum):
@@ -140,6 +154,8 @@ class Measures:
         Per resource name: share of the decode time that it is busy; None under fang2025 accounting.
     sequences
         The sequences of a batch, where the trace tells them apart.
+    objective
+        What is minimised, where that is not time alone.
     """
 
     time_s: float
@@ -151,6 +167,12 @@ class Measures:
     energy_j: Mapping[str, float | None] | None = None
     utilisation: Mapping[str, float] | None = None
     sequences: Sequence[SequenceTime] = ()
+    objective: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What is minimised: the objective, or time in seconds."""
+        return self.time_s if self.objective is None else self.objective
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.time_s) and self.time_s >= 0):
@@ -193,14 +215,19 @@ class Result:
     proof: Tree | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.status is Status.OPTIMAL and (self.measures is None or self.bound.time_s is None):
+        if self.status is Status.OPTIMAL and (self.measures is None or self.bound.value is None):
             raise ValueError("an optimal result has a schedule's time and a bound")
         if self.status is Status.FEASIBLE and self.measures is None:
             raise ValueError("a feasible result has a schedule's time")
         if self.status is Status.INFEASIBLE and self.measures is not None:
             raise ValueError("an infeasible result has no schedule's time")
-        if self.time_s is not None and (self.bound.time_s or 0.0) > self.time_s * (1 + _SLACK):
-            raise ValueError(f"the time {self.time_s} s is below its own lower bound {self.bound.time_s} s")
+        if self.value is not None and (self.bound.value or 0.0) > self.value * (1 + _SLACK):
+            raise ValueError(f"the time {self.value} s is below its own lower bound {self.bound.value} s")
+
+    @property
+    def _objective(self) -> dict[str, str]:
+        """What is minimised, as an option; empty for time alone."""
+        return {"objective": self.instance.objective} if self.instance.objective else {}
 
     @property
     def schedule(self) -> Schedule | None:
@@ -211,6 +238,11 @@ class Result:
     def time_s(self) -> float | None:
         """Decode time of the schedule found, in seconds."""
         return None if self.measures is None else self.measures.time_s
+
+    @property
+    def value(self) -> float | None:
+        """What is minimised, of the schedule found: the objective, or time in seconds."""
+        return None if self.measures is None else self.measures.value
 
     @property
     def total_energy_j(self) -> float | None:
@@ -226,26 +258,27 @@ class Result:
 
     @property
     def gap(self) -> float | None:
-        """(time - bound) / time, or None when either side is missing."""
-        if self.measures is None or self.bound.time_s is None:
+        """(time - bound) / time, of the objective, or None when either side is missing."""
+        if self.measures is None or self.bound.value is None:
             return None
-        time = self.measures.time_s
-        return (time - self.bound.time_s) / time if time > 0 else 0.0
+        value = self.measures.value
+        return (value - self.bound.value) / value if value > 0 else 0.0
 
     @property
     def share_of_bound(self) -> float | None:
-        """bound / time: 1 for a proved optimum; None when either side is missing."""
-        if self.measures is None or self.bound.time_s is None:
+        """bound / time, of the objective: 1 for a proved optimum; None when either side is missing."""
+        if self.measures is None or self.bound.value is None:
             return None
-        time = self.measures.time_s
-        return self.bound.time_s / time if time > 0 else 1.0
+        value = self.measures.value
+        return self.bound.value / value if value > 0 else 1.0
 
     def __repr__(self) -> str:
         """Return the method, the time and the bound in a line."""
-        limits = (
-            "" if self.bound.time_s is None else f", bound {self.bound.time_s:.6g} s ({self.bound.status})"
-        )
-        time = "no schedule" if self.time_s is None else f"{self.time_s:.6g} s"
+        bound, value, unit = self.bound.value, self.value, "s"
+        if self.bound.objective is not None or (self.measures and self.measures.objective is not None):
+            unit = "of the objective"
+        limits = "" if bound is None else f", bound {bound:.6g} {unit} ({self.bound.status})"
+        time = "no schedule" if value is None else f"{value:.6g} {unit}"
         return f"<Result {self.instance.name}: {self.method}, {self.status}, {time}{limits}>"
 
     def with_bound(self, bound: Bound) -> Result:
@@ -267,11 +300,17 @@ class Result:
             "instance": self.instance.to_json(),
             "method": self.method,
             "seed": self.seed,
-            "options": dict(self.options),
+            "options": dict(self.options) | self._objective,
             "status": str(self.status),
             "termination": self.termination.to_json(),
             "time_s": self.time_s,
-            "bound": {"time_s": bound.time_s, "status": str(bound.status), "method": bound.method},
+            **({} if measures is None or measures.objective is None else {"objective": measures.objective}),
+            "bound": {
+                "time_s": bound.time_s,
+                **({} if bound.objective is None else {"objective": bound.objective}),
+                "status": str(bound.status),
+                "method": bound.method,
+            },
             "gap": self.gap,
             "share_of_bound": self.share_of_bound,
             "tokens_per_s": rate(self.time_s),
@@ -331,8 +370,8 @@ def share_bound(results: Sequence[Result]) -> list[Result]:
 
 def strongest(results: Sequence[Result]) -> Bound:
     """Return the highest time lower bound among results of one instance."""
-    known = (result.bound for result in results if result.bound.time_s is not None)
-    return max(known, key=lambda bound: bound.time_s or 0.0, default=Bound())
+    known = (result.bound for result in results if result.bound.value is not None)
+    return max(known, key=lambda bound: bound.value or 0.0, default=Bound())
 
 
 def ranked(results: Iterable[Result]) -> list[Result]:
@@ -340,8 +379,8 @@ def ranked(results: Iterable[Result]) -> list[Result]:
 
     def key(result: Result) -> tuple[int, float]:
         if result.status in (Status.OPTIMAL, Status.FEASIBLE):
-            return 0, result.time_s or 0.0
-        bound = result.bound.time_s if result.time_s is None else result.time_s
+            return 0, result.value or 0.0
+        bound = result.bound.value if result.value is None else result.value
         return (1, 0.0) if bound is None else (2, -bound)
 
     return sorted(results, key=key)
@@ -353,7 +392,7 @@ def title(result: Result) -> str:
 
 
 def ratio(result: Result) -> float | None:
-    """Return time over the time lower bound, or None when either side is missing."""
-    if result.time_s is None or not result.bound.time_s:
+    """Return time over the time lower bound, of the objective, or None when either side is missing."""
+    if result.value is None or not result.bound.value:
         return None
-    return result.time_s / result.bound.time_s
+    return result.value / result.bound.value

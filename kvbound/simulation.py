@@ -108,7 +108,7 @@ def simulate(
 def _ideal(instance: Instance, about: dict[str, Any], begin: float) -> Result:
     if about["options"]:
         raise UsageError("policy best takes no options")
-    bound = Bound(ideal(instance), BoundStatus.CLAIMED, "ideal")
+    bound = Bound.of(instance, ideal(instance), BoundStatus.CLAIMED, "ideal")
     identity = identify(instance, with_trace=False)
     return Result(identity, status=Status.UNKNOWN, bound=bound, wall_s=time.perf_counter() - begin, **about)
 

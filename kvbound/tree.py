@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.certificate import Certificate
+from kvbound.certificate import BOUND, UNIT, Certificate, is_mixed
 from kvbound.errors import InputError
 from kvbound.files import atomic_write
 from kvbound.instance import Instance
@@ -59,7 +59,7 @@ class Tree:
     Attributes
     ----------
     bound_s
-        Time lower bound in seconds, rounded down.
+        Time lower bound in seconds, rounded down, or the lower bound of another objective.
     parent
         The number of each node's parent, a smaller one, -1 for the root, node 0; (nodes,).
     answer
@@ -83,7 +83,13 @@ class Tree:
 
     def __repr__(self) -> str:
         """Return the bound, in one line."""
-        return f"<Tree of {self.leaves} leaves: no schedule takes less than {self.bound_s:.6g} s>"
+        unit = UNIT[self.mixed]
+        return f"<Tree of {self.leaves} leaves: no schedule takes less than {self.bound_s:.6g} {unit}>"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether it is of another objective than time alone."""
+        return self.certificates[0].mixed
 
     @property
     def leaves(self) -> int:
@@ -96,7 +102,7 @@ class Tree:
         return {
             "schema": np.array(SCHEMA),
             "instance_sha256": np.array(self.instance_sha256),
-            "bound_s": np.float64(self.bound_s),
+            BOUND[self.mixed]: np.float64(self.bound_s),
             "parent": self.parent,
             "answer": self.answer,
             **dict(zip(Question._fields, self.questions.T, strict=True)),
@@ -129,7 +135,8 @@ def read_tree(path: Path | str, instance: Instance | None = None) -> Tree:
         sha256 = file.text("instance_sha256")
         if instance is not None and sha256 != instance.sha256:
             raise InputError(path, "instance_sha256", "the hash of this instance; the tree is another's")
-        bound_s = float(file.array("bound_s", np.float64))
+        mixed = is_mixed(file.names, instance)
+        bound_s = float(file.array(BOUND[mixed], np.float64))
         split = int(file.array("split", np.int64))
         parent = file.array("parent", np.int64, -1)
         of_nodes = {
@@ -145,7 +152,7 @@ def read_tree(path: Path | str, instance: Instance | None = None) -> Tree:
         }
     certificates = [
         Certificate(
-            sha256, 0.0, int(scale[n]), tier=split,
+            sha256, 0.0, int(scale[n]), tier=split, mixed=mixed,
             **{name: stack[n] for name, stack in stacks.items() if name != "scale"},
         )
         for n in range(len(scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def bound(instance: Instance, **options: Any) -> Bound:
     found = solve(instance, "dual", **options)
     if found.status is Status.INFEASIBLE:
         raise InfeasibleError(found.termination.message)
-    return Bound(found.bound.time_s, found.bound.status, found.bound.method, found.certificate)
+    return dataclasses.replace(found.bound, certificate=found.certificate)
 
 
 def _certificate(instance: Instance, what: object) -> Certificate:

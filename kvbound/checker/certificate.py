@@ -4,7 +4,8 @@ The prices of slots' counts and of capacities decouple items from slots (Lagrang
 give a valid bound: the least price of each item's path, plus the minimum over each slot's counts of its time
 less the prices of these counts, minus the price of all capacity. An item's path is a shortest path over the
 tiers it may be in. A slot's time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1
-(serial: theta_r <= 1). That is linear in the counts, so that its minimum over their ranges has a closed form.
+(serial: theta_r <= 1); under another objective it is multiplied by the price of a second, and the energy of
+all loads is added. That is linear in the counts, so that its minimum over their ranges has a closed form.
 The minimum is taken separately, each with its own theta, over at most `whole` items read at one tier and over
 at least `whole` + 1: the number of items is an integer, so one of the two holds. With exclusive copies each
 of the two may in turn be divided by the number of items written to the tier. Where tiers have latencies all
@@ -66,14 +67,19 @@ def check_certificate(
         return Report.refused(SCHEMA, refusal, problems, sha256)
     total = _sum_of_minima(case, given) - price_of_room(given, limits)
     bound_s = seconds(total, given.scale)
-    problems += unproved(bound_s, given.bound_s, claimed_s)
-    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+    problems += unproved(bound_s, given.bound_s, claimed_s, unit=unit_of(case))
+    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s, time_alone=case.objective.time_alone)
 
 
-def unproved(bound_s: float, *claims: float | None) -> list[str]:
+def unit_of(case: Case) -> str:
+    """Return the unit of bounds, for messages: seconds where the objective is time alone."""
+    return " s" if case.objective.time_alone else " of the objective"
+
+
+def unproved(bound_s: float, *claims: float | None, unit: str = " s") -> list[str]:
     """Return one problem for each claimed bound that is above the proved one, both in seconds."""
     return [
-        f"the claimed bound {claim!r} s is not proved, only {bound_s!r} s is"
+        f"the claimed bound {claim!r}{unit} is not proved, only {bound_s!r}{unit} is"
         for claim in claims
         if claim is not None and not (math.isfinite(claim) and Fraction(claim) <= bound_s)
     ]
@@ -182,10 +188,12 @@ def sum_of_slots(
     -------
     The sum in units of 2**-scale seconds, or None if some slot has no such number or tiers.
     """
-    inverse = [1 / Fraction(rate) for rate in case.bandwidth]
-    common = math.lcm(*(rate.denominator for rate in inverse))
+    inverse = [case.objective.second / Fraction(rate) for rate in case.bandwidth]
+    energy = case.objective.byte or (Fraction(0),) * len(inverse)
+    common = math.lcm(*(each.denominator for each in (*inverse, *energy)))
     finer, coarser = max(given.scale, 0), max(-given.scale, 0)
-    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that
+    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that, as is
+    # the energy of a byte, which counts in full
     unit = common * FULL << coarser
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     items = [each.astype(object) for each in reads]
@@ -197,7 +205,10 @@ def sum_of_slots(
         reading = _reading(case, layers, number)
         if reading is None:
             continue
-        cost = [theta[rank(r)] * int(rate * common) << finer for r, rate in enumerate(inverse)]
+        cost = [
+            theta[rank(r)] * int(rate * common) + FULL * int(each * common) << finer
+            for r, (rate, each) in enumerate(zip(inverse, energy, strict=True))
+        ]
         read = _range(given.whole[:, first], live, rest % 2)
         if within is not None:
             read = np.maximum(read[0], within[0]), np.minimum(read[1], within[1])
@@ -383,7 +394,7 @@ def _wait(
     if not _keeps(case, layers):
         reading = [k == 0 and _reads_weights(case, layers) for k in range(len(reading))]
     late = [
-        math.floor(Fraction(seconds) * scale) if inside else 0
+        math.floor(case.objective.second * Fraction(seconds) * scale) if inside else 0
         for seconds, inside in zip(case.latency, reading, strict=True)
     ]
     if case.rules["timing"] == "serial":

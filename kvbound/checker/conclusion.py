@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kvbound.checker.energy import Transfers, energy_of
 from kvbound.checker.inputs import Case, slot_name
+from kvbound.checker.objective import TIME
 from kvbound.checker.report import Energy, Floats, Ints, Report, compare, note
-from kvbound.checker.slots import busy_times, slot_times
+from kvbound.checker.slots import busy_times, slot_costs, slot_times
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,18 @@ def conclude(
     )  # (steps, layers, tiers) each
     transfers = _transfers(case, layers, (read, extra, written), sizes)
     extra[:, :, 0] += case.weight_reads
-    times, busy = _times(case, (read, extra, written))
+    times, busy, costs, one_split = _times(case, (read, extra, written))
     hits, steps = read.reshape(-1, len(case.names)).sum(axis=0), times.sum(axis=1)
     time_s = float(steps.sum())
-    compare(problems, claimed_s, time_s)
+    if one_split:
+        compare(problems, claimed_s, time_s)
     up, down = np.sum([layer.moved for layer in layers], axis=0, dtype=float)
     moved = {"up": float(up), "down": float(down)}
     return Report(
         schema, tuple(problems), case.sha256, time_s, steps, hits, peaks, moved,
         busy=None if busy is None else busy / (time_s or 1.0), energy=_energy(case, sizes, transfers, busy),
+        time_alone=case.objective.time_alone, objective=costs, one_split=one_split,
+        least_s=None if one_split else _least(case, (read, extra, written)),
     )  # fmt: skip
 
 
@@ -152,33 +156,48 @@ def _energy(case: Case, sizes: Floats, transfers: Transfers, busy: Floats | None
     )  # fmt: skip
 
 
-def _times(case: Case, loads: tuple[Floats, Floats, Floats]) -> tuple[Floats, Floats | None]:
+def _least(case: Case, loads: tuple[Floats, Floats, Floats]) -> float:
+    """Return the least decode time of any splits of a schedule's reads."""
+    return float(_times(replace(case, objective=TIME), loads)[0].sum())
+
+
+def _times(
+    case: Case, loads: tuple[Floats, Floats, Floats]
+) -> tuple[Floats, Floats | None, float | None, bool]:
     """Return the time of each slot, (steps, layers), and how long each resource is busy in all of them.
 
-    If the transfers of all layers end with the step, these are times of steps, (steps, 1).
+    If the transfers of all layers end with the step, these are times of steps, (steps, 1). Also what all slots
+    cost where the objective is not time alone, and whether only these times do.
 
     What a read costs at the other copy depends on the ratios of a layer's sizes in the tiers. Layers with
     equal ratios, such as all layers with the same formats, are costed together.
     """
-    if case.by_step:
-        read, extra, written = (load.sum(axis=1) for load in loads)
-        found = slot_times(case, read, extra, written)
-        return found[:, None], busy_times(case, read, extra, written, found)
     alike: dict[tuple[int, ...], list[int]] = {}
     for layer, units in enumerate(case.units):
         common = math.gcd(*units)
         alike.setdefault(tuple(n // common if common else 1 for n in units), []).append(layer)
-    times, parts = np.empty((case.steps, case.layers)), list[Floats | None]()
+    if case.by_step:
+        read, extra, written = (load.sum(axis=1, keepdims=True) for load in loads)
+        loads, alike = (read, extra, written), {(1,) * len(case.names): [0]}
+    times, parts = np.empty((case.steps, case.timed_layers)), list[Floats | None]()
+    costs, one_split = 0.0, True
     for ratios, layers in alike.items():
         sizes = tuple(n * size for n, size in zip(ratios, case.item_sizes, strict=True))
         part = replace(case, item_sizes=sizes)
         which = slice(None) if len(alike) == 1 else layers
         read, extra, written = (load[:, which].reshape(-1, len(case.names)) for load in loads)
-        found = slot_times(part, read, extra, written)
-        parts.append(busy_times(part, read, extra, written, found))
+        if case.objective.of_time:
+            found = slot_times(part, read, extra, written)
+            parts.append(busy_times(part, read, extra, written, found))
+            costs += float(case.objective.second) * float(found.sum())
+        else:
+            cost, found, load, one = slot_costs(part, read, extra, written)
+            parts.append(load / case.bandwidth if one else None)
+            costs, one_split = costs + float(cost.sum()), one_split and one
         times[:, which] = found.reshape(case.steps, -1)
     busy = [part for part in parts if part is not None]
-    return times, np.sum(busy, axis=0) if len(busy) == len(parts) else None
+    total = None if case.objective.time_alone else costs
+    return times, np.sum(busy, axis=0) if len(busy) == len(parts) else None, total, one_split
 
 
 def _start(case: Case, initial: NDArray[np.uint8]) -> NDArray[Any]:

@@ -1,7 +1,8 @@
 """The energy of a replayed schedule, and the claims about it.
 
-Energies count at level `device`, point `mid`. Of a read that either of two copies may serve only the range of
-the energies of both is known, unless the times determine how much each serves.
+Energies count at the level and point of the objective, `device` and `mid` by default. Of a read that either
+of two copies may serve only the range of the energies of both is known, unless the times determine how much
+each serves.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "llm": ("parameters",),
 }
 """The fields of an expanded instance, by table, on which nothing but energies depends."""
+PRICED = ("energy", "static_watts")
+"""Those of the memory that are part of the objective where energy has a weight."""
 PARTS = ("weights", "kv", "moves", "compute")
 STATIC = "static"
 """Part of the energy where the memory states a power that is drawn all the time."""
-_LEVEL, _POINT = "device", "mid"
 _EQUAL = 1e-9
 """Relative difference up to which energies are equal; that of a transfer, relative to all transfers."""
 _NOTHING = 1e-12
@@ -71,8 +73,8 @@ class Transfers:
     unread: Floats
 
 
-def read_energies(expanded: Mapping[str, Any]) -> Energies:
-    """Read what the energies of an expanded instance follow from.
+def read_energies(expanded: Mapping[str, Any], level: str = "device", point: str = "mid") -> Energies:
+    """Read what the energies of an expanded instance follow from, at a level and point of its data.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def read_energies(expanded: Mapping[str, Any]) -> Energies:
     """
     memory, llm = expanded["memory"], expanded["llm"]
     per_bit, resources = memory.get("energy", {}), memory["resources"]
-    per_mac = _picojoules(memory.get("mac_energy", {}))
+    per_mac = _picojoules(memory.get("mac_energy", {}), level, point)
     watts, parameters = memory.get("static_watts"), llm.get("parameters")
     require({
         "energies of the memory's resources only": set(per_bit) <= set(resources),
@@ -90,7 +92,7 @@ def read_energies(expanded: Mapping[str, Any]) -> Energies:
             _is_amount(parameters) and parameters == int(parameters)
         ),
     })  # fmt: skip
-    found = (_picojoules(per_bit.get(name, {})) for name in resources)
+    found = (_picojoules(per_bit.get(name, {}), level, point) for name in resources)
     per_byte = np.array([math.nan if each is None else 8e-12 * each for each in found])
     operations = None
     # a token does not use all experts of a mixture
@@ -99,8 +101,8 @@ def read_energies(expanded: Mapping[str, Any]) -> Energies:
     return Energies(per_byte, operations, watts)
 
 
-def _picojoules(levels: Mapping[str, Any]) -> float | None:
-    found: float | None = levels.get(_LEVEL, {}).get(_POINT)
+def _picojoules(levels: Mapping[str, Any], level: str, point: str) -> float | None:
+    found: float | None = levels.get(level, {}).get(point)
     require({"energies that are finite numbers >= 0": found is None or _is_amount(found)})
     return found
 

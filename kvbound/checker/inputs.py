@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from kvbound.checker.arrays import text
 from kvbound.checker.dense import MOST_SLOTS, MOST_TOKENS, DenseRows, reads_ended
 from kvbound.checker.energy import FIELDS as UNHASHED
-from kvbound.checker.energy import Energies, read_energies
+from kvbound.checker.energy import PRICED, Energies, read_energies
 from kvbound.checker.layers import Sizes, in_units, is_size, read_sizes, read_windows
 from kvbound.checker.lifetimes import FIELDS, Lifetimes, count_tokens
+from kvbound.checker.objective import TIME, Objective, read_objective, weighs_energy
 from kvbound.checker.report import Floats, Ints, Refused, note, require
 from kvbound.checker.weights import (
     MOST_EXPERTS,
@@ -84,6 +85,7 @@ class Case:
     routing: Sequence[NDArray[np.uint8]] = field(
         default=(), repr=False
     )  # packed experts that slots name, (layers,), or empty
+    objective: Objective = TIME
     experts: tuple[int, ...] = ()  # number of each layer's chunks that are experts, (layers,)
 
     @property
@@ -202,7 +204,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
     tiers, layers, prefill, steps = memory["tiers"], *_check_trace(trace, rows, hashes)
     kept, routing = (rows[:layers], rows[layers:]) if made is None else (made, ())
     sizes, windows = read_sizes(expanded, layers), read_windows(expanded, layers)
-    names = tuple(memory["resources"])
+    names, goal = tuple(memory["resources"]), read_objective(expanded)
 
     def loads(field: str) -> Floats:
         matrix = np.zeros((len(tiers), len(names)))
@@ -222,7 +224,7 @@ def _case(expanded: Mapping[str, Any], rows: Rows) -> Case:
         granularity, life, tuple(lives[window] for window in windows),
         {key: rules[key] for key in CHOICES} | {"overlap": rules.get("overlap", "slot")},
         instance_sha256(expanded, hashes),
-        read_energies(expanded), kept, routing=routing,
+        read_energies(expanded, goal.level, goal.point), kept, routing=routing, objective=goal,
     )  # fmt: skip
     study = case.rules["accounting"] == "fang2025"
     require({
@@ -337,7 +339,8 @@ def _size(value: Any) -> int | float:
 def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> str:
     """Return the instance's SHA-256, of its canonical JSON without the name and with hashes for the trace.
 
-    The fields of energies are left out: no schedule, time or bound depends on them.
+    The fields of energies are left out where energy is no part of the objective: no schedule, time or bound
+    depends on them then. So is an objective of time alone.
 
     Parameters
     ----------
@@ -345,8 +348,11 @@ def instance_sha256(expanded: Mapping[str, Any], row_hashes: Sequence[str]) -> s
         Of the reads of each layer and, where the trace names experts, then of those of each layer.
     """
     body = {key: value for key, value in expanded.items() if key != "name"}
+    if body.get("objective") and read_objective(expanded).time_alone:
+        del body["objective"]
+    kept = PRICED if weighs_energy(expanded) else ()
     for part, fields in UNHASHED.items():
-        body[part] = {key: value for key, value in expanded[part].items() if key not in fields}
+        body[part] = {key: value for key, value in expanded[part].items() if key not in fields or key in kept}
     trace = {key: value for key, value in expanded["trace"].items() if key != "path"}
     trace.pop("dense", None)  # follows from the hashes
     layers = trace["layers"]

@@ -40,7 +40,7 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
     timed = case.steps, case.timed_layers
     four, sets = "whole_writes" in arrays, 1 << int((case.latency > 0).sum())
     given = Multipliers(
-        float(array(arrays, "bound_s", "float64")),
+        float(array(arrays, bound_name(case), "float64")),
         int(array(arrays, "scale", "int64")),
         array(arrays, "capacity", "int64", tiers, 1 + case.steps * case.layers),
         array(arrays, "prices", "int64", 3 * tiers, *slots),
@@ -63,6 +63,11 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         if not holds:
             raise Refused(f"the certificate is malformed: expected {expected}")
     return given
+
+
+def bound_name(case: Case) -> str:
+    """Return the name of the bound in files: other objectives than time alone are not in seconds."""
+    return "bound_s" if case.objective.time_alone else "bound"
 
 
 def largest(case: Case, given: Multipliers) -> int:

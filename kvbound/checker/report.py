@@ -60,7 +60,14 @@ class Report:
     energy
         The energy of the transfers; None where they load a resource of unknown energy.
     bound_s
-        Certificates only: the proved time lower bound in seconds, rounded down.
+        Certificates only: the proved time lower bound in seconds, rounded down; under another objective than
+        time alone the lower bound of that.
+    time_alone, objective
+        Whether time alone is minimised, and what the schedule costs under another objective.
+    one_split
+        Whether no other split of reads between two copies costs as little: times are those of one that does.
+    least_s
+        The least decode time that any split of the schedule's reads takes, where there may be several.
     unreadable
         Whether nothing was checked because the file is damaged.
     """
@@ -78,6 +85,10 @@ class Report:
     busy: Floats | None = None
     energy: Energy | None = None
     unreadable: bool = False
+    time_alone: bool = True
+    objective: float | None = None
+    one_split: bool = True
+    least_s: float | None = None
 
     @classmethod
     def refused(cls, schema: str, refusal: Refused, problems: list[str], sha256: str | None) -> Report:
@@ -102,11 +113,17 @@ class Report:
         return {
             "schema": "kvbound.report/1", "checked": self.schema, "ok": self.ok,
             "problems": list(self.problems), "instance_sha256": self.instance_sha256,
-            "time_s": self.time_s, "bound_s": self.bound_s, "tpot_s": tpot, "hit_rate": shares,
+            "time_s": self.time_s, **self._bounds(), "tpot_s": tpot, "hit_rate": shares,
             "hit_rate_with_weights": self.mean_alpha,
             "moved_bytes": None if self.moved_bytes is None else dict(self.moved_bytes),
             "peak_bytes": None if peaks is None else list(peaks),
         }  # fmt: skip
+
+    def _bounds(self) -> dict[str, float | None]:
+        """Return what is minimised and its bound, by the names of the fields."""
+        if self.time_alone:
+            return {"bound_s": self.bound_s}
+        return {"bound_s": None, "objective": self.objective, "bound": self.bound_s}
 
 
 def note(problems: list[str], bad: NDArray[np.bool_], describe: Callable[[int], str]) -> None:

@@ -21,6 +21,8 @@ EQUAL = 1e-9
 """Relative difference up to which numbers are equal."""
 OPTIMAL_GAP = 1e-4
 """Relative gap up to which a schedule may be called optimal, whatever gap the options ask for."""
+_NEAR = 1e-7
+"""Relative difference up to which values of an objective are equal."""
 _SCHEDULE_FIELDS = (
     "tpot_s", "hit_rate", "hit_rate_with_weights", "moved_bytes", "peak_bytes", "utilisation", "energy_j",
     "sequences",
@@ -68,7 +70,8 @@ def check_result(
         *_schedule(case, claims, schedule),
         *_sequences(case, claims, schedule, expanded["trace"].get("sequence", labels)),
         *_energies(case, claims, schedule),
-        *_bound(claims["time_s"], claims["bound"], [each for each in (certificate, proof) if each]),
+        *_objective(case, claims, schedule),
+        *_bound(case, claims, [each for each in (certificate, proof) if each]),
         *_status(case, claims),
         *_derived(case, claims),
     ]
@@ -107,8 +110,56 @@ def _schedule(case: Case, claims: Mapping[str, Any], report: Report | None) -> I
         yield "time_s is null, but there is a schedule"
     elif report.time_s is not None:
         for key, recomputed in _recomputed(case, report).items():
+            if not report.one_split and key in ("time_s", "tpot_s"):
+                continue  # see _objective
             if key in claims or key not in OPTIONAL:
                 yield from _differences(key, claims[key], recomputed)
+
+
+def _value(case: Case, claims: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return what the schedule is claimed to cost, and its bound, of what the instance minimises."""
+    if case.objective.time_alone:
+        return claims["time_s"], claims["bound"]["time_s"]
+    return claims.get("objective"), claims["bound"].get("objective")
+
+
+def _objective(case: Case, claims: Mapping[str, Any], report: Report | None) -> Iterator[str]:
+    """Verify the claims about an objective other than time alone.
+
+    Where several splits of reads cost the same, time and energy are those of one of them: together they make
+    up the objective, and the time is at least that of the fastest split.
+    """
+    value, goal = claims.get("objective"), case.objective
+    if goal.time_alone:
+        if value is not None or "objective" in claims["bound"]:
+            yield "objective is given, but the instance minimises time alone"
+        return
+    if claims["bound"]["time_s"] is not None:
+        yield "bound.time_s is given, but the instance does not minimise time alone"
+    if (value is None) != (claims["time_s"] is None):
+        yield f"objective is {value!r}, but time_s is {claims['time_s']!r}"
+        return
+    if value is None or report is None or report.objective is None:
+        return
+    if not _near(value, report.objective):
+        yield f"objective is claimed to be {value!r}, but the schedule's is {report.objective!r}"
+    if report.one_split:
+        return
+    time_s, spent = claims["time_s"], claims["energy_j"]
+    if report.least_s is not None and time_s < report.least_s * (1 - EQUAL):
+        yield f"time_s is claimed to be {time_s!r}, but no split of reads takes less than {report.least_s!r}"
+    if spent is not None:
+        energy_j = math.fsum(each for part, each in spent.items() if part != "compute")
+        if not _near(goal.value(time_s, energy_j), value):
+            yield f"objective is claimed to be {value!r}, but its time and energy make it another"
+    mean = claims["tpot_s"]["mean"] if claims["tpot_s"] else None
+    if mean is not None and not _equal(mean * case.steps, time_s):
+        yield f"tpot_s.mean is claimed to be {mean!r}, but time_s is {time_s!r} for {case.steps} steps"
+
+
+def _near(claim: float, value: float) -> bool:
+    """Whether values of an objective agree, which take more roundings than times."""
+    return math.isclose(claim, value, rel_tol=_NEAR)
 
 
 def _sequences(
@@ -116,7 +167,7 @@ def _sequences(
 ) -> Iterator[str]:
     """Compare the result's claims about the sequences of a batch with the recomputed numbers."""
     claimed = claims.get("sequences")
-    if claimed is None or report is None or report.step_times_s is None:
+    if claimed is None or report is None or report.step_times_s is None or not report.one_split:
         return
     found = [] if labels is None else _decoded(case, np.asarray(labels))
     if len(claimed) != len(found):
@@ -135,7 +186,8 @@ def _energies(case: Case, claims: Mapping[str, Any], report: Report | None) -> I
     """Compare the result's claims about energy with the recomputed ones; early results have none."""
     claim, outputs = claims["energy_j"], int(case.life.outputs.sum())
     if claim is not None and report is not None and report.time_s is not None:
-        yield from false_energies(case.energies, report.energy, claim, outputs, report.time_s)
+        time_s = report.time_s if report.one_split else claims["time_s"] or 0.0
+        yield from false_energies(case.energies, report.energy, claim, outputs, time_s)
     total = None if claim is None or not outputs else math.fsum(filter(None, claim.values())) / outputs
     stated = claims.get("energy_per_token_j", total)
     if (stated is None) != (total is None) or not math.isclose(stated or 0.0, total or 0.0, rel_tol=EQUAL):
@@ -220,14 +272,16 @@ def _tolerance(field: str) -> float:
     return 1.0 if "bytes" in field else EQUAL if "utilisation" in field else 0.0
 
 
-def _bound(time_s: float | None, bound: Mapping[str, Any], proofs: Sequence[Report]) -> Iterator[str]:
-    value, status = bound["time_s"], bound["status"]
+def _bound(case: Case, claims: Mapping[str, Any], proofs: Sequence[Report]) -> Iterator[str]:
+    (time_s, value), status = _value(case, claims), claims["bound"]["status"]
+    name = "time_s" if case.objective.time_alone else "objective"
+    what = "time" if case.objective.time_alone else "objective"
     if (value is None) != (status == "none"):
-        yield f"bound.status is {status!r}, but bound.time_s is {value!r}"
+        yield f"bound.status is {status!r}, but bound.{name} is {value!r}"
     if value is None:
         return
     if time_s is not None and value > time_s * (1 + EQUAL):
-        yield f"bound.time_s is claimed to be {value!r}, above the schedule's time, {time_s!r}"
+        yield f"bound.{name} is claimed to be {value!r}, above the schedule's {what}, {time_s!r}"
     # an uncertified bound of a schedule's solver may exceed what another method's certificate proves
     if status == "certified" or (proofs and time_s is None):
         proved = [each.bound_s for each in proofs if each.bound_s is not None]
@@ -235,16 +289,21 @@ def _bound(time_s: float | None, bound: Mapping[str, Any], proofs: Sequence[Repo
             yield "bound.status is 'certified', but there is no certificate"
         elif proved and value > max(proved):
             least = f"the certificate proves only {max(proved)!r}"
-            yield f"bound.time_s is claimed to be {value!r}, but {least}"
+            yield f"bound.{name} is claimed to be {value!r}, but {least}"
 
 
 def _status(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
-    status, time_s, bound_s = claims["status"], claims["time_s"], claims["bound"]["time_s"]
+    status, (time_s, bound_s) = claims["status"], _value(case, claims)
     ideal = claims["method"] == "best" and case.rules["accounting"] == "fang2025"
     if (status in ("optimal", "feasible")) != (time_s is not None) and not (ideal and status == "unknown"):
-        yield f"status is {status!r}, but time_s is {time_s!r}"
-    elif status == "optimal" and (bound_s is None or time_s - bound_s > OPTIMAL_GAP * (1 + EQUAL) * time_s):
-        yield f"status is 'optimal', but the time {time_s!r} s and the bound {bound_s!r} s do not meet"
+        yield f"status is {status!r}, but time_s is {claims['time_s']!r}"
+    elif status == "optimal" and (
+        bound_s is None or time_s is None or time_s - bound_s > OPTIMAL_GAP * (1 + EQUAL) * time_s
+    ):
+        both = f"the time {time_s!r} s and the bound {bound_s!r} s"
+        if not case.objective.time_alone:
+            both = f"the objective {time_s!r} and its bound {bound_s!r}"
+        yield f"status is 'optimal', but {both} do not meet"
     if status == "infeasible" and _has_room(case):
         yield "status is 'infeasible', but there is room for the weights and for every block"
 
@@ -271,15 +330,18 @@ def _has_room(case: Case) -> bool:
 
 def _derived(case: Case, claims: Mapping[str, Any]) -> Iterator[str]:
     """Recompute the fields that follow from others."""
-    time_s, bound_s = claims["time_s"], claims["bound"]["time_s"]
-    both, outputs = time_s is not None and bound_s is not None, int(case.life.outputs.sum())
+    (value, least), time_s, bound_s = _value(case, claims), claims["time_s"], claims["bound"]["time_s"]
+    outputs = int(case.life.outputs.sum())
+    gap, part = None, None
+    if value is not None and least is not None:
+        gap, part = ((value - least) / value, least / value) if value else (0.0, None)
     recomputed = {
-        "gap": ((time_s - bound_s) / time_s if time_s else 0.0) if both else None,
+        "gap": gap,
         "tokens_per_s": outputs / time_s if time_s else None,
         "tokens_per_s_bound": outputs / bound_s if bound_s else None,
     }
     if "share_of_bound" in claims:
-        recomputed["share_of_bound"] = bound_s / time_s if both and time_s else None
+        recomputed["share_of_bound"] = part
     for key, value in recomputed.items():
         claim = claims[key]
         if (claim is None) != (value is None) or (value is not None and not _equal(claim, value)):

@@ -132,8 +132,10 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
     "termination.reason": _TEXT,
     "termination.limit": _TEXT_OR_NULL,
     "time_s": _AMOUNT_OR_NULL,
+    "objective": _AMOUNT,
     "bound": _TABLE,
     "bound.time_s": _AMOUNT_OR_NULL,
+    "bound.objective": _AMOUNT,
     "bound.status": _one_of(*_BOUND_STATUS),
     "bound.method": _TEXT_OR_NULL,
     "gap": _NUMBER_OR_NULL,
@@ -155,6 +157,7 @@ _FORM: Mapping[str, tuple[str, _Test]] = {
 }
 """Every field by its dotted path: what is expected, in words, and the test of a value."""
 OPTIONAL = (
-    "instance.tokens", "instance.outputs", "share_of_bound", "utilisation", "energy_per_token_j", "sequences",
+    "instance.tokens", "instance.outputs", "objective", "bound.objective", "share_of_bound", "utilisation",
+    "energy_per_token_j", "sequences",
 )  # fmt: skip
 """Fields that may be missing."""

@@ -28,6 +28,9 @@ _MOST_RATIO = 1e5
 _EQUAL = 1e-12
 """Relative difference up to which primal and dual values of the linear program agree."""
 
+_CLEAR = 1e-6
+"""Relative difference from which on two copies surely do not cost the same."""
+
 Row = list[Fraction]
 """Coefficients of the nonbasic variables, then the constant."""
 
@@ -66,6 +69,85 @@ def slot_times(case: Case, read: Floats, extra: Floats, written: Floats) -> Floa
             busy = (load / case.bandwidth).sum(axis=1) + serving @ case.latency
         best = np.minimum(best, busy)
     return np.asarray(best[back.ravel()])
+
+
+def slot_costs(
+    case: Case, read: Floats, extra: Floats, written: Floats
+) -> tuple[Floats, Floats, Floats, bool]:
+    """Return what slots cost under an objective with energy, and of the splits that cost it one's times.
+
+    Parameters
+    ----------
+    case, read, extra, written
+        As for `slot_times`.
+
+    Returns
+    -------
+    Costs and seconds, ``(slots,)``, the bytes that each resource transfers in all slots, ``(resources,)``,
+    and whether no other split costs as little.
+    """
+    parallel, inclusive = case.rules["timing"] == "parallel", case.rules["copies"] == "inclusive"
+    second, slope = float(case.objective.second), _slopes(case)
+    costs, times = np.full(len(read), np.inf), np.zeros(len(read))
+    loads = np.zeros((len(read), len(case.bandwidth)))
+
+    def offer(cost: Floats, load: Floats, serving: NDArray[np.bool_]) -> None:
+        """Keep the slots that cost less than before."""
+        better, waits = cost < costs, _waits(case, serving)
+        busy = load / case.bandwidth
+        time = (busy + waits).max(axis=1) if parallel else busy.sum(axis=1) + serving @ case.latency
+        costs[better], times[better], loads[better] = cost[better], time[better], load[better]
+
+    load, serving = (read + extra) @ case.reads + written @ case.writes, (read + extra) > 0
+    whole = (_priced(case, load) / case.bandwidth + second * _waits(case, serving)).max(axis=1)
+    if parallel:
+        idle = ~serving[:, -1] | (not inclusive)
+        offer(np.where(idle, whole, np.inf), load, serving)
+    for served in _served(case, read):
+        load, serving = (served + extra) @ case.reads + written @ case.writes, (served + extra) > 0
+        if not parallel:
+            cost = (_priced(case, load) / case.bandwidth).sum(axis=1) + second * (serving @ case.latency)
+            offer(cost, load, serving)
+        elif inclusive:
+            charged = serving.copy()
+            charged[:, -1] |= (read[:, :-1] > 0).any(axis=1)
+            waiting = second * _waits(case, charged) * case.bandwidth
+            cost, diverted = _divided(case, _priced(case, load) + waiting, served, _priced(case, slope))
+            kept = served[:, :-1] - diverted > _EQUAL * served[:, :-1]
+            serving[:, :-1] = kept | (extra[:, :-1] > 0)
+            serving[:, -1] |= (diverted > 0).any(axis=1)
+            offer(cost, load + diverted @ slope, serving)
+    return costs, times, loads.sum(axis=0), _is_one_split(case)
+
+
+def _priced(case: Case, load: Floats) -> Floats:
+    """Return bytes that take as many seconds as the loads cost, ``(..., resources)``.
+
+    The energy of all loads is added to each of parallel resources, so that the one that binds decides.
+    """
+    second, byte = float(case.objective.second), np.array(case.objective.byte or 0, float)
+    if case.rules["timing"] == "serial":
+        return np.asarray(load * (second + byte * case.bandwidth))
+    return np.asarray(second * load + (load * byte).sum(axis=-1, keepdims=True) * case.bandwidth)
+
+
+def _is_one_split(case: Case) -> bool:
+    """Whether slots surely have a single split of least cost."""
+    if case.rules["copies"] == "exclusive":
+        return True
+    byte = np.array([float(each) for each in case.objective.byte])
+    slope = _slopes(case)
+    energy, time = slope @ byte, float(case.objective.second) * slope / case.bandwidth
+    if not case.objective.second:
+        whole = np.abs(slope) @ byte
+        return bool(np.all(np.abs(energy) > _CLEAR * whole))
+    if len(case.names) > 2 or case.latency.any():
+        return False
+    if case.rules["timing"] == "serial":
+        each, whole = time.sum() + energy, np.abs(time).sum() + np.abs(slope) @ byte
+    else:
+        each, whole = time + energy[:, None], np.abs(time) + (np.abs(slope) @ byte)[:, None]
+    return bool(np.all(np.abs(each) > _CLEAR * whole))
 
 
 def _waits(case: Case, serving: NDArray[np.bool_]) -> Floats:
@@ -130,20 +212,32 @@ def _balanced(case: Case, load: Floats, read: Floats) -> Floats:
     """Return the time of the busiest resource with reads split best between both copies, ``(slots,)``."""
     if case.rules["copies"] == "exclusive":
         return np.asarray((load / case.bandwidth).max(axis=1))
-    slope = _slopes(case)
+    return _divided(case, load, read, _slopes(case))[0]
+
+
+def _divided(case: Case, load: Floats, read: Floats, slope: Floats) -> tuple[Floats, Floats]:
+    """Return the least value of the busiest resource, ``(slots,)``, and the bytes diverted for it.
+
+    Parameters
+    ----------
+    slope
+        What a diverted byte of each tier but the last adds to each resource, ``(tiers - 1, resources)``.
+    """
     given = np.hstack([load, read[:, :-1]])
     best, left = np.empty(len(load)), np.arange(len(load))
+    parts = np.zeros((len(load), len(slope)))
     while left.size:
         first, *rest = left.tolist()
         best[first], basis = _optimum(case.bandwidth, slope, given[first])
+        parts[first] = np.clip(basis[:-1] @ given[first], 0, read[first, :-1])
         left = np.array(rest, np.intp)
         solved = given[left] @ basis.T
         diverted = np.clip(solved[:, :-1], 0, read[left, :-1])
         reached = ((load[left] + diverted @ slope) / case.bandwidth).max(axis=1)
         done = reached <= solved[:, -1] * (1 + _EQUAL)
-        best[left[done]] = reached[done]
+        best[left[done]], parts[left[done]] = reached[done], diverted[done]
         left = left[~done]
-    return best
+    return best, parts
 
 
 def _optimum(bandwidth: Floats, slope: Floats, given: Floats) -> tuple[float, Floats]:

@@ -25,11 +25,19 @@ from kvbound.checker.certificate import (
     seconds,
     sum_of_slots,
     together,
+    unit_of,
     unproved,
 )
 from kvbound.checker.conclusion import prefill_first
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
-from kvbound.checker.multipliers import MOST, Multipliers, largest, priced_capacities, read_multipliers
+from kvbound.checker.multipliers import (
+    MOST,
+    Multipliers,
+    bound_name,
+    largest,
+    priced_capacities,
+    read_multipliers,
+)
 from kvbound.checker.paths import sum_of_paths
 from kvbound.checker.questions import KINDS, Question, Restrictions, invalid
 from kvbound.checker.report import Ints, Refused, Report
@@ -95,7 +103,7 @@ def check_tree(
         sha256 = case.sha256
         arrays = load(tree)
         problems = check_identity(arrays, case, SCHEMA, "physical")
-        claim = float(array(arrays, "bound_s", "float64"))
+        claim = float(array(arrays, bound_name(case), "float64"))
         found = _read(case, arrays)
         limits = [priced_capacities(case, given) for given in found.multipliers]
     except Refused as refusal:
@@ -107,8 +115,8 @@ def check_tree(
             KINDS[question.kind].restrict(case, question, yes, within)
         number = int(found.certificate[node])
         bound_s = min(bound_s, bounds.of_leaf(found.multipliers[number], limits[number], within))
-    problems += unproved(bound_s, claim, claimed_s)
-    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s)
+    problems += unproved(bound_s, claim, claimed_s, unit=unit_of(case))
+    return Report(SCHEMA, tuple(problems), sha256, bound_s=bound_s, time_alone=case.objective.time_alone)
 
 
 class _Bounds:
@@ -200,7 +208,7 @@ def _certificates(case: Case, arrays: Mapping[str, Any], split: int) -> Iterator
     stacks = {name: array(arrays, name, "int64", scales.size, *shape) for name, shape in shapes.items()}
     for n in range(scales.size):
         one = {name: np.asarray(stack[n]) for name, stack in stacks.items()}
-        given = read_multipliers(case, one | {"tier": np.int64(split), "bound_s": np.float64(0)})
+        given = read_multipliers(case, one | {"tier": np.int64(split), bound_name(case): np.float64(0)})
         if largest(case, given) >= MOST // 2:  # above that are the prices of closed states
             raise Refused("a certificate is malformed: expected numbers of a path below 2**61")
         yield given

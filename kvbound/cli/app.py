@@ -14,6 +14,7 @@ from kvbound.cli import (
     export,
     instance,
     limit,
+    pareto,
     reproduce,
     simulate,
     solve,
@@ -29,6 +30,7 @@ def build() -> typer.Typer:
     app.command("bound")(bound.bound)
     app.command("compare")(compare.compare)
     app.command("simulate")(simulate.simulate)
+    app.command("pareto")(pareto.pareto)
     app.command("limit")(limit.limit)
     app.command("reproduce")(reproduce.reproduce)
     app.command("check")(check.check)

@@ -22,6 +22,7 @@ def bound(
     resume: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Continue from this certificate of the instance.")
     ] = None,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     time_limit: options.TimeLimit = None,
     work: options.Work = None,
@@ -37,7 +38,7 @@ def bound(
     extra: dict[str, Any] = {} if sample is None else {"sample": options.share("--sample", sample)}
     extra |= options.limits(time_limit, work)
     output.check_file("--certificate", certificate)
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     if resume is not None:
         extra["resume"] = read_certificate(resume, case)
     with console.Bar(quiet=quiet) as bar:

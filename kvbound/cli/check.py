@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ def check(
             metavar="FILE", help="A schedule, a certificate, a tree of them, or a folder written by --out."
         ),
     ],
+    objective: options.Objective = None,
     override: options.Overrides = None,
     as_json: options.Json = False,
 ) -> None:
@@ -41,20 +43,24 @@ def check(
 
     The checker replays a schedule with separate code, verifies every rule and recomputes the time; for a
     certificate, or a tree of certificates, it recomputes the bound. In a folder it also verifies every claim
-    in result.json, and in the folder of a comparison all of its results. For the folder of a reproduced
-    study, give the study as INSTANCE: every cell is verified in the same way, and the tables are recomputed.
+    in result.json, and in the folder of a comparison or of a front all of its results. For the folder of a
+    reproduced study, give the study as INSTANCE: every cell is verified in the same way, and the tables are
+    recomputed.
     """
     from kvbound.studies import STUDIES
 
     if instance in STUDIES:
         _study(file, as_json=as_json)
         return
-    case = source.load(instance, source.Parts(overrides=override), quiet=True)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=True)
+    several = (file / output.COMPARISON).is_file() or (file / output.FRONT).is_file()
     if (file / output.COMPARISON).is_file():
         reports = _comparison(case, file)
+    elif several:
+        reports = _front(case, file)
     else:
         reports = _folder(case, file) if file.is_dir() else {file: _replayed(case, file)}
-    if as_json and (file / output.COMPARISON).is_file():
+    if as_json and several:
         found = {str(path): report.to_mapping() for path, report in reports.items()}
         ok = all(report.ok for report in reports.values())
         console.show_json({"schema": "kvbound.comparison-report/1", "ok": ok, "reports": found})
@@ -130,6 +136,35 @@ def _comparison(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Rep
     return reports | {place: Report(SCHEMA, tuple(problems))}
 
 
+def _front(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
+    """Check every point of a front under its own objective, and the numbers of pareto.json and its table."""
+    from kvbound.checker import Report
+    from kvbound.front import SCHEMA, with_figures
+    from kvbound.objective import Objective
+    from kvbound.report.front import csv_text
+
+    place, problems, reports = folder / output.FRONT, list[str](), dict[Path, Report]()
+    fields = Fields(read_json(place), place)
+    if fields.text("schema") != SCHEMA:
+        raise fields.error("schema", f"{SCHEMA!r}, not {show(fields.raw('schema'))}")
+    points = list(fields.items("points"))
+    for number, point in enumerate(points, 1):
+        given, own = Fields(point, place, f"points.{number - 1}"), folder / f"point-{number}"
+        goal = Objective.from_mapping(given.raw("objective"), place, given.at("objective"))
+        instance, result = dataclasses.replace(case, objective=goal), given.raw("result")
+        proofs = _proofs(instance, own)
+        found = _claims(instance, place, result, proofs, above=f"{given.at('result')}.")
+        reports |= proofs | {own / output.RESULT: found}
+        if result != read_json(own / output.RESULT):
+            problems.append(f"{own.name} has another result")
+    if points != with_figures(points):
+        problems.append("the numbers of its points do not follow from their results")
+    table = folder / output.FRONT_TABLE
+    if not table.is_file() or table.read_bytes() != csv_text(points).encode():
+        problems.append(f"{table.name} does not follow from it")
+    return reports | {place: Report(SCHEMA, tuple(problems))}
+
+
 def _proofs(case: kvbound.instance.Instance, folder: Path) -> dict[Path, Report]:
     places = (folder / name for name in (output.SCHEDULE, output.CERTIFICATE, output.PROOF))
     return {place: _replayed(case, place) for place in places if place.exists()}
@@ -192,12 +227,16 @@ def _show(instance: kvbound.instance.Instance, path: Path, report: Report) -> No
     for problem in report.problems:
         console.show(f"- {problem}")
     if report.bound_s is not None:
-        bound = f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s), recomputed"
-        console.show(pairs_table([("time lower bound", bound)]))
+        name, bound = "time lower bound", f"{numbers.seconds(report.bound_s)} ({report.bound_s!r} s)"
+        if not report.time_alone:
+            name, bound = "lower bound of the objective", f"{report.bound_s!r}"
+        console.show(pairs_table([(name, f"{bound}, recomputed")]))
     if report.time_s is None:
         return
     names = [tier.name for tier in instance.memory.tiers]
     pairs = [("time", f"{numbers.seconds(report.time_s)} ({report.time_s!r} s)")]
+    if report.objective is not None:
+        pairs.append(("objective", f"{report.objective!r}"))
     if report.hit_bytes is not None and report.hit_bytes.sum() > 0:
         shares = report.hit_bytes / report.hit_bytes.sum()
         hits = ", ".join(f"{name} {numbers.share(x)}" for name, x in zip(names, shares, strict=True))

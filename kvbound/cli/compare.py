@@ -33,6 +33,7 @@ def compare(
     trace: options.Trace = None,
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
     weight_dtype: options.WeightDtype = None,
@@ -53,7 +54,7 @@ def compare(
 
     limits = options.limits(time_limit, work)
     output.check_folder(out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype, objective)
     case = source.load(instance, parts, quiet=quiet)
     output.check_same(case, out, each=True)
     with console.Bar(quiet=quiet) as bar:

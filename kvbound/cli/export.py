@@ -21,6 +21,7 @@ def export(
     instance: options.Instance,
     out: options.OutFile,
     form: Annotated[Format, typer.Option("--format", help="File format.")] = Format.MPS,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -28,6 +29,6 @@ def export(
     from kvbound.solvers.mip.export import export_model
 
     output.check_file("--out", out, stream=True)
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     size = export_model(case, output.place(out), form)
     console.note(f"wrote {out}: {size}", quiet=quiet)

@@ -24,6 +24,7 @@ def list_(as_json: options.Json = False) -> None:
 
 def info(
     instance: options.Instance,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -31,7 +32,7 @@ def info(
     """Print sizes and capacities."""
     from kvbound.report.instance import describe, figures
 
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     if as_json:
         console.show_json({"schema": "kvbound.instance-info/1"} | figures(case))
     else:
@@ -39,13 +40,16 @@ def info(
 
 
 def validate(
-    instance: options.Instance, override: options.Overrides = None, quiet: options.Quiet = False
+    instance: options.Instance,
+    objective: options.Objective = None,
+    override: options.Overrides = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Check an instance and its trace.
 
     Exits with 3 if it is not valid, with 4 if nothing fits.
     """
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     require_room(case)
     console.show(f"{case.name}: a valid instance")
 
@@ -57,6 +61,7 @@ def make(
     trace: options.Trace = None,
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
     weight_dtype: options.WeightDtype = None,
@@ -72,7 +77,7 @@ def make(
     from kvbound.instance_io import write_instance
 
     output.check_file("--out", out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype, objective)
     case = source.assemble(parts, name or out.stem)
     source.warn_of_capacity(case, quiet)
     write_instance(case, out)
@@ -82,6 +87,7 @@ def make(
 def expand(
     instance: options.Instance,
     out: options.OutFile,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -92,6 +98,6 @@ def expand(
     from kvbound.instance_io import write_expanded
 
     output.check_file("--out", out)
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     write_expanded(case, out)
     console.note(f"wrote {out} ({case.sha256})", quiet=quiet)

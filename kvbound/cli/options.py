@@ -161,6 +161,14 @@ RulePairs = Annotated[
     list[str] | None,
     typer.Option("--rule", metavar="KEY=VALUE", help="A rule, such as copies=exclusive; repeatable."),
 ]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        metavar="O",
+        help="What to minimise: time, energy, or weights per second and joule: time=1,energy=0.5.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -13,6 +13,7 @@ from kvbound.errors import InfeasibleError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from kvbound.front import Front
     from kvbound.instance import Instance
     from kvbound.result import Result
 
@@ -22,6 +23,8 @@ RESULT, SCHEDULE, CERTIFICATE, PROOF = FILES = (
 """The files in the folder of one result."""
 COMPARISON, TABLE = "compare.json", "compare.csv"
 """The files in the folder of a comparison, beside one folder for each method."""
+FRONT, FRONT_TABLE = "pareto.json", "pareto.csv"
+"""The files in the folder of a front, beside one folder for each point."""
 _STDOUT = Path("/dev/stdout")
 
 
@@ -154,15 +157,39 @@ def save_all(results: Sequence[Result], folder: Path | None) -> OSError | None:
     return attempt(write)
 
 
+def save_front(front: Front, folder: Path | None) -> OSError | None:
+    """Write a front's folder, with a folder for each point, if one is given; returns as `attempt`."""
+    from kvbound.files import atomic_dir
+    from kvbound.instance_io import write_json
+    from kvbound.report.front import csv_text
+
+    def write() -> None:
+        if folder is None:
+            return
+        with atomic_dir(folder, owned=_in_front_folder, last=FRONT) as new:
+            for number, point in enumerate(front.points, 1):
+                _write(point.result, new / f"point-{number}")
+            document = front.to_json()
+            text = csv_text(document["points"])
+            (new / FRONT_TABLE).write_text(text, encoding="utf-8", newline="")
+            write_json(document, new / FRONT)
+
+    return attempt(write)
+
+
+def _in_front_folder(entry: Path) -> bool:
+    if entry.is_dir() and not entry.is_symlink():
+        return (entry / RESULT).is_file() and all(map(_in_result_folder, entry.iterdir()))
+    return entry.name in (FRONT, FRONT_TABLE)
+
+
 def _each_with_proof(results: Sequence[Result]) -> Iterator[Result]:
     """Yield the results, with another method's certificate or tree where that one proves their bound."""
     from kvbound.result import BoundStatus
 
     strongest = max(results, key=_proved, default=None)
     for result in results:
-        missing = result.bound.status is BoundStatus.CERTIFIED and _proved(result) < (
-            result.bound.time_s or 0
-        )
+        missing = result.bound.status is BoundStatus.CERTIFIED and _proved(result) < (result.bound.value or 0)
         if strongest is None or not missing:
             yield result
         elif strongest.proof is not None:

@@ -38,6 +38,7 @@ def simulate(
     trace: options.Trace = None,
     capacity: options.Capacity = None,
     rule: options.RulePairs = None,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     kv_dtype: options.KvDtype = None,
     weight_dtype: options.WeightDtype = None,
@@ -59,7 +60,7 @@ def simulate(
     if out is not None and len(combinations) > 1:
         raise UsageError("--out holds one result, not those of a sweep")
     output.check_folder(out)
-    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype)
+    parts = source.Parts(memory, llm, trace, capacity, rule, override, kv_dtype, weight_dtype, objective)
     case = source.load(instance, parts, quiet=quiet)
     output.check_same(case, out)
     common: dict[str, Any] = {"seed": seed, "kernel": kernel, "record": out is not None}

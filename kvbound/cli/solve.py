@@ -33,6 +33,7 @@ def solve(
         bool, typer.Option("--require-gap", help="Exit with 5 if --gap is not reached.")
     ] = False,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="A schedule to start from.")] = None,
+    objective: options.Objective = None,
     override: options.Overrides = None,
     seed: options.Seed = 0,
     kernel: options.Kernel = None,
@@ -55,7 +56,7 @@ def solve(
     if require_gap and wanted is None:
         raise UsageError("--require-gap needs --gap")
     output.check_folder(out)
-    case = source.load(instance, source.Parts(overrides=override), quiet=quiet)
+    case = source.load(instance, source.Parts(overrides=override, objective=objective), quiet=quiet)
     output.check_same(case, out)
     first = None if start is None else read_placement(start, case)
     with console.Bar(quiet=quiet) as bar:

@@ -31,12 +31,13 @@ class Parts:
     overrides: Sequence[str] | None = None
     kv_dtype: str | None = None
     weight_dtype: str | None = None
+    objective: str | None = None
 
     @property
     def given(self) -> bool:
         """Whether any option is given."""
         given = (self.memory, self.llm, self.trace, self.capacity, self.rules, self.overrides)
-        return any((*given, self.kv_dtype, self.weight_dtype))
+        return any((*given, self.kv_dtype, self.weight_dtype, self.objective))
 
 
 def load(name: str | None, parts: Parts | None = None, *, quiet: bool = False) -> kvbound.instance.Instance:
@@ -66,6 +67,9 @@ def _changed(name: str, parts: Parts) -> kvbound.instance.Instance:
     options = {path: f"--override {path}" for path in changes}
     for key, value in _rules(parts.rules or ()).items():
         changes[f"rules.{key}"], options[f"rules.{key}"] = value, f"--rule {key}"
+    if parts.objective is not None:
+        changes["objective"] = _objective(parts.objective)
+        options["objective"] = f"--objective {parts.objective}"
     if parts.capacity is not None:
         changes["memory.tiers.0.capacity"] = _capacity(parts.capacity)
         options["memory.tiers.0.capacity"] = f"--capacity {parts.capacity}"
@@ -108,6 +112,7 @@ def assemble(parts: Parts, name: str = "command line") -> kvbound.instance.Insta
             llm=_llm(parts),
             trace=_read(parts.trace) if _is_json(parts.trace) else parts.trace,
             rules=_rules(parts.rules or ()),
+            objective=None if parts.objective is None else _objective(parts.objective),
             overrides=_overrides(parts),
             capacity=_capacity(parts.capacity),
         )
@@ -169,6 +174,15 @@ def _rules(texts: Sequence[str]) -> dict[str, Any]:
         return rules
     except InputError as error:
         raise UsageError(str(error)) from None
+
+
+def _objective(text: str) -> dict[str, Any]:
+    from kvbound.objective import Objective
+
+    try:
+        return Objective.from_text(text)
+    except InputError as error:
+        raise UsageError(f"--objective: expected {error.expected}") from None
 
 
 def _capacity(text: str | None) -> str | None:

@@ -52,7 +52,7 @@ class TransferEnergy:
 def energy(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float | None] | None:
     """Return the energy of a schedule in joules, or None if it loads a resource whose energy is unknown.
 
-    Energies are those of level `device`, point `mid`.
+    Energies are those of the level and point that the objective names, by default `device` and `mid`.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def energy(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[
     """
     if not instance.memory.energy:
         return None
-    per_byte, fixed = TransferEnergy.of(instance), FixedParts.of(instance, counted)
+    estimate = instance.objective.level, instance.objective.point
+    per_byte, fixed = TransferEnergy.of(instance, *estimate), FixedParts.of(instance, counted)
     weights, kv = _served(instance, counted)
     weights[0] += fixed.weights.sum() * instance.decode_steps
     parts: dict[str, float | None] = {
@@ -89,7 +90,8 @@ def arithmetic(instance: Instance) -> float | None:
     None if the number of parameters or the energy of an operation is unknown, or if the llm has experts, of
     which a token does not use all.
     """
-    llm, per_mac = instance.llm, instance.memory.joules_per_mac()
+    llm, objective = instance.llm, instance.objective
+    per_mac = instance.memory.joules_per_mac(objective.level, objective.point)
     if per_mac is None or llm.parameters is None or any(llm.expert_counts):
         return None
     return per_mac * llm.parameters * int(instance.timeline.outputs.sum())

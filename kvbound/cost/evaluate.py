@@ -29,7 +29,7 @@ def slot_times(instance: Instance, schedule: Schedule) -> NDArray[np.float64]:
 
 
 def _times(instance: Instance, counted: ScheduleTraffic) -> NDArray[np.float64]:
-    return SlotCost.of(instance).times(instance.timed(counted.traffic, axis=1))
+    return SlotCost.of(instance).seconds(instance.timed(counted.traffic, axis=1))
 
 
 def evaluate(instance: Instance, schedule: Schedule, progress: Progress = silent) -> Measures:
@@ -83,9 +83,17 @@ def measures(
         },
         peak_bytes={tier.name: used for tier, used in zip(tiers, peak_bytes, strict=True)},
         energy_j=energy(instance, counted, float(times.sum())),
+        objective=objective(instance, counted),
         utilisation=utilisation(instance, counted, float(times.sum())),
         sequences=sequence_times(instance.workload.timeline, times.sum(axis=1)),
     )
+
+
+def objective(instance: Instance, counted: ScheduleTraffic) -> float | None:
+    """Return what a schedule's slots cost under the objective, None if that is their time."""
+    if instance.objective.time_alone:
+        return None
+    return float(SlotCost.of(instance).times(instance.timed(counted.traffic, axis=1)).sum())
 
 
 def utilisation(instance: Instance, counted: ScheduleTraffic, time_s: float) -> dict[str, float]:
@@ -111,7 +119,7 @@ def spread(instance: Instance) -> float:
     """Return the ratio of the longest to the shortest of the tiers' latencies and times per item."""
     cost, sizes = SlotCost.of(instance), np.unique(instance.item_bytes)
     per_byte = np.concatenate([cost.read_costs.max(axis=1), cost.write_costs.max(axis=1)])
-    times = np.concatenate([np.outer(sizes, per_byte).ravel(), cost.latency])
+    times = np.concatenate([np.outer(sizes, per_byte).ravel(), cost.latency_costs])
     times = times[times > 0]
     return float(times.max() / times.min())
 

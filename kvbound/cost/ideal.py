@@ -111,7 +111,9 @@ class SlotIdeal(NamedTuple):
 
 
 def ideal_slot_times(instance: Instance) -> Floats:
-    """Seconds per slot without constraints on placement, shape (steps, layers), or per step, (steps, 1).
+    """Seconds per slot without constraints on placement, or another objective, shape (steps, layers).
+
+    Where the transfers of a step overlap they are those of steps, (steps, 1).
 
     Every read and every birth is split over the tiers in the way that is best for the slot, which is a lower
     bound for every schedule at any capacity. With inclusive copies and two tiers everything is in tier 0,
@@ -167,5 +169,5 @@ def one_tier_bytes(instance: Instance, slots: Slots, tier: int) -> Floats:
 
 
 def ideal(instance: Instance) -> float:
-    """Return the ideal decode time in seconds, a time lower bound."""
+    """Return the ideal decode time in seconds, a time lower bound, or the least of another objective."""
     return float(ideal_slot_times(instance).sum())

@@ -13,7 +13,11 @@ from kvbound.arithmetic import combine
 from kvbound.cost.rays import spread_rays, undominated
 from kvbound.cost.slot import Array, SlotCost, set_number
 from kvbound.memory import Memory
+from kvbound.objective import TIME, Prices
 from kvbound.rules import Rules
+
+_MOST_TIERS = 5
+"""Tiers up to which exclusive reads and writes are spread together under any objective: cells multiply."""
 
 
 class IdealCase(NamedTuple):
@@ -50,12 +54,14 @@ def ideal_cases(cost: SlotCost) -> tuple[IdealCase, ...]:
 
     A tier without a latency is in all of them.
     """
-    return _cases(cost.memory, cost.rules, cost.unit_sizes)
+    return _cases(cost.memory, cost.rules, cost.unit_sizes, cost.prices)
 
 
 @lru_cache(maxsize=16)
-def _cases(memory: Memory, rules: Rules, unit_sizes: tuple[int, ...]) -> tuple[IdealCase, ...]:
-    cost = SlotCost(memory, rules, unit_sizes)
+def _cases(
+    memory: Memory, rules: Rules, unit_sizes: tuple[int, ...], prices: Prices
+) -> tuple[IdealCase, ...]:
+    cost = SlotCost(memory, rules, unit_sizes, prices)
     late = np.flatnonzero(cost.latency).tolist()
     sets = [set(left) for size in range(len(late) + 1) for left in itertools.combinations(late, size)]
     return tuple(_case(cost, np.array([k not in left for k in range(cost.tiers)])) for left in sets)
@@ -65,7 +71,12 @@ def _case(cost: SlotCost, inside: NDArray[np.bool_]) -> IdealCase:
     read, write = (cost.scaled(load) for load in (cost.memory.read_load, cost.memory.write_load))
     some = inside if inside.any() else ~inside  # without reads any tier will do
     # with inclusive copies births go to the last tier at any prices
-    rays = spread_rays(read[some]) if cost.inclusive else spread_rays(read[some], write)
+    if cost.inclusive:
+        rays = spread_rays(read[some])
+    elif cost.prices == TIME or cost.tiers <= _MOST_TIERS:
+        rays = spread_rays(read[some], write)
+    else:  # any weights bound the ideal from below
+        rays = np.vstack([spread_rays(read[some]), spread_rays(write)])
     theta = cost.weights_of(rays)
     held, written = (combine(theta, costs.T) for costs in (cost.read_costs, cost.write_costs))
     reads = np.broadcast_to(held[:, some].min(axis=1, keepdims=True), held.shape)

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 
 def free_misses(instance: Instance, writes: Floats, cheap: float = 0.0) -> Ints:
-    """Return how many reads of each slot tier 1 can serve without making the slot longer, (steps, layers).
+    """Return how many reads of each slot tier 1 can serve at no cost to the objective, (steps, layers).
 
     For single tokens and two tiers with inclusive copies; latencies count.
 

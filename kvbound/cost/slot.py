@@ -10,6 +10,9 @@ the relaxation, the dual and the annealer take their coefficients from here.
 
 Reads wait for the latency of the tier that serves them, on each of its resources, all at once. For a given
 set S of tiers that serve reads the time is max_v(facets[v] @ q + waits[v, S]); T is the least over the sets.
+
+Under another objective than time alone T stands for that, and docstrings that speak of seconds for its units:
+the energy of all transfers counts on every resource, so that it, too, is a maximum over weights theta.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
+from kvbound.cost.prices import byte_costs, exact_costs, from_cheaper_copies
 from kvbound.cost.rays import split_rays, undominated
 from kvbound.cost.traffic import Columns
 from kvbound.instance import Instance
 from kvbound.memory import Memory
+from kvbound.objective import TIME, Prices
 from kvbound.rules import Copies, Rules, Timing
 
 Array = NDArray[np.float64]
@@ -35,6 +40,8 @@ Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
 """Largest product of traffic entries and facets at which all slots are costed at once."""
+_ROUNDING = 1e-12
+"""Share of a slot's cost that is taken for a rounding error."""
 
 
 class PricedTraffic(NamedTuple):
@@ -66,16 +73,22 @@ def set_number(inside: NDArray[np.bool_]) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class SlotCost:
-    """Slot times of a memory under the given rules."""
+    """Slot times of a memory under the given rules, or another objective of them."""
 
     memory: Memory
     rules: Rules
     unit_sizes: tuple[int, ...] = ()
+    prices: Prices = TIME
 
     @classmethod
     def of(cls, instance: Instance) -> SlotCost:
         """Return the slot cost of an instance."""
-        return cls(instance.memory, instance.rules, instance.unit_sizes)
+        return cls(instance.memory, instance.rules, instance.unit_sizes, instance.prices)
+
+    @cached_property
+    def of_time(self) -> SlotCost:
+        """The same slots, costed in seconds."""
+        return self if self.prices == TIME else SlotCost(self.memory, self.rules, self.unit_sizes)
 
     @cached_property
     def size_ratio(self) -> Integers:
@@ -107,17 +120,25 @@ class SlotCost:
     @cached_property
     def read_costs(self) -> Array:
         """Seconds per byte read at each tier on each resource, shape (K, R)."""
-        return self.memory.read_load * self.format_ratio / self.memory.bandwidths
+        return self._costs(self.memory.read_load)
 
     @cached_property
     def write_costs(self) -> Array:
         """Seconds per byte written at each tier on each resource, shape (K, R)."""
-        return self.memory.write_load * self.format_ratio / self.memory.bandwidths
+        return self._costs(self.memory.write_load)
+
+    def _costs(self, load: Array) -> Array:
+        return byte_costs(load * self.format_ratio, self.memory.bandwidths, self.prices, serial=self.serial)
 
     @cached_property
     def latency(self) -> Array:
         """Seconds that reads of each tier wait, shape (K,)."""
         return np.array([tier.latency for tier in self.memory.tiers])
+
+    @cached_property
+    def latency_costs(self) -> Array:
+        """What these waits cost under the objective, shape (K,)."""
+        return self.latency if self.prices == TIME else self.prices.second * self.latency
 
     def waits(self, theta: Array) -> Array:
         """Return the seconds that a slot waits for each set of tiers that serve its reads, shape (V, 2**K).
@@ -132,8 +153,8 @@ class SlotCost:
         """
         inside = np.arange(1 << self.tiers)[:, None] >> np.arange(self.tiers) & 1  # (sets, K)
         if self.serial:
-            return np.broadcast_to(combine(self.latency[None], inside.T), (len(theta), len(inside)))
-        late = inside[:, :, None] * (self.latency[:, None] * self.memory.read_load)
+            return np.broadcast_to(combine(self.latency_costs[None], inside.T), (len(theta), len(inside)))
+        late = inside[:, :, None] * (self.latency_costs[:, None] * self.memory.read_load)
         return combine(theta, late.max(axis=1).T)
 
     @cached_property
@@ -162,9 +183,10 @@ class SlotCost:
         needed = undominated(np.hstack([rows, np.unique(self.waits(theta), axis=1)]))
         return rows[needed], theta[needed]
 
-    def scaled(self, load: Array) -> Array:
-        """Return loads of each tier times the integers `size_ratio`, shape (K, R)."""
-        return load * self.size_ratio[:, None]
+    def scaled(self, load: Array) -> Array | NDArray[np.object_]:
+        """Return loads of each tier times the integers `size_ratio`, or what they cost, shape (K, R)."""
+        whole = load * self.size_ratio[:, None]
+        return whole if self.serial else exact_costs(whole, self.memory.bandwidths, self.prices)
 
     def weights_of(self, rays: Array) -> Array:
         """Turn prices per byte x, shape (V, R), into weights theta of sum 1; with serial timing all are 1."""
@@ -188,6 +210,10 @@ class SlotCost:
             best = np.minimum(best, self._values(diverted).max(axis=0))
         return best
 
+    def seconds(self, traffic: Array) -> Array:
+        """Return seconds under any objective, with reads split as in `split`; `traffic` as for `times`."""
+        return self.times(traffic) if self.prices == TIME else self.of_time.times(self.split(traffic))
+
     def _halves(self, traffic: Array) -> tuple[Array, ...]:
         """Return the two halves of traffic too large to be costed at once, else an empty tuple."""
         if traffic.ndim == 1 or len(traffic) < 2 or traffic.size * len(self.facets) <= _MOST:
@@ -200,7 +226,7 @@ class SlotCost:
 
         Reads that either copy may serve become reads without that choice. With two tiers the split is, among
         those of least time, the one of least total work. With more tiers it is determined one tier after the
-        other, each for the least work that this tier's bytes cause.
+        other, each for the least work that this tier's bytes cause. Under energy alone time breaks ties.
 
         Parameters
         ----------
@@ -209,13 +235,16 @@ class SlotCost:
         """
         if halves := self._halves(traffic):
             return np.concatenate([self.split(half) for half in halves])
+        if not self.prices.second and self.inclusive:
+            return self.of_time.split(from_cheaper_copies(traffic, self.read_costs.sum(axis=1)))
         chosen = self._diverted(traffic)
         return self._assign_reads(chosen) if self.inclusive else chosen
 
     def priced(self, traffic: Array) -> PricedTraffic:
         """Return the traffic split as in `split`, with prices of its bytes that add up to the slot time.
 
-        The prices are the dual solution of the slot's linear program: what one more byte costs.
+        The prices are the dual solution of the slot's linear program: what one more byte costs. They are
+        seconds under any objective.
 
         Parameters
         ----------
@@ -225,6 +254,8 @@ class SlotCost:
         if halves := self._halves(traffic):
             parts = (self.priced(half) for half in halves)
             return PricedTraffic(*map(np.concatenate, zip(*parts, strict=True)))
+        if self.prices != TIME:
+            return self.of_time.priced(self.split(traffic))
         chosen = self._diverted(traffic)
         row = self._values(chosen).argmax(axis=0)
         read, write = (combine(self.facet_weights, costs.T) for costs in (self.read_costs, self.write_costs))
@@ -242,8 +273,9 @@ class SlotCost:
         if halves := self._halves(traffic):
             return np.concatenate([self.busy(half) for half in halves])
         held, extra, written = np.split(self.split(traffic), 3, axis=-1)
-        read = combine(self.read_costs.T, np.moveaxis(held + extra, -1, 0))
-        return np.moveaxis(combine(self.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
+        costs = self.of_time
+        read = combine(costs.read_costs.T, np.moveaxis(held + extra, -1, 0))
+        return np.moveaxis(combine(costs.write_costs.T, np.moveaxis(written, -1, 0), read), 0, -1)
 
     def _diverted(self, traffic: Array) -> Array:
         """Return the traffic of least time among those that leave tiers with a latency unread."""
@@ -264,15 +296,16 @@ class SlotCost:
             q[..., home] += held
             q[..., tier] = 0
             slack = np.moveaxis(least - self._values(q, reading), 0, -1)
+            if self.prices != TIME:  # slopes may be near 0: rounding errors must not divert much
+                slack += (_ROUNDING * (1 + tier) * least)[..., None]
             slope = self.facets[:, away] - self.facets[:, home]  # per byte diverted
             # prices are integers times a common factor: they differ by much or only by rounding
             slope[np.abs(slope) < 1e-9 * self.facets[:, home]] = 0
             # between these bounds any part may be diverted
+            rising, falling = slope > 0, slope < 0
             if self.read_costs[last].sum() < self.read_costs[tier].sum():
-                rising = slope > 0
                 part = (slack[..., rising] / slope[rising]).min(axis=-1, initial=np.inf)
             else:
-                falling = slope < 0
                 part = (slack[..., falling] / slope[falling]).max(axis=-1, initial=0.0)
             part = np.clip(part, 0, held)
             q[..., home] -= part

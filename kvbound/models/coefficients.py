@@ -18,6 +18,7 @@ from kvbound.blocks import Blocks
 from kvbound.cost.evaluate import refuse_spread
 from kvbound.cost.ideal import Slots, ideal_slot_times
 from kvbound.cost.marginal import chords
+from kvbound.cost.prices import least_price
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns
 from kvbound.cost.transitions import Transitions
@@ -78,12 +79,12 @@ class Coefficients:
         refuse_spread(instance, "a program")
         cost = SlotCost.of(instance)
         item = int(instance.item_bytes.max())
-        unit = item * float(cost.read_costs.max(axis=1).min())
+        unit = item * least_price(cost.read_costs)
         rules = instance.rules
-        if cost.latency.any():
+        if cost.latency_costs.any():
             # the program itself splits the reads, by its columns `diverted`
             rules_without_split = Rules(copies=Copies.EXCLUSIVE, timing=rules.timing)
-            cost = SlotCost(instance.memory, rules_without_split, instance.unit_sizes)
+            cost = SlotCost(instance.memory, rules_without_split, instance.unit_sizes, instance.prices)
         rows, waits = _wait_rows(cost)
         fixed = rules.initial is Initial.PREFILL_FIRST
         return cls(
@@ -213,8 +214,10 @@ def _wait_rows(cost: SlotCost) -> tuple[Ints, NDArray[np.float64]]:
 
     Reads without a choice: a parallel resource waits for the longest latency, which takes a row for each.
     """
-    if cost.serial or not cost.latency.any():
-        return np.arange(len(cost.facets)), np.broadcast_to(cost.latency, (len(cost.facets), cost.tiers))
+    if cost.serial or not cost.latency_costs.any():
+        return np.arange(len(cost.facets)), np.broadcast_to(
+            cost.latency_costs, (len(cost.facets), cost.tiers)
+        )
     alone = cost.facet_waits[:, 1 << np.arange(cost.tiers)]
     rows, waits = [], []
     for v, by_tier in enumerate(alone):

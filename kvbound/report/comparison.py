@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvbound.report import numbers
 from kvbound.report.result import bound_text, tokens_per_s
 from kvbound.report.tables import table
-from kvbound.result import Result, Status, ranked, strongest, title
+from kvbound.result import Bound, Result, Status, ranked, strongest, title
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +21,7 @@ _CSV = (
     "method", "status", "time_s", "tokens_per_s", "tpot_mean_s", "bound_s", "bound_status", "bound_method",
     "ratio", "share_of_bound", "hit_rate", "moved_up_bytes", "moved_down_bytes", "wall_s",
 )  # fmt: skip
+_CSV_OBJECTIVE = "objective", "bound_objective"
 _CSV_ENERGY = "weights_j", "kv_j", "moves_j", "compute_j", "static_j", "energy_per_token_j"
 
 
@@ -42,15 +43,19 @@ def compare_table(results: Sequence[Result], *, options: Sequence[str] = ()) -> 
     bounded = against is not None and against[0] == "bound"
     time = numbers.Unit.of(map(_time, results), numbers.TIMES)
     size = numbers.Unit.of((_moved(each, way) for each in results for way in _WAYS), numbers.SIZES)
+    mixed = any(result.instance.objective for result in results) and bool(results)
+    joules = numbers.Unit.of((each.total_energy_j for each in results), numbers.ENERGIES)
     columns = (
         "\nmethod", *(f">\n{name}" for name in options), "\nstatus", f">time\n{time.name}", ">tokens\n/s",
+        *[f">energy\n{joules.name}", ">\nobjective"][: 2 * mixed],
         f">x\n{'bound' if against is None else against[0]}", *[">% of\nbound"][: bounded], ">tier-0\nhits %",
         *(f">{way}\n{size.name}" for way in _WAYS),
     )  # fmt: skip
     rows = (
         (
             title(each), *(f"{each.options.get(name, '')}" for name in options), _status(each),
-            _bound_sign(each) + time.show(_time(each)), tokens_per_s(each),
+            _bound_sign(each) * (not mixed) + time.show(_time(each)), tokens_per_s(each),
+            *[joules.show(each.total_energy_j), _bound_sign(each) + numbers.rate(_value(each))][: 2 * mixed],
             numbers.ratio(_ratio(each, against)).rstrip("x"), *[_percent(each.share_of_bound)][: bounded],
             _hits(each), *(size.show(_moved(each, way)) for way in _WAYS),
         )
@@ -68,8 +73,13 @@ def _time(result: Result) -> float | None:
     return result.bound.time_s if result.time_s is None else result.time_s
 
 
+def _value(result: Result) -> float | None:
+    """Return what the schedule costs, or its lower bound if there is no schedule."""
+    return result.bound.value if result.value is None else result.value
+
+
 def _bound_sign(result: Result) -> str:
-    return ">= " if result.measures is None and result.bound.time_s is not None else ""
+    return ">= " if result.measures is None and result.bound.value is not None else ""
 
 
 def _status(result: Result) -> str:
@@ -91,17 +101,17 @@ def _percent(share: float | None) -> str:
 def reference(results: Sequence[Result]) -> tuple[str, float] | None:
     """Return name and time of the reference of ratios: the bound, the study's `best`, or the fastest."""
     bound = strongest(results)
-    if bound.time_s is not None:
-        return ("bound", bound.time_s) if bound.time_s else None
+    if bound.value is not None:
+        return ("bound", bound.value) if bound.value else None
     timed = [result for result in ranked(results) if result.time_s]
     for result in timed:
         if result.method == "best":
             return "best", result.time_s or 0.0
-    return ("fastest", timed[0].time_s or 0.0) if timed else None
+    return ("fastest", timed[0].value or 0.0) if timed else None
 
 
 def _ratio(result: Result, against: tuple[str, float] | None) -> float | None:
-    return None if against is None or result.time_s is None else result.time_s / against[1]
+    return None if against is None or result.value is None else result.value / against[1]
 
 
 def verdict(results: Sequence[Result]) -> str:
@@ -111,6 +121,8 @@ def verdict(results: Sequence[Result]) -> str:
     found = [result for result in timed if result.status is not Status.UNKNOWN]
     if not found:
         return "No method found a schedule."
+    if found[0].instance.objective:
+        return _verdict_of_objective(found, against, strongest(results))
     if against is None:
         best, worst = found[0], found[-1]
         also = f"; {worst.method} takes {numbers.seconds(worst.time_s)}" if worst.time_s else ""
@@ -133,6 +145,17 @@ def verdict(results: Sequence[Result]) -> str:
     return f"{text}{'' if slowest is fastest else end}."
 
 
+def _verdict_of_objective(found: Sequence[Result], against: tuple[str, float] | None, bound: Bound) -> str:
+    """Return the sentences for another objective than time alone, on schedules, the best first."""
+    best, worst = found[0], found[-1]
+    goal = f"the objective {best.instance.objective}"
+    if against is None or against[0] != "bound":
+        return f"No method gave a bound of {goal} above 0. {best.method} is best, {worst.method} is worst."
+    first, last = (numbers.ratio(_ratio(result, against)) for result in (best, worst))
+    text = f"No schedule has less than {bound_text(bound)} of {goal}. {best.method} has {first} that"
+    return f"{text}{'' if worst is best else f'; the largest gap is {worst.method}, {last}'}."
+
+
 def _busiest(result: Result) -> str:
     busy = None if result.measures is None else result.measures.utilisation
     if not busy:
@@ -145,22 +168,32 @@ def csv_text(results: Iterable[Mapping[str, Any]]) -> str:
     """Return one line per result of `document`, SI units; with energies where any is known."""
     results = list(results)
     known = any(result["energy_j"] for result in results)
+    mixed = any("objective" in result["options"] for result in results)
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_CSV + _CSV_ENERGY * known)
-    writer.writerows(_csv_row(result) + _csv_energy(result) * known for result in results)
+    writer.writerow(_CSV + _CSV_ENERGY * known + _CSV_OBJECTIVE * mixed)
+    writer.writerows(
+        _csv_row(result) + _csv_energy(result) * known + _csv_objective(result) * mixed for result in results
+    )
     return file.getvalue()
 
 
 def _csv_row(result: Mapping[str, Any]) -> tuple[object, ...]:
     time, bound, moved = result["time_s"], result["bound"], result["moved_bytes"] or {}
+    value, least = _csv_objective(result)
+    if least is None:
+        value, least = time, bound["time_s"]
     return (
         result["method"], result["status"], time, result["tokens_per_s"],
         (result["tpot_s"] or {}).get("mean"), bound["time_s"], bound["status"], bound["method"],
-        time / bound["time_s"] if time and bound["time_s"] else None, result.get("share_of_bound"),
+        value / least if value and least else None, result.get("share_of_bound"),
         next(iter((result["hit_rate"] or {}).values()), None),
         *(moved.get(way) for way in _WAYS), result["wall_s"],
     )  # fmt: skip
+
+
+def _csv_objective(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    return result.get("objective"), result["bound"].get("objective")
 
 
 def _csv_energy(result: Mapping[str, Any]) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from kvbound import units
 from kvbound.binding import Binding, binding
 from kvbound.blocks import most_bytes
+from kvbound.objective import TIME_ALONE
 from kvbound.report import numbers
 from kvbound.report.binding import placement_gains, summary
 from kvbound.report.tables import pairs_table, table
@@ -74,6 +75,7 @@ def figures(instance: Instance, bound: Binding | None = None) -> dict[str, Any]:
             for tier, free, size in zip(instance.memory.tiers, limits, sizes, strict=True)
         ],
         "rules": instance.rules.to_mapping(),
+        **({} if instance.objective == TIME_ALONE else {"objective": instance.objective.to_mapping()}),
         "ideal": None if (bound := bound or binding(instance)) is None else bound.to_mapping(),
     }
 
@@ -109,6 +111,7 @@ def describe(instance: Instance) -> list[Table | str]:
         ("read per slot", f"KV {units.format_bytes(kv)}, weights {units.format_bytes(weights)}"),
         ("memory", f"{instance.memory.name}: {_resources(instance)}"),
         ("rules", ", ".join(f"{key} {value}" for key, value in known["rules"].items())),
+        ("objective", "" if instance.objective == TIME_ALONE else str(instance.objective)),
         ("ideal time", "" if bound is None else summary(instance, bound)),
         ("placement gains", "" if bound is None else placement_gains(bound.onset)),
         ("sha256", known["sha256"] or ""),

@@ -21,9 +21,11 @@ _PARTS = {"kv": "KV", "compute": "arithmetic", "static": "static power"}
 def heading(result: Result) -> str:
     """Return one line with the instance, the method and the status."""
     options = "".join(f" {key}={value}" for key, value in result.options.items() if value is not None)
+    if result.instance.objective:
+        options += f" objective {result.instance.objective}"
     end = str(result.status)
     if result.status is Status.UNKNOWN:
-        found = "a bound, " if result.bound.time_s is not None else ""
+        found = "a bound, " if result.bound.value is not None else ""
         end = f"{found}no schedule" if result.measures is None else "the study's number, no schedule"
     limit = f", stopped by {result.termination.limit}" if result.termination.limit else ""
     took = numbers.seconds(result.wall_s)
@@ -46,13 +48,16 @@ def describe(result: Result) -> Table:
             ("peak", _sizes(found.peak_bytes)),
             ("busy", _shares(found.utilisation or {})),
             ("energy", _energy(result)),
+            ("energy-delay product", _energy_delay(result)),
+            ("objective", "" if found.objective is None else numbers.rate(found.objective)),
         ]
     elif result.termination.message:
         pairs.append(("no schedule", result.termination.message))
-    pairs.append(("time lower bound", bound_text(result.bound)))
+    mixed = result.bound.objective is not None
+    pairs.append(("lower bound of the objective" if mixed else "time lower bound", bound_text(result.bound)))
     if result.gap is not None:
-        share = numbers.share(result.share_of_bound)
-        pairs.append(("gap", f"{numbers.gap(result.gap)}; the bound is {share} of the time"))
+        share, what = numbers.share(result.share_of_bound), "objective" if mixed else "time"
+        pairs.append(("gap", f"{numbers.gap(result.gap)}; the bound is {share} of the {what}"))
     return pairs_table(pairs)
 
 
@@ -60,7 +65,8 @@ def bound_text(bound: Bound) -> str:
     """Return a bound's value, method and status; empty without a bound."""
     if bound.status is BoundStatus.NONE:
         return ""
-    return f"{numbers.seconds(bound.time_s)} ({bound.method}, {bound.status})"
+    value = numbers.seconds(bound.time_s) if bound.objective is None else numbers.rate(bound.objective)
+    return f"{value} ({bound.method}, {bound.status})"
 
 
 def tokens_per_s(result: Result) -> str:
@@ -94,7 +100,22 @@ def _energy(result: Result) -> str:
         _PARTS.get(name, name): part / (total or 1.0) for name, part in parts.items() if part is not None
     }
     per_token = "" if each is None else f", {numbers.joules(each)} per token"
-    return f"{numbers.joules(total)}{per_token}: {_shares(known)} (device level, mid estimates)"
+    level, point = _estimate(result.instance.objective)
+    return f"{numbers.joules(total)}{per_token}: {_shares(known)} ({level} level, {point} estimates)"
+
+
+def _estimate(objective: str) -> tuple[str, str]:
+    """Return the level and point at which energies count."""
+    named = dict(part.split("=") for part in objective.split(",") if "=" in part)
+    return named.get("level", "device"), named.get("point", "mid")
+
+
+def _energy_delay(result: Result) -> str:
+    """Return energy times decode time where another objective than time alone makes it a matter of choice."""
+    total, time_s = result.total_energy_j, result.time_s
+    if total is None or time_s is None or not result.instance.objective:
+        return ""
+    return f"{total * time_s:.4g} Js"
 
 
 def _sizes(sizes: Mapping[str, float]) -> str:

@@ -107,4 +107,4 @@ def certify(instance: Instance, certificate: Certificate | Tree, method: str = "
             raise KvboundError(f"the checker rejects the certificate: {report.problems[0]}")
     except KeyboardInterrupt:
         status = BoundStatus.CLAIMED
-    return Bound(certificate.bound_s, status, method)
+    return Bound.of(instance, certificate.bound_s, status, method)

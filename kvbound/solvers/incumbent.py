@@ -47,7 +47,7 @@ class Incumbent:
 
     def update(self, candidate: CostedPlacement) -> None:
         """Keep a candidate if it is faster."""
-        if self.measures is None or candidate[0].time_s < self.measures.time_s:
+        if self.measures is None or candidate[0].value < self.measures.value:
             self.measures, self.placement = candidate
 
     def update_all(self, candidates: Iterable[CostedPlacement]) -> None:
@@ -68,7 +68,7 @@ class Incumbent:
         """Return whether there is a schedule within a relative gap of a time lower bound."""
         if self.measures is None:
             return False
-        return self.measures.time_s - (bound_s or 0.0) <= gap * self.measures.time_s
+        return self.measures.value - (bound_s or 0.0) <= gap * self.measures.value
 
 
 def evaluate_placement(instance: Instance, schedule: TwoTierSchedule | Schedule) -> CostedPlacement:

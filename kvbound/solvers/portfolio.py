@@ -113,7 +113,7 @@ def _fastest_published(instance: Instance, settings: Settings) -> Result:
     settings = replace(settings, gap=None, start=None)
     results = share_bound([run_method(instance, method, settings) for method in PUBLISHED])
     found = [result for result in results if result.status is Status.FEASIBLE]
-    return min(found, key=lambda result: result.time_s or 0.0) if found else results[0]
+    return min(found, key=lambda result: result.value or 0.0) if found else results[0]
 
 
 def _is_small(instance: Instance) -> bool:
@@ -136,7 +136,7 @@ def _annealed(priced: Result, instance: Instance, settings: Settings) -> Result:
     """Anneal the schedule from pricing; the result keeps the bound that pricing proved."""
     settings = replace(settings, start=priced.placement)
     try:
-        annealed = run_method(instance, "anneal", settings, bound_s=priced.bound.time_s)
+        annealed = run_method(instance, "anneal", settings, bound_s=priced.bound.value)
     except KvboundError as error:  # a failure here must not lose the schedule already found
         return replace(priced, options={**priced.options, "anneal": str(error)})
     return replace(annealed, bound=priced.bound, certificate=priced.certificate)

@@ -57,6 +57,23 @@ def test_energies_of_expanded_instances() -> None:
     assert VALID(rich)
 
 
+@pytest.mark.parametrize(
+    ("objective", "valid"),
+    [
+        ({}, True), ({"energy": 0.5}, True), ({"time": 0, "energy": 1, "level": "system"}, True),
+        ({"time": 0}, False), ({"time": 0, "energy": 0}, False), ({"energy": -1}, False),
+        ({"watts": 1}, False), ({"energy": 1e-20}, False), ({"energy": 1e20}, False),
+        ({"point": "best"}, False), ("energy", False),
+    ],
+)  # fmt: skip
+def test_objectives(objective: object, valid: bool) -> None:
+    assert VALID(document(objective=objective)) is valid
+    if valid:
+        return
+    with pytest.raises(InputError):
+        from_mapping(document(objective=objective))
+
+
 def test_it_knows_every_kind_and_every_rule() -> None:
     kinds = SCHEMA["$defs"]["synthetic"]["properties"]["synthetic"]["properties"]["kind"]["enum"]
     assert set(kinds) == set(KINDS)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from kvbound.blocks import Blocks
 from kvbound.cost.ideal import ideal
+from kvbound.cost.prices import least_price
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.errors import UsageError
@@ -279,12 +280,12 @@ def data_without_blocks(instance: Instance) -> SearchData:
 def _tick_s(instance: Instance) -> float:
     """Seconds per tick: fine enough for a slot and an item, and the slowest schedule still fits."""
     cost, size = SlotCost.of(instance), int(instance.item_bytes.max())
-    unit = size * float(cost.read_costs.max(axis=1).min())
+    unit = size * least_price(cost.read_costs)
     # the slowest schedule moves every item of every layer in every slot
     item = size * float(cost.read_costs.max() + cost.write_costs.max())
     items = int((instance.live_items[:-1] + instance.timeline.births[:, None]).max())
     slot = items * 2 * item + float(instance.weight_reads.max() * cost.read_costs[0].max())
-    worst = instance.slots * (slot + float(cost.latency.sum()))
+    worst = instance.slots * (slot + float(cost.latency_costs.sum()))
     return max(max(ideal(instance) / instance.slots, unit) / TICKS_PER_SLOT, worst / MAX_TICKS)
 
 

@@ -28,13 +28,16 @@ class StopRule:
     begin, limit
         When the clock started, and the seconds that the search may take from then on.
     target
-        Decode time in seconds that is close enough to the lower bound.
+        Decode time in seconds, or objective, that is close enough to the lower bound.
+    unit
+        That of times, for display; empty under another objective than time alone.
     """
 
     begin: float
     limit: float
     target: float
     progress: Progress
+    unit: str = " s"
 
     @property
     def left(self) -> float:
@@ -52,7 +55,7 @@ class StopRule:
         total = 1.0
         if self.limit < math.inf:
             done, total = min(self.limit - self.left, self.limit), self.limit
-        self.progress(done, total, f"best {time_s:.6g} s")
+        self.progress(done, total, f"best {time_s:.6g}{self.unit}")
         return self.left > 0 and time_s > self.target
 
 

@@ -119,15 +119,19 @@ def solve_annealing(
     lowest = max(ideal(instance), bound_s or 0.0)
     target = lowest / (1 - gap) * (1 + ROUNDING) if gap < 1 else math.inf
     stop = StopRule(begin, time_limit if work is None else math.inf, target, progress)
+    stop = stop if instance.objective.time_alone else replace(stop, unit="")
     search = _search_packed if _is_packed(instance, chosen) else _search_arrays
     found = search(instance, start, np.random.default_rng(seed), effort, chosen, stop)
     measures, placement = found.costed
     return Result(
         identify(instance),
-        status=Status.OPTIMAL if math.isclose(measures.time_s, lowest) else Status.FEASIBLE,
+        status=Status.OPTIMAL if math.isclose(measures.value, lowest) else Status.FEASIBLE,
         measures=measures,
-        bound=Bound(
-            min(lowest, measures.time_s), BoundStatus.CLAIMED, "ideal" if bound_s is None else "given"
+        bound=Bound.of(
+            instance,
+            min(lowest, measures.value),
+            BoundStatus.CLAIMED,
+            "ideal" if bound_s is None else "given",
         ),
         termination=found.termination,
         options={"gap": gap} | ({} if work is None else {"work": work}) | found.options,
@@ -246,7 +250,7 @@ def _best_of_policies(instance: Instance) -> tuple[Schedule, bool]:
         feasible = [last] if last.schedule is not None else []
     if not feasible:
         raise UsageError(f"{instance.name}: no policy finds a schedule that fits; give one to start from")
-    best = min(feasible, key=lambda result: result.time_s or 0.0).schedule
+    best = min(feasible, key=lambda result: result.value or 0.0).schedule
     assert best is not None
     return best, interrupted
 
@@ -256,6 +260,6 @@ def _evaluate_best(instance: Instance, search: CycleSearch) -> CostedPlacement:
     best = schedule_of(instance, search.annealer.best)
     measures = evaluate(instance, best)
     rounding = instance.slots * search.data.tick_s
-    if not math.isclose(measures.time_s, search.time_s, rel_tol=TOLERANCE, abs_tol=rounding):
-        raise KvboundError(f"annealing says {search.time_s} s, the cost model {measures.time_s} s")
+    if not math.isclose(measures.value, search.time_s, rel_tol=TOLERANCE, abs_tol=rounding):
+        raise KvboundError(f"annealing says {search.time_s} s, the cost model {measures.value} s")
     return measures, best

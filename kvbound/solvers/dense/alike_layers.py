@@ -57,6 +57,7 @@ def one_of(instance: Instance, fewest: int = FEWEST_SLOTS) -> Instance | None:
         dataclasses.replace(instance.rules, windows=Windows.IGNORE),
         Trace.from_timeline(instance.token_timelines[0], 1),
         formats,
+        instance.objective,
     )
 
 

@@ -165,7 +165,8 @@ class DualAscent:
                 return done
             # smaller steps average the noise of the samples
             self._step((1 - done) * (1 - done) if self.sampled else 1 - done)
-            progress(done, 1, f"tuned to {self.value_s:.6g} s")
+            unit = " s" if self.instance.objective.time_alone else ""
+            progress(done, 1, f"tuned to {self.value_s:.6g}{unit}")
         return 1.0 if self.count >= iterations else self.count / iterations
 
     def _step(self, share: float) -> None:

@@ -86,7 +86,7 @@ def solve_dual(instance: Instance, **options: Any) -> tuple[Bound, Certificate]:
         The accounting is not physical.
     """
     best = maximize_dual(instance, **options).certificate
-    return Bound(best.bound_s, BoundStatus.CLAIMED, "dual"), best
+    return Bound.of(instance, best.bound_s, BoundStatus.CLAIMED, "dual"), best
 
 
 def maximize_dual(

@@ -148,6 +148,7 @@ def rounded(
         whole=whole,
         whole_writes=whole_writes,
         theta=_integer_theta(instance, theta)[:, resource_order(instance)],
+        mixed=not instance.objective.time_alone,
     )
 
 

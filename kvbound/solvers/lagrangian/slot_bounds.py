@@ -18,6 +18,7 @@ from kvbound.certificate import FULL, Certificate
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost, set_number
 from kvbound.instance import Instance
+from kvbound.objective import TIME
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -123,6 +124,9 @@ class _Case:
         self.theta = np.empty(certificate.theta[case].shape)
         self.theta[order] = certificate.theta[case] * (self.unit / FULL)
         cost = self.theta / memory.bandwidths[:, None, None]
+        if instance.prices != TIME:
+            energy = self.unit * np.array(instance.prices.byte or 0.0).reshape(-1, 1, 1)
+            cost = instance.prices.second * cost + energy
         sizes = np.array(instance.unit_sizes, np.float64)[:, None, None] * instance.units
         byte = combine(memory.read_load, cost)
         self.held, self.wrote = sizes * byte, sizes * combine(memory.write_load, cost)

@@ -104,7 +104,7 @@ def solve_exact(
         found = solve_exact(plain, time_limit=ON_READ * time_limit, proof=False, **common)
         rejected = found.options.get(REJECTED, 0)
         if found.schedule is not None and found.measures is not None:
-            known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].time_s)
+            known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].value)
         termination = found.termination
     if termination.reason is Reason.INTERRUPTED:
         search = Improved(known, 0.0, termination)
@@ -126,8 +126,8 @@ def solve_exact(
             search = search._replace(termination=made.termination)
     best, measures = search.known
     lowest = max(search.bound_s, ideal(instance))
-    bound = Bound(min(lowest, measures.time_s), BoundStatus.CLAIMED, "exact")
-    proved = measures.time_s - lowest <= max(min(gap, GAP), PROVED) * measures.time_s
+    bound = Bound.of(instance, min(lowest, measures.value), BoundStatus.CLAIMED, "exact")
+    proved = measures.value - lowest <= max(min(gap, GAP), PROVED) * measures.value
     if made is not None:
         try:
             certified = certify(instance, made.tree, "exact")

@@ -58,7 +58,7 @@ def export_model(instance: Instance, path: Path | str, form: str = "mps") -> str
         most = f"more than the {MAX_COLUMNS:,} that make sense"
         raise UsageError(f"{instance.name}: the program has up to {size:,} columns, {most}")
     model = formulation(instance)
-    unit = f"objective in units of {model.unit_s:.6g} s"
+    unit = f"objective in units of {model.unit_s:.6g}{' s' if instance.objective.time_alone else ''}"
     write_model(model.matrix, Path(path), form, unit)
     rows = len(model.matrix.row_lower)
     return f"{model.matrix.columns:,} columns, {rows:,} rows, {unit}"

@@ -80,7 +80,7 @@ class Search:
     @property
     def objective(self) -> float:
         """Decode time of the best schedule by the cost model, in units of the program."""
-        return self.known[1].time_s / self.program.unit_s
+        return self.known[1].value / self.program.unit_s
 
     @property
     def bound(self) -> float:
@@ -156,7 +156,7 @@ class Search:
         except KvboundError:  # columns that violate rows may not describe a schedule
             self.rejected += 1
             return
-        if measures.time_s < self.known[1].time_s:
+        if measures.value < self.known[1].value:
             self.known, self.values = (schedule, measures), values
 
     def _fix(self, matrix: Matrix, point: Floats | None, share: float) -> None:

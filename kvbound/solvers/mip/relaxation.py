@@ -58,7 +58,9 @@ def solve_relaxation(
     if solved.rejected:
         fields["options"][REJECTED] = solved.rejected
     relaxed = solved.bound * program.unit_s
-    bound = Bound(max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal")
+    bound = Bound.of(
+        instance, max(relaxed, least), BoundStatus.CLAIMED, "relax" if relaxed > least else "ideal"
+    )
     return Result(
         identify(instance),
         status=Status.UNKNOWN,

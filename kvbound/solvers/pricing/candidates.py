@@ -50,9 +50,13 @@ def candidates(instance: Instance, start: Placement | None, progress: Progress) 
 def balanced_eviction(instance: Instance, progress: Progress) -> CostedPlacement:
     """Return the best schedule of balanced eviction, or of a large instance that of the first pass."""
     cost = SlotCost.of(instance)
+
+    def total(schedule: TwoTierSchedule) -> float:
+        return float(cost.times(instance.timed(schedule.traffic(instance).traffic, axis=1)).sum())
+
     with closing(balanced.schedules(instance, progress)) as schedules:  # it holds all reads by token
         passes = islice(schedules, 1 if exceeds_event_limit(instance) else None)
-        best = min(passes, key=lambda schedule: float(cost.times(schedule.traffic(instance).traffic).sum()))
+        best = min(passes, key=total)
     return evaluate_placement(instance, best)
 
 

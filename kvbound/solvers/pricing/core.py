@@ -60,17 +60,17 @@ def improve_in_core(
         if isinstance(program, TimeIndexed) and multipliers is not None:
             states = States.of(program, multipliers)
         while states is not None and count < len(states.columns):
-            before = known[1].time_s
+            before = known[1].value
             for n, layers in enumerate(scopes):
                 left = end - time.perf_counter()
                 until = end - left * (1 - 1 / (len(scopes) - n))
                 core = states.core(known[0], count, layers)
                 found = improve(instance, known, program=core, complete=False, **options | {"end": until})
                 known, rejected = found.known, rejected + found.rejected
-                closed = known[1].time_s - bound_s <= gap * known[1].time_s
+                closed = known[1].value - bound_s <= gap * known[1].value
                 if closed or found.termination.reason is Reason.INTERRUPTED or time.perf_counter() >= end:
                     return Improved(known, bound_s, found.termination, rejected)
-            count *= 1 if known[1].time_s < (1 - gap) * before else _GROWTH
+            count *= 1 if known[1].value < (1 - gap) * before else _GROWTH
     except KeyboardInterrupt:  # `improve` ends at one by itself
         return Improved(known, bound_s, Termination(Reason.INTERRUPTED), rejected)
     found = improve(instance, known, program=program, **options)

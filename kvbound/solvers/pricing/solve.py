@@ -239,15 +239,15 @@ class _Run:
 
     def claim_bound(self) -> None:
         """Take the certificate's own value where there was no time to check it."""
-        if self.certificate is not None and self.bound.time_s is None:
-            self.bound = Bound(self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
+        if self.certificate is not None and self.bound.value is None:
+            self.bound = Bound.of(self.instance, self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
 
     def search(self) -> Termination:
         """Improve the best schedule by HiGHS, if there is need and time; not where work is limited."""
         if self.work is None:
             return self._search(self.incumbent, self.deadline)
         self.incumbent.adopt()
-        enough = self.incumbent.within(self.gap, self.bound.time_s)
+        enough = self.incumbent.within(self.gap, self.bound.value)
         return Termination() if enough else Termination(Reason.LIMIT, Limit.WORK)
 
     def _search(self, incumbent: Incumbent, deadline: float) -> Termination:
@@ -255,14 +255,14 @@ class _Run:
         restricted = incumbent.without_prefetch
         if restricted is not None:
             ended = Termination()
-            if not incumbent.within(self.gap, self.bound.time_s):
+            if not incumbent.within(self.gap, self.bound.value):
                 until = (1 - ON_READ) * time.perf_counter() + ON_READ * deadline
                 ended = self._search(restricted, until)
             incumbent.adopt()
             if ended.reason is Reason.INTERRUPTED:
                 return ended
         instance, schedule, measures = incumbent.instance, incumbent.placement, incumbent.measures
-        if incumbent.within(self.gap, self.bound.time_s):
+        if incumbent.within(self.gap, self.bound.value):
             return Termination()
         if time.perf_counter() >= deadline:
             return Termination(Reason.LIMIT, Limit.TIME)
@@ -272,7 +272,7 @@ class _Run:
             return Termination(Reason.LIMIT, Limit.SIZE)
         found = improve_in_core(
             instance, (schedule, measures), self.multipliers, end=deadline, gap=self.gap,
-            bound_s=self.bound.time_s or 0.0, seed=self.seed, threads=self.threads, progress=self.progress,
+            bound_s=self.bound.value or 0.0, seed=self.seed, threads=self.threads, progress=self.progress,
         )  # fmt: skip
         incumbent.update((found.known[1], found.known[0]))
         incumbent.rejected += found.rejected
@@ -281,9 +281,9 @@ class _Run:
     def result(self, ended: Termination, wall_s: float, fields: dict[str, Any]) -> Result:
         """Return the best schedule and bound as a result."""
         incumbent, bound, measures = self.incumbent, self.bound, self.incumbent.measures
-        if measures is not None and bound.time_s is not None:
+        if measures is not None and bound.value is not None:
             # rounding may leave the bound a hair above the time of an optimal schedule
-            bound = Bound(min(bound.time_s, measures.time_s), bound.status, bound.method)
+            bound = Bound.of(self.instance, min(bound.value, measures.value), bound.status, bound.method)
         if incumbent.rejected:
             fields["options"][REJECTED] = incumbent.rejected
         return Result(

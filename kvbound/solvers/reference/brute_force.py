@@ -37,7 +37,7 @@ SlotTimes: TypeAlias = Callable[[Instance, Floats], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Optimum:
-    """The minimum decode time, in seconds, and a schedule that attains it."""
+    """The minimum decode time, in seconds, or objective, and a schedule that attains it."""
 
     time_s: float
     schedule: Schedule
@@ -73,7 +73,7 @@ def solve_brute(
         "brute",
         Status.OPTIMAL,
         measures=evaluate(instance, optimum.schedule),
-        bound=Bound(float(optimum.time_s), BoundStatus.CLAIMED, "brute"),
+        bound=Bound.of(instance, float(optimum.time_s), BoundStatus.CLAIMED, "brute"),
         seed=seed,
         wall_s=time.perf_counter() - start,
         placement=optimum.schedule,

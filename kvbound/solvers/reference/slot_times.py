@@ -20,11 +20,14 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
     """Return seconds of slots for bytes read, read without choice, and written, ``(slots, 3, tiers)``.
 
     KV counts with its bytes in the llm's format, and weights as if they were stored in the format of tier 0.
+    Under another objective than time alone the least values of that are returned.
     """
     memory, last = instance.memory, instance.tiers - 1
     sizes = np.array(size_ratios(instance))[:, None]
     read_load, write_load = sizes * memory.read_load, sizes * memory.write_load
     latency = np.array([tier.latency for tier in memory.tiers])
+    price, byte = _prices(instance)
+    second = price / memory.bandwidths
     serial = instance.rules.timing is Timing.SERIAL
     divertible = range(last) if instance.inclusive else range(0)
     best = np.full(len(loads), np.inf)
@@ -36,21 +39,37 @@ def slot_times(instance: Instance, loads: Floats) -> Floats:
             serving = read + loads[:, 1] > 0
             idle, split = ~serving[:, last], read[:, list(divertible)].any(axis=1)
             load = (read + loads[:, 1]) @ read_load + loads[:, 2] @ write_load
-            slope = (read_load[last] - read_load[list(divertible)]) / memory.bandwidths
-            load /= memory.bandwidths
+            slope = read_load[last] - read_load[list(divertible)]
+            spent, more = load @ byte, slope @ byte
+            load, slope = load * second, slope * second
             if serial:
-                alone = load.sum(axis=1) + serving @ latency
+                alone = load.sum(axis=1) + spent + price * (serving @ latency)
             else:
-                alone = (load + _longest_wait(instance, serving)).max(axis=1)
+                alone = (load + price * _longest_wait(instance, serving)).max(axis=1) + spent
             best = np.where(idle, np.minimum(best, alone), best)
             serving[:, last] |= split
             if serial:
-                saving = np.minimum(slope.sum(axis=1), 0)
-                busy = load.sum(axis=1) + read[:, list(divertible)] @ saving + serving @ latency
+                saving = np.minimum(slope.sum(axis=1) + more, 0)
+                busy = load.sum(axis=1) + spent
+                busy += read[:, list(divertible)] @ saving + price * (serving @ latency)
             else:
-                busy = _balance(load + _longest_wait(instance, serving), slope, read[:, list(divertible)])
+                waiting = load + price * _longest_wait(instance, serving)
+                held = read[:, list(divertible)]
+                busy = _balance(waiting + spent[:, None], slope + more[:, None], held)
             best = np.minimum(best, busy)
     return best
+
+
+def _prices(instance: Instance) -> tuple[float, Floats]:
+    """Return what a second costs, and what a byte's energy on each resource costs, ``(resources,)``."""
+    objective, memory = instance.objective, instance.memory
+    byte = np.zeros(len(memory.resources))
+    if not objective.energy:
+        return objective.time, byte
+    for n, name in enumerate(memory.resources):
+        known = memory.energy.get(name, {}).get(objective.level, {})
+        byte[n] = objective.energy * 8e-12 * known.get(objective.point, 0.0)
+    return objective.time + objective.energy * (memory.static_watts or 0.0), byte
 
 
 def _longest_wait(instance: Instance, serving: NDArray[np.bool_]) -> Floats:

@@ -58,7 +58,7 @@ class Proof(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether the tree proves the schedule optimal."""
-        return self.tree.bound_s >= self.known[1].time_s * (1 - PROOF)
+        return self.tree.bound_s >= self.known[1].value * (1 - PROOF)
 
 
 def prove(
@@ -162,10 +162,10 @@ class TreeSearch:
     @property
     def cutoff_s(self) -> float:
         """The bound from which a leaf is closed, in seconds."""
-        return self.known[1].time_s * (1 - PROOF)
+        return self.known[1].value * (1 - PROOF)
 
     def _show(self, begin: float, heap: list[tuple[float, int]]) -> None:
-        gap = 1 - heap[0][0] / self.known[1].time_s
+        gap = 1 - heap[0][0] / self.known[1].value
         note = f"proof: {len(heap)} leaves, gap {max(gap, 0.0):.2g}"
         if self.work is None and self.end < math.inf:
             self.progress(time.perf_counter() - begin, self.end - begin, note)
@@ -193,7 +193,7 @@ class TreeSearch:
         if point is None or not point.values.size:
             return []
         self._adopt(point)
-        cutoff = self.known[1].time_s / program.unit_s
+        cutoff = self.known[1].value / program.unit_s
         branch = choose(self._relaxation, point, node.answers, cutoff, self.kinds)
         if branch is None:
             return []
@@ -220,7 +220,7 @@ class TreeSearch:
             return replace(inherited, bound_s=math.inf)
         if point is None:
             return inherited
-        best, time_s = inherited, self.known[1].time_s
+        best, time_s = inherited, self.known[1].value
         steps = [far * time_s / self._program.unit_s for far in _FAR] if point.ray.size else [0.0]
         reached = point.objective * self._program.unit_s * (1 - _EXACT)
         for far, as_reads in product(steps, (False, True)):
@@ -245,7 +245,7 @@ class TreeSearch:
             measures = evaluate(self.instance, schedule)
         except KvboundError:  # columns that violate rows by a tolerance may not describe a schedule
             return
-        if measures.time_s < self.known[1].time_s:
+        if measures.value < self.known[1].value:
             self.known = schedule, measures
 
     def _tree(self) -> Tree:
@@ -257,7 +257,7 @@ class TreeSearch:
         position = {key: n for n, key in enumerate(given)}
         number = [-1 if node.question is not None else position[id(node.certificate)] for node in nodes]
         asked = [(-1,) * len(Question._fields) if node.question is None else node.question for node in nodes]
-        bound_s = min(self.known[1].time_s, *(node.bound_s for node in leaves))
+        bound_s = min(self.known[1].value, *(node.bound_s for node in leaves))
         return Tree(
             self.instance.sha256,
             bound_s,
