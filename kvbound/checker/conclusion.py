@@ -166,8 +166,8 @@ def _times(
 ) -> tuple[Floats, Floats | None, float | None, bool]:
     """Return the time of each slot, (steps, layers), and how long each resource is busy in all of them.
 
-    If the transfers of all layers end with the step, these are times of steps, (steps, 1). Also what all slots
-    cost where the objective is not time alone, and whether only these times do.
+    If the transfers of all layers end with the step, these are times of steps, (steps, 1). Also what all of
+    them cost where the objective is not time alone, and whether only these times do.
 
     What a read costs at the other copy depends on the ratios of a layer's sizes in the tiers. Layers with
     equal ratios, such as all layers with the same formats, are costed together.
