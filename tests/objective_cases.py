@@ -13,7 +13,13 @@ from kvbound.instance import Instance
 from kvbound.memory import Memory
 from kvbound.objective import Objective
 from tests.energy_cases import with_any_energy
-from tests.strategies import tiny_instance, with_formats, with_layers, with_placeable_weights
+from tests.strategies import (
+    tiny_instance,
+    with_formats,
+    with_layers,
+    with_overlap,
+    with_placeable_weights,
+)
 
 WEIGHTS = ((0.0, 1.0), (0.0, 1e11), (1.0, 1e9), (1.0, 1e10), (1.0, 1e11), (1.0, 1e12), (0.5, 3e9), (2.0, 0.0))
 """Of a second and a joule: in tiny instances a byte takes about a second, and some 1e-11 J."""
@@ -46,7 +52,7 @@ def tiny_mix(seed: int, **fixed: Any) -> Instance:
         instance = with_layers(rng, instance)
     elif kind < 0.45:
         instance = with_placeable_weights(rng, instance)
-    return any_objective(rng, instance)
+    return with_overlap(rng, any_objective(rng, instance))
 
 
 def swap(**objective: Any) -> Instance:
