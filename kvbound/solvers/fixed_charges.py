@@ -7,6 +7,8 @@ every slot. Annealing gathers these reads in few slots; see `kvbound.solvers.ann
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
@@ -19,6 +21,13 @@ from kvbound.solvers.dense import items as dense_items
 
 LEAST_S = 1.0
 """Seconds from which annealing is worth its start."""
+
+
+class Annealed(NamedTuple):
+    """Outcome of `anneal`: the best schedule with its measures, and whether an interrupt ended it."""
+
+    known: tuple[Schedule, Measures]
+    interrupted: bool = False
 
 
 def anneals(instance: Instance) -> bool:
@@ -40,8 +49,8 @@ def anneal(
     seed: int = 0,
     kernel: str | None = None,
     progress: Progress = silent,
-) -> tuple[Schedule, Measures]:
-    """Return the faster one of a known schedule and what annealing finds from it.
+) -> Annealed:
+    """Anneal from a known schedule.
 
     Parameters
     ----------
@@ -51,24 +60,17 @@ def anneal(
         Stop within this relative gap of a time lower bound, in seconds.
     work
         Moves per interval, instead of a time limit; see `solve_annealing`.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        Annealing was interrupted before it found a faster schedule.
     """
     if work is None and time_limit < LEAST_S:
-        return known
+        return Annealed(known)
     try:
         found = solve_annealing(
             instance, start=known[0], time_limit=time_limit, gap=gap, bound_s=bound_s, work=work, seed=seed,
             kernel=kernel, progress=progress,
         )  # fmt: skip
     except KvboundError:  # a failure here must not lose the schedule already found
-        return known
+        return Annealed(known)
     assert found.measures is not None
     if isinstance(found.placement, Schedule) and found.measures.time_s < known[1].time_s:
-        return found.placement, found.measures
-    if found.termination.reason is Reason.INTERRUPTED:
-        raise KeyboardInterrupt
-    return known
+        known = found.placement, found.measures
+    return Annealed(known, found.termination.reason is Reason.INTERRUPTED)

@@ -18,7 +18,6 @@ from kvbound.placement import Placement
 from kvbound.policies import PLACING_WEIGHTS, POLICIES, Policy, is_file, is_policy, make_policy
 from kvbound.progress import Progress, silent
 from kvbound.result import Reason, Result, Status, share_bound
-from kvbound.solvers import fixed_charges
 from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.registry import BOUNDS, METHODS, Settings, load_method, run_method
 
@@ -28,9 +27,8 @@ MOST_COLUMNS = 20_000
 GAP = 0.01
 """Relative gap to the certified bound at which pricing and annealing stop by default."""
 
-PRICING_SHARE, WAITING_SHARE = 0.6, 0.4
-"""Share of the time for pricing where annealing may follow, and where slots may wait for latencies: these are
-better found by annealing."""
+PRICING_SHARE = 0.6
+"""Share of the time for pricing where annealing may follow."""
 
 LEAST_ANNEALING_S = 1.0
 """Seconds left from which annealing is worth its start."""
@@ -101,8 +99,7 @@ def solve(
         return run_method(instance, "exact", settings)
     deadline = time.perf_counter() + settings.time_limit
     settings = replace(settings, gap=GAP if settings.gap is None else settings.gap)
-    share = WAITING_SHARE if fixed_charges.anneals(instance) else PRICING_SHARE
-    first = replace(settings, time_limit=share * settings.time_limit)
+    first = replace(settings, time_limit=PRICING_SHARE * settings.time_limit)
     priced = run_method(instance, "pricing", first, anneal=False)
     settings = replace(settings, time_limit=deadline - time.perf_counter())
     if _may_improve(priced, instance, settings):

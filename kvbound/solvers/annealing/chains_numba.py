@@ -43,7 +43,7 @@ def _ramped_wait(data: SearchData, counts: Ints, slot: int, n: int, v: int, serv
 
 @compiled(forceinline=True)
 def _is_idle(data: SearchData, counts: Ints, slot: int, n: int) -> bool:
-    """Whether a slot reads nothing of some tier in a set of diverted ones, and costs what a smaller set does."""
+    """Whether a slot reads nothing of a tier in a set of diverted ones: it costs what a smaller set does."""
     idle = False
     for k in range(len(data.capacity) - 1):
         idle |= data.diverted[n, k] and counts[slot, k] == 0

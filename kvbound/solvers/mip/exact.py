@@ -111,12 +111,12 @@ def solve_exact(
     }  # fmt: skip
     rejected, termination = 0, Termination()
     if anneal and columns(instance) >= FEWEST_COLUMNS and fixed_charges.anneals(instance):
-        try:
-            known = fixed_charges.anneal(
-                instance, known, time_limit=ANNEAL_SHARE * time_limit, gap=gap, seed=seed, progress=progress,
-                work=None if work is None else min(work, MOST_MOVES),
-            )  # fmt: skip
-        except KeyboardInterrupt:
+        moves = None if work is None else min(work, MOST_MOVES)
+        known, interrupted = fixed_charges.anneal(
+            instance, known, time_limit=ANNEAL_SHARE * time_limit, gap=gap, work=moves, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+        if interrupted:
             termination = Termination(Reason.INTERRUPTED)
     left = end - time.perf_counter() if work is None else math.inf
     plain = without_prefetch(instance)

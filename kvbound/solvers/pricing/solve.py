@@ -124,8 +124,7 @@ def solve_pricing(
         ended, repair = run.respond(ascent)
         checked = run.certify(repair)
         interrupted = not checked or ended.reason is Reason.INTERRUPTED
-        if not interrupted and run.anneals:
-            run.anneal()
+        interrupted |= not interrupted and run.anneals and not run.anneal()
         ended = Termination(Reason.INTERRUPTED) if interrupted else run.search()
     except KeyboardInterrupt:
         ended = Termination(Reason.INTERRUPTED)
@@ -254,12 +253,12 @@ class _Run:
         if self.certificate is not None and self.bound.time_s is None:
             self.bound = Bound(self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
 
-    def anneal(self) -> None:
-        """Anneal the best schedule, if there is need and time."""
+    def anneal(self) -> bool:
+        """Anneal the best schedule, if there is need and time; return False if that is interrupted."""
         self.incumbent.adopt()
         schedule, measures, lowest = self.incumbent.placement, self.incumbent.measures, self.bound.time_s
         if not isinstance(schedule, Schedule) or measures is None or self.incumbent.within(self.gap, lowest):
-            return
+            return True
         share = _ANNEAL_SHARE if columns(self.instance) <= MOST_COLUMNS else 1.0
         limit = share * (self.deadline - time.perf_counter())
         moves = None if self.work is None else -(-self.work // _STEPS_PER_MOVE)
@@ -267,7 +266,8 @@ class _Run:
             self.instance, (schedule, measures), time_limit=limit, work=moves, gap=self.gap, bound_s=lowest,
             seed=self.seed, kernel=self.kernel, progress=self.progress,
         )  # fmt: skip
-        self.incumbent.update((found[1], found[0]))
+        self.incumbent.update((found.known[1], found.known[0]))
+        return not found.interrupted
 
     def search(self) -> Termination:
         """Improve the best schedule by HiGHS, if there is need and time; not where work is limited."""
