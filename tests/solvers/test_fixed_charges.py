@@ -42,7 +42,7 @@ def test_pricing_anneals_what_its_prices_lead_to(copies: str, migration: str) ->
 
 
 def test_exact_starts_from_what_annealing_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The start alone: HiGHS improves that of a policy slowly where the relaxation is fractional everywhere."""
+    """The start alone: from that of a policy HiGHS makes little progress, as the relaxation is fractional."""
     starts = []
 
     def improve(_: kv.Instance, known: tuple[Schedule, Measures], **__: Any) -> Improved:
