@@ -99,9 +99,8 @@ def solve(
         return run_method(instance, "exact", settings)
     deadline = time.perf_counter() + settings.time_limit
     settings = replace(settings, gap=GAP if settings.gap is None else settings.gap)
-    priced = run_method(
-        instance, "pricing", replace(settings, time_limit=PRICING_SHARE * settings.time_limit)
-    )
+    first = replace(settings, time_limit=PRICING_SHARE * settings.time_limit)
+    priced = run_method(instance, "pricing", first, anneal=False)
     settings = replace(settings, time_limit=deadline - time.perf_counter())
     if _may_improve(priced, instance, settings):
         return _annealed(priced, instance, settings)

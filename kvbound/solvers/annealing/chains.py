@@ -15,6 +15,7 @@ from kvbound.instance import Instance
 from kvbound.schedule import Schedule, from_tiers
 from kvbound.solvers.annealing.layout import (
     ABSENT,
+    EXACT,
     UNLIMITED,
     Ints,
     SearchData,
@@ -129,9 +130,40 @@ def slot_ticks(data: SearchData, count: Ints, layer: Ints) -> Ints:
         serving = extra | (read & (~data.diverted | (np.arange(tiers) == tiers - 1)))
         serving[..., 0] |= data.has_weights[layer, None]
         serving[..., -1] |= read[..., :-1].any(axis=-1) & data.diverted[:, -1]
-        ticks += np.moveaxis(data.waits[:, set_number(serving)], 0, -1)
+        if len(data.ramp) > EXACT:
+            ticks += _ramped_waits(data, count, layer, serving)
+        else:
+            ticks += np.moveaxis(data.waits[:, set_number(serving)], 0, -1)
     most = ticks.max(axis=-1)
     return np.rint(most.min(axis=-1)).astype(np.int64)
+
+
+def _ramped_waits(data: SearchData, count: Ints, layer: Ints, serving: Mask) -> NDArray[np.float64]:
+    """Return what facets wait if a tier's latency counts the more, the more items are read there.
+
+    Parameters
+    ----------
+    serving
+        Whether each tier serves reads, by set of diverted tiers, shape (..., sets, K).
+
+    Returns
+    -------
+    Ticks, shape (..., sets, V).
+    """
+    read, extra, _ = np.split(count[..., None, :], 3, axis=-1)
+    away = data.diverted & (np.arange(data.tiers) < data.tiers - 1)
+    items = np.where(away, 0, read) + extra
+    items[..., -1] += np.where(away, read, 0).sum(axis=-1)
+    items = items[..., ::-1].cumsum(axis=-1)[..., ::-1]
+    items[..., 0] = np.where(data.has_weights[layer, None], len(data.ramp), items[..., 0])
+    share = data.ramp[np.minimum(items, len(data.ramp) - 1)]
+    number = np.cumsum(serving * (1 << np.arange(data.tiers)), axis=-1)
+    waits = np.zeros((*serving.shape[:-1], len(data.waits)))
+    for k in reversed(range(data.tiers)):
+        upto, below = number[..., k], number[..., k] - serving[..., k] * (1 << k)
+        step = (data.waits[:, upto] - data.waits[:, below]) * share[..., k]
+        waits += np.moveaxis(step, 0, -1)
+    return waits
 
 
 def marginal_ticks(data: SearchData, count: Ints, layer: Ints, now: Ints) -> Ints:

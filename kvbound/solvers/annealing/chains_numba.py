@@ -7,10 +7,47 @@ from typing import TypeAlias
 import numpy as np
 
 from kvbound.kernels import compiled
-from kvbound.solvers.annealing.layout import ABSENT, Ints, SearchData
+from kvbound.solvers.annealing.layout import ABSENT, EXACT, Ints, SearchData
 
 Share: TypeAlias = tuple[int, int, int, int]
 """Tokens of a block that the slot reads, that a move carries, those of them unread, and those born."""
+
+
+@compiled(forceinline=True)
+def _ramped_wait(data: SearchData, counts: Ints, slot: int, n: int, v: int, serving: int) -> np.float64:
+    """Return what a facet waits if a tier's latency counts the more, the more items are read there.
+
+    Parameters
+    ----------
+    n
+        Set of tiers whose reads the last one serves.
+    serving
+        Number of the set of tiers that serve reads.
+    """
+    tiers, most = len(data.capacity), len(data.ramp) - 1
+    wait, items = np.float64(0), 0
+    for k in range(tiers - 1):
+        if data.diverted[n, k]:
+            items += counts[slot, k]
+    for k in range(tiers - 1, -1, -1):
+        items += counts[slot, tiers + k]
+        if k == tiers - 1 or not data.diverted[n, k]:
+            items += counts[slot, k]
+        if k == 0 and data.has_weights[slot % data.layers]:
+            items = most
+        if serving >> k & 1:
+            upto, below = serving & ((2 << k) - 1), serving & ((1 << k) - 1)
+            wait += (data.waits[v, upto] - data.waits[v, below]) * data.ramp[min(items, most)]
+    return wait
+
+
+@compiled(forceinline=True)
+def _is_idle(data: SearchData, counts: Ints, slot: int, n: int) -> bool:
+    """Whether a slot reads nothing of a tier in a set of diverted ones: it costs what a smaller set does."""
+    idle = False
+    for k in range(len(data.capacity) - 1):
+        idle |= data.diverted[n, k] and counts[slot, k] == 0
+    return idle
 
 
 @compiled(forceinline=True)
@@ -20,6 +57,8 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
     kind = layer if len(facets) > 1 else 0
     best = np.inf
     for n in range(facets.shape[1]):
+        if _is_idle(data, counts, slot, n):
+            continue
         serving = 0
         if data.has_waits:
             helps = False
@@ -36,9 +75,13 @@ def slot_ticks(data: SearchData, counts: Ints, slot: int) -> np.int64:
             ticks = data.weight_ticks[layer, n, v]
             for c in range(3 * tiers):
                 ticks += facets[kind, n, v, c] * counts[slot, c]
-            if data.has_waits:
+            if len(data.ramp) > EXACT:
+                ticks += _ramped_wait(data, counts, slot, n, v, serving)
+            elif data.has_waits:
                 ticks += data.waits[v, serving]
             most = max(most, ticks)
+            if most >= best:
+                break
         best = min(best, most)
     return np.int64(np.rint(best))
 

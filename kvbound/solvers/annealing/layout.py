@@ -44,6 +44,8 @@ LAYER, LAST, FINAL, ROW, UNITS = range(5)
 """Columns of `SearchData.traits`."""
 UNLIMITED = 2**60
 """Capacity, in units, of a tier without a limit."""
+EXACT = 2
+"""Length of a ramp under which slots wait as they do."""
 TICKS_PER_SLOT = 2.0**28
 """Ticks of a slot of mean ideal time."""
 MAX_TICKS = 2.0**61
@@ -141,6 +143,9 @@ class SearchData(NamedTuple):
     waits, has_waits
         Ticks that each facet waits, by the number of the set of tiers that serve reads, shape (V, 2**K), and
         whether there are any; see `SlotCost.waits`.
+    ramp
+        Share of a tier's wait that is charged for each number of items read there or at later tiers, the last
+        one for all higher numbers, shape (n,): with (0, 1) slots wait as they do; see `ramp`.
     tick_s
         Seconds per tick.
     """
@@ -169,6 +174,7 @@ class SearchData(NamedTuple):
     has_weights: NDArray[np.bool_]
     waits: NDArray[np.float64]
     has_waits: bool
+    ramp: NDArray[np.float64]
     tick_s: float
 
     @property
@@ -273,6 +279,7 @@ def data_without_blocks(instance: Instance) -> SearchData:
         has_weights=instance.timed(instance.weight_reads) > 0,
         waits=waits,
         has_waits=bool(waits.any()),
+        ramp=np.array([0.0, 1.0]),
         tick_s=tick_s,
     )
 
@@ -294,7 +301,8 @@ def _tick_facets(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """Facets, ticks of the weights, sets of diverted tiers, and waits; see `SearchData`."""
     cost, last = SlotCost.of(instance), instance.tiers - 1
-    optional = range(last) if instance.inclusive and cost.latency.any() else range(0)
+    # without a latency to save, the facets already contain the best split
+    optional = np.flatnonzero(cost.latency[:last]).tolist() if instance.inclusive else []
     sets = [s for size in range(len(optional) + 1) for s in itertools.combinations(optional, size)]
     alone = instance.inclusive and cost.latency[last] > 0
     facets = np.stack([cost.facets] * (len(sets) + alone)) / tick_s

@@ -12,9 +12,10 @@ import numpy as np
 from kvbound.arithmetic import log, power
 from kvbound.kernels import Kernel
 from kvbound.solvers.annealing.chains import Chains
-from kvbound.solvers.annealing.layout import DRAWS, Ints, SearchData, Tiers
+from kvbound.solvers.annealing.layout import DRAWS, EXACT, Ints, SearchData, Tiers
 from kvbound.solvers.annealing.moves import Floats
 from kvbound.solvers.annealing.moves import try_moves as try_with_numpy
+from kvbound.solvers.annealing.ramp import charge_waits, exact_totals, width, without_waits
 
 INITIAL_ACCEPTANCE = 0.002
 """Probability at first of accepting a move that adds what one more miss typically does."""
@@ -57,7 +58,8 @@ class Annealer:
 
     def __post_init__(self) -> None:
         self.best, self.ticks = self.chains.tier[0].copy(), int(self.chains.totals[0])
-        self._hottest = typical_change(self.chains) / -float(log(np.array(INITIAL_ACCEPTANCE)))
+        self._hottest = typical_change(self.data, self.chains) / -float(log(np.array(INITIAL_ACCEPTANCE)))
+        self._ramped = self.data
         self._keep_best()
 
     def cycle(self, number: int, moves: int, proceed: Callable[[], bool]) -> bool:
@@ -83,6 +85,8 @@ class Annealer:
         first = self._hottest * REHEAT ** (number % REHEATS)
         for batch in range(BATCHES):
             share = batch / BATCHES
+            if self.data.has_waits:
+                self._ramped = charge_waits(self.data, self.chains, width(share))
             frozen = share >= 1 - FROZEN_SHARE
             temperature = np.zeros(count)
             if not frozen:
@@ -110,7 +114,7 @@ class Annealer:
         for first in range(0, moves, chunk):
             draws = self.rng.random((min(chunk, moves - first), chains, DRAWS + 1))
             limits = np.floor(temperature * np.maximum(-log(1 - draws[:, :, -1]), 0)).astype(np.int64)
-            try_moves(self.data, self.chains, draws, limits, self.kernel, self.threads)
+            try_moves(self._ramped, self.chains, draws, limits, self.kernel, self.threads)
             self.moves += limits.size
             going = proceed()
             if not going:
@@ -120,7 +124,8 @@ class Annealer:
 
     def _keep_best(self) -> None:
         """Copy the fastest schedule if it is better than any before."""
-        totals = self.chains.totals
+        exact = len(self._ramped.ramp) <= EXACT
+        totals = self.chains.totals if exact else exact_totals(self.data, self.chains)
         fastest = int(totals.argmin())
         if totals[fastest] < self.ticks:
             self.best[:], self.ticks = self.chains.tier[fastest], int(totals[fastest])
@@ -145,9 +150,12 @@ class Annealer:
         return ladder
 
 
-def typical_change(chains: Chains) -> float:
-    """Return the median change, in ticks, of a slot's time by one miss more or less, where there is any."""
-    change: Ints = np.abs(chains.marginal[0])
+def typical_change(data: SearchData, chains: Chains) -> float:
+    """Return the median change, in ticks, of a slot's time by one miss more or less, where there is any.
+
+    Waits are left out: a slot has them or not, whatever the number of its misses.
+    """
+    change: Ints = np.abs(without_waits(data, chains) if data.has_waits else chains.marginal[0])
     return float(np.median(change[change > 0])) if change.any() else 1.0
 
 

@@ -12,12 +12,13 @@ from kvbound.cost.ideal import ideal
 from kvbound.errors import KvboundError
 from kvbound.identity import identify
 from kvbound.instance import Instance
-from kvbound.models import Formulation, formulation
+from kvbound.models import Formulation, columns, formulation
 from kvbound.placement import Placement
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Measures, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
 from kvbound.simulation import simulate
+from kvbound.solvers import fixed_charges
 from kvbound.solvers.certify import certify
 from kvbound.solvers.mip.fix_and_search import Search
 from kvbound.solvers.mip.highs import REJECTED
@@ -32,6 +33,11 @@ GAP = 1e-4
 PROVED = 1e-7
 """Relative gap taken for rounding: since 1.16, HiGHS lowers its bounds by more than the last digits."""
 
+ANNEAL_SHARE, MOST_MOVES = 0.3, 20
+"""Share of the time for annealing where slots may wait for latencies, and moves per interval at the most,
+where work and not time is limited."""
+FEWEST_COLUMNS = 5_000
+"""Columns from which annealing is worth its start: in smaller programs HiGHS is as good."""
 PROOF_S = 10.0
 """Seconds for the tree of certificates, unless HiGHS took longer or the gap asked for is that of a proof."""
 
@@ -46,6 +52,7 @@ def solve_exact(
     work: int | None = None,
     start: Placement | None = None,
     proof: bool = True,
+    anneal: bool = True,
     progress: Progress = silent,
 ) -> Result:
     """Find a schedule, and a time lower bound that limits how much faster any other can be.
@@ -65,6 +72,9 @@ def solve_exact(
         Where the program is small, build a tree of certificates after HiGHS's search: within the time limit
         for 10 s, or for as long as that search took, and with a gap of at most 1e-6 for all of the time left;
         see `kvbound.solvers.tree`.
+    anneal
+        Where slots may wait for latencies, anneal first, for up to 30 % of the time: the relaxation spreads
+        such a charge over the items, and rounds to schedules far from the best.
 
     Returns
     -------
@@ -100,8 +110,18 @@ def solve_exact(
         "gap": gap, "work": work, "seed": seed, "threads": threads, "progress": progress,
     }  # fmt: skip
     rejected, termination = 0, Termination()
-    if plain := without_prefetch(instance):
-        found = solve_exact(plain, time_limit=ON_READ * time_limit, proof=False, **common)
+    if anneal and columns(instance) >= FEWEST_COLUMNS and fixed_charges.anneals(instance):
+        moves = None if work is None else min(work, MOST_MOVES)
+        known, interrupted = fixed_charges.anneal(
+            instance, known, time_limit=ANNEAL_SHARE * time_limit, gap=gap, work=moves, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+        if interrupted:
+            termination = Termination(Reason.INTERRUPTED)
+    left = end - time.perf_counter() if work is None else math.inf
+    plain = without_prefetch(instance)
+    if plain is not None and termination.reason is not Reason.INTERRUPTED:
+        found = solve_exact(plain, time_limit=ON_READ * left, proof=False, anneal=False, **common)
         rejected = found.options.get(REJECTED, 0)
         if found.schedule is not None and found.measures is not None:
             known = min(known, (found.schedule, found.measures), key=lambda pair: pair[1].value)

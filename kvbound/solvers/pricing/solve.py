@@ -2,8 +2,9 @@
 
 The cost of a miss in each slot determines which items stay in tier 0. Balanced next-use eviction (`balanced`)
 gives the first schedules. The Lagrangian dual proves a time lower bound, and best responses to its prices
-(`best_response`) make further schedules. If a gap is left and the program is small enough for HiGHS, its
-relaxation, fixed where it is integral, and a search improve the best schedule.
+(`best_response`) make further schedules. Where slots may wait for latencies, the best one is annealed. If a
+gap is left and the program is small enough for HiGHS, its relaxation, fixed where it is integral, and a
+search improve the best schedule.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kvbound.progress import Progress, silent
 from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Result, Status, Termination
 from kvbound.schedule import Schedule
+from kvbound.solvers import fixed_charges
 from kvbound.solvers.background import Job, in_background
 from kvbound.solvers.certify import certify
 from kvbound.solvers.dense import items as dense_items
@@ -46,8 +48,11 @@ ROUNDS = 5
 _STEPS_PER_SWEEP = 50
 """Steps of the dual ascent per sweep of best responses, where work and not time is limited."""
 _BOUND_SHARE, _CORE_SHARES = 0.6, (0.35, 0.5)
-"""Share of the time for the bound where a search may follow; where that is of cores, which are larger, the
-shares at which the bound and the best responses end."""
+"""Share of the time for the bound where a search may follow; where that is of cores, which are larger, or
+annealing, the shares at which the bound and the best responses end."""
+_ANNEAL_SHARE, _STEPS_PER_MOVE = 0.5, 5
+"""Share of the time left for annealing where a search may follow, and steps of the dual ascent per move of
+each interval, where work and not time is limited."""
 
 
 def solve_pricing(
@@ -61,6 +66,7 @@ def solve_pricing(
     work: int | None = None,
     kernel: str | None = None,
     threads: int = 2,
+    anneal: bool = True,
     progress: Progress = silent,
 ) -> Result:
     """Find a good schedule and prove how good it is.
@@ -80,6 +86,9 @@ def solve_pricing(
         Steps of the dual ascent, instead of a time limit. For every 50 of them there is one more sweep of
         best responses over all items, up to nine in each of five rounds. HiGHS does not search then, as its
         results differ between versions. See `kvbound.solvers.solve`.
+    anneal
+        Where slots may wait for latencies, anneal the schedule that the prices lead to: for all of the time
+        left, half of it if HiGHS may search, or one move per interval for every five steps of the ascent.
 
     Returns
     -------
@@ -107,7 +116,7 @@ def solve_pricing(
     result_fields["kernel"] = pick(kernel)
     run = _Run(
         Incumbent.of(instance), begin, time_limit=time_limit, gap=gap, sample=sample, work=work, seed=seed,
-        kernel=kernel, threads=threads, progress=progress,
+        kernel=kernel, threads=threads, anneals=anneal and fixed_charges.anneals(instance), progress=progress,
     )  # fmt: skip
     try:
         run.collect_candidates(start)
@@ -115,6 +124,7 @@ def solve_pricing(
         ended, repair = run.respond(ascent)
         checked = run.certify(repair)
         interrupted = not checked or ended.reason is Reason.INTERRUPTED
+        interrupted |= not interrupted and run.anneals and not run.anneal()
         ended = Termination(Reason.INTERRUPTED) if interrupted else run.search()
     except KeyboardInterrupt:
         ended = Termination(Reason.INTERRUPTED)
@@ -136,6 +146,7 @@ class _Run:
     seed: int
     kernel: str | None
     threads: int
+    anneals: bool
     progress: Progress
     certificate: Certificate | None = None
     multipliers: Multipliers | None = None
@@ -166,7 +177,7 @@ class _Run:
     def maximize_bound(self) -> AscentResult:
         """Prove a bound by dual ascent; where balanced eviction takes minutes, it runs in parallel."""
         share = 1.0 if exceeds_event_limit(self.instance) else _BOUND_SHARE
-        if self._has_cores:
+        if self._has_cores or self.anneals:
             share = _CORE_SHARES[0]
         with in_background(slow_eviction(self.incumbent), self.progress) as wait:
             ascent = maximize_dual(
@@ -207,7 +218,7 @@ class _Run:
             "kernel": self.kernel, "threads": self.threads, "progress": self.progress,
         }  # fmt: skip
         end = self.deadline if self.work is None and not large else math.inf
-        if self._has_cores and self.work is None:
+        if (self._has_cores or self.anneals) and self.work is None:
             end = self.begin + _CORE_SHARES[1] * self.time_limit
         ended, repair = Termination(), None
         try:
@@ -241,6 +252,22 @@ class _Run:
         """Take the certificate's own value where there was no time to check it."""
         if self.certificate is not None and self.bound.value is None:
             self.bound = Bound.of(self.instance, self.certificate.bound_s, BoundStatus.CLAIMED, "dual")
+
+    def anneal(self) -> bool:
+        """Anneal the best schedule, if there is need and time; return False if that is interrupted."""
+        self.incumbent.adopt()
+        schedule, measures, lowest = self.incumbent.placement, self.incumbent.measures, self.bound.time_s
+        if not isinstance(schedule, Schedule) or measures is None or self.incumbent.within(self.gap, lowest):
+            return True
+        share = _ANNEAL_SHARE if columns(self.instance) <= MOST_COLUMNS else 1.0
+        limit = share * (self.deadline - time.perf_counter())
+        moves = None if self.work is None else -(-self.work // _STEPS_PER_MOVE)
+        found = fixed_charges.anneal(
+            self.instance, (schedule, measures), time_limit=limit, work=moves, gap=self.gap, bound_s=lowest,
+            seed=self.seed, kernel=self.kernel, progress=self.progress,
+        )  # fmt: skip
+        self.incumbent.update((found.known[1], found.known[0]))
+        return not found.interrupted
 
     def search(self) -> Termination:
         """Improve the best schedule by HiGHS, if there is need and time; not where work is limited."""

@@ -180,7 +180,8 @@ def test_a_cycle_cools_and_accepts_nothing_worse_in_the_end(
     assert np.all(np.diff(found[: frozen[0]]) < 0)
     assert 100 < found[0] / found[frozen[0] - 1] < 200
     # the first temperature accepts a typical miss with this probability
-    assert np.exp(-typical_change(one.chains) / found[0]) == pytest.approx(INITIAL_ACCEPTANCE, rel=1e-3)
+    typical = typical_change(one.data, one.chains)
+    assert np.exp(-typical / found[0]) == pytest.approx(INITIAL_ACCEPTANCE, rel=1e-3)
 
 
 def test_later_cycles_begin_less_hot_until_one_is_hot_again(

@@ -1,0 +1,36 @@
+"""Instances in which slots wait for latencies as long as for many items."""
+
+from __future__ import annotations
+
+import kvbound as kv
+from kvbound.instance import Instance
+
+
+def waiting(
+    copies: str = "exclusive", migration: str = "prefetch", *, prompt: int = 100, steps: int = 40
+) -> Instance:
+    """Two layers over three tiers; the last makes a slot wait as long as 270 items of the second take."""
+    memory = {
+        "name": "waiting",
+        "resources": {
+            "hbm": "3350GB/s", "down": "54GB/s", "up": "54GB/s", "nvme_read": "7GB/s", "nvme_write": "5GB/s",
+        },
+        "tiers": [
+            {"name": "hbm", "capacity": "15%", "reads": ["hbm"], "writes": ["hbm"]},
+            {"name": "dram", "capacity": "30%", "reads": ["down"], "writes": ["up"]},
+            {
+                "name": "ssd", "capacity": None, "reads": ["down", "nvme_read"],
+                "writes": ["up", "nvme_write"], "latency": "80us",
+            },
+        ],
+    }  # fmt: skip
+    llm = {
+        "name": "small", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 1_000_000,
+    }  # fmt: skip
+    spec = {
+        "kind": "random-swap", "layers": 2, "prefill_tokens": prompt, "decode_steps": steps, "sparsity": 0.7,
+        "variation": 0.1, "seed": 0,
+    }  # fmt: skip
+    rules = {"copies": copies, "migration": migration}
+    return kv.make_instance("waiting", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
