@@ -71,6 +71,6 @@ def anneal(
     except KvboundError:  # a failure here must not lose the schedule already found
         return Annealed(known)
     assert found.measures is not None
-    if isinstance(found.placement, Schedule) and found.measures.time_s < known[1].time_s:
+    if isinstance(found.placement, Schedule) and found.measures.value < known[1].value:
         known = found.placement, found.measures
     return Annealed(known, found.termination.reason is Reason.INTERRUPTED)

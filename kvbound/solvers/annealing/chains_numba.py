@@ -33,7 +33,7 @@ def _ramped_wait(data: SearchData, counts: Ints, slot: int, n: int, v: int, serv
         items += counts[slot, tiers + k]
         if k == tiers - 1 or not data.diverted[n, k]:
             items += counts[slot, k]
-        if k == 0 and data.has_weights[slot % data.layers]:
+        if k == 0 and data.has_weights[slot % data.timed_layers]:
             items = most
         if serving >> k & 1:
             upto, below = serving & ((2 << k) - 1), serving & ((1 << k) - 1)

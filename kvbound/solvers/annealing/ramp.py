@@ -59,4 +59,4 @@ def without_waits(data: SearchData, chains: Chains) -> Ints:
 
 
 def _layers(data: SearchData) -> Ints:
-    return np.arange(data.slots) % data.layers
+    return np.arange(data.timed_slots) % data.timed_layers

@@ -256,7 +256,7 @@ class _Run:
     def anneal(self) -> bool:
         """Anneal the best schedule, if there is need and time; return False if that is interrupted."""
         self.incumbent.adopt()
-        schedule, measures, lowest = self.incumbent.placement, self.incumbent.measures, self.bound.time_s
+        schedule, measures, lowest = self.incumbent.placement, self.incumbent.measures, self.bound.value
         if not isinstance(schedule, Schedule) or measures is None or self.incumbent.within(self.gap, lowest):
             return True
         share = _ANNEAL_SHARE if columns(self.instance) <= MOST_COLUMNS else 1.0
