@@ -15,7 +15,7 @@ from kvbound.solvers.annealing.layout import DRAWS, EXACT, SearchData, search_da
 from kvbound.solvers.annealing.solve import solve_annealing
 from kvbound.solvers.annealing.tempering import Annealer, try_moves, typical_change
 from tests.latency_cases import waiting
-from tests.strategies import rule_combinations, tiny_instance
+from tests.strategies import rule_combinations, tiny_instance, with_overlap
 
 KERNELS: list[Kernel] = ["numpy", "numba"] if importlib.util.find_spec("numba") else ["numpy"]
 
@@ -47,7 +47,7 @@ def moved(data: SearchData, kernel: Kernel, wide: float, start: kv.Schedule, ins
     draws = np.random.default_rng(3).random((60, 3, DRAWS + 1))
     limits = np.floor(-0.5 * chains.ticks.mean() * np.log(draws[:, :, -1])).astype(np.int64)
     try_moves(data, chains, draws, limits, kernel)
-    layer = np.arange(data.slots) % data.layers
+    layer = np.arange(data.timed_slots) % data.timed_layers
     assert np.array_equal(chains.ticks, slot_ticks(data, chains.counts, layer))
     return chains
 
@@ -55,7 +55,8 @@ def moved(data: SearchData, kernel: Kernel, wide: float, start: kv.Schedule, ins
 @pytest.mark.parametrize("rules", rule_combinations(), ids=lambda rules: "-".join(map(str, rules.values())))
 def test_both_kernels_charge_the_same(rules: dict[str, object]) -> None:
     for seed in range(6):
-        instance = tiny_instance(np.random.default_rng(seed), **rules)  # type: ignore[arg-type]
+        rng = np.random.default_rng(seed)
+        instance = with_overlap(rng, tiny_instance(rng, **rules))  # type: ignore[arg-type]
         data = search_data(instance)
         if not len(data.intervals):  # nothing may move
             continue
