@@ -2,7 +2,7 @@
 
 A latency is a fixed charge. Of the items that a slot reads from a late tier, all but the last may be moved
 elsewhere without any gain, so that a search by single moves neither empties a slot nor gathers reads in few
-slots. A ramp charges (n / width)^(1/4) of the latency for n items, up to all of it. It rises everywhere, and
+slots. A ramp charges sqrt(n / width) of the latency for n items, up to all of it. It rises everywhere, and
 steepest at the bottom: what is nearly empty is emptied, and what is full takes a few more at little cost. A
 cycle of annealing begins with a wide ramp and narrows it, until the waits are those of the model.
 """
@@ -34,7 +34,7 @@ def width(share: float) -> float:
 def ramp(width: float) -> NDArray[np.float64]:
     """Return the share of a latency that is charged for 0, 1, ... items, 1 from a width on."""
     items = np.arange(math.ceil(width) + 1)
-    return np.minimum(np.sqrt(np.sqrt(items / width)), 1.0)  # square roots are the same everywhere
+    return np.minimum(np.sqrt(items / width), 1.0)
 
 
 def charge_waits(data: SearchData, chains: Chains, width: float) -> SearchData:
