@@ -15,6 +15,7 @@ from kvbound.cli import (
     instance,
     limit,
     pareto,
+    reload,
     reproduce,
     simulate,
     solve,
@@ -32,6 +33,7 @@ def build() -> typer.Typer:
     app.command("simulate")(simulate.simulate)
     app.command("pareto")(pareto.pareto)
     app.command("limit")(limit.limit)
+    app.command("reload")(reload.reload)
     app.command("reproduce")(reproduce.reproduce)
     app.command("check")(check.check)
     app.command("catalog")(catalog.catalog)
