@@ -158,8 +158,40 @@ def live_units(case: Case, layers: Sequence[int]) -> Exact:
 def _in_units(case: Case, layers: Sequence[int], kind: str) -> Exact:
     """Add up a number of items in each step, "live" or "births": in units, but for a layer alone."""
     counts = [getattr(case.lives[layer], kind).astype(object) for layer in layers]
-    sizes = [case.units[layer][0] for layer in layers] if len(layers) > 1 else [1]
-    return np.sum([count * size for count, size in zip(counts, sizes, strict=True)], axis=0)
+    return np.sum([count * size for count, size in zip(counts, _sizes(case, layers), strict=True)], axis=0)
+
+
+def _sizes(case: Case, layers: Sequence[int]) -> list[int]:
+    """Return what an item of each layer counts as."""
+    return [case.units[layer][0] for layer in layers] if len(layers) > 1 else [1]
+
+
+def _beyond_room(
+    case: Case, slow: int, layers: Sequence[int], reading: list[bool], reads: Exact
+) -> tuple[Exact, NDArray[np.bool_]]:
+    """Return how many reads the tier `slow` serves at least, as other tiers have no room, and if all fit.
+
+    Every layer's items are read where they are when its slot begins. They have been there since the step
+    began: no layer's items move but in its own slots. So all that a step reads at a tier has room there.
+
+    Parameters
+    ----------
+    reads
+        Items read in each slot of these layers, in units where they are added up, (steps,).
+    """
+    size = 1 if len(layers) > 1 else case.units[layers[0]][0]
+    last, inclusive = len(case.names) - 1, case.rules["copies"] == "inclusive"
+    none, everywhere = 0 * reads, np.ones(len(reads), np.bool_)
+    # with inclusive copies the last tier may serve what others hold
+    holders = [k for k in range(last + 1) if reading[k] or (inclusive and reading[last])]
+    others = [case.room[k] for k in holders if k != slow]
+    unlimited = inclusive and last in holders and slow != last
+    if size == 0 or not _keeps(case, layers) or unlimited or None in others:
+        return none, everywhere
+    room = sum(max(each or 0, 0) * case.granularity // size for each in others)
+    if slow in holders:
+        return np.maximum(reads - room, 0), everywhere
+    return none, (reads <= room).astype(np.bool_)
 
 
 def sum_of_slots(
@@ -198,6 +230,7 @@ def sum_of_slots(
     rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
     items = [each.astype(object) for each in reads]
     live, births = (_in_units(case, layers, kind) for kind in ("live", "births"))
+    total = np.sum([count * size for count, size in zip(items, _sizes(case, layers), strict=True)], axis=0)
     each, first = 4 if given.whole_writes is not None else 2, layers[0]
     values, empty = [], []
     for part, theta in enumerate(given.theta[:, :, :, first].astype(object)):
@@ -210,6 +243,8 @@ def sum_of_slots(
             for r, (rate, each) in enumerate(zip(inverse, energy, strict=True))
         ]
         read = _range(given.whole[:, first], live, rest % 2)
+        least, fits = _beyond_room(case, given.tier, layers, reading, total)
+        read = np.maximum(read[0], least), read[1]
         if within is not None:
             read = np.maximum(read[0], within[0]), np.minimum(read[1], within[1])
         written = (0 * live, live + births)
@@ -221,7 +256,7 @@ def sum_of_slots(
         least, possible = sums.least(read, written)
         share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
         values.append(least + _wait(case, given, layers, reading, share, unit))
-        impossible = (read[1] < read[0]) | (written[1] < written[0]) | ~possible
+        impossible = (read[1] < read[0]) | (written[1] < written[0]) | ~possible | ~fits
         empty.append(impossible if excluded is None else impossible | excluded(reading))
     if np.all(empty, axis=0).any():
         return None

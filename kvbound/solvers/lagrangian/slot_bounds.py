@@ -49,6 +49,39 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     return reading
 
 
+def beyond_room(
+    instance: Instance, slow: int, reading: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return how many reads a tier serves at least, as others have no room, and if all fit, by slot.
+
+    All items that a step reads are where they were when it began, as no layer's items move but in its own
+    slots: what a tier serves has had room there.
+
+    Parameters
+    ----------
+    slow
+        The tier.
+    reading
+        Whether each tier serves reads, (K,).
+    """
+    reads = instance.timed(instance.read_counts() * instance.timed_units).astype(np.float64)
+    last, room = instance.tiers - 1, np.zeros(reads.shape[1])
+    holders = reading | (instance.inclusive and reading[last])  # the last tier may serve what others hold
+    sizes = np.ones(1) if instance.by_step else instance.units
+    keeps = instance.timed(instance.units) > 0
+    for k in np.flatnonzero(holders):
+        limit = instance.capacity_units[k]
+        if k == slow:
+            continue
+        if limit is None or (instance.inclusive and k == last):
+            room[:] = np.inf
+        else:
+            room += limit * instance.granularity // np.maximum(sizes, 1)
+    room = np.where(keeps, room, np.inf)
+    least = np.maximum(reads - room, 0) if holders[slow] else np.zeros_like(reads)
+    return least, (reads <= room) | holders[slow]
+
+
 class SlotLimits(NamedTuple):
     """What is known of slots, or of steps, (steps, 1), if their transfers overlap.
 
@@ -138,6 +171,9 @@ class _Case:
         self.excluded = has_weights & (not self.reading[0])
         only_weights = has_weights & (instance.memory.tiers[0].latency > 0)
         self.excluded |= (self._timed(keeps) == 0) & (number != only_weights)
+        least, fits = beyond_room(instance, certificate.tier, self.reading)
+        low = np.maximum(low, least)
+        self.excluded |= ~fits
         if within is not None:
             low, high = np.maximum(low, within.least), np.minimum(high, within.most)
             known = within.serving >= 0
