@@ -286,7 +286,7 @@ class _Waits:
             reading = reading_tiers(instance, number)
             some = int(set_number(reading))
             wait = np.where(weights, waits[:, some | 1, None], waits[:, some, None])[:, None]
-            possible = beyond_room(instance, self.tiers - 1, reading)[1]
+            possible = beyond_room(instance, slots.reads, self.tiers - 1, reading)[1]
             self.sure = np.where(possible, np.minimum(self.sure, wait), self.sure)
         nothing = slots.reads * slots.sizes == 0
         self.sure = np.where(nothing, np.where(weights, waits[:, 1, None], 0.0)[:, None], self.sure)

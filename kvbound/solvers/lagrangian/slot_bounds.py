@@ -50,7 +50,7 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
 
 
 def beyond_room(
-    instance: Instance, slow: int, reading: NDArray[np.bool_]
+    instance: Instance, reads: Floats | Ints, slow: int, reading: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Return how many reads a tier serves at least, as others have no room, and if all fit, by slot.
 
@@ -59,12 +59,13 @@ def beyond_room(
 
     Parameters
     ----------
+    reads
+        Reads of what is timed together, in units where the transfers of a step overlap, (steps, layers or 1).
     slow
         The tier.
     reading
         Whether each tier serves reads, (K,).
     """
-    reads = instance.timed(instance.read_counts() * instance.timed_units).astype(np.float64)
     last, room = instance.tiers - 1, np.zeros(reads.shape[1])
     holders = reading | (instance.inclusive and reading[last])  # the last tier may serve what others hold
     sizes = np.ones(1) if instance.by_step else instance.units
@@ -78,7 +79,7 @@ def beyond_room(
         else:
             room += limit * instance.granularity // np.maximum(sizes, 1)
     room = np.where(keeps, room, np.inf)
-    least = np.maximum(reads - room, 0) if holders[slow] else np.zeros_like(reads)
+    least = np.maximum(reads - room, 0) if holders[slow] else np.zeros(reads.shape)
     return least, (reads <= room) | holders[slow]
 
 
@@ -171,7 +172,8 @@ class _Case:
         self.excluded = has_weights & (not self.reading[0])
         only_weights = has_weights & (instance.memory.tiers[0].latency > 0)
         self.excluded |= (self._timed(keeps) == 0) & (number != only_weights)
-        least, fits = beyond_room(instance, certificate.tier, self.reading)
+        reads = self._timed(self.reads * self.units)
+        least, fits = beyond_room(instance, reads, certificate.tier, self.reading)
         low = np.maximum(low, least)
         self.excluded |= ~fits
         if within is not None:

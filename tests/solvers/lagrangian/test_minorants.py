@@ -65,7 +65,9 @@ def test_with_latencies_never_above_the_slot_time_where_tier_0_serves_all(
     values = minorants.at(np.zeros((3 * tiers, *minorants.chord.shape[1:])))
     if len(minorants.splits) > 1:  # the chord of writes has the births that are not among its count
         values = np.delete(values, len(minorants.beta) + 1, axis=0)
-    alone = beyond_room(instance, tiers - 1, np.arange(tiers) == 0)[1]  # it has room for all reads
+    alone = beyond_room(instance, slots.reads, tiers - 1, np.arange(tiers) == 0)[
+        1
+    ]  # it has room for all reads
     times = SlotCost.of(instance).times(near) * (1 + 1e-12)
     assert np.all((values <= times) | ~alone)
 

@@ -124,14 +124,15 @@ def test_what_has_no_room_in_other_tiers_is_read_at_the_last(monkeypatch: pytest
         Rules(),
         Trace.from_lists(3, [[[0, 1, 2]], [[0, 1, 2]]]),
     )
-    least, fits = beyond_room(instance, 1, np.array([True, True]))
+    reads = instance.read_counts()
+    least, fits = beyond_room(instance, reads, 1, np.array([True, True]))
     assert least.tolist() == [[1], [1]]
     assert fits.all()
-    assert not beyond_room(instance, 1, np.array([True, False]))[1].any()
+    assert not beyond_room(instance, reads, 1, np.array([True, False]))[1].any()
     assert prove_from(instance) >= 200
     monkeypatch.setattr(
         "kvbound.solvers.lagrangian.slot_bounds.beyond_room",
-        lambda instance, slow, reading: (np.zeros((2, 1)), np.ones((2, 1), bool)),
+        lambda instance, reads, slow, reading: (np.zeros((2, 1)), np.ones((2, 1), bool)),
     )
     assert prove_from(instance) < 200
 
