@@ -229,9 +229,9 @@ class _Case:
         here, other = price[slow], np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
         other = np.where(nothing, np.minimum(other, here), other)
         moved = moved + np.where(nothing, np.minimum(extra[slow], 0) * self.unread, 0)
-        elsewhere, numbers = np.isfinite(other), self.units * np.stack([self.reads, self.unread])
+        elsewhere = np.isfinite(other)
         all_here = np.isfinite(here) & ~elsewhere
-        must = self._timed(np.where(all_here, numbers[0], 0))
+        must = self._timed(np.where(all_here, self.units * self.reads, 0))
         low, high = (np.maximum(n - must, 0) for n in self.read)
         fixed = self._timed(np.where(all_here, _price(self.reads, here), _price(self.reads, other)) + moved)
         fixed = np.where(must <= self.read[1], fixed, np.inf)
