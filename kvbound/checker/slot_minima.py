@@ -3,7 +3,7 @@
 A slot's time is at least sum_r theta_r load_r / B_r for every theta >= 0 of sum 1 (serial: theta_r <= 1);
 under another objective it is multiplied by the price of a second, and the energy of all loads is added. That
 is linear in the counts, so that its minimum over their ranges has a closed form. The minimum is taken
-separately, each with its own theta, over at most `whole` items read at one tier and over at least `whole` + 1:
+separately, each with its own theta, over at most `whole` items read at one tier and over at least one more:
 the number of items is an integer, so one of the two holds. With exclusive copies each of the two may in turn
 be divided by the number of items written to the tier. Where tiers have latencies all these cases are divided
 by the set of these tiers that serve reads. Where the transfers of a step overlap, a step takes the place of
