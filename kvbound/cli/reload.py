@@ -33,7 +33,7 @@ def reload(
     weight_dtype: options.WeightDtype = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say how fast KV can be loaded from each tier at best, or recomputed.
+    """Say how fast KV can be loaded again at best.
 
     The KV of a context is read from one tier and written to the fastest: no system takes less time than the
     slowest resource on that way. Recomputing it takes at least two operations per parameter and token.
