@@ -1,10 +1,11 @@
 """Floating-point formats: float32, float16, bfloat16, and the two of eight bits.
 
-Values are rounded to the nearest, halfway cases to the even significand, as IEEE 754 does by default. The formats
-of eight bits are those of the Open Compute Project's "8-bit floating point specification" (2023): E4M3 has a sign,
-four exponent bits with bias 7 and three of the significand, no infinities, and NaN where all seven lower bits are
-set, so that 448 is the largest value; E5M2 has five exponent bits with bias 15 and two of the significand, and is
-otherwise like float16. Larger values become the largest one, which that specification calls saturation.
+Values are rounded to the nearest, halfway cases to the even significand, as IEEE 754 does by default. The
+formats of eight bits are those of the Open Compute Project's "8-bit floating point specification" (2023):
+E4M3 has a sign, four exponent bits with bias 7 and three of the significand, no infinities, and NaN where all
+seven lower bits are set, so that 448 is the largest value; E5M2 has five exponent bits with bias 15 and two
+of the significand, and is otherwise like float16. Larger values become the largest one, which that
+specification calls saturation.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The block formats of ggml, which llama.cpp offers for the KV cache.
 
-A block holds 32 neighbouring values of a row: a scale d, in some formats a minimum m (both float16, little-endian),
-for five bits the fifth bits of all values as 32 bits little-endian, and 16 bytes of nibbles. Byte i has value i in
-its low nibble and value i + 16 in its high nibble. The scale with which values are divided is the one before it is
-rounded to float16. All arithmetic is in float32, each operation rounded, as in the reference functions
-``quantize_row_q8_0_ref`` and the like of ggml; processors' own versions of them may round a few halfway cases
-differently.
+A block holds 32 neighbouring values of a row: a scale d, in some formats a minimum m (both float16,
+little-endian), for five bits the fifth bits of all values as 32 bits little-endian, and 16 bytes of nibbles.
+Byte i has value i in its low nibble and value i + 16 in its high nibble. The scale with which values are
+divided is the one before it is rounded to float16. All arithmetic is in float32, each operation rounded, as
+in the reference functions ``quantize_row_q8_0_ref`` and the like of ggml; processors' own versions of them
+may round a few halfway cases differently.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Q80:
 class Signed:
     """``q4_0`` and ``q5_0``: the value of largest magnitude, with its sign, is divided by -8 or -16.
 
-    That value gets the code 0, which stands for -8 or -16; d is negative where the value is positive. Of several of
-    the same magnitude the first counts. Codes are x / d + 8.5 or 16.5, truncated, and at most 15 or 31.
+    That value gets the code 0, which stands for -8 or -16; d is negative where the value is positive. Of
+    several of the same magnitude the first counts. Codes are x / d + 8.5 or 16.5, truncated, and at most 15
+    or 31.
     """
 
     name: str
@@ -128,8 +129,10 @@ def _sizes(bits: int) -> list[int]:
 
 def _packed(codes: NDArray[np.uint8], bits: int) -> list[Bytes]:
     """Return codes, shape (..., 32), as fifth bits if there are any, and nibbles."""
-    nibbles = (codes[..., :16] & 15) | (codes[..., 16:] << 4)
-    return [np.packbits(codes >> 4, axis=-1, bitorder="little"), nibbles] if bits == 5 else [nibbles]
+    nibbles = (codes[..., :16] & np.uint8(15)) | (codes[..., 16:] << np.uint8(4))
+    if bits == 4:
+        return [nibbles]
+    return [np.packbits(codes >> np.uint8(4), axis=-1, bitorder="little"), nibbles]
 
 
 def _codes(parts: list[Bytes]) -> NDArray[np.uint8]:

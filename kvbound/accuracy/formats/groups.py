@@ -1,8 +1,9 @@
 """Integers in groups: a float16 scale for each group of neighbouring values, with or without a zero point.
 
-There is no common layout on which serving engines agree, so this one is kvbound's own: scale, zero point if there
-is one (both float16, little-endian), then the integers, the first value in the lowest bits of the first byte. Values
-are divided by the scale as it is stored, and rounded to the nearest integer, halves to the even one.
+There is no common layout on which serving engines agree, so this one is kvbound's own: scale, zero point if
+there is one (both float16, little-endian), then the integers, the first value in the lowest bits of the first
+byte. Values are divided by the scale as it is stored, and rounded to the nearest integer, halves to the even
+one.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from kvbound.accuracy.formats.codec import (
 class Group:
     """Integers of 2, 4 or 8 bits, in groups of neighbouring values.
 
-    Without a zero point the scale is the largest magnitude over 127 (8 bits), 7 (4) or 1 (2), and integers are
-    stored in two's complement. With one they run from 0 to 255, 15 or 3, 0 stands for the smallest value, which is
-    stored as the zero point, and the scale is the range over the largest integer, as in KIVI (arXiv 2402.02750).
+    Without a zero point the scale is the largest magnitude over 127 (8 bits), 7 (4) or 1 (2), and integers
+    are stored in two's complement. With one they run from 0 to 255, 15 or 3, 0 stands for the smallest value,
+    which is stored as the zero point, and the scale is the range over the largest integer, as in KIVI (arXiv
+    2402.02750).
 
     Parameters
     ----------
