@@ -162,7 +162,8 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         high = max(0.0, best["perplexity_change_interval"][1])
         lines.append(
             "The smallest cache whose perplexity this text does not show to be higher is "
-            f"{best['format']}, which saves {numbers.share(best['saved_share'])}; a rise above {100 * high:.2g} % is unlikely."
+            f"{best['format']}, which saves {numbers.share(best['saved_share'])}; "
+            f"a rise above {100 * high:.2g} % is unlikely."
         )
     if worse:
         names = ", ".join(row["format"] for row in worse)
@@ -171,7 +172,7 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return one line per result of a document; errors of attention over layers: root mean square, maximum."""
+    """Return one line per result; errors of attention as root mean square over layers, and maximum."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV)

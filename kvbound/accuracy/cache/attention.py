@@ -53,14 +53,13 @@ def _grouped(queries: Floats, kv_heads: int) -> Floats:
 def _scores(part: Floats, keys: Sequence[Zone], start: int, stop: int) -> Floats:
     """Return the scores of queries `start` to `stop` for tokens before `stop`, -inf for later ones."""
     kv_heads, shared, count, size = part.shape
-    if len(keys) == 1:
-        rows = keys[0].values[:stop].reshape(stop, kv_heads, 1, size).transpose(1, 2, 3, 0)
-        scores: Floats = part @ rows
-        later = np.arange(count)[:, None] < np.arange(count)
-        scores[..., start:][..., later] = -np.inf
-        return scores
-    scores = np.full((kv_heads, shared, count, stop), -np.inf, np.float32)
     flat = part.reshape(kv_heads, shared * count, size)
+    if len(keys) == 1:
+        each = keys[0].values[:stop].reshape(stop, kv_heads, size).transpose(1, 2, 0)
+        alone: Floats = (flat @ each).reshape(kv_heads, shared, count, stop)
+        alone[..., start:] += _later(count)
+        return alone
+    scores = np.full((kv_heads, shared, count, stop), -np.inf, np.float32)
     for zone in keys:
         for low, high, held in _held(zone, start, stop):
             rows = zone.values[low:high].reshape(high - low, kv_heads, size).transpose(1, 2, 0)
@@ -91,6 +90,11 @@ def _held(zone: Zone, start: int, stop: int) -> list[tuple[int, int, NDArray[np.
     low, high = int(lows[some].min()), int(highs[some].max())
     tokens = np.arange(low, high)
     return [(low, high, (tokens >= lows) & (tokens < highs))]
+
+
+def _later(count: int) -> Floats:
+    """Return -inf for tokens after a query and 0 for others, shape (queries, tokens)."""
+    return np.triu(np.full((count, count), -np.inf, np.float32), 1)
 
 
 def _softmax(scores: Floats) -> Floats:
