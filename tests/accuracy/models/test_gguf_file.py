@@ -49,9 +49,8 @@ def test_tokenizer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["gpt-2", "llama-bpe", "smollm"])
 def test_splits(tmp_path: Path, split: str) -> None:
-    path = tiny.write_gguf(
-        tmp_path / "tiny.gguf", **{"tokenizer.ggml.pre": split, "tokenizer.ggml.add_bos_token": None}
-    )
+    changes: dict[str, Any] = {"tokenizer.ggml.pre": split, "tokenizer.ggml.add_bos_token": None}
+    path = tiny.write_gguf(tmp_path / "tiny.gguf", **changes)
     tokenizer = read_gguf(path, "tiny").tokenizer
     text = "In the year 1865, don't\n"
     assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -7,7 +7,7 @@ from kvbound.accuracy.models.pieces import Pieces, read_pieces
 from kvbound.errors import InputError
 from tests.accuracy import tiny
 
-KNOWN = Pieces(*(tuple(column) for column in zip(*tiny.pieces(), strict=True)))
+KNOWN = Pieces(tuple(piece for piece, _ in tiny.pieces()), tuple(score for _, score in tiny.pieces()))
 
 
 def plain(text: str) -> list[bytes]:

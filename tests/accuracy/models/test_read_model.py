@@ -1,6 +1,5 @@
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -49,7 +48,6 @@ def test_a_known_model_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("package", ["gguf", "tokenizers"])
 def test_a_missing_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     path = tiny.write_gguf(tmp_path / "tiny.gguf")
-    missing: ModuleType | None = None
-    monkeypatch.setitem(sys.modules, package, missing)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=r"pip install .*\[accuracy\]"):
         read_model(str(path))
