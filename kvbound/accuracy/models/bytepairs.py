@@ -76,10 +76,13 @@ class BytePairs:
             if kind == _CONTROL
         ]
         begins = get("tokenizer.ggml.add_bos_token", split == "llama-bpe")
+        begin = get("tokenizer.ggml.bos_token_id") if begins else None
+        if begin is not None and begin not in range(len(tokens)):
+            raise InputError(path, "tokenizer.ggml.bos_token_id", f"0 to {len(tokens) - 1:,}, not {begin}")
         return cls(
             _made(path, tokens, merges, split, []),
             _made(path, tokens, merges, split, control),
-            get("tokenizer.ggml.bos_token_id") if begins else None,
+            begin,
             get("tokenizer.ggml.eos_token_id", None),
         )
 

@@ -44,11 +44,18 @@ class _File:
             raise InputError(self.path, name, "this field in the metadata; it is missing")
         return default
 
-    def number(self, name: str, default: Any = _MISSING) -> Any:
+    def number(self, name: str, default: Any = _MISSING) -> float:
         """Return a positive number in the metadata."""
         value = self.get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 2**40:
             raise InputError(self.path, name, "one positive number for all layers")
+        return value
+
+    def count(self, name: str, default: Any = _MISSING) -> int:
+        """Return a positive whole number in the metadata."""
+        value = self.number(name, default)
+        if not isinstance(value, int):
+            raise InputError(self.path, name, f"a whole number, not {value}")
         return value
 
     def tensor(self, name: str, *shape: int) -> Floats:
@@ -101,8 +108,8 @@ def read_gguf(path: Path, name: str) -> Trained:
 
 
 def _decoder(file: _File) -> Decoder:
-    shape, width, hidden = _shape(file), file.number("llama.embedding_length"), None
-    hidden = file.number("llama.feed_forward_length")
+    shape, width = _shape(file), file.count("llama.embedding_length")
+    hidden = file.count("llama.feed_forward_length")
     narrow, wide = shape.kv_heads * shape.head_size, shape.heads * shape.head_size
     sizes = {
         "attention_norm": (width,), "query": (wide, width), "key": (narrow, width), "value": (narrow, width),
@@ -110,7 +117,7 @@ def _decoder(file: _File) -> Decoder:
         "down": (width, hidden),
     }  # fmt: skip
     layers = []
-    for number in range(file.number("llama.block_count")):
+    for number in range(file.count("llama.block_count")):
         if any(f"blk.{number}.{name}.bias" in file for name in _NAMES.values()):
             raise InputError(file.path, f"blk.{number}", "no biases: this decoder has none")
         tensors = {
@@ -132,11 +139,11 @@ def _decoder(file: _File) -> Decoder:
 
 
 def _shape(file: _File) -> Shape:
-    heads = file.number("llama.attention.head_count")
-    kv_heads = file.number("llama.attention.head_count_kv", heads)
-    size = file.number("llama.attention.key_length", file.number("llama.embedding_length") // heads)
+    heads = file.count("llama.attention.head_count")
+    kv_heads = file.count("llama.attention.head_count_kv", heads)
+    size = file.count("llama.attention.key_length", file.count("llama.embedding_length") // heads)
     for field in ("llama.attention.value_length", "llama.rope.dimension_count"):
-        if file.number(field, size) != size:
+        if file.count(field, size) != size:
             raise InputError(file.path, field, f"the size of a head's keys, {size}, not {file.get(field)}")
     if heads % kv_heads or size % 2:
         raise InputError(file.path, "llama.attention", "heads of even size, in equal numbers to each KV head")
@@ -144,7 +151,7 @@ def _shape(file: _File) -> Shape:
         heads,
         kv_heads,
         size,
-        file.number("llama.context_length"),
-        float(file.number("llama.rope.freq_base", 1e4)),
-        float(file.number("llama.attention.layer_norm_rms_epsilon")),
+        file.count("llama.context_length"),
+        file.number("llama.rope.freq_base", 1e4),
+        file.number("llama.attention.layer_norm_rms_epsilon"),
     )

@@ -68,6 +68,11 @@ def test_splits(tmp_path: Path, split: str) -> None:
         ({"llama.block_count": None}, "llama.block_count: expected this field"),
         ({"llama.block_count": 4}, "blk.3.attn_norm.weight: expected this tensor; it is missing"),
         ({"llama.block_count": 0}, "llama.block_count: expected one positive number"),
+        ({"llama.block_count": 3.0}, "llama.block_count: expected a whole number, not 3.0"),
+        (
+            {"tokenizer.ggml.bos_token_id": 300, "tokenizer.ggml.add_bos_token": True},
+            "tokenizer.ggml.bos_token_id: expected 0 to 299, not 300",
+        ),
         ({"llama.feed_forward_length": 95}, "expected shape (95, 64), not (96, 64)"),
         ({"llama.attention.head_count_kv": 3}, "in equal numbers to each KV head"),
         ({"llama.attention.head_count_kv": [2, 2, 2]}, "expected one positive number for all layers"),
