@@ -31,7 +31,7 @@ class Multipliers:
     tier: int
     whole: Ints  # (steps, timed layers): where each minimum is split in two
     whole_writes: Ints | None  # (steps, timed layers): where each of the two is split again
-    theta: Ints  # (cases, resources sorted by name, steps, timed layers); see sum_of_slots
+    theta: Ints  # (cases, resources sorted by name, steps, timed layers); see slot_minima
 
 
 def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:

@@ -19,15 +19,7 @@ from typing import Any
 import numpy as np
 
 from kvbound.checker.arrays import Source, array, load
-from kvbound.checker.certificate import (
-    live_units,
-    price_of_room,
-    seconds,
-    sum_of_slots,
-    together,
-    unit_of,
-    unproved,
-)
+from kvbound.checker.certificate import price_of_room, seconds, unit_of, unproved
 from kvbound.checker.conclusion import prefill_first
 from kvbound.checker.inputs import Case, Rows, check_identity, read_case
 from kvbound.checker.multipliers import (
@@ -41,6 +33,7 @@ from kvbound.checker.multipliers import (
 from kvbound.checker.paths import sum_of_paths
 from kvbound.checker.questions import KINDS, Question, Restrictions, invalid
 from kvbound.checker.report import Ints, Refused, Report
+from kvbound.checker.slot_minima import live_units, sum_of_slots, together
 
 SCHEMA = "kvbound.tree/1"
 MOST_NODES = 1 << 20

@@ -16,6 +16,7 @@ from kvbound.cli import (
     instance,
     limit,
     pareto,
+    reload,
     reproduce,
     simulate,
     solve,
@@ -33,6 +34,7 @@ def build() -> typer.Typer:
     app.command("simulate")(simulate.simulate)
     app.command("pareto")(pareto.pareto)
     app.command("limit")(limit.limit)
+    app.command("reload")(reload.reload)
     app.command("accuracy")(accuracy.accuracy)
     app.command("reproduce")(reproduce.reproduce)
     app.command("check")(check.check)

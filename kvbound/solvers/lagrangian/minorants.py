@@ -22,11 +22,11 @@ from kvbound.arithmetic import combine
 from kvbound.cost import marginal
 from kvbound.cost.ideal import Slots, ideal_bytes
 from kvbound.cost.ideal_cases import ideal_cases
-from kvbound.cost.slot import SlotCost
+from kvbound.cost.slot import SlotCost, set_number
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.slot_bounds import late_tiers, reading_tiers
+from kvbound.solvers.lagrangian.slot_bounds import beyond_room, late_tiers, reading_tiers
 
 Floats = NDArray[np.float64]
 
@@ -89,8 +89,8 @@ class SlotMinorants:
         base = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
         Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
         facets, theta = cost.facets, cost.facet_weights
-        waits = _Waits(cost, instance.timed(instance.weight_reads) > 0)
-        alpha = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure(slots)
+        waits = _Waits(cost, instance, slots)
+        alpha = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
@@ -237,12 +237,12 @@ class _Chord(NamedTuple):
         alpha, slope, sizes
             As `of` takes them.
         wait
-            Seconds that the facets wait once there is a read, (V, layers).
+            Seconds that the facets wait once there is a read, (V, steps, layers).
         reads
             Largest number of reads, (steps, layers).
         """
         start, most = alpha.max(axis=0), np.maximum(reads, 1)
-        level = alpha + wait[:, None] - start
+        level = alpha + wait - start
 
         def rises(number: NDArray[np.int64], some: NDArray[np.bool_]) -> Floats:
             """Return the largest rise per item of some facets, (steps, layers)."""
@@ -258,7 +258,7 @@ class _Chord(NamedTuple):
         everything = np.ones_like(level, np.bool_)
         after = np.minimum(low + 1, most)
         end = np.where(rises(after, everything) < rises(low, everything), after, low)
-        there = alpha + wait[:, None] + slope[:, None, None] * (sizes * end)
+        there = alpha + wait + slope[:, None, None] * (sizes * end)
         ends = np.stack([_active(alpha, slope, -1), _active(there, slope, 1)])
         return cls(start, rises(end, everything), np.zeros_like(most), ends)
 
@@ -268,49 +268,51 @@ class _Waits:
 
     Attributes
     ----------
-    alone
-        Seconds by facet if one tier serves reads beside those of the weights, (V, K, layers).
+    sure
+        Seconds that slots wait whichever tiers serve their reads, as far as these have room, by facet,
+        (V, steps, layers).
     """
 
-    def __init__(self, cost: SlotCost, weights: NDArray[np.bool_]) -> None:
-        tier = 1 << np.arange(cost.tiers)
-        self.cost, self.weights = cost, weights
-        waits = cost.facet_waits
-        self.alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])
-
-    def sure(self, slots: Slots) -> Floats:
-        """Return the seconds that slots wait whichever tier serves their reads, (V, steps, layers)."""
-        reading = slots.reads * slots.sizes > 0
-        return np.where(reading | self.weights, self._sure[:, None], 0.0)
-
-    @property
-    def _sure(self) -> Floats:
-        return np.where(self.weights, self.cost.facet_waits[:, 1, None], self.alone.min(axis=1))
+    def __init__(self, cost: SlotCost, instance: Instance, slots: Slots) -> None:
+        weights, waits = instance.timed(instance.weight_reads) > 0, cost.facet_waits
+        self.tiers, tier = cost.tiers, 1 << np.arange(cost.tiers)
+        alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])  # (V, K, layers)
+        self._alone = np.minimum(alone, alone[:, -1:]) if cost.inclusive else alone
+        self.sure = np.zeros((len(waits), *slots.reads.shape))
+        if not cost.latency.any():
+            return
+        self.sure[:] = np.inf
+        for number in range(1 << len(late_tiers(instance))):
+            reading = reading_tiers(instance, number)
+            some = int(set_number(reading))
+            wait = np.where(weights, waits[:, some | 1, None], waits[:, some, None])[:, None]
+            possible = beyond_room(instance, slots.reads, self.tiers - 1, reading)[1]
+            self.sure = np.where(possible, np.minimum(self.sure, wait), self.sure)
+        nothing = slots.reads * slots.sizes == 0
+        self.sure = np.where(nothing, np.where(weights, waits[:, 1, None], 0.0)[:, None], self.sure)
 
     def more(self, tier: int) -> Floats:
-        """Return the seconds that a read held in a tier adds to those, at least, (V, layers)."""
-        here = self.alone[:, tier]
-        if self.cost.inclusive:
-            here = np.minimum(here, self.alone[:, -1])
-        return here - self._sure
+        """Return the seconds that a read held in a tier adds to those, at least, (V, steps, layers)."""
+        return np.maximum(self._alone[:, tier, None] - self.sure, 0.0)
 
     def least(self, charged: Floats) -> Floats:
-        """Return the seconds that a read adds at any tier whose reads the facet charges, (V, 1, layers).
+        """Return the seconds that a read adds at any tier whose reads the facet charges, (V, steps, layers).
 
         Parameters
         ----------
         charged
             What each facet charges for a read at each tier, (V, K).
         """
-        more = np.stack([self.more(k) for k in range(self.cost.tiers)], axis=1)
-        least = np.where((charged > 0)[..., None], more, np.inf).min(axis=1)
-        return np.where(np.isinf(least), 0.0, least)[:, None]
+        least = np.full_like(self.sure, np.inf)
+        for k, charges in enumerate(charged.T > 0):
+            least[charges] = np.minimum(least[charges], self.more(k)[charges])
+        return np.where(np.isinf(least), 0.0, least)
 
     def touching(self, slots: Slots) -> tuple[int, ...]:
         """Return the tiers whose reads may add to the wait of a slot."""
         if not slots.reads.any():
             return ()
-        return tuple(k for k in range(self.cost.tiers) if self.more(k).any())
+        return tuple(k for k in range(self.tiers) if self.more(k).any())
 
 
 def _undominated(alpha: Floats, beta: Floats) -> list[int]:

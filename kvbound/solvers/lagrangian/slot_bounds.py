@@ -49,6 +49,40 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     return reading
 
 
+def beyond_room(
+    instance: Instance, reads: Floats | Ints, slow: int, reading: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return how many reads a tier serves at least, as others have no room, and if all fit, by slot.
+
+    All items that a step reads are where they were when it began, as no layer's items move but in its own
+    slots: what a tier serves has had room there.
+
+    Parameters
+    ----------
+    reads
+        Reads of what is timed together, in units where the transfers of a step overlap, (steps, layers or 1).
+    slow
+        The tier.
+    reading
+        Whether each tier serves reads, (K,).
+    """
+    last, room = instance.tiers - 1, np.zeros(reads.shape[1])
+    holders = reading | (instance.inclusive and reading[last])  # the last tier may serve what others hold
+    sizes = np.ones(1) if instance.by_step else instance.units
+    keeps = instance.timed(instance.units) > 0
+    for k in np.flatnonzero(holders):
+        limit = instance.capacity_units[k]
+        if k == slow:
+            continue
+        if limit is None or (instance.inclusive and k == last):
+            room[:] = np.inf
+        else:
+            room += limit * instance.granularity // np.maximum(sizes, 1)
+    room = np.where(keeps, room, np.inf)
+    least = np.maximum(reads - room, 0) if holders[slow] else np.zeros(reads.shape)
+    return least, (reads <= room) | holders[slow]
+
+
 class SlotLimits(NamedTuple):
     """What is known of slots, or of steps, (steps, 1), if their transfers overlap.
 
@@ -138,6 +172,10 @@ class _Case:
         self.excluded = has_weights & (not self.reading[0])
         only_weights = has_weights & (instance.memory.tiers[0].latency > 0)
         self.excluded |= (self._timed(keeps) == 0) & (number != only_weights)
+        reads = self._timed(self.reads * self.units)
+        least, fits = beyond_room(instance, reads, certificate.tier, self.reading)
+        low = np.maximum(low, least)
+        self.excluded |= ~fits
         if within is not None:
             low, high = np.maximum(low, within.least), np.minimum(high, within.most)
             known = within.serving >= 0
@@ -191,9 +229,9 @@ class _Case:
         here, other = price[slow], np.minimum.reduce([net for k, net in enumerate(price) if k != slow])
         other = np.where(nothing, np.minimum(other, here), other)
         moved = moved + np.where(nothing, np.minimum(extra[slow], 0) * self.unread, 0)
-        elsewhere, numbers = np.isfinite(other), self.units * np.stack([self.reads, self.unread])
+        elsewhere = np.isfinite(other)
         all_here = np.isfinite(here) & ~elsewhere
-        must = self._timed(np.where(all_here, numbers[0], 0))
+        must = self._timed(np.where(all_here, self.units * self.reads, 0))
         low, high = (np.maximum(n - must, 0) for n in self.read)
         fixed = self._timed(np.where(all_here, _price(self.reads, here), _price(self.reads, other)) + moved)
         fixed = np.where(must <= self.read[1], fixed, np.inf)
