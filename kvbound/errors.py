@@ -67,12 +67,20 @@ class RejectedError(KvboundError):
 
 
 class MissingPackageError(KvboundError):
-    """An optional package is needed; the message is the command that installs it."""
+    """An optional package is needed; the message is the command that installs it.
+
+    Parameters
+    ----------
+    extra
+        The extra of kvbound that brings it.
+    command
+        Another command to install it by, if it is no extra's.
+    """
 
     exit_code = 7
 
-    def __init__(self, extra: str) -> None:
-        super().__init__(install_command(extra))
+    def __init__(self, extra: str = "", *, command: str = "") -> None:
+        super().__init__(command or install_command(extra))
 
 
 def install_command(extra: str) -> str:

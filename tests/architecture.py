@@ -28,7 +28,7 @@ FLOORS = (
     ("placement", "identity", "tree"),
     ("initial", "weight_placement", "certificate", "residency", "arguments", "instance_io"),
     ("instance", "schedule"),
-    ("blocks", "catalog", "consistency", "weights", "workloads", "recording"),
+    ("accuracy", "blocks", "catalog", "consistency", "weights", "workloads", "recording"),
     ("objective",),
     ("llm", "memory", "trace", "overrides", "rules"),
     ("fields", "files", "reading", "kernels"),

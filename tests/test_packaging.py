@@ -11,7 +11,10 @@ from pathlib import Path
 import kvbound
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"pandas", "scipy", "highspy", "pyomo", "numba", "matplotlib", "torch", "rich", "typer"}
+HEAVY = {
+    "pandas", "scipy", "highspy", "pyomo", "numba", "matplotlib", "torch", "rich", "typer", "gguf",
+    "tokenizers",
+}  # fmt: skip
 
 
 def test_the_version_is_the_same_everywhere() -> None:
@@ -29,6 +32,7 @@ def test_data_and_type_marker_are_in_the_package() -> None:
     catalog = [f"catalog/{name}.toml" for name in ("memory", "accelerator", "part", "llm")]
     for name in (*catalog, "best_known.csv", "real/native-r15.trace/layer-000.npy"):
         assert data.joinpath(*name.split("/")).is_file()
+    assert package.joinpath("accuracy", "texts", "alice.txt").is_file()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

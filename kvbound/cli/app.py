@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kvbound.cli import (
+    accuracy,
     bound,
     catalog,
     check,
@@ -34,6 +35,7 @@ def build() -> typer.Typer:
     app.command("pareto")(pareto.pareto)
     app.command("limit")(limit.limit)
     app.command("reload")(reload.reload)
+    app.command("accuracy")(accuracy.accuracy)
     app.command("reproduce")(reproduce.reproduce)
     app.command("check")(check.check)
     app.command("catalog")(catalog.catalog)

@@ -29,6 +29,13 @@ def llms(incomplete: str) -> list[str]:
     return [name for name in names(Kind.LLM) if name.startswith(incomplete)]
 
 
+def trained(incomplete: str) -> list[str]:
+    """Names of the trained models that packages hold."""
+    from kvbound.accuracy.models import KNOWN
+
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
 def policies(incomplete: str) -> list[str]:
     """Names of the policies, and the ideal."""
     from kvbound.policies import POLICIES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvbound.cli import console
 from kvbound.cli.interrupts import uninterrupted
@@ -25,6 +25,8 @@ COMPARISON, TABLE = "compare.json", "compare.csv"
 """The files in the folder of a comparison, beside one folder for each method."""
 FRONT, FRONT_TABLE = "pareto.json", "pareto.csv"
 """The files in the folder of a front, beside one folder for each point."""
+ACCURACY, ACCURACY_TABLE = "accuracy.json", "accuracy.csv"
+"""The files in the folder of measured accuracies."""
 _STDOUT = Path("/dev/stdout")
 
 
@@ -173,6 +175,23 @@ def save_front(front: Front, folder: Path | None) -> OSError | None:
             text = csv_text(document["points"])
             (new / FRONT_TABLE).write_text(text, encoding="utf-8", newline="")
             write_json(document, new / FRONT)
+
+    return attempt(write)
+
+
+def save_accuracy(document: dict[str, Any], folder: Path | None) -> OSError | None:
+    """Write the folder of measured accuracies if one is given; returns as `attempt`."""
+    from kvbound.files import atomic_dir
+    from kvbound.instance_io import write_json
+    from kvbound.report.accuracy import csv_text
+
+    def write() -> None:
+        if folder is not None:
+            names = ACCURACY, ACCURACY_TABLE
+            with atomic_dir(folder, owned=lambda entry: entry.name in names, last=ACCURACY) as new:
+                text = csv_text(document["results"])
+                (new / ACCURACY_TABLE).write_text(text, encoding="utf-8", newline="")
+                write_json(document, new / ACCURACY)
 
     return attempt(write)
 

@@ -17,7 +17,7 @@ from kvbound.fields import Fields, did_you_mean, show
 
 ROW_FIELDS: Final = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim")
 """Fields of a ``config.json`` that determine how long the rows of cached values are."""
-_GROUPS: Final = re.compile(r"int(?P<bits>[48])-g(?P<values>[1-9]\d{0,4})(?P<zero>-zero)?")
+_GROUPS: Final = re.compile(r"int(?P<bits>[248])-g(?P<values>[1-9]\d{0,4})(?P<zero>-zero)?")
 
 
 @dataclass(frozen=True)

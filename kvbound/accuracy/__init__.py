@@ -1,0 +1,1 @@
+"""Accuracy of quantized KV caches: a trained model is run with its cache stored in each format."""
