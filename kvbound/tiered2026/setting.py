@@ -130,10 +130,19 @@ class Setting:
         read = context if window is None else min(context, window)
         return self.weight_bytes + (read + 1) * self.kv_bytes
 
-    def seconds(self, tokens: int) -> float:
-        """Return the time of a step that reads the KV of that many tokens and writes that of one."""
+    def seconds(self, tokens: int, written: int = 1) -> float:
+        """Return the time of a step whose whole KV is in one tier.
+
+        Parameters
+        ----------
+        tokens
+            Tokens whose KV is read, those that the step writes included.
+        written
+            Tokens that it writes: one for each user.
+        """
         place, size = self.landing(tokens), float(self.kv_bytes)
-        return self.weight_bytes / self.home.read + tokens * size / place.read + size / place.write
+        weights = self.weight_bytes / self.home.read
+        return weights + tokens * size / place.read + written * size / place.write
 
     def joules(self, tokens: int) -> tuple[float, float, float]:
         """Return the energy of such a step: weights, KV and arithmetic.
