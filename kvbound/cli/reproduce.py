@@ -29,7 +29,7 @@ def reproduce(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="fang2025 (arXiv 2508.13231) or tiered2026.")],
     table: Annotated[str | None, typer.Option(metavar="NAME", help="Run only this table.")] = None,
     scale: Annotated[
-        ScaleName, typer.Option(help="Quick: 1/64 of the tokens, 1/8 of the layers; takes minutes.")
+        ScaleName, typer.Option(help="Quick: 1/64 of the tokens and fewer layers; takes minutes.")
     ] = ScaleName.QUICK,
     out: Annotated[
         Path | None,
@@ -37,7 +37,10 @@ def reproduce(
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="S", help="Time limit of the solvers in a cell; by default 5s or 5min."),
+        typer.Option(
+            metavar="S",
+            help="Time limit of the solvers in a cell; by default the study's for the scale.",
+        ),
     ] = None,
     figures: Annotated[
         bool | None,

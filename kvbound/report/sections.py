@@ -115,7 +115,8 @@ def _figures(figures: Sequence[Figure]) -> str:
     judged = any(figure.verdict for figure in figures)
     rows = [
         [
-            figure.what, plain(figure.published), plain(figure.ours), numbers.deviation(figure.deviation),
+            figure.what, plain(figure.published), beside(figure.ours, figure.published),
+            numbers.deviation(figure.deviation),
             *([figure.verdict] if judged else []),
         ]
         for figure in figures
@@ -123,13 +124,30 @@ def _figures(figures: Sequence[Figure]) -> str:
     return grid(["what", "published", "ours", "deviation", *(["verdict"] if judged else [])], rows)
 
 
-def plain(value: float | None) -> str:
-    """Format a number of any size to at most twelve significant digits: ``1,011.82188080``."""
+def plain(value: float | None, places: int | None = None) -> str:
+    """Format a number in full, or with that many decimal places: ``1,011.8218808``."""
     if value is None:
         return numbers.UNKNOWN
-    whole = len(f"{abs(value):.0f}")
-    text = f"{value:,.{max(0, 12 - whole)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    if places is None:
+        places = _places(value)
+    return f"{value:,.{places}f}"
+
+
+def beside(value: float | None, published: float | None) -> str:
+    """Format our number with the decimal places of the published one, at least one where it is not whole.
+
+    Without a published number it has five significant digits.
+    """
+    if value is None or value == int(value):
+        return plain(value, 0)
+    if published is None:
+        return plain(value, max(0, 5 - len(f"{abs(value):.0f}")))
+    return plain(value, max(1, _places(published)))
+
+
+def _places(value: float) -> int:
+    """Return the decimal places with which Python writes a number."""
+    return 0 if value == int(value) else len(f"{value!r}".partition(".")[2])
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
