@@ -58,23 +58,31 @@ def step_prices(instance: Instance) -> StepPrices:
     room = np.array([np.inf if limit is None else limit for limit in instance.capacity_units], np.float64)
     before = np.zeros(instance.tiers)
     before[0] = instance.weight_reads.sum() / size
-    busy = _busy(items, room, rates, before)
+    busy, seconds = _busy(items, room, rates, before)
     per_item = 1 / np.maximum((busy * rates[:, None]).sum(axis=0), rates.min())
+    alone = seconds * rates[0] < before[0]  # reading the weights takes longest: items cost nothing
     weights = np.zeros((len(names), instance.decode_steps))
-    weights[read] = busy * rates[:, None] * per_item
+    weights[read] = np.where(alone, 0, busy * rates[:, None] * per_item)
+    weights[read[0]][alone] = 1
     capacity = np.zeros((instance.tiers, 1 + instance.slots))
-    rent = np.where(np.isfinite(room)[:, None], ~busy * per_item, 0)
+    rent = np.where(np.isfinite(room)[:, None] & ~alone, ~busy * per_item, 0)
     capacity[:, : instance.slots : layers] = rent
     return StepPrices(weights, capacity)
 
 
-def _busy(items: Floats, room: Floats, rates: Floats, before: Floats) -> NDArray[np.bool_]:
-    """Return the tiers that a step reads to its end, (K, steps); the others it reads as a whole."""
-    busy = np.ones((len(rates), len(items)), np.bool_)
+def _busy(items: Floats, room: Floats, rates: Floats, before: Floats) -> tuple[NDArray[np.bool_], Floats]:
+    """Return the tiers that a step reads to its end, (K, steps), and its seconds; it reads others as a whole.
+
+    Parameters
+    ----------
+    before
+        Items for which the weights stand that each tier reads, (K,).
+    """
+    busy, seconds = np.ones((len(rates), len(items)), np.bool_), np.zeros(len(items))
     for _ in rates:
         whole = np.where(busy, 0, np.where(np.isinf(room), 0, room)[:, None]).sum(axis=0)
         work = items - whole + (busy * before[:, None]).sum(axis=0)
         seconds = work / np.maximum((busy * rates[:, None]).sum(axis=0), rates.min())
         busy &= room[:, None] > seconds * rates[:, None] - before[:, None]
         busy[-1] |= ~busy.any(axis=0)
-    return busy
+    return busy, seconds
