@@ -109,6 +109,15 @@ def _rates(memory: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {units.parse_bandwidth(rate) / 1e9:.4g}" for name, rate in rates)
 
 
+def gpus() -> str:
+    """GPUs of the catalog as rooflines."""
+    known = map(catalog.gpu, catalog.names(catalog.Kind.GPU))
+    rows = (
+        (f"`{gpu.name}`", gpu.source, f"{gpu.flops / 1e12:g}", f"{gpu.bandwidth / 1e9:.4g}") for gpu in known
+    )
+    return table(("gpu", "what it is", ">TFLOP/s", ">GB/s"), rows)
+
+
 def llms() -> str:
     """Language models of the catalog."""
 
@@ -262,6 +271,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "contributing": contributing,
     "example": example,
     "floors": floors,
+    "gpus": gpus,
     "library": partial(readme, "README.md", 0),
     "llms": llms,
     "memories": memories,

@@ -22,7 +22,7 @@ FLOORS = (
     ("solvers",),
     ("report", "simulation"),
     ("binding",),
-    ("models", "bitsets", "fang2025", "hierarchy", "onset", "limit", "reload"),
+    ("models", "bitsets", "fang2025", "tiered2026", "hierarchy", "onset", "limit", "reload"),
     ("cost",),
     ("policies", "result", "library"),
     ("placement", "identity", "tree"),

@@ -17,6 +17,8 @@ from kvbound.memory import Memory
 from tests.instance_documents import GH200
 
 MEMORIES = catalog.names(Kind.MEMORY)
+STUDY = tuple(name for name in MEMORIES if name.startswith("tiered2026"))
+HOSTED = tuple(name for name in MEMORIES if name not in STUDY)
 LLMS = catalog.names(Kind.LLM)
 PUBLISHED = {  # parameters, as the checkpoints' own index files count them; K and V bytes
     "llama-3.1-8b": (8_030_261_248, 4096),
@@ -50,18 +52,22 @@ def numbers(value: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(Kind.MEMORY, name) for name in MEMORIES] + [(Kind.LLM, name) for name in LLMS],
+    [(kind, name) for kind in Kind for name in catalog.names(kind)],
 )
 def test_every_number_has_a_source(kind: Kind, name: str) -> None:
     entry = catalog.entry(kind, name)
     sources = entry["sources"]
     # one source serves low, mid and high of an energy level
-    found = {re.sub(r"^(energy\.\w+\.\w+)\..*", r"\1", path) for path in numbers(entry) if path != "name"}
+    found = {
+        re.sub(r"^(energy\.\w+\.\w+|mac_energy\.\w+)\..*", r"\1", path)
+        for path in numbers(entry)
+        if path != "name"
+    }
     assert found == set(sources)
     assert all(len(text) > 5 for text in (*sources.values(), entry["source"]))
 
 
-@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("name", HOSTED)
 def test_memories_load_and_are_two_tiers_behind_a_link(name: str) -> None:
     memory = catalog.memory(name)
     assert memory.name == name
@@ -75,6 +81,27 @@ def test_memories_load_and_are_two_tiers_behind_a_link(name: str) -> None:
     assert set(memory.resources) == {"hbm", down, up, bus}
     assert memory.resources["hbm"] > memory.resources[bus]
     assert re.fullmatch(r"(gh200|h100|h200|b200|gb200|a100|nvlink3|pcie6)(-[a-z0-9]+)*", name)
+
+
+def test_the_tiers_of_the_four_tier_study() -> None:
+    code, article = map(catalog.memory, STUDY)
+    assert [tier.name for tier in code.tiers] == ["hbm", "sram", "dram", "far"]
+    assert code.bandwidths.tolist() == [3350e9, 10000e9, 68e9, 25e9]
+    assert [tier.capacity for tier in code.tiers] == [32 * 2**30, 4 * 2**20, 64 * 2**30, 512 * 2**30]
+    assert (code.joules_per_byte() * 1e12).tolist() == pytest.approx([4, 2, 25, 100])
+    assert code.joules_per_mac() == pytest.approx(2 * 0.5e-12)
+    assert [tier.name for tier in article.tiers] == ["hbm", "dram", "ssd", "remote"]
+    assert (article.tiers[0], article.tiers[1]) == (code.tiers[0], code.tiers[2])
+
+
+def test_gpus() -> None:
+    known = {name: catalog.gpu(name) for name in catalog.names(Kind.GPU)}
+    rates = {name: (gpu.flops / 1e12, gpu.bandwidth / 1e12) for name, gpu in known.items()}
+    assert rates == {"a100-40": (312, 1.555), "a100-80": (312, 2), "l4": (121, 0.3), "t4": (65, 0.32)}
+    with pytest.raises(UsageError, match="no gpu 'a100'"):
+        catalog.gpu("a100")
+    with pytest.raises(InputError, match="flops"):
+        catalog.Gpu("none", 0, 1)
 
 
 def test_gh200_144_is_the_documented_object() -> None:

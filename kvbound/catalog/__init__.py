@@ -17,14 +17,15 @@ from kvbound.catalog.composed import (
     parts,
 )
 from kvbound.catalog.entries import entries
+from kvbound.catalog.gpus import Gpu
 from kvbound.errors import InputError, UsageError
 from kvbound.fields import did_you_mean
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
 
 __all__ = [
-    "Kind", "accelerator", "accelerators", "entry", "find", "fitting", "llm", "memory", "names", "part",
-    "parts",
+    "Gpu", "Kind", "accelerator", "accelerators", "entry", "find", "fitting", "gpu", "llm", "memory", "names",
+    "part", "parts",
 ]  # fmt: skip
 
 
@@ -33,6 +34,7 @@ class Kind(StrEnum):
 
     MEMORY = "memory"
     LLM = "llm"
+    GPU = "gpu"
 
 
 def names(kind: Kind) -> tuple[str, ...]:
@@ -86,6 +88,11 @@ def memory(name: str, file: object = None, field: str = "") -> Memory:
 def llm(name: str, file: object = None, field: str = "") -> Llm:
     """Return the language model of that name; see `entry`."""
     return Llm.from_mapping(entry(Kind.LLM, name, file, field), "catalog/llm.toml", name)
+
+
+def gpu(name: str) -> Gpu:
+    """Return the GPU of that name; see `entry`."""
+    return Gpu.from_mapping(entry(Kind.GPU, name))
 
 
 def _composed(name: str, file: object, field: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``kvbound catalog``: memories, language models, policies and methods, with their sources."""
+"""``kvbound catalog``: memories, language models, GPUs, policies and methods, with their sources."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Section(StrEnum):
 
     MEMORY = "memory"
     LLM = "llm"
+    GPU = "gpu"
     POLICY = "policy"
     METHOD = "method"
 
@@ -37,7 +38,7 @@ class Section(StrEnum):
 def catalog(
     section: Annotated[
         Section | None,
-        typer.Argument(metavar="SECTION", help="memory, llm, policy or method; by default all."),
+        typer.Argument(metavar="SECTION", help="memory, llm, gpu, policy or method; by default all."),
     ] = None,
     name: Annotated[
         str | None,
@@ -54,7 +55,7 @@ def catalog(
     weight_dtype: options.WeightDtype = None,
     as_json: options.Json = False,
 ) -> None:
-    """List memories, language models, policies and methods.
+    """List memories, language models, GPUs, policies and methods.
 
     With a name: one entry, with the source of every number.
     """
@@ -80,6 +81,7 @@ def _names() -> dict[str, list[str]]:
     return {
         "memory": list(names(Kind.MEMORY)),
         "llm": list(names(Kind.LLM)),
+        "gpu": list(names(Kind.GPU)),
         "policy": [*POLICIES, "best"],
         "method": list(METHODS),
     }
@@ -114,6 +116,8 @@ def _list(section: Section, as_json: bool) -> None:
             console.show(report.accelerators_table(accelerators), "", report.parts_table(parts), _COMPOSED)
         case Section.LLM:
             console.show(report.llms_table([known.llm(name) for name in names]))
+        case Section.GPU:
+            console.show(report.gpus_table([known.gpu(name) for name in names]))
         case Section.POLICY:
             console.show(report.policy_table({name: _policy(name) for name in names}))
         case Section.METHOD:
@@ -134,6 +138,8 @@ def _entry(section: Section, name: str, as_json: bool) -> None:
             console.show(*report.memory_details(known.memory(name)))
         case Section.LLM:
             console.show(*report.llm_details(known.llm(name)))
+        case Section.GPU:
+            console.show(*report.gpu_details(known.gpu(name)))
         case Section.POLICY:
             console.show(report.policy_table({name: _policy(name)}))
         case Section.METHOD:
@@ -145,7 +151,7 @@ def _plain(section: Section, name: str) -> Any:
     from kvbound import catalog as known
 
     match section:
-        case Section.MEMORY | Section.LLM:
+        case Section.MEMORY | Section.LLM | Section.GPU:
             return known.entry(known.Kind(section), name)
         case Section.POLICY:
             summary, oracle, defaults = _policy(name)

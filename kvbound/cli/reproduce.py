@@ -26,10 +26,10 @@ class ScaleName(StrEnum):
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="fang2025: arXiv 2508.13231.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="fang2025 (arXiv 2508.13231) or tiered2026.")],
     table: Annotated[str | None, typer.Option(metavar="NAME", help="Run only this table.")] = None,
     scale: Annotated[
-        ScaleName, typer.Option(help="Quick: 1/64 of the tokens, 1/8 of the layers; takes minutes.")
+        ScaleName, typer.Option(help="Quick: 1/64 of the tokens and fewer layers; takes minutes.")
     ] = ScaleName.QUICK,
     out: Annotated[
         Path | None,
@@ -37,7 +37,10 @@ def reproduce(
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(metavar="S", help="Time limit of the solvers in a cell; by default 5s or 5min."),
+        typer.Option(
+            metavar="S",
+            help="Time limit of the solvers in a cell; by default the study's for the scale.",
+        ),
     ] = None,
     figures: Annotated[
         bool | None,
@@ -120,9 +123,12 @@ def _report(
     report = folder.report(tables, records, settings)
 
     def write() -> None:
-        if out is None or not records:
+        if out is None or not (records or report.sections):
             return
         folder.write_report(report, out)
+        for name, section in report.sections.items() if drawn else ():
+            if section.curves is not None:
+                study_plots.draw_curves(name, section.curves, out / "figures")
         for name, cells in settings.study.tables.items() if drawn else ():
             rows = [records[cell.name] for cell in cells if name in tables and cell.name in records]
             if rows:

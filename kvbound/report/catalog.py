@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from kvbound import units
-from kvbound.memory import ENERGY_POINTS
+from kvbound.catalog.composed import PLUS
+from kvbound.memory import ENERGY_POINTS, Energy
 from kvbound.report import numbers
 from kvbound.report.tables import pairs_table, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from kvbound.catalog import Gpu
     from kvbound.llm.config import Architecture
     from kvbound.llm.model import Llm
     from kvbound.memory import Memory
@@ -89,6 +91,22 @@ def llms_table(llms: Sequence[Llm]) -> Table:
     return table(columns, rows)
 
 
+def gpus_table(gpus: Sequence[Gpu]) -> Table:
+    """Return a row per GPU: its two rates."""
+    rows = ((gpu.name, f"{gpu.flops / 1e12:g}", f"{gpu.bandwidth / 1e9:.4g}", gpu.source) for gpu in gpus)
+    return table(("gpu", ">TFLOP/s", ">GB/s", "what it is"), rows)
+
+
+def gpu_details(gpu: Gpu) -> list[Table | str]:
+    """Return one GPU's numbers with their sources."""
+    values = {
+        "flops": f"{gpu.flops / 1e12:g} TFLOP/s",
+        "bandwidth": units.format_bandwidth(gpu.bandwidth),
+    }
+    rows = ((name, value, gpu.sources.get(name, "")) for name, value in values.items())
+    return [f"{gpu.name}: {gpu.source}\n", table(("field", ">value", "source"), rows)]
+
+
 def memory_details(memory: Memory) -> list[Table | str]:
     """Return one memory's numbers with their sources."""
     sources = memory.sources
@@ -121,31 +139,35 @@ def memory_details(memory: Memory) -> list[Table | str]:
     if latencies:
         parts += ["", table(("tier", ">latency", "source"), latencies)]
     if memory.energy:
-        parts += ["", _energy_table(memory)]
+        parts += ["", _energy_table("pJ per bit", memory.energy, memory.sources, "energy.")]
+    if memory.mac_energy:
+        named = {"mac_energy": memory.mac_energy}
+        parts += ["", _energy_table("pJ per multiplication and addition", named, memory.sources, "")]
     return parts + [f"\n{remark}" for remark in _order(memory)]
 
 
 def _order(memory: Memory) -> Iterator[str]:
     """Yield a remark on each tier that is read faster than the one before it."""
+    as_named = " as the name says" if PLUS in memory.name else ": tier 0 holds the weights"
     rates = [min(memory.resources[name] for name in tier.reads) for tier in memory.tiers]
     for (earlier, slow), (tier, fast) in pairwise(zip(memory.tiers, rates, strict=True)):
         if fast > slow:
             yield (
                 f"{tier.name} is read faster than {earlier.name} ({units.format_bandwidth(fast)} and "
-                f"{units.format_bandwidth(slow)}), and stands behind it as the name says."
+                f"{units.format_bandwidth(slow)}), and stands behind it{as_named}."
             )
 
 
-def _energy_table(memory: Memory) -> Table:
+def _energy_table(title: str, energy: Mapping[str, Energy], sources: Mapping[str, str], prefix: str) -> Table:
     def shown(points: Mapping[str, float]) -> list[str]:
         return [f"{points[p]:g}" if p in points else numbers.UNKNOWN for p in ENERGY_POINTS]
 
     rows = [
-        (resource, level, *shown(points), memory.sources.get(f"energy.{resource}.{level}", ""))
-        for resource, levels in memory.energy.items()
+        (name, level, *shown(points), sources.get(f"{prefix}{name}.{level}", ""))
+        for name, levels in energy.items()
         for level, points in levels.items()
     ]
-    return table(("pJ per bit", "level", ">low", ">mid", ">high", "source"), rows)
+    return table((title, "level", ">low", ">mid", ">high", "source"), rows)
 
 
 def llm_details(llm: Llm) -> list[Table | str]:

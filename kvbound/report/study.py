@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kvbound.report import numbers
+from kvbound.report.sections import Section, grid
 
 Record = Mapping[str, Any]
 Records = Mapping[str, Record]
@@ -19,10 +20,12 @@ def markdown(
     notes: Sequence[str],
     tables: Mapping[str, Sequence[str]],
     records: Records,
-    headline: Record,
+    headline: Sequence[str],
     accounting: str,
+    reference: str = "best",
+    sections: Mapping[str, Section] | None = None,
 ) -> str:
-    """Return the tables of the cells that have a record.
+    """Return the tables of the cells that have a record, and the sections.
 
     Parameters
     ----------
@@ -31,19 +34,28 @@ def markdown(
     tables
         Names of the cells of each table.
     headline
-        The largest ratios, and the ratio that the study claims.
+        Sentences on the largest ratios.
     accounting
         Name of the study's own accounting.
+    reference
+        The study's policy to whose time its others are compared.
+    sections
+        Sections by the names of their tables, whose cells follow.
     """
+    sections = sections or {}
     unit = numbers.Unit.of(_times(records.values()), numbers.TIMES)
     parts = [f"# {title}", *notes]
     for name, cells in tables.items():
         rows = [records[cell] for cell in cells if cell in records]
+        if rows or name in sections:
+            parts.append(f"## {name}")
+        if name in sections:
+            parts += sections[name].markdown()
         if rows:
-            parts += [f"## {name}", _policies(rows, unit, accounting), _schedules(rows, unit)]
+            parts += [_policies(rows, unit, accounting, reference), _schedules(rows, unit)]
             parts += _missing(rows, accounting)
     parts += _published(records.values())
-    parts += ["## Headline", *headlines(headline)]
+    parts += ["## Headline", *headline]
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,8 +77,8 @@ def _times(records: Iterable[Record]) -> Iterable[float | None]:
     return (entry["time_s"] for record in records for entry in record["physical"].values())
 
 
-def _policies(rows: Sequence[Record], unit: numbers.Unit, accounting: str) -> str:
-    """Return the study's policies under its own accounting: time, and times its `best`.
+def _policies(rows: Sequence[Record], unit: numbers.Unit, accounting: str, reference: str) -> str:
+    """Return the study's policies under its own accounting: time, and times that of its reference.
 
     Cells whose times equal those of the cell before, or are unknown, have no row.
     """
@@ -79,11 +91,11 @@ def _policies(rows: Sequence[Record], unit: numbers.Unit, accounting: str) -> st
     ]
 
     def show(record: Record, name: str) -> str:
-        time, best = (record[accounting][each]["time_s"] for each in (name, "best"))
-        over = f" ({numbers.ratio(time / best)})" if time and best and name != "best" else ""
+        time, best = (record[accounting][each]["time_s"] for each in (name, reference))
+        over = f" ({numbers.ratio(time / best)})" if time and best and name != reference else ""
         return f"{unit.show(time)}{over}"
 
-    head = [f"{accounting}, {unit.name} (x best)", *names]
+    head = [f"{accounting}, {unit.name} (x {reference})", *names]
     return grid(head, [[row["cell"], *(show(row, name) for name in names)] for row in distinct])
 
 
@@ -134,18 +146,6 @@ def _published(records: Iterable[Record]) -> list[str]:
 
 def _plain(value: float | None) -> str:
     return numbers.UNKNOWN if value is None else f"{value:.4f}"
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return an aligned Markdown table: the first column left-aligned, the others right-aligned."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(3, *(len(line[n]) for line in lines)) for n in range(len(head))]
-    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-    lines.insert(1, rule)
-    return "\n".join(
-        f"| {' | '.join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])} |"
-        for line in lines
-    )
 
 
 def as_csv(records: Iterable[Record], accounting: str) -> str:

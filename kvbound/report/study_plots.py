@@ -1,4 +1,4 @@
-"""Figures of a reproduced study: for each table, its schedules' times over the bounds."""
+"""Figures of a reproduced study: its schedules' times over the bounds for each table, and curves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kvbound.errors import MissingPackageError
 from kvbound.files import atomic_write
+from kvbound.report.sections import Curves
 
 FORMATS: Final = ("png", "svg")
 _MARKS: Final = "osD^vP"
@@ -30,7 +31,6 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """
     if not available():
         raise MissingPackageError("plots")
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,6 +51,41 @@ def draw(name: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     axes.set_xlabel("decode time / certified time lower bound")
     axes.set_title(name)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    _save(figure, name, folder)
+
+
+def draw_curves(name: str, curves: Curves, folder: Path) -> None:
+    """Write NAME.png and NAME.svg: lines over a common axis.
+
+    Raises
+    ------
+    MissingPackageError
+        Matplotlib is not installed.
+    """
+    if not available():
+        raise MissingPackageError("plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for label, (x, y) in curves.lines.items():
+        axes.plot(x, y, label=label, linewidth=1.4)
+    if curves.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel(curves.x)
+    axes.set_ylabel(curves.y)
+    axes.set_title(name)
+    axes.legend(frameon=False)
+    _save(figure, name, folder)
+
+
+def _save(figure: Any, name: str, folder: Path) -> None:
+    import matplotlib
+
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         for kind in FORMATS:
             with atomic_write(folder / f"{name}.{kind}") as place:

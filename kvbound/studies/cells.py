@@ -16,9 +16,7 @@ from kvbound.residency import exceeds_event_limit
 from kvbound.result import Bound, BoundStatus, Reason, Result, strongest
 from kvbound.solvers.portfolio import solve
 from kvbound.studies.record import (
-    POLICIES,
     SCHEMA,
-    SOLVERS,
     CellRun,
     Record,
     Settings,
@@ -52,8 +50,8 @@ def run_cell(
     physical = published.with_rules(accounting="physical")
     common: dict[str, Any] = {"seed": settings.seed, "progress": progress}
     if policies is None:
-        policies = published_entries(settings.study, published, **common)
-    runs = _schedules(physical, settings.time_limit, common)
+        policies = published_entries(cell, settings, **common)
+    runs = _schedules(physical, settings, common)
     bound = _certified(runs.values())
     record = {
         "schema": SCHEMA,
@@ -69,11 +67,15 @@ def run_cell(
         **ratios({name: _time(result) for name, (result, _) in runs.items()}, bound.time_s),
         "published": compare_published(cell, settings, policies),
     }
-    return CellRun(record, _proofs(cell, physical, runs, bound))
+    return CellRun(record, _proofs(cell, physical, runs, bound, settings.study))
 
 
-def published_entries(study: Study, instance: Instance, **common: Any) -> Record:
+def published_entries(cell: Cell, settings: Settings, **common: Any) -> Record:
     """Run the study's policies under its own accounting."""
+    study = settings.study
+    if study.entries is not None:
+        return dict(study.entries(cell, settings.scale))
+    instance = cell.instance(settings.scale, settings.seed)
     return {
         name: _summary(_entry(instance, name, **options, **common))
         for name, options in study.policies.items()
@@ -81,7 +83,7 @@ def published_entries(study: Study, instance: Instance, **common: Any) -> Record
 
 
 def policy_entry(instance: Instance, name: str, **common: Any) -> Record:
-    """Run one of POLICIES."""
+    """Run one of the policies under `physical` accounting."""
     return _summary(_policy(instance, name, common))
 
 
@@ -92,7 +94,7 @@ def ideal_s(instance: Instance, **common: Any) -> float | None:
 
 
 def _proofs(
-    cell: Cell, instance: Instance, runs: Mapping[str, Entry], bound: Bound
+    cell: Cell, instance: Instance, runs: Mapping[str, Entry], bound: Bound, study: Study
 ) -> dict[str, Callable[[Path], None]]:
     """Return writers, by file name, of the bound's certificate and of the solvers' schedules by events."""
     proofs: dict[str, Callable[[Path], None]] = {}
@@ -101,7 +103,7 @@ def _proofs(
             continue
         if result.certificate is not None and result.bound == bound:
             proofs[certificate_name(cell.name)] = partial(write_certificate, result.certificate)
-        if name in SOLVERS and result.schedule is not None:
+        if name in study.solvers and result.schedule is not None:
             proofs[schedule_name(cell.name, name)] = partial(
                 write_placement, result.schedule,
                 instance_sha256=instance.sha256, tokens=instance.tokens,
@@ -113,14 +115,14 @@ Entry = tuple[Result | None, str]
 """A result, or None and the reason why there is none."""
 
 
-def _schedules(instance: Instance, time_limit: float, common: dict[str, Any]) -> dict[str, Entry]:
+def _schedules(instance: Instance, settings: Settings, common: dict[str, Any]) -> dict[str, Entry]:
     """Run policies and solvers; the annealer starts from the fastest schedule before it."""
     runs: dict[str, Entry] = {}
-    for name in POLICIES:
+    for name in settings.study.schedules:
         runs[name] = _policy(instance, name, common)
-    for name, share in SOLVERS.items():
+    for name, share in settings.study.solvers.items():
         further = {"start": _fastest(runs), "gap": GAP} if name == "anneal" else {}
-        runs[name] = _entry(instance, name, time_limit=share * time_limit, **further, **common)
+        runs[name] = _entry(instance, name, time_limit=share * settings.time_limit, **further, **common)
     return runs
 
 

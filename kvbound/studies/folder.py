@@ -14,6 +14,7 @@ from kvbound.instance_io import write_json
 from kvbound.progress import Progress, silent
 from kvbound.reading import read_json
 from kvbound.report import study as study_tables
+from kvbound.report.sections import Section
 from kvbound.studies.record import Record, Settings, large_cell, read_record
 from kvbound.studies.study import STUDIES, load_study
 from kvbound.studies.verify import verify_cell
@@ -23,11 +24,12 @@ STUDY, TABLES, CELLS = "study.json", "tables.md", "cells.csv"
 
 
 class Report(NamedTuple):
-    """The report on a study's cells: as JSON, as Markdown, as CSV."""
+    """The report on a study's cells, as JSON, as Markdown, as CSV, and its sections by name."""
 
     document: dict[str, Any]
     markdown: str
     csv: str
+    sections: Mapping[str, Section]
 
 
 def report(tables: Iterable[str], records: Mapping[str, Record], settings: Settings) -> Report:
@@ -40,8 +42,14 @@ def report(tables: Iterable[str], records: Mapping[str, Record], settings: Setti
         "tables": names, "cells": list(records.values()), "headline": largest,
     }  # fmt: skip
     title = f"{study.title}: --scale {settings.scale.name}"
-    text = study_tables.markdown(title, remarks, names, records, largest, study.accounting)
-    return Report(document, text, study_tables.as_csv(records.values(), study.accounting))
+    made = {name: study.sections[name]() for name in names if name in study.sections}
+    if made:
+        document["sections"] = {name: section.to_json() for name, section in made.items()}
+    lines = study.headlines(largest)
+    text = study_tables.markdown(
+        title, remarks, names, records, lines, study.accounting, study.reference, made
+    )
+    return Report(document, text, study_tables.as_csv(records.values(), study.accounting), made)
 
 
 def notes(settings: Settings) -> list[str]:

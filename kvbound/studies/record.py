@@ -18,10 +18,6 @@ from kvbound.studies.study import Cell, Scale, Study
 from kvbound.version import __version__
 
 SCHEMA: Final = "kvbound.study-cell/2"
-POLICIES: Final = ("static", "belady")
-"""Policies run under `physical` accounting."""
-SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
-"""Solvers, and their shares of a cell's time; pricing also proves the bound."""
 
 Record = dict[str, Any]
 
@@ -103,7 +99,10 @@ def read_record(place: Path, study: Study) -> Record:
     for name in ("layers", "prefill_tokens", "decode_steps", "reads", "room_blocks"):
         shape.integer(name)
     shape.done()
-    for rules, names in ((study.accounting, study.policies), ("physical", (*POLICIES, *SOLVERS))):
+    for rules, names in (
+        (study.accounting, study.policies),
+        ("physical", (*study.schedules, *study.solvers)),
+    ):
         entries = fields.child(rules)
         for name in names:
             _entry(entries.child(name))
@@ -115,7 +114,7 @@ def read_record(place: Path, study: Study) -> Record:
             fields.text(name)
     for number, line in enumerate(fields.items("published")):
         _published(Fields(line, place, f"published.{number}"))
-    _files(fields, place)
+    _files(fields, place, study)
     fields.done()
     return record
 
@@ -150,10 +149,10 @@ def _or_null(fields: Fields, name: str, *limits: float) -> None:
         fields.number(name, *limits)
 
 
-def _files(fields: Fields, place: Path) -> None:
+def _files(fields: Fields, place: Path, study: Study) -> None:
     """Verify that the record and its proofs have not been changed."""
     cell, files = place.stem, fields.child("files")
-    for name in [certificate_name(cell), *(schedule_name(cell, solver) for solver in SOLVERS)]:
+    for name in [certificate_name(cell), *(schedule_name(cell, solver) for solver in study.solvers)]:
         if not files.has(name):
             continue
         try:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from kvbound.instance import Instance
+from kvbound.report.sections import Section
+from kvbound.report.study import headlines
 
-STUDIES: Final = ("fang2025",)
+STUDIES: Final = ("fang2025", "tiered2026")
 """Names of studies: each is a module of this package with a constant `STUDY`."""
+POLICIES: Final = ("static", "belady")
+"""Policies run under `physical` accounting, unless a study names others."""
+SOLVERS: Final = {"pricing": 0.75, "anneal": 0.25}
+"""Solvers, and their shares of a cell's time; pricing also proves the bound. A study may name others."""
+
+Entry = Mapping[str, Any]
+"""A policy's ``time_s``, ``hit_rate`` and ``note`` under a study's own accounting."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Cell(Protocol):
         """A key that cells share if the study's accounting does not distinguish them."""
 
     def instance(self, scale: Scale, seed: int = 0) -> Instance:
-        """Return the cell's instance under the study's accounting."""
+        """Return the cell's instance under the study's accounting, or `physical` if that is no rule."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Study:
     scales
         Sizes at which it can be reproduced, by name.
     tables
-        Cells of each table, in order; a cell may be in several.
+        Cells of each table, in order; a cell may be in several, and a table that is a section has none.
     published
         Returns the study's numbers for a cell, given its name: seconds by policy, and ratios of two policies'
         times, named as ``static / best``.
@@ -77,6 +86,19 @@ class Study:
         Returns the largest improvements among records of cells, and the one that the study claims.
     notes
         Returns notes that explain the numbers at a scale.
+    entries
+        Runs the policies on a cell, where their accounting is none of kvbound's rules; by default they are
+        methods of kvbound.
+    reference
+        The policy to whose time the others are compared.
+    schedules
+        Policies run under `physical` accounting.
+    solvers
+        Solvers run under `physical` accounting, with their shares of a cell's time.
+    headlines
+        Returns the headline as sentences.
+    sections
+        Functions that make the sections that need no cells, by the name of their table.
     """
 
     name: str
@@ -88,6 +110,12 @@ class Study:
     published: Callable[[str], Mapping[str, float]]
     headline: Callable[[Iterable[Mapping[str, Any]]], dict[str, Any]]
     notes: Callable[[Scale], list[str]]
+    entries: Callable[[Any, Scale], Mapping[str, Entry]] | None = None
+    reference: str = "best"
+    schedules: tuple[str, ...] = POLICIES
+    solvers: Mapping[str, float] = field(default_factory=lambda: SOLVERS)
+    headlines: Callable[[Mapping[str, Any]], list[str]] = headlines
+    sections: Mapping[str, Callable[[], Section]] = field(default_factory=dict)
 
     def cells(self, table: str | None = None) -> Iterator[Cell]:
         """Yield every cell of a table, or of all tables, once."""

@@ -12,8 +12,6 @@ from kvbound.instance import Instance
 from kvbound.residency import exceeds_event_limit
 from kvbound.studies import cells
 from kvbound.studies.record import (
-    POLICIES,
-    SOLVERS,
     Record,
     Settings,
     certificate_name,
@@ -21,7 +19,7 @@ from kvbound.studies.record import (
     ratios,
     schedule_name,
 )
-from kvbound.studies.study import Cell
+from kvbound.studies.study import Cell, Study
 
 _SAME = 1e-9
 
@@ -61,7 +59,8 @@ def verify_cell(
             problems.append(f"physical.{name}.time_s is {time!r}, below bound_s, {record['bound_s']!r}")
     if thorough and not problems:
         problems += _run_again(cell, settings, record, policies)
-        problems += _check_proofs(cell.instance(settings.scale, settings.seed), record, folder)
+        instance = cell.instance(settings.scale, settings.seed)
+        problems += _check_proofs(instance, record, folder, settings.study)
     return problems
 
 
@@ -73,17 +72,17 @@ def _run_again(
     physical, seed = published.with_rules(accounting="physical"), settings.seed
     key = cell.as_published
     if key not in policies:
-        policies[key] = cells.published_entries(study, published, seed=seed)
+        policies[key] = cells.published_entries(cell, settings, seed=seed)
     yield from _differences(study.accounting, record[study.accounting], policies[key])
     yield from _differences("instance", record["instance"], cells.shape(physical))
     yield from _differences("ideal_s", record["ideal_s"], cells.ideal_s(physical, seed=seed))
-    for name in POLICIES:
+    for name in study.schedules:
         yield from _differences(
             f"physical.{name}", record["physical"][name], cells.policy_entry(physical, name, seed=seed)
         )
 
 
-def _check_proofs(published: Instance, record: Record, folder: Path) -> Iterator[str]:
+def _check_proofs(published: Instance, record: Record, folder: Path, study: Study) -> Iterator[str]:
     """Check the solvers' schedules and the bound's certificate."""
     instance = published.with_rules(accounting="physical")
 
@@ -92,7 +91,7 @@ def _check_proofs(published: Instance, record: Record, folder: Path) -> Iterator
             return None
         return check(instance.expanded(), instance.token_trace.arrays, folder / name)
 
-    for solver in SOLVERS:
+    for solver in study.solvers:
         entry, name = record["physical"][solver], schedule_name(record["cell"], solver)
         found = report(name)
         if found is None:

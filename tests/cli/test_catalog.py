@@ -13,6 +13,7 @@ from tests.cli.conftest import Run
 SECTIONS = {
     "memory": names(Kind.MEMORY),
     "llm": names(Kind.LLM),
+    "gpu": names(Kind.GPU),
     "policy": (*POLICIES, "best"),
     "method": tuple(METHODS),
 }

@@ -24,7 +24,7 @@ def test_the_list_of_memories_has_what_they_are_composed_of(run: Run) -> None:
 
 def test_the_overview_says_that_memories_are_composed(run: Run) -> None:
     assert "composed by name, such as h100+ddr5+nvme5" in run("catalog").out
-    assert set(run("catalog", "--json").json) == {"memory", "llm", "policy", "method"}
+    assert set(run("catalog", "--json").json) == {"memory", "llm", "gpu", "policy", "method"}
 
 
 def test_a_composed_memory_is_an_entry(run: Run) -> None:

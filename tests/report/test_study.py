@@ -1,4 +1,5 @@
-from kvbound.report.study import grid, headlines
+from kvbound.report.sections import grid
+from kvbound.report.study import headlines
 
 
 def test_grid_is_aligned_markdown() -> None:

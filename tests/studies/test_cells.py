@@ -12,8 +12,9 @@ from kvbound.studies import Scale, runs
 from kvbound.studies import cells as runner
 from kvbound.studies.cells import run_cell
 from kvbound.studies.fang2025 import PAPER, SCALES, STUDY, Cell
-from kvbound.studies.record import POLICIES, SOLVERS, CellRun, Settings, compare_published
+from kvbound.studies.record import CellRun, Settings, compare_published
 from kvbound.studies.runs import run_cells
+from kvbound.studies.study import POLICIES, SOLVERS
 
 TINY = Settings(STUDY, Scale("tiny", 512, 32, 1.0), 0, 0.4)
 SMALL, SLOW = Cell("high", hbm=18), Cell(hbm=25, link=64)

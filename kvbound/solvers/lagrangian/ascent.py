@@ -105,6 +105,8 @@ class DualAscent:
         Iterations made.
     value_s
         Dual value at the point kept, in seconds; on samples, its running mean.
+    share
+        Share of the full learning rates at the beginning.
     map_chunks
         Maps a function over chunks of time steps: `map`, or that of a pool of threads.
     """
@@ -118,8 +120,9 @@ class DualAscent:
         sampled: bool,
         map_chunks: Callable[..., Iterable[Any]],
         start: Multipliers | None = None,
+        share: float = 1.0,
     ) -> None:
-        self.instance, self.minorants, self.draw = instance, minorants, draw
+        self.instance, self.minorants, self.draw, self.share = instance, minorants, draw, share
         self.sampled, self.map_chunks = sampled, map_chunks
         self.unit_s = float(minorants.beta.max())  # the highest price of a count
         self.limited = limited_tiers(instance)
@@ -164,7 +167,7 @@ class DualAscent:
             if done >= 1:
                 return done
             # smaller steps average the noise of the samples
-            self._step((1 - done) * (1 - done) if self.sampled else 1 - done)
+            self._step(self.share * ((1 - done) * (1 - done) if self.sampled else 1 - done))
             unit = " s" if self.instance.objective.time_alone else ""
             progress(done, 1, f"tuned to {self.value_s:.6g}{unit}")
         return 1.0 if self.count >= iterations else self.count / iterations

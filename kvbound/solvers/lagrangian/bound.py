@@ -30,7 +30,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel, pick
 from kvbound.progress import Progress, silent
 from kvbound.result import Bound, BoundStatus, Limit, Reason, Termination
-from kvbound.solvers.dense import alike_layers
+from kvbound.solvers.dense import alike_layers, step_prices
 from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
@@ -166,8 +166,12 @@ def maximize_dual(
             map_chunks = map if workers == 1 else pool.map
             minorants = SlotMinorants.of(instance, integer_counts)
             start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
+            share = 1.0
+            if start is None and step_prices.supports(instance):
+                start = _at_step_prices(instance, minorants)
+                share = 1.0 if start is None else step_prices.SHARE
             ascent = DualAscent(
-                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start
+                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start, share=share
             )
             for found, reached in _ascend(ascent, count, time_limit, target, evaluate, progress):
                 best = max(best, found, key=lambda certificate: certificate.bound_s)
@@ -175,6 +179,19 @@ def maximize_dual(
     except KeyboardInterrupt:
         termination = Termination(Reason.INTERRUPTED)
     return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
+
+
+def _at_step_prices(instance: Instance, minorants: SlotMinorants) -> Multipliers | None:
+    """Return the prices of every step's own optimum; None where no facet stands for a resource in use."""
+    found = step_prices.step_prices(instance)
+    weights = np.full(minorants.alpha.shape, 1e-9)
+    for resource, row in enumerate(found.resources):
+        alone = np.flatnonzero((minorants.theta == np.eye(minorants.theta.shape[1])[resource]).all(axis=1))
+        if len(alone):
+            weights[alone[0]] += row[:, None]
+        elif row.any():
+            return None
+    return Multipliers(weights / weights.sum(axis=0), found.capacity)
 
 
 def _for_all(
