@@ -34,6 +34,16 @@ def test_tables_on_stdout(run: Run) -> None:
     assert "2/2 paper: gap" in ran.err
 
 
+def test_sections_need_no_cells(run: Run, tmp_path: Path) -> None:
+    ran = run("reproduce", "tiered2026", "--table", "claims", "--out", tmp_path, "--no-figures")
+    assert (ran.code, ran.err) == (0, "")
+    assert "| contradicted: it stays slow |" in " ".join(ran.out.split())
+    assert "## weights" not in ran.out
+    document = run("reproduce", "tiered2026", "--table", "contexts", "--json").json
+    assert (document["cells"], list(document["sections"])) == ([], ["contexts"])
+    assert run("check", "tiered2026", tmp_path).code == 0
+
+
 def test_json(run: Run) -> None:
     ran = run("reproduce", "fang2025", *QUICK, "--json", "-q")
     assert ran.json["schema"] == "kvbound.study/1"
@@ -105,6 +115,8 @@ def test_without_matplotlib(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     ("argv", "said"),
     [
         (["fang2024"], "fang2025"),
+        (["tiered2025"], "tiered2026"),
+        (["tiered2026", "--table", "claim"], "claims"),
         (["fang2025", "--table", "capacities"], "capacity"),
         (["fang2025", "--figures"], "--out"),
         (["fang2025", "--time-limit", "soon"], "--time-limit"),

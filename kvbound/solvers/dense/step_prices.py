@@ -18,6 +18,8 @@ from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.dense.items import layers_differ_in_weights_at_most
+from kvbound.solvers.lagrangian.ascent import Multipliers
+from kvbound.solvers.lagrangian.minorants import SlotMinorants
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ SHARE = 0.05
 
 
 class StepPrices(NamedTuple):
-    """Multipliers; see `kvbound.solvers.lagrangian.ascent.Multipliers`."""
+    """Prices of resources and of room."""
 
     resources: Floats
     """Weights of the resources, (R, steps), sum 1."""
@@ -68,6 +70,19 @@ def step_prices(instance: Instance) -> StepPrices:
     rent = np.where(np.isfinite(room)[:, None] & ~alone, ~busy * per_item, 0)
     capacity[:, : instance.slots : layers] = rent
     return StepPrices(weights, capacity)
+
+
+def multipliers(instance: Instance, minorants: SlotMinorants) -> Multipliers | None:
+    """Return these prices as a start of the ascent; None where no facet stands for a resource in use."""
+    found = step_prices(instance)
+    weights = np.full(minorants.alpha.shape, 1e-9)
+    for resource, row in enumerate(found.resources):
+        alone = np.flatnonzero((minorants.theta == np.eye(minorants.theta.shape[1])[resource]).all(axis=1))
+        if len(alone):
+            weights[alone[0]] += row[:, None]
+        elif row.any():
+            return None
+    return Multipliers(weights / weights.sum(axis=0), found.capacity)
 
 
 def _busy(items: Floats, room: Floats, rates: Floats, before: Floats) -> tuple[NDArray[np.bool_], Floats]:

@@ -168,7 +168,7 @@ def maximize_dual(
             start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
             share = 1.0
             if start is None and step_prices.supports(instance):
-                start = _at_step_prices(instance, minorants)
+                start = step_prices.multipliers(instance, minorants)
                 share = 1.0 if start is None else step_prices.SHARE
             ascent = DualAscent(
                 instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start, share=share
@@ -179,19 +179,6 @@ def maximize_dual(
     except KeyboardInterrupt:
         termination = Termination(Reason.INTERRUPTED)
     return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
-
-
-def _at_step_prices(instance: Instance, minorants: SlotMinorants) -> Multipliers | None:
-    """Return the prices of every step's own optimum; None where no facet stands for a resource in use."""
-    found = step_prices.step_prices(instance)
-    weights = np.full(minorants.alpha.shape, 1e-9)
-    for resource, row in enumerate(found.resources):
-        alone = np.flatnonzero((minorants.theta == np.eye(minorants.theta.shape[1])[resource]).all(axis=1))
-        if len(alone):
-            weights[alone[0]] += row[:, None]
-        elif row.any():
-            return None
-    return Multipliers(weights / weights.sum(axis=0), found.capacity)
 
 
 def _for_all(
