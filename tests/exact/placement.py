@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from kvbound.instance import Instance
 from kvbound.rules import Initial, Timing
-from kvbound.solvers.reference import brute_force as brute
 from kvbound.solvers.reference.blocks import Block, blocks_of, resident_reads
+from kvbound.solvers.reference.changes import base, slot_changes
+from kvbound.solvers.reference.room import block_bytes, existing, free_bytes, prefill_first
 from kvbound.solvers.reference.slot_times import size_ratios
 from tests.exact.simplex import Program, Row
 
@@ -102,7 +103,7 @@ def relaxation(instance: Instance) -> Fraction | None:
         for number, block in enumerate(blocks):
             _add_paths(program, instance, layer, block, forced.get(number), rooms, counts)
     for (tier, _), row in rooms.items():
-        free = brute._free_bytes(instance)[tier]
+        free = free_bytes(instance)[tier]
         if free != float("inf") and not (instance.inclusive and tier == instance.tiers - 1):
             # blocks are whole, and room counts in the largest unit that divides all of them
             unit = math.gcd(
@@ -121,8 +122,8 @@ def _forced(instance: Instance, layer: int) -> dict[int, int]:
     if instance.rules.initial is not Initial.PREFILL_FIRST:
         return {}
     blocks = [blocks_of(instance, n) for n in range(instance.layers)]
-    held = [brute._existing(of_layer, -1) for of_layer in blocks]
-    state = brute._prefill_first(instance, blocks, held)[layer]
+    held = [existing(of_layer, -1) for of_layer in blocks]
+    state = prefill_first(instance, blocks, held)[layer]
     return {number: state // instance.tiers**n % instance.tiers for n, number in enumerate(held[layer])}
 
 
@@ -136,8 +137,8 @@ def _add_paths(
     counts: dict[tuple[int, int], list[Row]],
 ) -> None:
     """Add a block's paths: a flow of 1 from slot to slot, and what it counts as on the way."""
-    tiers, base = instance.tiers, brute._base(instance)
-    sizes = [brute._block_bytes(instance, layer, k, block) for k in range(tiers)]
+    tiers, above = instance.tiers, base(instance)
+    sizes = [block_bytes(instance, layer, k, block) for k in range(tiers)]
     state: dict[int, Row] = {}
 
     def holds(moment: int, until: int) -> None:
@@ -156,7 +157,7 @@ def _add_paths(
         program.equal({n: Fraction(1) for flows in state.values() for n in flows}, Fraction(1))
         holds(0, 1 + layer)
     for step in range(instance.decode_steps):
-        slot = brute._slot(instance, [block], step, layer)
+        slot = slot_changes(instance, [block], step, layer)
         before, after = block.exists(step - 1), block.exists(step)
         if not (before or after or slot.passing):
             continue
@@ -173,7 +174,7 @@ def _add_paths(
                 left.setdefault(-1, {})[column] = Fraction(1)
             if after:
                 arrived.setdefault(target, {})[column] = Fraction(1)
-            digits = [code // instance.layers // base**n % base for n in range(3 * tiers)]
+            digits = [code // instance.layers // above**n % above for n in range(3 * tiers)]
             kinds = counts.setdefault((step, layer), [{} for _ in range(3 * tiers)])
             for kind, digit in zip(kinds, digits, strict=True):
                 if digit:

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvbound.solvers.reference.changes import Slot
+
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The changes of state in one slot.
-
-    A state of a layer is the tier of each block, the first in the lowest digit. Rows are the states of the
-    blocks before the slot; columns those of the blocks after it, followed by the blocks that end in the step
-    of their birth.
-    """
-
-    step: int
-    layer: int
-    after: list[int]  # blocks that exist after the slot
-    passing: list[int]  # blocks that end in the step of their birth
-    code: Ints  # token counts and layer of the slot as one number; -1 where the rules forbid the change
 
 
 class Passage:
