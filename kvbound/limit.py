@@ -88,7 +88,7 @@ class Decoding:
     @property
     def kv_by_layer(self) -> list[int]:
         """Bytes that the KV of all sequences takes in each layer, shape (layers,)."""
-        return self._kv_by_layer(self.context if self.allocated is None else self.allocated)
+        return self._kept(self.context if self.allocated is None else self.allocated)
 
     @property
     def kv_reads(self) -> Fraction:
@@ -98,13 +98,11 @@ class Decoding:
     @property
     def kv_reads_by_layer(self) -> list[Fraction]:
         """Bytes of KV that a step reads in each layer, shape (layers,)."""
-        return [Fraction(self.share) * size for size in self._kv_by_layer(self.context)]
+        return [Fraction(self.share) * size for size in self._kept(self.context)]
 
-    def _kv_by_layer(self, tokens: int) -> list[int]:
-        """Return the bytes of all sequences' KV; a sliding window counts the token that the step makes."""
-        windows = self.llm.windows or (None,) * self.llm.layers
-        kept = (tokens if window is None else min(tokens, window - 1) for window in windows)
-        return [self.batch * count * size for count, size in zip(kept, self.llm.kv_sizes, strict=True)]
+    def _kept(self, tokens: int) -> list[int]:
+        """Return the bytes of all sequences' KV by layer."""
+        return [self.batch * size for size in self.llm.kv_kept(tokens)]
 
     @property
     def weight_reads(self) -> Fraction:

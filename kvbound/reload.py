@@ -12,9 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvbound.cost.slot import SlotCost
+from kvbound.cost.traffic import Columns
 from kvbound.errors import UsageError
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory
+from kvbound.rules import Copies, Rules
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Load:
     time_s
         Time lower bound in seconds.
     binds
-        Name of the resource that takes this time.
+        Name of the resource that takes this time, waiting included.
     fits
         Whether the tier holds all of the KV.
     """
@@ -40,29 +43,40 @@ class Load:
 
 
 def kv_bytes(llm: Llm, tokens: int) -> int:
-    """Return the bytes of KV that a sequence of so many tokens needs to go on: windows keep no more."""
-    if tokens < 1:
-        raise UsageError(f"reloading needs at least 1 token, not {tokens}")
-    windows = llm.windows or (None,) * llm.layers
-    kept = (tokens if window is None else min(tokens, window - 1) for window in windows)
-    return sum(count * size for count, size in zip(kept, llm.kv_sizes, strict=True))
-
-
-def loads(memory: Memory, llm: Llm, tokens: int) -> Sequence[Load]:
-    """Return the least times of loading the KV of a context from each tier but the fastest.
+    """Return the bytes of KV that a context of so many tokens needs to go on.
 
     Raises
     ------
     UsageError
         There is no token.
     """
-    size, found = kv_bytes(llm, tokens), []
-    for k, tier in enumerate(memory.tiers[1:], 1):
-        seconds = size * (memory.read_load[k] + memory.write_load[0]) / memory.bandwidths
-        seconds = seconds + np.where(memory.read_load[k] > 0, tier.latency, 0.0)
-        binds = int(seconds.argmax())
+    if tokens < 1:
+        raise UsageError(f"reloading needs at least 1 token, not {tokens}")
+    return sum(llm.kv_kept(tokens))
+
+
+def loads(memory: Memory, llm: Llm, tokens: int) -> Sequence[Load]:
+    """Return the least times of loading the KV of a context from each tier but the fastest.
+
+    Each is the time of a slot that reads the KV from the tier and writes it to tier 0.
+
+    Raises
+    ------
+    UsageError
+        There is no token.
+    """
+    size, cost = kv_bytes(llm, tokens), SlotCost(memory, Rules(copies=Copies.EXCLUSIVE))
+    traffic = np.zeros((cost.tiers, 3 * cost.tiers))
+    columns = Columns.of(traffic)
+    np.fill_diagonal(columns.extra_reads, size)
+    columns.writes[:, 0] = size
+    waits = cost.waits(np.eye(len(memory.resources)))[:, 1 << np.arange(cost.tiers)]
+    seconds = cost.busy(traffic) + waits.T  # by tier and resource
+    found = []
+    for tier, taken in zip(memory.tiers[1:], seconds[1:], strict=True):
+        binds = list(memory.resources)[int(taken.argmax())]
         fits = tier.capacity is None or size <= tier.capacity
-        found.append(Load(tier.name, float(seconds[binds]), list(memory.resources)[binds], fits))
+        found.append(Load(tier.name, float(taken.max()), binds, fits))
     return found
 
 

@@ -99,14 +99,7 @@ def sum_of_slots(
     -------
     The sum in units of 2**-scale seconds, or None if some slot has no such number or tiers.
     """
-    inverse = [case.objective.second / Fraction(rate) for rate in case.bandwidth]
-    energy = case.objective.byte or (Fraction(0),) * len(inverse)
-    common = math.lcm(*(each.denominator for each in (*inverse, *energy)))
-    finer, coarser = max(given.scale, 0), max(-given.scale, 0)
-    # prices are in 2**-scale seconds; theta_r / bandwidth_r is an integer in units of 1 / unit of that, as is
-    # the energy of a byte, which counts in full
-    unit = common * FULL << coarser
-    rank = sorted(range(len(inverse)), key=lambda r: case.resources[r]).index
+    rates = _Rates(case, given.scale)
     items = [each.astype(object) for each in reads]
     live, births = (_in_units(case, layers, kind) for kind in ("live", "births"))
     total = np.sum([count * size for count, size in zip(items, _sizes(case, layers), strict=True)], axis=0)
@@ -117,10 +110,6 @@ def sum_of_slots(
         reading = _reading(case, layers, number)
         if reading is None:
             continue
-        cost = [
-            theta[rank(r)] * int(rate * common) + FULL * int(each * common) << finer
-            for r, (rate, each) in enumerate(zip(inverse, energy, strict=True))
-        ]
         read = _range(given.whole[:, first], live, rest % 2)
         least, fits = _beyond_room(case, given.tier, layers, reading, total)
         read = np.maximum(read[0], least), read[1]
@@ -129,19 +118,49 @@ def sum_of_slots(
         written = (0 * live, live + births)
         if given.whole_writes is not None:
             written = _range(given.whole_writes[:, first], live + births, rest // 2)
-        sums = _Sums(case, given, unit, cost, reading)
+        sums = _Sums(case, given, rates.unit, rates.of_bytes(theta), reading)
         for layer, of_layer in zip(layers, items, strict=True):
             sums.add(layer, of_layer, alone=len(layers) == 1)
         least, possible = sums.least(read, written)
-        share = [theta[rank(r)] * (common << coarser) for r in range(len(inverse))]
-        values.append(least + _wait(case, given, layers, reading, share, unit))
+        values.append(least + _wait(case, given, layers, reading, rates.shares(theta), rates.unit))
         impossible = (read[1] < read[0]) | (written[1] < written[0]) | ~possible | ~fits
         empty.append(impossible if excluded is None else impossible | excluded(reading))
     if np.all(empty, axis=0).any():
         return None
     most = np.maximum.reduce(values)
     least = np.minimum.reduce([np.where(*each, most) for each in zip(~np.array(empty), values, strict=True)])
-    return int((least // unit).sum())
+    return int((least // rates.unit).sum())
+
+
+class _Rates:
+    """What bytes cost under weights theta, in integers.
+
+    Prices are in 2**-scale seconds. theta_r / bandwidth_r is an integer in units of 1 / `unit` of that, and
+    so is the energy of a byte, which counts in full.
+    """
+
+    def __init__(self, case: Case, scale: int) -> None:
+        rates = [case.objective.second / Fraction(rate) for rate in case.bandwidth]
+        energy = case.objective.byte or (Fraction(0),) * len(rates)
+        self._common = math.lcm(*(each.denominator for each in (*rates, *energy)))
+        self._finer, self._coarser = max(scale, 0), max(-scale, 0)
+        self._whole = [
+            (int(rate * self._common), int(each * self._common))
+            for rate, each in zip(rates, energy, strict=True)
+        ]
+        # theta has the resources in the order of their names
+        by_name = sorted(range(len(rates)), key=lambda r: case.resources[r])
+        self._rank = [by_name.index(r) for r in range(len(rates))]
+        self.unit = self._common * FULL << self._coarser
+
+    def of_bytes(self, theta: Exact) -> list[Exact]:
+        """Return the cost of a byte on each resource, from theta (resources, steps)."""
+        pairs = zip(self._rank, self._whole, strict=True)
+        return [theta[rank] * rate + FULL * energy << self._finer for rank, (rate, energy) in pairs]
+
+    def shares(self, theta: Exact) -> list[Exact]:
+        """Return the cost of a unit of time on each resource."""
+        return [theta[rank] * (self._common << self._coarser) for rank in self._rank]
 
 
 def _range(whole: Ints, most: Exact, more: int) -> tuple[Exact, Exact]:

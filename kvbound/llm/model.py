@@ -180,6 +180,15 @@ class Llm:
         """Bytes of the KV entries of `tokens` tokens in all layers."""
         return int(tokens) * sum(self.kv_sizes)
 
+    def kv_kept(self, tokens: int) -> list[int]:
+        """Bytes of KV that a sequence of `tokens` tokens needs to go on, shape (layers,).
+
+        A sliding window counts the next token, so that one fewer is kept.
+        """
+        windows = self.windows or (None,) * self.layers
+        kept = (tokens if window is None else min(tokens, window - 1) for window in windows)
+        return [count * size for count, size in zip(kept, self.kv_sizes, strict=True)]
+
     def room_for_share(self, share: float | Fraction, kv_bytes: int, placeable_bytes: int = 0) -> int:
         """Capacity in bytes for the resident weights and a `share` of some KV.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +73,7 @@ def _decoder(shape: Shape, sizes: list[int], counts: dict[str, int], values: Flo
     parts = dict(zip(counts, np.split(values, np.cumsum([*counts.values()])[:-1]), strict=True))
     inputs = {"down": hidden, "attention_norm": 0, "mlp_norm": 0}
     each = {}
-    for name in vars_of_layer():
+    for name in (weights.name for weights in fields(Layer)):
         columns = inputs.get(name, width)
         whole = parts[name].reshape(layers, -1)
         each[name] = whole.reshape(layers, -1, columns) if columns else whole
@@ -80,8 +81,3 @@ def _decoder(shape: Shape, sizes: list[int], counts: dict[str, int], values: Flo
     made = tuple(Layer(**{name: whole[n] for name, whole in each.items()}) for n in range(layers))
     head = parts["head"].reshape(-1, width) if "head" in parts else embedding
     return Decoder(shape, embedding, made, parts["norm"], head)
-
-
-def vars_of_layer() -> list[str]:
-    """Return the names of a layer's weights."""
-    return list(Layer.__dataclass_fields__)

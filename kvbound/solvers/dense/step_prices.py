@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.dense.items import layers_differ_in_weights_at_most
@@ -43,11 +42,14 @@ def supports(instance: Instance) -> bool:
     timed = instance.rules.timing is Timing.PARALLEL and (instance.by_step or instance.layers == 1)
     plain = instance.objective.time_alone and not any(tier.latency for tier in tiers)
     same = len(set(instance.unit_sizes)) == 1
-    return own and timed and plain and same and not instance.inclusive and _alike(instance)
-
-
-def _alike(instance: Instance) -> bool:
-    return layers_differ_in_weights_at_most(instance)
+    return (
+        own
+        and timed
+        and plain
+        and same
+        and not instance.inclusive
+        and layers_differ_in_weights_at_most(instance)
+    )
 
 
 def step_prices(instance: Instance) -> StepPrices:
@@ -55,7 +57,7 @@ def step_prices(instance: Instance) -> StepPrices:
     size, layers = instance.unit_sizes[0], instance.layers
     names = list(instance.memory.resources)
     read = [names.index(tier.reads[0]) for tier in instance.memory.tiers]
-    rates = SlotCost.of(instance).memory.bandwidths[read] / size  # items per second
+    rates = instance.memory.bandwidths[read] / size  # items per second
     items = layers * instance.token_timelines[0].live[:-1].astype(np.float64)
     room = np.array([np.inf if limit is None else limit for limit in instance.capacity_units], np.float64)
     before = np.zeros(instance.tiers)
