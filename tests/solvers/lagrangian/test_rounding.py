@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kvbound.certificate import FULL, Certificate
 from kvbound.checker import check
@@ -27,6 +28,8 @@ from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps
 from tests.strategies import layered_instances, random_schedule, tiny_instances, with_overlap
 
+Floats = NDArray[np.float64]
+
 
 @pytest.mark.parametrize(
     "rules", [{}, {"migration": "prefetch", "copies": "exclusive"}, {"timing": "serial"}]
@@ -38,6 +41,12 @@ def test_multipliers_are_recovered_from_a_certificate(rules: dict[str, Any]) -> 
     assert again.bound_s == pytest.approx(first.bound_s, rel=1e-6)
 
 
+def with_room(instance: Instance) -> Instance:
+    """Return the instance with room for everything in every tier, which its ideal does not depend on."""
+    tiers = tuple(replace(tier, capacity=10**6) for tier in instance.memory.tiers)
+    return replace(instance, memory=replace(instance.memory, tiers=tiers))
+
+
 @given(tiny_instances())
 @settings(max_examples=25)
 def test_the_ideal_certificate_proves_the_ideal_time(instance: Instance) -> None:
@@ -46,6 +55,7 @@ def test_the_ideal_certificate_proves_the_ideal_time(instance: Instance) -> None
     assert certificate.bound_s >= ideal(instance) * (1 - 1e-9)
     assert certificate.bound_s <= find_optimum(instance).time_s * (1 + 1e-12)
     assert check(instance.expanded(), instance.trace.rows, certificate.arrays()).ok
+    assert ideal_certificate(with_room(instance)).bound_s == pytest.approx(ideal(instance), rel=1e-9)
 
 
 @given(tiny_instances(batch=True))
@@ -53,6 +63,32 @@ def test_the_ideal_certificate_proves_the_ideal_time(instance: Instance) -> None
 def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -> None:
     bound_s, optimum = ideal_certificate(instance).bound_s, find_optimum(instance).time_s
     assert ideal(instance) * (1 - 1e-9) <= bound_s <= optimum * (1 + 1e-12)
+    assert ideal_certificate(with_room(instance)).bound_s == pytest.approx(ideal(instance), rel=1e-9)
+
+
+def any_certificate(rng: np.random.Generator, instance: Instance, scale: int, prices: Floats) -> Certificate:
+    """Return a certificate of random weights and splits with these prices in seconds; it claims nothing."""
+    timed = instance.decode_steps, 1 if instance.by_step else instance.layers
+    divided = not instance.inclusive and rng.random() < 0.7
+    sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
+    theta = rng.random((sets * (4 if divided else 2), len(instance.memory.resources), *timed))
+    if instance.rules.timing is Timing.PARALLEL:
+        theta /= theta.sum(axis=1, keepdims=True)
+    return Certificate(
+        instance.sha256,
+        bound_s=0.0,
+        scale=scale,
+        capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
+        prices=(prices * 2.0**scale).astype(np.int64),
+        tier=int(rng.integers(instance.tiers)),
+        whole=rng.integers(-1, instance.tokens + 1, timed),
+        theta=np.floor(theta * FULL).astype(np.int64),
+        whole_writes=rng.integers(-1, instance.tokens + 1, timed) if divided else None,
+    )
+
+
+def counts_of(instance: Instance) -> tuple[int, ...]:
+    return 3 * instance.tiers, instance.decode_steps, instance.layers
 
 
 @given(tiny_instances() | tiny_instances(batch=True) | layered_instances(), st.integers(0, 2**32 - 1))
@@ -60,24 +96,7 @@ def test_it_claims_the_ideal_time_where_tokens_come_and_go(instance: Instance) -
 def test_no_slot_takes_less_than_its_bound_at_any_prices(instance: Instance, seed: int) -> None:
     rng = np.random.default_rng(seed)
     instance = with_overlap(rng, instance)
-    counts = 3 * instance.tiers, instance.decode_steps, instance.layers
-    timed = counts[1], 1 if instance.by_step else counts[2]
-    divided = not instance.inclusive and rng.random() < 0.7
-    sets = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
-    theta = rng.random((sets * (4 if divided else 2), len(instance.memory.resources), *timed))
-    if instance.rules.timing is Timing.PARALLEL:
-        theta /= theta.sum(axis=1, keepdims=True)
-    certificate = Certificate(
-        instance.sha256,
-        bound_s=0.0,
-        scale=20,
-        capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
-        prices=(rng.normal(0.2, 1, counts) * 2**20).astype(np.int64),
-        tier=int(rng.integers(instance.tiers)),
-        whole=rng.integers(-1, instance.tokens + 1, timed),
-        theta=np.floor(theta * FULL).astype(np.int64),
-        whole_writes=rng.integers(-1, instance.tokens + 1, timed) if divided else None,
-    )
+    certificate = any_certificate(rng, instance, 20, rng.normal(0.2, 1, counts_of(instance)))
     schedule = random_schedule(rng, instance)
     times = slot_times(instance, schedule)
     paid = (certificate.prices * item_counts(instance, schedule)).sum(axis=0)
@@ -93,21 +112,9 @@ def test_the_claim_is_what_the_checker_proves_at_any_prices(instance: Instance, 
     latency = rng.choice([0.0, 0.25, 4.0], instance.tiers)
     late = (replace(t, latency=float(x)) for t, x in zip(instance.memory.tiers, latency, strict=True))
     instance = with_overlap(rng, replace(instance, memory=replace(instance.memory, tiers=tuple(late))))
-    counts = 3 * instance.tiers, instance.decode_steps, instance.layers
-    timed = counts[1], 1 if instance.by_step else counts[2]
-    theta = rng.random((2 << int((latency > 0).sum()), len(instance.memory.resources), *timed))
-    if instance.rules.timing is Timing.PARALLEL:
-        theta /= theta.sum(axis=1, keepdims=True)
-    certificate = Certificate(
-        instance.sha256,
-        bound_s=0.0,
-        scale=40,
-        capacity=np.zeros((instance.tiers, 1 + instance.slots), np.int64),
-        prices=(np.abs(rng.normal(0.0, 0.1, counts)) * (rng.random(counts) < 0.5) * 2**40).astype(np.int64),
-        tier=int(rng.integers(instance.tiers)),
-        whole=rng.integers(-1, instance.tokens + 1, timed),
-        theta=np.floor(theta * FULL).astype(np.int64),
-    )
+    prices = np.abs(rng.normal(0.0, 0.1, counts_of(instance)))  # of both kernels' paths none is below 0
+    prices *= rng.random(prices.shape) < 0.5
+    certificate = any_certificate(rng, instance, 40, prices)
     claimed = evaluate_certificate(instance, certificate, "numpy").bound_s
     report = check(instance.expanded(), instance.token_trace.arrays, certificate.arrays())
     assert report.bound_s is not None
