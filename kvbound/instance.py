@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound import workloads
+from kvbound import canonical, workloads
 from kvbound.blocks import Blocks, largest_sum
 from kvbound.consistency import (
     check_experts,
@@ -38,10 +36,6 @@ from kvbound.workloads import Synthetic
 SCHEMA = "kvbound.instance/1"
 LATENCY = "path"
 """What latencies mean, named in instances that have any: reads wait, each on the path of its own tier."""
-UNHASHED = {"memory": ("energy", "mac_energy", "static_watts"), "llm": ("parameters",)}
-"""Fields that energies alone depend on: no schedule, time or bound does, and the hash leaves them out."""
-PRICED = ("energy", "static_watts")
-"""Those of the memory that the hash holds where energy is part of the objective."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -409,27 +403,12 @@ class Instance:
             trace["experts_sha256"] = hashes
         if trace_path is not None:
             trace["path"] = trace_path
-        plain = _plain(self.document(trace))
-        assert isinstance(plain, dict)
-        return plain
+        return canonical.plain(self.document(trace))
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of the expanded instance without its name and `UNHASHED`.
-
-        It holds an objective other than time alone, and with energy in it those of the memory.
-        """
-        expanded = self.expanded()
-        del expanded["name"]
-        if self.objective.time_alone:
-            expanded.pop("objective", None)
-        kept = PRICED if self.objective.energy else ()
-        for part, names in UNHASHED.items():
-            for name in set(names).difference(kept):
-                expanded[part].pop(name, None)
-        expanded["trace"].pop("dense", None)  # follows from the hashes
-        text = json.dumps(expanded, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the expanded instance; see `kvbound.canonical.sha256`."""
+        return canonical.sha256(self.expanded())
 
     def with_objective(self, **changes: Any) -> Instance:
         """Return the same instance with other weights, or estimates of energies, in its objective."""
@@ -438,16 +417,3 @@ class Instance:
     def with_rules(self, **changes: Any) -> Instance:
         """Return the same instance under other rules."""
         return dataclasses.replace(self, rules=dataclasses.replace(self.rules, **changes))
-
-
-def _plain(value: object) -> object:
-    """Turn whole numbers into integers, so that 23e9 and 23000000000 give the same hash."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

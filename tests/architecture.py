@@ -31,7 +31,7 @@ FLOORS = (
     ("accuracy", "blocks", "catalog", "consistency", "weights", "workloads", "recording"),
     ("objective",),
     ("llm", "memory", "trace", "overrides", "rules"),
-    ("fields", "files", "reading", "kernels"),
+    ("canonical", "fields", "files", "reading", "kernels"),
     ("errors", "units", "arithmetic", "first_fit", "progress", "temporaries", "version", "checker"),
 )
 """Rooms of the package from the top down, each a module or a folder: a room imports from floors below it."""
