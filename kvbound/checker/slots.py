@@ -28,7 +28,7 @@ _MOST_RATIO = 1e5
 _EQUAL = 1e-12
 """Relative difference up to which primal and dual values of the linear program agree."""
 
-_CLEAR = 1e-6
+_CLEAR = 1e-4
 """Relative difference from which on two copies surely do not cost the same."""
 
 Row = list[Fraction]

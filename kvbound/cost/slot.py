@@ -40,7 +40,7 @@ Integers = NDArray[np.int64]
 
 _MOST = 1 << 27
 """Largest product of traffic entries and facets at which all slots are costed at once."""
-_ROUNDING = 1e-12
+_ROUNDING = 4e-15
 """Share of a slot's cost that is taken for a rounding error."""
 
 

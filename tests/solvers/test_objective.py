@@ -219,3 +219,16 @@ def test_the_ideal_of_many_tiers_is_no_more_than_any_placement_costs(copies: Cop
         else:
             traffic[:, 17] = births
         assert np.all(bound <= cost.times(traffic) * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-12, 1e-9, 1e-7, 1e-5, 1e-4, 1e-3, 3e-3, -1e-6, -1e-3])
+def test_claims_hold_where_both_copies_nearly_cost_the_same(off: float) -> None:
+    """A sweep of weights meets such ties: where time and energy of a byte at the other copy cancel out."""
+    instance = kv.read_instance("b2-8b-h100-c25")
+    memory = instance.memory
+    joules = memory.read_load @ memory.joules_per_byte()
+    near = float((memory.read_load[0] / memory.bandwidths).max())
+    tie = near / float(joules[-1] - joules[0])
+    made = instance.with_objective(time=1.0, energy=tie * (1 + off))
+    for policy in ("lru", "static"):
+        assert problems(made, kv.simulate(made, policy)) == ()
