@@ -76,15 +76,21 @@ def sum_of_paths(
         leaving = leaving[leaving < older]
         moved[:, leaving] = alive[:, leaving]
         alive[:] = moved + read * read_price[:, None]
-    held = np.flatnonzero(life.held[: life.prompt])
     _close(path, closed.get(-1))
-    prompt = path[:, held] + start[:, None] * life.blocks_in(held)
-    if forced is not None:
-        prompt = prompt[forced[life.head[held]], np.arange(held.size)][None]
-    least = prompt.min(axis=0)
+    least = _from_start(life, path, start, forced)
     if closed and (blocked or bool((least >= MOST // 2).any())):
         return None
     return total + int(least.sum(dtype=object))
+
+
+def _from_start(life: Lifetimes, path: Ints, start: Ints, forced: Ints | None) -> Ints:
+    """Return the price of the cheapest path of each block of the prompt, given those from each tier on."""
+    held = np.flatnonzero(life.held[: life.prompt])
+    prompt = path[:, held] + start[:, None] * life.blocks_in(held)
+    if forced is not None:
+        prompt = prompt[forced[life.head[held]], np.arange(held.size)][None]
+    least: Ints = prompt.min(axis=0)
+    return least
 
 
 def _room(case: Case, given: Multipliers, layer: int) -> tuple[Ints, Ints]:
