@@ -36,6 +36,8 @@ from kvbound.solvers.pricing.responses import Responses
 
 SWEEPS = 9
 """Default number of sweeps over all items after the first."""
+SWEEPS_OF_BLOCKS = 3
+"""The same where blocks of several tokens take minutes: more have not led to faster schedules."""
 MOST_BYTES = 2e9
 """Slots times blocks up to which each takes a byte; single tokens between two inclusive tiers take a bit."""
 THREADED_FROM = 2e6

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, spread
 from kvbound.errors import InfeasibleError, UsageError
@@ -337,6 +338,8 @@ def _rounds(instance: Instance, work: int | None) -> list[int]:
     """
     large = exceeds_event_limit(instance)
     if work is None:
+        if large and not supports_two_tier_bits(instance):
+            return [best_response.SWEEPS_OF_BLOCKS]
         return [best_response.SWEEPS] * (1 if large or columns(instance) <= MOST_COLUMNS else ROUNDS)
     sweeps = -(-work // _STEPS_PER_SWEEP)
     counts = [min(best_response.SWEEPS, sweeps - n) for n in range(0, sweeps, best_response.SWEEPS)]
