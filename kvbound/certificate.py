@@ -36,6 +36,7 @@ BOUND = {False: "bound_s", True: "bound"}
 UNIT = {False: "s", True: "of the objective"}
 
 _DIMENSIONS = {"capacity": 2, "prices": 3, "whole": 2, "theta": 4}
+_OPTIONAL = {"whole_writes": 2, "shares": 4}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,10 @@ class Certificate:
     whole_writes
         If given, each of the two cases is one for at most this many items written to the tier, and one for
         more; `theta` then has first the two for at most as many, four in place of every two.
+    shares
+        If given, what a block pays in each slot, beside the prices of its counts, if anything of it is read
+        at a tier that has a latency, or carried from there by a move that costs anything: (late tiers,
+        steps, layers, blocks), at least 0. The slot returns the most that the blocks can have paid.
     mixed
         Whether it is of another objective than time alone.
     """
@@ -78,6 +83,7 @@ class Certificate:
     whole: NDArray[np.int64]
     theta: NDArray[np.int64]
     whole_writes: NDArray[np.int64] | None = None
+    shares: NDArray[np.int64] | None = None
     mixed: bool = False
 
     def __repr__(self) -> str:
@@ -99,7 +105,7 @@ class Certificate:
             "scale": np.int64(self.scale),
             "tier": np.int64(self.tier),
             **{name: getattr(self, name) for name in _DIMENSIONS},
-            **({} if self.whole_writes is None else {"whole_writes": self.whole_writes}),
+            **{name: given for name in _OPTIONAL if (given := getattr(self, name)) is not None},
         }
 
 
@@ -130,11 +136,10 @@ def read_certificate(path: Path | str, instance: Instance | None = None) -> Cert
         mixed = is_mixed(file.names, instance)
         bound_s = float(file.array(BOUND[mixed], np.float64))
         scale, tier = (int(file.array(name, np.int64)) for name in ("scale", "tier"))
-        shapes = {name: (-1,) * count for name, count in _DIMENSIONS.items()}
-        if splits_writes := "whole_writes" in file.names:
-            shapes["whole_writes"] = (-1, -1)
+        found = {name: count for name, count in _OPTIONAL.items() if name in file.names}
+        shapes = {name: (-1,) * count for name, count in (_DIMENSIONS | found).items()}
         if instance is not None:
-            shapes = _shapes(instance, splits_writes)
+            shapes = _shapes(instance, found)
             if abs(scale) > MOST_SCALE:
                 raise InputError(path, "scale", f"{-MOST_SCALE} to {MOST_SCALE}, found {scale}")
         arrays = {name: file.array(name, np.int64, *shape) for name, shape in shapes.items()}
@@ -146,14 +151,15 @@ def is_mixed(names: Container[str], instance: Instance | None) -> bool:
     return BOUND[True] in names if instance is None else not instance.objective.time_alone
 
 
-def _shapes(instance: Instance, splits_writes: bool) -> dict[str, tuple[int, ...]]:
+def _shapes(instance: Instance, found: Container[str]) -> dict[str, tuple[int, ...]]:
     tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
     timed = slots[0], 1 if instance.by_step else slots[1]
-    cases = 1 << sum(tier.latency > 0 for tier in instance.memory.tiers)
+    late = sum(tier.latency > 0 for tier in instance.memory.tiers)
+    optional = {"whole_writes": timed, "shares": (late, *slots, instance.blocks)}
     return {
-        **({"whole_writes": timed} if splits_writes else {}),
+        **{name: shape for name, shape in optional.items() if name in found},
         "capacity": (tiers, 1 + math.prod(slots)),
         "prices": (3 * tiers, *slots),
         "whole": timed,
-        "theta": (cases * (4 if splits_writes else 2), len(instance.memory.resources), *timed),
+        "theta": ((4 if "whole_writes" in found else 2) << late, len(instance.memory.resources), *timed),
     }

@@ -34,3 +34,39 @@ def waiting(
     }  # fmt: skip
     rules = {"copies": copies, "migration": migration}
     return kv.make_instance("waiting", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
+
+
+def four_tiers(copies: str, migration: str) -> Instance:
+    """Four layers over HBM, DRAM, an SSD and another host; a slot takes four times the latency of the SSD."""
+    memory = {
+        "name": "four",
+        "resources": {
+            "hbm": "3350GB/s", "down": "54GB/s", "up": "54GB/s", "dram": "460GB/s", "nvme_read": "7GB/s",
+            "nvme_write": "5GB/s", "network": "12.5GB/s",
+        },
+        "tiers": [
+            {"name": "hbm", "capacity": "15%", "reads": ["hbm"], "writes": ["hbm"]},
+            {
+                "name": "dram", "capacity": "30%", "reads": ["down", "dram"], "writes": ["up", "dram"],
+                "latency": "2us",
+            },
+            {
+                "name": "ssd", "capacity": "40%", "reads": ["down", "nvme_read"],
+                "writes": ["up", "nvme_write"], "latency": "80us",
+            },
+            {
+                "name": "remote", "capacity": None, "reads": ["down", "network"], "writes": ["up", "network"],
+                "latency": "100us",
+            },
+        ],
+    }  # fmt: skip
+    llm = {
+        "name": "large", "layers": 4, "kv_bytes_per_token_layer": 262144, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 160_000_000,
+    }  # fmt: skip
+    spec = {
+        "kind": "random-swap", "layers": 4, "prefill_tokens": 400, "decode_steps": 100, "sparsity": 0.7,
+        "variation": 0.1, "seed": 0,
+    }  # fmt: skip
+    rules = {"copies": copies, "migration": migration}
+    return kv.make_instance("four", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)

@@ -32,6 +32,7 @@ class Multipliers:
     whole: Ints  # (steps, timed layers): where each minimum is split in two
     whole_writes: Ints | None  # (steps, timed layers): where each of the two is split again
     theta: Ints  # (cases, resources sorted by name, steps, timed layers); see slot_minima
+    shares: Ints | None  # (tiers with a latency, steps, layers, blocks): what a block read there pays
 
 
 def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
@@ -48,6 +49,7 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         array(arrays, "whole", "int64", *timed),
         array(arrays, "whole_writes", "int64", *timed) if four else None,
         array(arrays, "theta", "int64", sets * (4 if four else 2), resources, *timed),
+        _shares(case, arrays),
     )
     theta = given.theta
     bounded = bool(theta.min() >= 0 and theta.max() <= FULL)
@@ -57,12 +59,21 @@ def read_multipliers(case: Case, arrays: Mapping[str, Any]) -> Multipliers:
         "a tier of the memory": 0 <= given.tier < tiers,
         "whole_writes with exclusive copies only": not four or case.rules["copies"] == "exclusive",
         "capacity prices >= 0": bool(given.capacity.min() >= 0),
+        "shares of waits >= 0": given.shares is None or bool(given.shares.min(initial=0) >= 0),
+        "no shares of waits where reads are dense": given.shares is None or not case.dense,
         f"theta >= 0, at most {FULL} in all (serial: each)": bounded and share,
         "numbers of a path below 2**62": largest(case, given) < MOST,
     }.items():
         if not holds:
             raise Refused(f"the certificate is malformed: expected {expected}")
     return given
+
+
+def _shares(case: Case, arrays: Mapping[str, Any]) -> Ints | None:
+    if "shares" not in arrays:
+        return None
+    late, blocks = int((case.latency > 0).sum()), len(case.lives[0].head)
+    return array(arrays, "shares", "int64", late, case.steps, case.layers, blocks)
 
 
 def bound_name(case: Case) -> str:
@@ -84,6 +95,8 @@ def largest(case: Case, given: Multipliers) -> int:
     capacity = (given.capacity.astype(object).sum(axis=1) * most_units).max()
     read, extra, write = (most(given.prices[k * tiers : (k + 1) * tiers]) for k in range(3))
     step = read + extra + 4 * write
+    if given.shares is not None:
+        capacity += given.shares.max(axis=(0, 2, 3), initial=0).sum(dtype=object)
     return int(capacity + max(blocks) * case.granularity * (step.sum() + step.max()))
 
 

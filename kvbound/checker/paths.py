@@ -46,7 +46,7 @@ def sum_of_paths(
     The sum in units of 2**-scale seconds, or None if no path is left to some block.
     """
     life = case.lives[layer]
-    plain = closed is None and life.size == 1 and not life.chunks.size
+    plain = closed is None and life.size == 1 and not life.chunks.size and given.shares is None
     if plain and len(case.names) == 2 and np.all(life.end >= case.steps):
         return _sum_of_differences(case, given, layer, packed, forced)
     closed = {} if closed is None else closed
@@ -58,7 +58,7 @@ def sum_of_paths(
     begun = np.searchsorted(life.begin, np.arange(case.steps + 1))
     by_last = np.argsort(life.last, kind="stable")
     gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
-    total, blocked = 0, False
+    total, blocked, late = 0, False, np.flatnonzero(case.latency)
     for step, carried in zip(reversed(range(case.steps)), _carried(life), strict=True):
         read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
         birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
@@ -72,10 +72,14 @@ def sum_of_paths(
         total, blocked = total + int(born.sum(dtype=object)), blocked or bool((born >= MOST // 2).any())
         alive = path[:, :older]
         read, unread = _read(life, step, packed[step], carried[:older])
-        moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last)
+        share = np.zeros_like(alive)
+        if given.shares is not None:
+            share[late] = given.shares[:, step, layer, :older]
+        moving = share * ((read == 0) & (carried[:older] > 0))  # of what is not read anyway
+        moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last, moving)
         leaving = leaving[leaving < older]
         moved[:, leaving] = alive[:, leaving]
-        alive[:] = moved + read * read_price[:, None]
+        alive[:] = moved + read * read_price[:, None] + share * (read > 0)
     _close(path, closed.get(-1))
     least = _from_start(life, path, start, forced)
     if closed and (blocked or bool((least >= MOST // 2).any())):
@@ -195,7 +199,7 @@ def _read(life: Lifetimes, step: int, row: NDArray[np.uint8], carried: Ints) -> 
 
 def _moved(
     case: Case, path: Ints, read: Ints, unread: Ints, carried: Ints, extra_price: Ints, write_price: Ints,
-    last: int,
+    last: int, share: Ints,
 ) -> Ints:  # fmt: skip
     """Return the least price from each tier on if a block may move first, (tiers, blocks)."""
     best = path.copy()
@@ -205,7 +209,7 @@ def _moved(
         if new == last:
             price = path[new]  # free: the copy is already there
         else:
-            price = path[new] + carried * write_price[new] + unread * extra_price[old]
+            price = path[new] + carried * write_price[new] + unread * extra_price[old] + share[old]
         if new < old and case.rules["migration"] == "on-read":
             np.minimum(best[old], price, out=best[old], where=read > 0)
         else:

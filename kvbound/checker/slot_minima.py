@@ -6,7 +6,8 @@ is linear in the counts, so that its minimum over their ranges has a closed form
 separately, each with its own theta, over at most `whole` items read at one tier and over at least one more:
 the number of items is an integer, so one of the two holds. With exclusive copies each of the two may in turn
 be divided by the number of items written to the tier. Where tiers have latencies all these cases are divided
-by the set of these tiers that serve reads. Where the transfers of a step overlap, a step takes the place of
+by the set of these tiers that serve reads; a slot then returns the shares of waits that blocks can have paid.
+Where the transfers of a step overlap, a step takes the place of
 its slots.
 """
 
@@ -227,6 +228,7 @@ class _Sums:
                 extra[k] = held[k] - paid[tiers + k]
         weight = Fraction(case.weight_reads[layer])
         self.fixed = self.fixed + weight.numerator * self.read_byte[0] // weight.denominator
+        self.fixed = self.fixed - self._shares(layer, reading) * self.unit
         self._add_reads(read, extra, reads, live - reads, size)
         write = [w - paid[2 * tiers + k] for k, w in enumerate(wrote)]
         if inclusive:
@@ -242,6 +244,15 @@ class _Sums:
         self.births = self.births + births * size
         self.to_slow.append(write[slow] // size)
         self.elsewhere.append(elsewhere // size)
+
+    def _shares(self, layer: int, reading: list[bool]) -> Exact:
+        """Return the sum of what blocks can pay, each in the dearest tier whose blocks are read, (steps,)."""
+        if self.given.shares is None:
+            return self.births * 0
+        inclusive, late = self.case.rules["copies"] == "inclusive", np.flatnonzero(self.case.latency)
+        open_to_reads = [reading[k] or (inclusive and reading[-1]) for k in late]
+        dearest = self.given.shares[open_to_reads, :, layer].max(axis=0, initial=0)
+        return np.asarray(dearest.sum(axis=-1, dtype=object), object)
 
     def _add_reads(
         self, read: dict[int, Exact], extra: dict[int, Exact], reads: Exact, unread: Exact, size: int

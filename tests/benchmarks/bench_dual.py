@@ -27,7 +27,8 @@ from kvbound.instance import Instance
 from kvbound.instance_io import make_instance
 from kvbound.kernels import Kernel, pick
 from kvbound.rules import Rules
-from kvbound.solvers.lagrangian.bound import evaluate_certificate, solve_dual
+from kvbound.solvers.lagrangian.bound import solve_dual
+from kvbound.solvers.lagrangian.evaluation import evaluate_certificate
 from kvbound.trace import bits
 from kvbound.workloads import Fang2025
 

@@ -30,7 +30,8 @@ from kvbound.kernels import pick
 from kvbound.progress import silent
 from kvbound.simulation import simulate
 from kvbound.solvers.eviction import balanced
-from kvbound.solvers.lagrangian.bound import evaluate_certificate, maximize_dual
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.lagrangian.evaluation import evaluate_certificate
 from kvbound.solvers.pricing.best_response import SWEEPS, best_responses
 from tests.benchmarks.bench_pricing import instance
 

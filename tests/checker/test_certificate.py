@@ -27,6 +27,7 @@ from kvbound.solvers.lagrangian.bound import solve_dual
 from kvbound.solvers.mip.exact import solve_exact
 from kvbound.solvers.reference.brute_force import solve_brute
 from kvbound.workloads import RandomSwap
+from tests.solvers.lagrangian.cases import waits
 from tests.strategies import rule_combinations, tiny_instance, with_overlap
 
 Arrays = dict[str, Any]
@@ -55,6 +56,10 @@ def any_multipliers(instance: Instance, rng: np.random.Generator) -> Arrays:
     theta = rng.dirichlet(np.full(resources, 0.5), (sets * (4 if divided else 2), *timed))
     if instance.rules.timing == "serial":
         theta = rng.choice([0.3, 1.0, 1.0], theta.shape)
+    late = [tier.latency for tier in instance.memory.tiers if tier.latency]
+    if late and rng.random() < 0.7:
+        paid = rng.random((len(late), *slots, instance.blocks)) * rng.choice([0, 0.3, 1])
+        writes["shares"] = (paid * max(late) * 2.0**scale).astype(np.int64)
     return {
         "schema": np.array("kvbound.certificate/1"),
         "instance_sha256": np.array(instance.sha256),
@@ -309,6 +314,49 @@ def test_cases_for_numbers_of_writes_are_read_in_their_order() -> None:
         assert "theta" in checked(instance, arrays | {"theta": theta}).problems[0]
     del arrays["whole_writes"]
     assert "theta" in checked(instance, arrays).problems[0]
+
+
+@pytest.fixture(scope="module")
+def sharing() -> tuple[Instance, Arrays]:
+    """An instance whose slots wait, and its certificate, in which blocks share the waits."""
+    instance = waits(on_read=True)
+    return instance, solve_dual(instance, iterations=200)[1].arrays()
+
+
+def test_shares_of_waits_are_returned_where_they_can_have_been_paid(sharing: tuple[Instance, Arrays]) -> None:
+    """Higher, lower, or others' shares prove less; a slot that could keep them would prove more."""
+    instance, arrays = sharing
+    report = checked(instance, arrays)
+    assert report.ok
+    assert report.bound_s is not None
+    shares = arrays["shares"]
+    assert shares[-1].any()
+    for changed in (shares * 3, shares // 3, shares[:, ::-1].copy(), shares[..., ::-1].copy()):
+        assert "is not proved" in checked(instance, arrays | {"shares": changed}).problems[0]
+    without = {name: value for name, value in arrays.items() if name != "shares"}
+    assert "is not proved" in checked(instance, without).problems[0]
+
+
+@pytest.mark.parametrize("change", ["negative", "overflow", "missing tier", "missing block", "type"])
+def test_rejects_invalid_shares(sharing: tuple[Instance, Arrays], change: str) -> None:
+    instance, arrays = sharing
+    shares = arrays["shares"].copy()
+    if change in ("negative", "overflow"):
+        shares[-1, 2, 0, 1] = -1 if change == "negative" else 2**62
+    wrong = {
+        "missing tier": shares[:1],
+        "missing block": shares[..., 1:],
+        "type": shares.astype(np.float64),
+    }
+    report = checked(instance, arrays | {"shares": wrong.get(change, shares)})
+    assert len(report.problems) == 1
+    assert report.bound_s is None
+
+
+def test_rejects_shares_where_no_tier_waits(proved: tuple[Instance, Arrays]) -> None:
+    instance, arrays = proved
+    shape = 1, instance.decode_steps, instance.layers, instance.blocks
+    assert "shares" in checked(instance, arrays | {"shares": np.zeros(shape, np.int64)}).problems[0]
 
 
 def test_weights_of_resources_add_up_to_one(proved: tuple[Instance, Arrays]) -> None:

@@ -18,7 +18,8 @@ from kvbound.cost.slot import SlotCost
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import TimeIndexed
 from kvbound.policies import POLICIES
-from kvbound.solvers.lagrangian.bound import item_subproblem, solve_dual
+from kvbound.solvers.lagrangian.bound import solve_dual
+from kvbound.solvers.lagrangian.evaluation import item_subproblem
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.mip.highs import highs_program
 from kvbound.solvers.reference.brute_force import solve_brute

@@ -5,9 +5,9 @@ Equations: "The dual function" and "The ascent" in docs/methods.md.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,17 +17,18 @@ from kvbound.arithmetic import exp, log
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.progress import Progress
+from kvbound.solvers.lagrangian.adam import Adam
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.rounding import round_multipliers
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem, limited_tiers
+from kvbound.solvers.lagrangian.touches import TouchShares
 
 Floats = NDArray[np.float64]
 
 _LOGIT_RATE, _CAPACITY_RATE = 0.2, 0.15
 """Adam's learning rates: of the logits of minorant weights, and of capacity prices, these in multiples of
 `DualAscent._price_s`."""
-_BETAS = (0.9, 0.95)
-"""Adam's decay rates of the two moments."""
 _TIME_SLACK = 0.1
 """Share of the time limit by which an ascent may be behind the clock before its step size follows the clock
 instead of the iteration count: an ascent in time is the same on any machine."""
@@ -39,36 +40,12 @@ _CHUNK, _CHUNK_OF_ONE_LAYER = 256, 8192
 """Time steps updated at a time: their arrays fit into a cache, and take longer than a call."""
 
 
-@dataclass(eq=False)
-class _Adam:
-    """Parameters with Adam's moments of their gradients (Kingma and Ba, 2015)."""
-
-    value: Floats
-    rate: float
-    initial_share: tuple[float, float] = (1.0, 1.0)
-    """Share of the initial zeros in the two moving averages: the powers of both decay rates."""
-    mean: Floats = field(init=False)
-    square: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.mean, self.square = np.zeros_like(self.value), np.zeros_like(self.value)
-
-    def ascend(self, gradient: Floats, share: float) -> None:
-        """Step along the gradient, at a share of the full learning rate."""
-        first, second = _BETAS
-        self.initial_share = self.initial_share[0] * first, self.initial_share[1] * second
-        self.mean += (1 - first) * (gradient - self.mean)
-        self.square += (1 - second) * (gradient**2 - self.square)
-        deviation = np.sqrt(self.square / (1 - self.initial_share[1])) + 1e-12
-        self.value += (share * self.rate / (1 - self.initial_share[0])) * self.mean / deviation
-
-
 class _Chunk(NamedTuple):
     """Minorants of some time steps, and the logits of their weights."""
 
     steps: slice
     minorants: SlotMinorants
-    logits: _Adam
+    logits: Adam
 
     def price(self, weights: Floats, prices: Floats) -> float:
         """Fill in the minorants' weights and the prices of counts; return the mixed minorants at counts 0."""
@@ -76,9 +53,14 @@ class _Chunk(NamedTuple):
         prices[:, self.steps] = self.minorants.prices(mix)
         return float((mix * self.minorants.alpha).sum())
 
-    def ascend(self, weights: Floats, used: Floats, unit_s: float, share: float) -> None:
-        """Step towards the minorants that are highest at the counts in use."""
-        mix, values = weights[:, self.steps], self.minorants.at(used[:, self.steps]) / unit_s
+    def ascend(
+        self, weights: Floats, used: Floats, charged: Floats | None, unit_s: float, share: float
+    ) -> None:
+        """Step towards the minorants that are highest at the counts, and with the shares of waits, in use."""
+        mix, values = weights[:, self.steps], self.minorants.at(used[:, self.steps])
+        if charged is not None:
+            values[: len(charged)] += charged[:, self.steps]
+        values /= unit_s
         self.logits.ascend(mix * (values - (mix * values).sum(axis=0)), share)
         logits = self.logits.value
         np.clip(logits - logits.max(axis=0), -_LOGIT_RANGE, 0, out=logits)
@@ -91,6 +73,8 @@ class Multipliers(NamedTuple):
     """Weights of the minorants, (minorants, steps, layers or 1), sum 1."""
     capacity: Floats
     """Capacity price of a unit in seconds, at the start and after every slot, (K, 1 + steps * layers)."""
+    shares: Floats | None = None
+    """Shares of waits in seconds, (late tiers, steps, layers, blocks); None for none."""
 
 
 class DualAscent:
@@ -121,8 +105,10 @@ class DualAscent:
         map_chunks: Callable[..., Iterable[Any]],
         start: Multipliers | None = None,
         share: float = 1.0,
+        touches: TouchShares | None = None,
     ) -> None:
         self.instance, self.minorants, self.draw, self.share = instance, minorants, draw, share
+        self.touches = touches
         self.sampled, self.map_chunks = sampled, map_chunks
         self.unit_s = float(minorants.beta.max())  # the highest price of a count
         self.limited = limited_tiers(instance)
@@ -131,7 +117,7 @@ class DualAscent:
         shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.capacity_prices = (
             _first_logits(minorants),
-            _Adam(np.full(shape, 0.1), _CAPACITY_RATE),
+            Adam(np.full(shape, 0.1), _CAPACITY_RATE),
         )
         if start is not None:
             self.logits[:] = np.maximum(log(start.weights), -_LOGIT_RANGE)
@@ -139,11 +125,11 @@ class DualAscent:
         chunk = _CHUNK if instance.layers > 1 else _CHUNK_OF_ONE_LAYER
         chunks = [slice(n, n + chunk) for n in range(0, instance.decode_steps, chunk)]
         self.chunks = [
-            _Chunk(steps, minorants.part(steps), _Adam(self.logits[:, steps], _LOGIT_RATE))
-            for steps in chunks
+            _Chunk(steps, minorants.part(steps), Adam(self.logits[:, steps], _LOGIT_RATE)) for steps in chunks
         ]
         self.count, self.value_s = 0, -np.inf
-        self.best = self.logits.copy(), self.capacity_prices.value.copy()
+        prices = self.capacity_prices.value
+        self.best: tuple[Floats, Floats, Floats | None] = self.logits.copy(), prices.copy(), None
 
     def run(self, iterations: int, start: float, limit_s: float, target: float, progress: Progress) -> float:
         """Ascend, with a step size that falls to zero towards the end.
@@ -177,26 +163,34 @@ class DualAscent:
         slots = self.instance.decode_steps, self.instance.layers
         prices = np.empty((3 * self.instance.tiers, *slots))
         constant = sum(self.map_chunks(lambda chunk: chunk.price(weights, prices), self.chunks))
-        capacity = self._in_seconds(self.capacity_prices.value)
-        cost, demand = self.draw().evaluate(prices, capacity)
+        capacity, touches, charged = self._in_seconds(self.capacity_prices.value), self.touches, None
+        items = self.draw()
+        if touches is not None:
+            assert isinstance(items, MultiTierPaths)
+            items = dataclasses.replace(items, touch=touches.price(weights))
+        cost, demand = items.evaluate(prices, capacity)
         assert demand is not None
         value = constant + cost - float((self.capacity_units * capacity[self.limited]).sum())
         if not self.sampled and value > self.value_s:
-            self.value_s, self.best = value, (self.logits.copy(), self.capacity_prices.value.copy())
-        used = demand.used
-        list(self.map_chunks(lambda chunk: chunk.ascend(weights, used, self.unit_s, share), self.chunks))
+            shares = None if touches is None else touches.seconds
+            self.value_s, self.best = value, (self.logits.copy(), self.capacity_prices.value.copy(), shares)
+        if touches is not None and demand.tiers is not None:
+            charged = touches.ascend(demand.tiers, share)
+        used, unit_s = demand.used, self.unit_s
+        list(self.map_chunks(lambda chunk: chunk.ascend(weights, used, charged, unit_s, share), self.chunks))
         self.capacity_prices.ascend(demand.held[self.limited] - self.capacity_units, share)
         np.maximum(self.capacity_prices.value, 0, out=self.capacity_prices.value)
         self.count += 1
         if self.sampled:
-            self.best = self.logits, self.capacity_prices.value
+            self.best = self.logits, self.capacity_prices.value, None
             before = self.value_s if self.count > 1 else value
             self.value_s = before + max(_SMOOTHING, 1 / self.count) * (value - before)
 
     def multipliers(self) -> Multipliers:
         """Return the point kept."""
-        logits, capacity_prices = self.best
-        return Multipliers(_softmax(logits), self._in_seconds(capacity_prices))
+        logits, capacity_prices, shares = self.best
+        shares = None if shares is None else shares[..., : self.instance.blocks]
+        return Multipliers(_softmax(logits), self._in_seconds(capacity_prices), shares)
 
     def _in_seconds(self, capacity_prices: Floats) -> Floats:
         """Capacity prices of all tiers in seconds, (K, 1 + steps * layers)."""

@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,16 +34,16 @@ from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
 from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
+from kvbound.solvers.lagrangian.evaluation import evaluate_certificate, item_subproblem, thread_pool
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths import MultiTierPaths
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.rounding import (
     claim_bound,
     ideal_certificate,
     recover_multipliers,
-    round_multipliers,
 )
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
+from kvbound.solvers.lagrangian.touches import TouchShares, supports
 
 _SAMPLE_CELLS, _MULTI_TIER_SAMPLE_CELLS = {"numba": 1e8, "numpy": 4e7}, 2e7
 """Blocks times steps in a default sample: on two-tier paths, by kernel, and on multi-tier paths."""
@@ -52,6 +51,8 @@ _DEFAULT_WORK, _FEWEST, _MOST = 3e11, 250, 3000
 """The default number of iterations evaluates about so many blocks times steps in all, within these limits."""
 _MULTI_TIER_COST = 20
 """Time that an evaluation takes on multi-tier paths, relative to two-tier paths."""
+_TOUCHES_SHARE = 0.2
+"""Share of the learning rates at which shares of waits are added to multipliers that are good without."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,24 +162,60 @@ def maximize_dual(
         evaluate = partial(evaluate_certificate, instance, kernel=chosen, threads=workers, progress=progress)
         count = _default_iterations(instance, stride) if iterations is None else iterations
         target = incumbent_s * (1 - gap)
-        with _thread_pool(workers) as pool:
+        with thread_pool(workers) as pool:
             draw = _sampler(instance, stride, seed, chosen, workers, pool)
             map_chunks = map if workers == 1 else pool.map
             minorants = SlotMinorants.of(instance, integer_counts)
-            start = None if resume is None else Multipliers(*recover_multipliers(instance, minorants, resume))
-            share = 1.0
-            if start is None and step_prices.supports(instance):
-                start = step_prices.multipliers(instance, minorants)
-                share = 1.0 if start is None else step_prices.SHARE
-            ascent = DualAscent(
-                instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start, share=share
-            )
-            for found, reached in _ascend(ascent, count, time_limit, target, evaluate, progress):
-                best = max(best, found, key=lambda certificate: certificate.bound_s)
-                termination = reached
+            start, share = _start(instance, minorants, resume)
+            stages = _stages(instance, minorants, stride, start)
+            for n, sharing in enumerate(stages):
+                touches = None
+                if sharing:
+                    touches = TouchShares(instance, minorants, start and start.shares)
+                    lanes = Lanes.all_of(instance, slice(None))
+                    draw = partial(MultiTierPaths, instance, lanes, chosen, workers)
+                ascent = DualAscent(
+                    instance, minorants, draw, sampled=stride > 1, map_chunks=map_chunks, start=start,
+                    share=share, touches=touches,
+                )  # fmt: skip
+                report, limit_s = _part(progress, n, len(stages)), time_limit / len(stages)
+                for found, reached in _ascend(ascent, count, limit_s, target, evaluate, report):
+                    best = max(best, found, key=lambda certificate: certificate.bound_s)
+                    termination = reached
+                if termination.reason is Reason.INTERRUPTED or best.bound_s >= target:
+                    break
+                start, share = ascent.multipliers(), _TOUCHES_SHARE
     except KeyboardInterrupt:
         termination = Termination(Reason.INTERRUPTED)
     return AscentResult(best, termination, None if ascent is None else ascent.multipliers())
+
+
+def _start(
+    instance: Instance, minorants: SlotMinorants, resume: Certificate | None
+) -> tuple[Multipliers | None, float]:
+    """Return where the ascent starts, None if nowhere in particular, and the share of its rates there."""
+    if resume is not None:
+        found = Multipliers(*recover_multipliers(instance, minorants, resume))
+        return found, 1.0 if found.shares is None else _TOUCHES_SHARE
+    if step_prices.supports(instance):
+        start = step_prices.multipliers(instance, minorants)
+        return start, 1.0 if start is None else step_prices.SHARE
+    return None, 1.0
+
+
+def _stages(
+    instance: Instance, minorants: SlotMinorants, stride: int, start: Multipliers | None
+) -> list[bool]:
+    """Return whether each ascent, one after the other, is one in shares of waits as well."""
+    listed = stride == 1 and not dense_items.applies(instance)
+    if not (listed and minorants.touching and supports(instance)):
+        return [False]
+    return [False, True] if start is None or start.shares is None else [True]
+
+
+def _part(progress: Progress, number: int, count: int) -> Progress:
+    """Report the progress of one of several stages."""
+    return lambda done, of, message: progress(number + done / of, count, message)
 
 
 def _for_all(
@@ -250,60 +287,6 @@ def _ascend(
         if done >= 1 or found.bound_s >= target:
             return
         level = ascent.value_s * target / found.bound_s  # the estimate was above the bound
-
-
-def evaluate_certificate(
-    instance: Instance,
-    certificate: Certificate,
-    kernel: Kernel,
-    threads: int = 1,
-    progress: Progress = silent,
-) -> Certificate:
-    """Evaluate all items, layer by layer, and return the certificate with the bound it proves."""
-    prices, capacity = certificate.prices.astype(np.float64), certificate.capacity.astype(np.float64)
-    total = 0.0
-    if dense_items.applies(instance):
-        items = DensePaths(instance, DenseItems.of(instance), kernel, threads)
-        return claim_bound(instance, certificate, items.evaluate(prices, capacity, demand=False)[0])
-
-    def evaluate_layer(layer: int) -> float:
-        lanes = Lanes.all_of(instance, slice(layer, layer + 1))
-        return item_subproblem(instance, lanes, kernel, 1).evaluate(prices, capacity, demand=False)[0]
-
-    with _thread_pool(threads) as pool:
-        for layer, cost in enumerate(pool.map(evaluate_layer, range(instance.layers))):
-            progress(layer, instance.layers, "bound evaluated on all items")
-            total += cost
-    return claim_bound(instance, certificate, total)
-
-
-def prove(
-    instance: Instance,
-    multipliers: Multipliers,
-    *,
-    kernel: str | None = None,
-    threads: int = 1,
-    progress: Progress = silent,
-) -> Certificate:
-    """Round multipliers, and return the certificate with the bound they prove."""
-    rounded = round_multipliers(instance, SlotMinorants.of(instance), *multipliers)
-    return evaluate_certificate(instance, rounded, pick(kernel), threads, progress)
-
-
-@contextmanager
-def _thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Run threads; when interrupted, cancel the tasks that have not begun."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def item_subproblem(instance: Instance, lanes: Lanes, kernel: Kernel, threads: int) -> ItemSubproblem:
-    """Return the subproblem of the items in some lanes, on the fast two-tier paths where they apply."""
-    paths = TwoTierPaths if supports_two_tier_bits(instance) else MultiTierPaths
-    return paths(instance, lanes, kernel, threads)
 
 
 def _warm_up(instance: Instance, kernel: Kernel) -> None:

@@ -22,11 +22,12 @@ from kvbound.arithmetic import combine
 from kvbound.cost import marginal
 from kvbound.cost.ideal import Slots, ideal_bytes
 from kvbound.cost.ideal_cases import ideal_cases
-from kvbound.cost.slot import SlotCost, set_number
+from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.slot_bounds import beyond_room, late_tiers, reading_tiers
+from kvbound.solvers.lagrangian.slot_bounds import late_tiers, reading_tiers
+from kvbound.solvers.lagrangian.waits import Waits
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +67,8 @@ class SlotMinorants:
         The tiers whose reads the last chords count, one each: those whose first read adds to the wait.
     units
         What an item of each layer counts as in a step, (layers,); None if slots have times of their own.
+    waited
+        Seconds that slots wait for tiers which `alpha` of the facets includes, (V, steps, layers).
     """
 
     alpha: Floats
@@ -80,6 +83,7 @@ class SlotMinorants:
     tier: int
     touching: tuple[int, ...]
     units: NDArray[np.int64] | None
+    waited: Floats
 
     @classmethod
     def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
@@ -89,8 +93,8 @@ class SlotMinorants:
         base = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
         Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
         facets, theta = cost.facets, cost.facet_weights
-        waits = _Waits(cost, instance, slots)
-        alpha = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure
+        waits = Waits(cost, instance, slots)
+        alpha, waited = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure, waits.sure
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
         if instance.inclusive:
@@ -98,12 +102,13 @@ class SlotMinorants:
         touching = waits.touching(slots)
         if not touching:
             needed = _undominated(alpha, beta)
-            alpha, beta, theta = alpha[needed], beta[needed], theta[needed]
+            alpha, beta, theta, waited = alpha[needed], beta[needed], theta[needed], waited[needed]
         units = instance.timed_units
         tier, sizes = tiers - 1, slots.sizes[0] / size
         begun = alpha  # with the waits of slots that read something at the tiers that a facet charges
         if touching:
             begun = alpha + np.minimum(waits.least(beta[:, tiers : 2 * tiers]), alpha.max(axis=0) - alpha)
+            waited = waited + (begun - alpha)
         chords = [_Chord.of(begun, beta[:, tier], sizes, slots.reads)]
         shape = 2 + len(touching), 3 * tiers
         counted, others = np.zeros(shape, np.bool_), np.zeros(shape)
@@ -124,7 +129,7 @@ class SlotMinorants:
             begun = np.concatenate([begun, constant])
         return cls(
             begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, touching,
-            units if instance.by_step else None,
+            units if instance.by_step else None, waited,
         )  # fmt: skip
 
     @property
@@ -137,6 +142,7 @@ class SlotMinorants:
         return dataclasses.replace(
             self,
             alpha=self.alpha[:, steps],
+            waited=self.waited[:, steps],
             chord=self.chord[:, steps],
             breakpoints=self.breakpoints[:, steps],
             ends=self.ends[:, :, steps],
@@ -261,58 +267,6 @@ class _Chord(NamedTuple):
         there = alpha + wait + slope[:, None, None] * (sizes * end)
         ends = np.stack([_active(alpha, slope, -1), _active(there, slope, 1)])
         return cls(start, rises(end, everything), np.zeros_like(most), ends)
-
-
-class _Waits:
-    """How long the facets of slots wait for the tiers that serve reads.
-
-    Attributes
-    ----------
-    sure
-        Seconds that slots wait whichever tiers serve their reads, as far as these have room, by facet,
-        (V, steps, layers).
-    """
-
-    def __init__(self, cost: SlotCost, instance: Instance, slots: Slots) -> None:
-        weights, waits = instance.timed(instance.weight_reads) > 0, cost.facet_waits
-        self.tiers, tier = cost.tiers, 1 << np.arange(cost.tiers)
-        alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])  # (V, K, layers)
-        self._alone = np.minimum(alone, alone[:, -1:]) if cost.inclusive else alone
-        self.sure = np.zeros((len(waits), *slots.reads.shape))
-        if not cost.latency.any():
-            return
-        self.sure[:] = np.inf
-        for number in range(1 << len(late_tiers(instance))):
-            reading = reading_tiers(instance, number)
-            some = int(set_number(reading))
-            wait = np.where(weights, waits[:, some | 1, None], waits[:, some, None])[:, None]
-            possible = beyond_room(instance, slots.reads, self.tiers - 1, reading)[1]
-            self.sure = np.where(possible, np.minimum(self.sure, wait), self.sure)
-        nothing = slots.reads * slots.sizes == 0
-        self.sure = np.where(nothing, np.where(weights, waits[:, 1, None], 0.0)[:, None], self.sure)
-
-    def more(self, tier: int) -> Floats:
-        """Return the seconds that a read held in a tier adds to those, at least, (V, steps, layers)."""
-        return np.maximum(self._alone[:, tier, None] - self.sure, 0.0)
-
-    def least(self, charged: Floats) -> Floats:
-        """Return the seconds that a read adds at any tier whose reads the facet charges, (V, steps, layers).
-
-        Parameters
-        ----------
-        charged
-            What each facet charges for a read at each tier, (V, K).
-        """
-        least = np.full_like(self.sure, np.inf)
-        for k, charges in enumerate(charged.T > 0):
-            least[charges] = np.minimum(least[charges], self.more(k)[charges])
-        return np.where(np.isinf(least), 0.0, least)
-
-    def touching(self, slots: Slots) -> tuple[int, ...]:
-        """Return the tiers whose reads may add to the wait of a slot."""
-        if not slots.reads.any():
-            return ()
-        return tuple(k for k in range(self.tiers) if self.more(k).any())
 
 
 def _undominated(alpha: Floats, beta: Floats) -> list[int]:

@@ -15,7 +15,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths import PathPrices, Step, best_moves, legal_moves
+from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, Step, best_moves, legal_moves
 from kvbound.solvers.lagrangian.subproblem import holding_prices
 
 Floats = NDArray[np.float64]

@@ -41,7 +41,11 @@ _RIDGE = 1e-9
 
 
 def round_multipliers(
-    instance: Instance, minorants: SlotMinorants, weights: Floats, capacity: Floats
+    instance: Instance,
+    minorants: SlotMinorants,
+    weights: Floats,
+    capacity: Floats,
+    shares: Floats | None = None,
 ) -> Certificate:
     """Round multipliers to a certificate that claims no bound yet.
 
@@ -51,12 +55,15 @@ def round_multipliers(
         Weights of the minorants, (minorants, steps, layers), sum 1.
     capacity
         Capacity price of a unit in seconds, (K, 1 + steps * layers).
+    shares
+        Shares of waits in seconds, (late tiers, steps, layers, blocks).
     """
     cases = _cases(instance, minorants)
     theta = np.stack([_resource_weights(minorants, weights, ends) for ends in cases])
     has_chords, splits = len(weights) > len(minorants.beta), minorants.splits
     splits = splits if has_chords else np.full_like(splits, -1)
-    return rounded(instance, minorants.prices(weights), capacity, theta, minorants.tier, *splits)
+    prices = minorants.prices(weights)
+    return rounded(instance, prices, capacity, theta, minorants.tier, *splits, shares=shares)
 
 
 def ideal_certificate(instance: Instance) -> Certificate:
@@ -70,8 +77,8 @@ def ideal_certificate(instance: Instance) -> Certificate:
 
 def recover_multipliers(
     instance: Instance, minorants: SlotMinorants, certificate: Certificate
-) -> tuple[Floats, Floats]:
-    """Return minorant weights that nearly reproduce a certificate's prices, and its capacity prices.
+) -> tuple[Floats, Floats, Floats | None]:
+    """Return minorant weights that nearly reproduce a certificate's prices, its capacity prices and shares.
 
     The weights are least squares in the prices of counts, the resource weights and the sum, 1, with negative
     weights set to zero. Shapes and units as for `round_multipliers`.
@@ -95,7 +102,8 @@ def recover_multipliers(
     square = np.array([[(one * other).sum(axis=-1) for other in rows] for one in rows])
     square[np.diag_indices(len(rows))] += _RIDGE
     weights = np.maximum(solve(square, np.array([(one * goal).sum(axis=-1) for one in rows])), 0) + _RIDGE
-    return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit
+    shares = None if certificate.shares is None else certificate.shares / unit
+    return weights / weights.sum(axis=0), np.maximum(certificate.capacity, 0) / unit, shares
 
 
 def _largest(instance: Instance) -> slice:
@@ -125,6 +133,7 @@ def rounded(
     whole: Ints,
     whole_writes: Ints | None = None,
     *,
+    shares: Floats | None = None,
     bits: int = _IDEAL_BITS,
 ) -> Certificate:
     """Round multipliers in seconds to a certificate that claims no bound yet; its arrays, not yet integers.
@@ -136,7 +145,7 @@ def rounded(
     bits
         The ideal time is below 2 to this power of units.
     """
-    scale = _scale(instance, prices, capacity, bits)
+    scale = _scale(instance, prices, capacity, shares, bits)
     unit = 2.0**scale
     return Certificate(
         instance.sha256,
@@ -147,17 +156,20 @@ def rounded(
         tier=tier,
         whole=whole,
         whole_writes=whole_writes,
+        shares=None if shares is None else np.floor(shares * unit).astype(np.int64),
         theta=_integer_theta(instance, theta)[:, resource_order(instance)],
         mixed=not instance.objective.time_alone,
     )
 
 
-def _scale(instance: Instance, prices: Floats, capacity: Floats, bits: int) -> int:
+def _scale(instance: Instance, prices: Floats, capacity: Floats, shares: Floats | None, bits: int) -> int:
     """Largest scale at which the ideal time and the price of any path keep within their bits."""
     longest = capacity.sum(axis=1).max() * int(instance.block_units.max())
     longest += (
         4 * instance.granularity * instance.chunks.largest * float(np.abs(prices).max(axis=(0, 2)).sum())
     )
+    if shares is not None:
+        longest += float(shares.max(axis=0).sum(axis=0).max())
     scales = [bits - math.frexp(ideal(instance))[1]]
     if longest > 0:
         scales.append(_PATH_BITS - math.frexp(longest)[1])

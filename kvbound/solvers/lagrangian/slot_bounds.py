@@ -132,6 +132,8 @@ class _Case:
         Weights of the resources, (R, steps, layers or 1).
     units
         What an item of each layer counts as in what is timed together, (layers,).
+    earned
+        What the shares of waits bring in if all blocks are read, (steps, layers or 1).
     read, written
         The least and the largest number of units read at, and written to, the tier, (steps, layers or 1)
         each.
@@ -165,6 +167,7 @@ class _Case:
         byte = combine(memory.read_load, cost)
         self.held, self.wrote = sizes * byte, sizes * combine(memory.write_load, cost)
         self.weights = self._timed(byte[0] * instance.weight_reads)
+        self.earned = self._timed(self._shares(certificate))
         self.paid = certificate.prices.astype(np.float64).reshape(3, instance.tiers, *self.reads.shape)
         live, born = (self._timed(each * self.units) for each in (self.live, self.born))
         low, high = _range(certificate.whole, live, more_reads)
@@ -190,11 +193,22 @@ class _Case:
         terms = np.abs(self.paid) + np.stack([self.held, self.held, self.wrote])
         magnitude = 3 * self.reads * terms[0].max(axis=0) + self.unread * terms[1].sum(axis=0)
         magnitude += (self.live + 2 * self.born) * terms[2].sum(axis=0)
-        magnitude = self._timed(magnitude) + self.weights + wait
+        magnitude = self._timed(magnitude) + self.weights + wait + self.earned
         (low, high), (fewest, most) = self.read, self.written
         empty = (high < low) | (most < fewest) | self.excluded
-        least = self.weights + wait + self._reads() + self._writes()
+        least = self.weights + (wait - self.earned) + self._reads() + self._writes()
         return np.where(empty, np.inf, least), magnitude
+
+    def _shares(self, certificate: Certificate) -> Floats:
+        """Return the most that blocks can pay, each in one tier open to reads, (steps, layers)."""
+        if certificate.shares is None:
+            return np.zeros(self.reads.shape)
+        most = np.zeros(certificate.shares.shape[1:], np.int64)
+        for k, shares in zip(late_tiers(self.instance), certificate.shares, strict=True):
+            # with inclusive copies the last tier may serve what others hold
+            serves = self.serves[k] | (self.serves[-1] if self.instance.inclusive else False)
+            np.maximum(most, shares, out=most, where=serves[:, None])
+        return most.sum(axis=-1, dtype=np.float64)
 
     def _timed(self, each: NDArray[Any]) -> NDArray[Any]:
         return self.instance.timed(each)

@@ -33,10 +33,14 @@ class Demand:
         (3K, steps, layers).
     held
         Units in each tier at the start and after every slot, (K, 1 + steps * layers).
+    tiers
+        Where touches have prices, the tiers of blocks at the start and after every slot, K where there is no
+        block, (1 + steps, layers, blocks).
     """
 
     used: Floats
     held: Floats
+    tiers: NDArray[np.uint8] | None = None
 
 
 class ItemSubproblem(Protocol):

@@ -15,7 +15,7 @@ from kvbound.cost.marginal import free_misses
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.paths.two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import columns, occupancy
 from kvbound.solvers.pricing.repair import repair
 from kvbound.solvers.pricing.responses import Adopt

@@ -34,7 +34,8 @@ from kvbound.solvers.certify import certify
 from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
+from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.mip.exact import ON_READ
 from kvbound.solvers.mip.highs import REJECTED
 from kvbound.solvers.pricing import best_response

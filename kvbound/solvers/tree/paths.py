@@ -13,7 +13,7 @@ from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_tiers
 from kvbound.instance import Instance
 from kvbound.rules import Initial
-from kvbound.solvers.lagrangian.paths import PathPrices, Step, legal_moves
+from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, Step, legal_moves
 from kvbound.solvers.lagrangian.subproblem import holding_prices
 
 

@@ -14,7 +14,8 @@ from kvbound.solvers.dense import alike_layers, fill
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
 from kvbound.solvers.incumbent import evaluate_placement
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove, solve_dual
+from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
+from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.dense_cases import dense_instance, feasible, long_run, with_bits
 

@@ -12,8 +12,8 @@ from kvbound.solvers.dense import items
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
 from kvbound.solvers.lagrangian.bound import solve_dual
-from kvbound.solvers.lagrangian.paths import MultiTierPaths
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
+from kvbound.solvers.lagrangian.paths.two_tier import TwoTierPaths
 from tests.dense_cases import dense_instance, feasible, long_run, with_bits
 
 

@@ -24,6 +24,20 @@ def swaps(tokens: int, steps: int, link: float = 64e9, room: float = 0.5, **rule
     return Instance("swaps", memory, llm, Rules(**rules), reads)
 
 
+def waits(*, on_read: bool, **rules: Any) -> Instance:
+    """Three tiers, of which the second waits a little, and the third longer than slots take without it."""
+    resources = {"hbm": 4000e9, "link": 54e9, "up": 54e9, "ssd": 7e9, "ssd_up": 54e9}
+    tiers = (
+        Tier("hbm", 30 * 65536, ("hbm",), ("hbm",)),
+        Tier("dram", 45 * 65536, ("link",), ("up",), latency=2e-6),
+        Tier("ssd", None, ("link", "ssd"), ("up", "ssd_up"), latency=80e-6),
+    )
+    reads = RandomSwap(layers=1, prefill_tokens=120, decode_steps=40, sparsity=0.7, variation=0.1, seed=0)
+    rules = {"migration": "on-read" if on_read else "prefetch"} | rules
+    llm = Llm("some", 1, 65536, 0, 16e6)
+    return Instance("waits", Memory("ssd", resources, tiers), llm, Rules(**rules), reads)
+
+
 def bound(instance: Instance, **options: Any) -> float:
     """Return the bound of an instance, after the checker has confirmed it."""
     found, certificate = solve_dual(instance, **options)

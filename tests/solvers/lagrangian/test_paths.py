@@ -13,7 +13,7 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.rules import Copies, Initial, Migration
 from kvbound.schedule import from_tiers
-from kvbound.solvers.lagrangian.paths import MultiTierPaths
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from tests.cost_cases import item_counts
 from tests.strategies import layered_instances, tiny_instances
 

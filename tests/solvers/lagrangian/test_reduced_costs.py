@@ -9,7 +9,7 @@ from kvbound.bitsets.lanes import Lanes
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths import MultiTierPaths
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.reduced_costs import reduced_costs
 from tests.strategies import layered_instances, tiny_instances
 

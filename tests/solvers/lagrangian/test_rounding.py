@@ -18,7 +18,8 @@ from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.rules import Rules, Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import evaluate_certificate, maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.lagrangian.evaluation import evaluate_certificate, prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers
 from kvbound.solvers.lagrangian.slot_bounds import beyond_room, slot_bounds
@@ -115,6 +116,9 @@ def test_the_claim_is_what_the_checker_proves_at_any_prices(instance: Instance, 
     prices = np.abs(rng.normal(0.0, 0.1, counts_of(instance)))  # of both kernels' paths none is below 0
     prices *= rng.random(prices.shape) < 0.5
     certificate = any_certificate(rng, instance, 40, prices)
+    if rng.random() < 0.5:
+        shape = int((latency > 0).sum()), *counts_of(instance)[1:], instance.blocks
+        certificate = replace(certificate, shares=rng.integers(0, 1 << 39, shape))
     claimed = evaluate_certificate(instance, certificate, "numpy").bound_s
     report = check(instance.expanded(), instance.token_trace.arrays, certificate.arrays())
     assert report.bound_s is not None

@@ -14,8 +14,8 @@ from kvbound.bitsets.two_tier import supports_two_tier_bits
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.llm.model import Llm
-from kvbound.solvers.lagrangian.paths import MultiTierPaths
-from kvbound.solvers.lagrangian.paths_two_tier import TwoTierPaths
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
+from kvbound.solvers.lagrangian.paths.two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.workloads import RandomSwap
 from tests.solvers.lagrangian.cases import come_and_go

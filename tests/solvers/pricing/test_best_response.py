@@ -21,7 +21,8 @@ from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.eviction import balanced
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.best_response import best_responses
 from kvbound.solvers.reference.brute_force import find_optimum

@@ -22,7 +22,8 @@ from kvbound.schedule import Schedule
 from kvbound.solvers import portfolio
 from kvbound.solvers.annealing import solve as annealing
 from kvbound.solvers.incumbent import Incumbent, evaluate_placement
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.pricing.best_response import best_responses
 from kvbound.solvers.pricing.repair import repair

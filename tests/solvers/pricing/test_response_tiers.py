@@ -19,7 +19,8 @@ from kvbound.instance import Instance
 from kvbound.rules import Copies, Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.bound import maximize_dual, prove
+from kvbound.solvers.lagrangian.bound import maximize_dual
+from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.pricing import best_response
 from kvbound.solvers.pricing.response_tiers import TierResponses

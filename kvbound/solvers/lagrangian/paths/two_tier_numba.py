@@ -1,4 +1,4 @@
-"""Compiled twins of the passes in `kvbound.solvers.lagrangian.paths_two_tier`: same numbers, word by word."""
+"""Compiled twins of the passes in `kvbound.solvers.lagrangian.paths.two_tier`: same numbers, word by word."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def backward(
     Parameters
     ----------
     table
-        Prices (6, steps, layers); see `paths_two_tier.HOLD`.
+        Prices (6, steps, layers); see `two_tier.HOLD`.
     """
     steps, _, width = rows.shape
     masks = enters.size > 0
@@ -147,7 +147,7 @@ def forward(
     state
         Bits of the lanes in tier 0 at the start, (layers, words); changed.
     counts
-        (steps, some, 4), from the layer of the first word on; see `paths_two_tier.MISSES`.
+        (steps, some, 4), from the layer of the first word on; see `two_tier.MISSES`.
     after
         Bits of the lanes in tier 0 after every slot, (steps, layers, words), or empty.
     """

@@ -1,4 +1,4 @@
-"""Compiled twins of the passes in `kvbound.solvers.lagrangian.paths`: same numbers, block by block."""
+"""Compiled twins of the passes in `multi_tier`: same numbers, block by block."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def backward(
     write_price: Floats,
     birth_price: Floats,
     hold_price: Floats,
+    touch_price: Floats,
     size: int,
     legal: Bools,
     charged: Bools,
@@ -96,12 +97,14 @@ def backward(
     ----------
     read_price, extra_price, write_price, birth_price, hold_price
         By slot, (steps, layers, K).
+    touch_price
+        Price of a block's first byte read from a tier, (steps, layers, lanes, K), or empty.
     legal, charged
         See `kvbound.cost.transitions.Transitions`.
     """
     steps, _, tiers = hold_price.shape
     chunks = -(-born.shape[1] // BLOCKS_AT_ONCE)
-    after = np.empty(tiers)
+    after, touch = np.empty(tiers), np.zeros(tiers)
     tokens, last_birth, first_end = np.empty((3, BLOCKS_AT_ONCE), np.int64)
     for chunk in range(first, last):
         layer, start = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
@@ -127,9 +130,13 @@ def backward(
                         total[layer, lane] = after.min()
                         continue
                 read = items * popcount_range(row, lane * size, min(size, bits - lane * size))
+                if touch_price.size > 0:
+                    touch[:] = touch_price[step, layer, lane]
                 if leaves:
                     for k in range(tiers):
                         value[layer, lane, k] = after[k] + read * read_price[step, layer, k]
+                        if read > 0:
+                            value[layer, lane, k] += touch[k]
                     continue
                 if last_birth[n] < step < first_end[n]:
                     carried, unread = items * tokens[n], items * tokens[n] - read
@@ -144,9 +151,13 @@ def backward(
                         price = after[target]
                         if charged[source, target]:
                             price = price + carried * write[target] + unread * extra[source]
+                            if read == 0 and carried > 0:
+                                price += touch[source]
                         if price < best:
                             best, chosen = price, target
                     value[layer, lane, source] = best + read * read_price[step, layer, source]
+                    if read > 0:
+                        value[layer, lane, source] += touch[source]
                     if choices.size > 0:
                         choices[step, source, layer, lane] = chosen
 

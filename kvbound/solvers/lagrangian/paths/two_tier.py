@@ -149,11 +149,11 @@ class TwoTierPaths:
         if self.kernel == "numpy":
             _backward_numpy(lanes, table, backward)
             return backward
-        from kvbound.solvers.lagrangian import paths_two_tier_numba
+        from kvbound.solvers.lagrangian.paths import two_tier_numba
 
         def run(first: int, last: int) -> None:
             outcome = backward.value, backward.gain, backward.enters, backward.stays
-            paths_two_tier_numba.backward(lanes.rows, lanes.born, lanes.last, table, *outcome, first, last)
+            two_tier_numba.backward(lanes.rows, lanes.born, lanes.last, table, *outcome, first, last)
 
         map_ranges(run, layers * width, self.threads, WORDS_AT_ONCE)
         return backward
@@ -183,14 +183,14 @@ class TwoTierPaths:
         if self.kernel == "numpy":
             _forward_numpy(lanes, backward, state, counts, after)
             return
-        from kvbound.solvers.lagrangian import paths_two_tier_numba
+        from kvbound.solvers.lagrangian.paths import two_tier_numba
 
         masks = backward.enters, backward.stays
 
         def run(first: int, last: int) -> tuple[slice, Counts]:
             some = slice(first // width, (last - 1) // width + 1)
             counted = np.zeros_like(counts[:, some])
-            paths_two_tier_numba.forward(lanes.rows, *masks, state, counted, after, first, last)
+            two_tier_numba.forward(lanes.rows, *masks, state, counted, after, first, last)
             return some, counted
 
         for some, counted in map_ranges(run, layers * width, self.threads, WORDS_AT_ONCE):

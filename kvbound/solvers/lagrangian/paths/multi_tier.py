@@ -73,22 +73,35 @@ class PathPrices:
     """Holding a unit after the slot; see `holding_prices`."""
     charged: Bools
     """Which moves cost anything, (K, K); see `Transitions`."""
+    touch: Floats | None = None
+    """Price of reading anything of a block from a tier, (steps, layers, blocks, K); None for none."""
 
     @classmethod
-    def of(cls, instance: Instance, lanes: Lanes, prices: Floats, capacity: Floats) -> PathPrices:
-        """Return the prices of paths at prices of counts and of capacity; see `ItemSubproblem`."""
+    def of(
+        cls, instance: Instance, lanes: Lanes, prices: Floats, capacity: Floats, touch: Floats | None = None
+    ) -> PathPrices:
+        """Return the prices of paths at those of counts, capacity and touches; see `ItemSubproblem`."""
         read, extra_read, write = columns(prices[:, :, lanes.layers])
         transitions = Transitions.of(instance)
         birth = combine(transitions.birth_writes.astype(np.float64), write)
         hold, _ = holding_prices(instance, capacity, lanes.layers)
-        return cls(read, extra_read, write, birth, hold, transitions.charged)
+        return cls(read, extra_read, write, birth, hold, transitions.charged, touch)
 
     def moved(self, cost: Floats, step: int, now: Step, source: int, target: int) -> Floats:
         """Add the price of a move in a step to a cost, (layers, blocks)."""
         if not self.charged[source, target]:
             return cost
         write, extra_read = self.write[target, step, :, None], self.extra_read[source, step, :, None]
-        return cost + now.carried * write + now.unread * extra_read
+        cost = cost + now.carried * write + now.unread * extra_read
+        if self.touch is None:
+            return cost
+        return cost + np.where((now.read == 0) & (now.carried > 0), self.touch[step, ..., source], 0)
+
+    def add_reads(self, value: Floats, step: int, now: Step) -> None:
+        """Add the price of the reads of a step from each tier to a cost by tier, (K, layers, blocks)."""
+        value += now.read * self.read[:, step, :, None]
+        if self.touch is not None:
+            value += np.where(now.read > 0, np.moveaxis(self.touch[step], -1, 0), 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +128,19 @@ class _BackwardPass:
 
 @dataclass(frozen=True, eq=False)
 class MultiTierPaths:
-    """The blocks of some layers, or a sample of them; see `ItemSubproblem`."""
+    """The blocks of some layers, or a sample of them; see `ItemSubproblem`.
+
+    Attributes
+    ----------
+    touch
+        Prices of touches; see `PathPrices`.
+    """
 
     instance: Instance
     lanes: Lanes
     kernel: Kernel = "numpy"
     threads: int = 1
+    touch: Floats | None = None
 
     def evaluate(self, prices: Floats, capacity: Floats, demand: bool = True) -> tuple[float, Demand | None]:
         """Return the total cost of the cheapest paths, and their demand; see `ItemSubproblem`."""
@@ -133,7 +153,8 @@ class MultiTierPaths:
         counts = count_traffic(self.instance, self.lanes, first, plan, self.kernel, self.threads)
         used, held = (np.moveaxis(each, -1, 0) * self.lanes.weight for each in counts)
         initial = count_starts(self.lanes, first, self.instance.tiers) * self.lanes.weight
-        return cost, Demand(used, occupancy(self.instance, initial, held, self.lanes.layers))
+        held = occupancy(self.instance, initial, held, self.lanes.layers)
+        return cost, Demand(used, held, None if self.touch is None else np.concatenate([first[None], plan]))
 
     def paths(self, prices: Floats, capacity: Floats) -> tuple[Bytes, Bytes]:
         """Return the cheapest paths themselves: the tiers of blocks, or K where there is no block.
@@ -157,7 +178,7 @@ class MultiTierPaths:
             np.zeros((steps, tiers, *shape) if choices else (0, 0, 0, 0), np.uint8),
         )  # fmt: skip
         run = self._backward_numpy if self.kernel == "numpy" else self._backward_numba
-        run(PathPrices.of(self.instance, self.lanes, prices, capacity), transitions, backward)
+        run(PathPrices.of(self.instance, self.lanes, prices, capacity, self.touch), transitions, backward)
         value = backward.value + start.T[:, None] * self.lanes.units[..., None]
         first = self._first_tiers(value)
         at_start = np.take_along_axis(value, first[..., None].astype(np.int64), 2)[..., 0]
@@ -176,22 +197,23 @@ class MultiTierPaths:
             backward.total[opens] = value[:, opens].min(axis=0)
             backward.births[opens] = value[:, opens].argmin(axis=0)
             choice = best_moves(transitions, value, prices, step, now, ~leaves)
-            value += now.read * prices.read[:, step, :, None]
+            prices.add_reads(value, step, now)
             if backward.choices.size:
                 backward.choices[step] = choice
         backward.value[:] = np.moveaxis(value, 0, -1)
 
     def _backward_numba(self, prices: PathPrices, transitions: Transitions, backward: _BackwardPass) -> None:
-        from kvbound.solvers.lagrangian import paths_numba
+        from kvbound.solvers.lagrangian.paths import multi_tier_numba
 
         instance, lanes = self.instance, self.lanes
         tables = prices.read, prices.extra_read, prices.write, prices.birth, prices.hold
         by_slot = [np.ascontiguousarray(np.moveaxis(table, 0, -1)) for table in tables]
+        touch = np.zeros((0, 0, 0, 0)) if prices.touch is None else prices.touch
 
         def run(first: int, last: int) -> None:
-            paths_numba.backward(
+            multi_tier_numba.backward(
                 lanes.rows, lanes.born, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts,
-                *by_slot, instance.granularity,
+                *by_slot, touch, instance.granularity,
                 transitions.legal, transitions.charged,
                 backward.value, backward.total, backward.births, backward.choices, first, last,
             )  # fmt: skip
@@ -211,12 +233,12 @@ class MultiTierPaths:
         if self.kernel == "numpy":
             _follow_numpy(self.lanes, backward, first, plan)
             return plan
-        from kvbound.solvers.lagrangian import paths_numba
+        from kvbound.solvers.lagrangian.paths import multi_tier_numba
 
         tiers, born, last = first.copy(), self.lanes.born, self.lanes.last
 
         def run(begin: int, end: int) -> None:
-            paths_numba.follow(born, last, backward.births, backward.choices, tiers, plan, begin, end)
+            multi_tier_numba.follow(born, last, backward.births, backward.choices, tiers, plan, begin, end)
 
         map_ranges(run, _chunks(self.lanes), self.threads)
         return plan
@@ -283,9 +305,9 @@ def count_traffic(
         if kernel == "numpy":
             _count_numpy(instance, lanes, transitions, first, plan, used, held)
         else:
-            from kvbound.solvers.lagrangian import paths_numba
+            from kvbound.solvers.lagrangian.paths import multi_tier_numba
 
-            paths_numba.count_traffic(
+            multi_tier_numba.count_traffic(
                 lanes.rows, lanes.last, lanes.begin, lanes.end, lanes.units, lanes.counts,
                 instance.granularity, transitions.charged,
                 transitions.birth_writes, first, plan, used, held, begin, end,

@@ -1,0 +1,1 @@
+"""Cheapest paths of blocks over tiers: the items' part of the dual."""
