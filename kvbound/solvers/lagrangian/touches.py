@@ -66,9 +66,7 @@ class TouchShares:
     def __init__(self, instance: Instance, minorants: SlotMinorants, given: Floats | None = None) -> None:
         self._instance, self._tiers, tiers = instance, late_tiers(instance), instance.tiers
         waits = Waits(SlotCost.of(instance), instance, Slots.of(instance))
-        self._waits = np.stack(
-            [np.maximum(waits.serving(k)[:, None] - minorants.waited, 0) for k in self._tiers]
-        )
+        self._waits = np.stack([waits.more(k, minorants.waited) for k in self._tiers])
         self._lanes = lanes = Lanes.all_of(instance, slice(None))
         steps = [Step.of(instance, lanes, step) for step in range(instance.decode_steps)]
         keeps = (instance.units > 0)[:, None]
@@ -85,12 +83,11 @@ class TouchShares:
 
     def price(self, weights: Floats) -> Floats:
         """Return the price of touches, (steps, layers, lanes, K), under the weights of minorants."""
-        waits = np.stack([(weights[: len(each)] * each).sum(axis=0) for each in self._waits])
+        self._wait = np.stack([(weights[: len(each)] * each).sum(axis=0) for each in self._waits])
         self._part = exp(self._logits.value)
         self._part *= self._may
         self._part /= np.maximum(self._part.sum(axis=self._axes, keepdims=True), 1e-300)
-        self._seconds = waits
-        self.seconds = waits[..., None] * self._part
+        self.seconds = self._wait[..., None] * self._part
         return touch_prices(self._instance, self._lanes, self.seconds)
 
     def ascend(self, tiers: Bytes, share: float) -> Floats:
@@ -108,12 +105,11 @@ class TouchShares:
         before, after = tiers[:-1], tiers[1:]
         touched = self._read | (self._carried & self._charged[before, after])
         paid, charged = np.zeros(self._may.shape), np.zeros(self._waits.shape[1:])
-        longest = np.maximum(self._seconds.max(axis=0), 1e-300)
-        for k, seconds, waits in zip(self._tiers, self._seconds, self._waits, strict=True):
+        longest = np.maximum(self._wait.max(axis=0), 1e-300)
+        for k, wait, waits in zip(self._tiers, self._wait, self._waits, strict=True):
             here = touched & (before == k)
-            paid += here * (seconds / longest)[..., None]
-            used = (self._part * here).sum(axis=self._axes, keepdims=True)[..., 0]
-            charged += waits * used
+            paid += here * (wait / longest)[..., None]
+            charged += waits * (self._part * here).sum(axis=self._axes, keepdims=True)[..., 0]
         mean = (self._part * paid).sum(axis=self._axes, keepdims=True)
         self._logits.ascend(self._part * (paid - mean), share)
         self._logits.value[:] = self._limited(self._logits.value)

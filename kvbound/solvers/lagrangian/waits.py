@@ -26,7 +26,6 @@ class Waits:
     def __init__(self, cost: SlotCost, instance: Instance, slots: Slots) -> None:
         weights, waits = instance.timed(instance.weight_reads) > 0, cost.facet_waits
         self.tiers, tier = cost.tiers, 1 << np.arange(cost.tiers)
-        self._weights, self._waits, self._inclusive = weights, waits, cost.inclusive
         alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])  # (V, K, layers)
         self._alone = np.minimum(alone, alone[:, -1:]) if cost.inclusive else alone
         self.sure = np.zeros((len(waits), *slots.reads.shape))
@@ -42,9 +41,15 @@ class Waits:
         nothing = slots.reads * slots.sizes == 0
         self.sure = np.where(nothing, np.where(weights, waits[:, 1, None], 0.0)[:, None], self.sure)
 
-    def more(self, tier: int) -> Floats:
-        """Return the seconds that a read held in a tier adds to those, at least, (V, steps, layers)."""
-        return np.maximum(self._alone[:, tier, None] - self.sure, 0.0)
+    def more(self, tier: int, waited: Floats | None = None) -> Floats:
+        """Return the seconds that a read held in a tier adds, at least, (V, steps, layers).
+
+        Parameters
+        ----------
+        waited
+            The seconds that it adds to, by default those that are sure.
+        """
+        return np.maximum(self._alone[:, tier, None] - (self.sure if waited is None else waited), 0.0)
 
     def least(self, charged: Floats) -> Floats:
         """Return the seconds that a read adds at any tier whose reads the facet charges, (V, steps, layers).
@@ -64,13 +69,3 @@ class Waits:
         if not slots.reads.any():
             return ()
         return tuple(k for k in range(self.tiers) if self.more(k).any())
-
-    def serving(self, tier: int) -> Floats:
-        """Return the seconds that facets wait if a slot reads anything held in a tier, (V, layers)."""
-        least = np.full(self._alone.shape[::2], np.inf)
-        for number in range(1, 1 << self.tiers):
-            # with inclusive copies the last tier may serve what others hold
-            if number >> tier & 1 or (self._inclusive and number >> self.tiers - 1):
-                waits = self._waits[:, number | 1, None], self._waits[:, number, None]
-                least = np.minimum(least, np.where(self._weights, *waits))
-        return least
