@@ -42,7 +42,10 @@ def test_any_multipliers_prove_the_same(seed: int) -> None:
     instance = dense_instance(rng, tiers=int(rng.integers(2, 5)), weights=True)
     if not feasible(instance):
         return
-    dense, plain = both(instance, any_multipliers(instance, rng))
+    arrays = any_multipliers(instance, rng)
+    if (shares := arrays.pop("shares", None)) is not None:
+        assert "where reads are dense" in both(instance, arrays | {"shares": shares})[0].problems[0]
+    dense, plain = both(instance, arrays)
     assert dense.problems == plain.problems
     assert dense.bound_s == plain.bound_s
 
