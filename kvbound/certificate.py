@@ -154,7 +154,7 @@ def is_mixed(names: Container[str], instance: Instance | None) -> bool:
 def _shapes(instance: Instance, found: Container[str]) -> dict[str, tuple[int, ...]]:
     tiers, slots = instance.tiers, (instance.decode_steps, instance.layers)
     timed = slots[0], 1 if instance.by_step else slots[1]
-    late = sum(tier.latency > 0 for tier in instance.memory.tiers)
+    late = len(instance.memory.late_tiers)
     optional = {"whole_writes": timed, "shares": (late, *slots, instance.blocks)}
     return {
         **{name: shape for name, shape in optional.items() if name in found},

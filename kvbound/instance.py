@@ -379,7 +379,7 @@ class Instance:
             "trace": dict(trace),
             "rules": self.rules.to_mapping(),
             **({"formats": formats} if formats else {}),
-            **({"latency": LATENCY} if any(tier.latency for tier in self.memory.tiers) else {}),
+            **({"latency": LATENCY} if self.memory.late_tiers else {}),
             **({} if self.objective == TIME_ALONE else {"objective": self.objective.to_mapping()}),
         }
 

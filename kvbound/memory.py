@@ -139,6 +139,11 @@ class Memory:
         """Bandwidth of each resource, bytes/s, ``(resources,)``."""
         return np.array(list(self.resources.values()), dtype=np.float64)
 
+    @property
+    def late_tiers(self) -> tuple[int, ...]:
+        """Numbers of the tiers that have a latency."""
+        return tuple(k for k, tier in enumerate(self.tiers) if tier.latency)
+
     def joules_per_byte(self, level: str = "device", point: str = "mid") -> NDArray[np.float64]:
         """Energy of a byte on each resource, in joules, NaN where it is unknown, ``(resources,)``."""
         known = (self.energy.get(name, {}).get(level, {}) for name in self.resources)

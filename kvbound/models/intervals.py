@@ -37,7 +37,7 @@ def supports(instance: Instance) -> bool:
         and instance.granularity == 1
         and not instance.chunks.ids
         and instance.rules.migration is Migration.ON_READ
-        and not any(tier.latency for tier in instance.memory.tiers)
+        and not instance.memory.late_tiers
         and not instance.by_step
     )
 

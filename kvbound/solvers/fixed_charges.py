@@ -32,8 +32,7 @@ class Annealed(NamedTuple):
 
 def anneals(instance: Instance) -> bool:
     """Whether slots may wait for latencies, and the instance is of a size and kind that annealing takes."""
-    waits = any(tier.latency for tier in instance.memory.tiers)
-    if not waits or too_large(instance) or dense_items.exceeds_bits(instance):
+    if not instance.memory.late_tiers or too_large(instance) or dense_items.exceeds_bits(instance):
         return False
     return spread(instance) <= MOST_SPREAD
 

@@ -40,7 +40,7 @@ def supports(instance: Instance) -> bool:
     tiers = instance.memory.tiers
     own = all(len(tier.reads) == 1 for tier in tiers) and len({tier.reads for tier in tiers}) == len(tiers)
     timed = instance.rules.timing is Timing.PARALLEL and (instance.by_step or instance.layers == 1)
-    plain = instance.objective.time_alone and not any(tier.latency for tier in tiers)
+    plain = instance.objective.time_alone and not instance.memory.late_tiers
     same = len(set(instance.unit_sizes)) == 1
     return (
         own
