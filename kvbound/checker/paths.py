@@ -58,7 +58,7 @@ def sum_of_paths(
     begun = np.searchsorted(life.begin, np.arange(case.steps + 1))
     by_last = np.argsort(life.last, kind="stable")
     gone = np.searchsorted(life.last[by_last], np.arange(case.steps + 1))
-    total, blocked, late = 0, False, np.flatnonzero(case.latency)
+    total, blocked = 0, False
     for step, carried in zip(reversed(range(case.steps)), _carried(life), strict=True):
         read_price, extra_price, write_price = given.prices[:, step, layer].reshape(3, tiers)
         birth = write_price + np.where(np.arange(tiers) < last, write_price[last] if last < tiers else 0, 0)
@@ -72,19 +72,29 @@ def sum_of_paths(
         total, blocked = total + int(born.sum(dtype=object)), blocked or bool((born >= MOST // 2).any())
         alive = path[:, :older]
         read, unread = _read(life, step, packed[step], carried[:older])
-        share = np.zeros_like(alive)
-        if given.shares is not None:
-            share[late] = given.shares[:, step, layer, :older]
-        moving = share * ((read == 0) & (carried[:older] > 0))  # of what is not read anyway
+        reading, moving = _shares(case, given, step, layer, read, carried[:older])
         moved = _moved(case, alive, read, unread, carried[:older], extra_price, write_price, last, moving)
         leaving = leaving[leaving < older]
         moved[:, leaving] = alive[:, leaving]
-        alive[:] = moved + read * read_price[:, None] + share * (read > 0)
+        alive[:] = moved + read * read_price[:, None]
+        if reading is not None:
+            alive += reading
     _close(path, closed.get(-1))
     least = _from_start(life, path, start, forced)
     if closed and (blocked or bool((least >= MOST // 2).any())):
         return None
     return total + int(least.sum(dtype=object))
+
+
+def _shares(
+    case: Case, given: Multipliers, step: int, layer: int, read: Ints, carried: Ints
+) -> tuple[Ints, Ints] | tuple[None, None]:
+    """Return what blocks pay if they are read in each tier, and if they leave it unread, (tiers, blocks)."""
+    if given.shares is None:
+        return None, None
+    share = np.zeros((len(case.names), read.size), np.int64)
+    share[np.flatnonzero(case.latency)] = given.shares[:, step, layer, : read.size]
+    return share * (read > 0), share * ((read == 0) & (carried > 0))
 
 
 def _from_start(life: Lifetimes, path: Ints, start: Ints, forced: Ints | None) -> Ints:
@@ -199,7 +209,7 @@ def _read(life: Lifetimes, step: int, row: NDArray[np.uint8], carried: Ints) -> 
 
 def _moved(
     case: Case, path: Ints, read: Ints, unread: Ints, carried: Ints, extra_price: Ints, write_price: Ints,
-    last: int, share: Ints,
+    last: int, share: Ints | None,
 ) -> Ints:  # fmt: skip
     """Return the least price from each tier on if a block may move first, (tiers, blocks)."""
     best = path.copy()
@@ -209,7 +219,8 @@ def _moved(
         if new == last:
             price = path[new]  # free: the copy is already there
         else:
-            price = path[new] + carried * write_price[new] + unread * extra_price[old] + share[old]
+            price = path[new] + carried * write_price[new] + unread * extra_price[old]
+            price = price if share is None else price + share[old]
         if new < old and case.rules["migration"] == "on-read":
             np.minimum(best[old], price, out=best[old], where=read > 0)
         else:

@@ -7,8 +7,7 @@ separately, each with its own theta, over at most `whole` items read at one tier
 the number of items is an integer, so one of the two holds. With exclusive copies each of the two may in turn
 be divided by the number of items written to the tier. Where tiers have latencies all these cases are divided
 by the set of these tiers that serve reads; a slot then returns the shares of waits that blocks can have paid.
-Where the transfers of a step overlap, a step takes the place of
-its slots.
+Where the transfers of a step overlap, a step takes the place of its slots.
 """
 
 from __future__ import annotations
