@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.arithmetic import exp, log
+from kvbound.arithmetic import log
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.progress import Progress
-from kvbound.solvers.lagrangian.adam import Adam
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.parameters import LOGIT_RANGE, Adam, SoftmaxWeights, softmax
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.rounding import round_multipliers
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem, limited_tiers
@@ -26,14 +26,11 @@ from kvbound.solvers.lagrangian.touches import TouchShares
 
 Floats = NDArray[np.float64]
 
-_LOGIT_RATE, _CAPACITY_RATE = 0.2, 0.15
-"""Adam's learning rates: of the logits of minorant weights, and of capacity prices, these in multiples of
-`DualAscent._price_s`."""
+_CAPACITY_RATE = 0.15
+"""Adam's learning rate of capacity prices, in multiples of `DualAscent._price_s`."""
 _TIME_SLACK = 0.1
 """Share of the time limit by which an ascent may be behind the clock before its step size follows the clock
 instead of the iteration count: an ascent in time is the same on any machine."""
-_LOGIT_RANGE = 12.0
-"""Logits this far below the highest have next to no weight and can still recover."""
 _SMOOTHING = 0.05
 """Weight of one sample's value in the running mean."""
 _CHUNK, _CHUNK_OF_ONE_LAYER = 256, 8192
@@ -41,15 +38,15 @@ _CHUNK, _CHUNK_OF_ONE_LAYER = 256, 8192
 
 
 class _Chunk(NamedTuple):
-    """Minorants of some time steps, and the logits of their weights."""
+    """Minorants of some time steps, and their weights."""
 
     steps: slice
     minorants: SlotMinorants
-    logits: Adam
+    mix: SoftmaxWeights
 
     def price(self, weights: Floats, prices: Floats) -> float:
         """Fill in the minorants' weights and the prices of counts; return the mixed minorants at counts 0."""
-        mix = weights[:, self.steps] = _softmax(self.logits.value)
+        mix = weights[:, self.steps] = self.mix.weights()
         prices[:, self.steps] = self.minorants.prices(mix)
         return float((mix * self.minorants.alpha).sum())
 
@@ -57,13 +54,10 @@ class _Chunk(NamedTuple):
         self, weights: Floats, used: Floats, charged: Floats | None, unit_s: float, share: float
     ) -> None:
         """Step towards the minorants that are highest at the counts, and with the shares of waits, in use."""
-        mix, values = weights[:, self.steps], self.minorants.at(used[:, self.steps])
+        values = self.minorants.at(used[:, self.steps])
         if charged is not None:
             values[: len(charged)] += charged[:, self.steps]
-        values /= unit_s
-        self.logits.ascend(mix * (values - (mix * values).sum(axis=0)), share)
-        logits = self.logits.value
-        np.clip(logits - logits.max(axis=0), -_LOGIT_RANGE, 0, out=logits)
+        self.mix.ascend(weights[:, self.steps], values / unit_s, share)
 
 
 class Multipliers(NamedTuple):
@@ -120,12 +114,12 @@ class DualAscent:
             Adam(np.full(shape, 0.1), _CAPACITY_RATE),
         )
         if start is not None:
-            self.logits[:] = np.maximum(log(start.weights), -_LOGIT_RANGE)
+            self.logits[:] = np.maximum(log(start.weights), -LOGIT_RANGE)
             self.capacity_prices.value[:] = start.capacity[self.limited] / self._price_s
         chunk = _CHUNK if instance.layers > 1 else _CHUNK_OF_ONE_LAYER
         chunks = [slice(n, n + chunk) for n in range(0, instance.decode_steps, chunk)]
         self.chunks = [
-            _Chunk(steps, minorants.part(steps), Adam(self.logits[:, steps], _LOGIT_RATE)) for steps in chunks
+            _Chunk(steps, minorants.part(steps), SoftmaxWeights(self.logits[:, steps])) for steps in chunks
         ]
         self.count, self.value_s = 0, -np.inf
         prices = self.capacity_prices.value
@@ -190,7 +184,7 @@ class DualAscent:
         """Return the point kept."""
         logits, capacity_prices, shares = self.best
         shares = None if shares is None else shares[..., : self.instance.blocks]
-        return Multipliers(_softmax(logits), self._in_seconds(capacity_prices), shares)
+        return Multipliers(softmax(logits), self._in_seconds(capacity_prices), shares)
 
     def _in_seconds(self, capacity_prices: Floats) -> Floats:
         """Capacity prices of all tiers in seconds, (K, 1 + steps * layers)."""
@@ -207,12 +201,6 @@ class DualAscent:
     def rounded(self) -> Certificate:
         """Return the point kept as a certificate that claims no bound yet."""
         return round_multipliers(self.instance, self.minorants, *self.multipliers())
-
-
-def _softmax(logits: Floats) -> Floats:
-    weights = exp(logits - logits.max(axis=0))
-    weights /= weights.sum(axis=0)
-    return weights
 
 
 def _first_logits(minorants: SlotMinorants) -> Floats:

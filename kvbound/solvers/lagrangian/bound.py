@@ -179,7 +179,8 @@ def maximize_dual(
                     share=share, touches=touches,
                 )  # fmt: skip
                 report, limit_s = _part(progress, n, len(stages)), time_limit / len(stages)
-                for found, reached in _ascend(ascent, count, limit_s, target, evaluate, report):
+                most = -(-count // len(stages))
+                for found, reached in _ascend(ascent, most, limit_s, target, evaluate, report):
                     best = max(best, found, key=lambda certificate: certificate.bound_s)
                     termination = reached
                 if termination.reason is Reason.INTERRUPTED or best.bound_s >= target:

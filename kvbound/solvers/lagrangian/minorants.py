@@ -26,7 +26,7 @@ from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.slot_bounds import late_tiers, reading_tiers
+from kvbound.solvers.lagrangian.slot_bounds import reading_tiers
 from kvbound.solvers.lagrangian.waits import Waits
 
 Floats = NDArray[np.float64]
@@ -296,7 +296,7 @@ def ideal_theta(instance: Instance) -> Floats:
     """
     cost, slots = SlotCost.of(instance), Slots.of(instance)
     traffic, sets = ideal_bytes(instance, slots), []
-    for number in range(1 << len(late_tiers(instance))):
+    for number in range(1 << len(instance.memory.late_tiers)):
         reading = reading_tiers(instance, number)
         case = next(case for case in ideal_cases(cost) if np.array_equal(case.inside, reading))
         values = combine(case.rows, np.moveaxis(traffic, -1, 0)) + case.wait[:, None, None]

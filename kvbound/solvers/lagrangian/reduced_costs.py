@@ -15,8 +15,10 @@ from kvbound.instance import Instance
 from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, Step, best_moves, legal_moves
+from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, best_moves, legal_moves
+from kvbound.solvers.lagrangian.paths.traffic import Step
 from kvbound.solvers.lagrangian.subproblem import holding_prices
+from kvbound.solvers.lagrangian.touches import touch_prices
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +31,9 @@ def reduced_costs(instance: Instance, multipliers: Multipliers) -> Floats:
     """
     lanes, transitions = Lanes.all_of(instance, slice(None)), Transitions.of(instance)
     of_counts = SlotMinorants.of(instance).prices(multipliers.weights)
-    prices = PathPrices.of(instance, lanes, of_counts, multipliers.capacity)
+    shares = multipliers.shares
+    touch = None if shares is None else touch_prices(instance, lanes, shares)
+    prices = PathPrices.of(instance, lanes, of_counts, multipliers.capacity, touch)
     through = np.zeros((1 + instance.decode_steps, instance.tiers, *lanes.blocks.shape))
     _add_costs_to_go(through, instance, lanes, prices, transitions)
     _add_costs_so_far(through, instance, lanes, prices, transitions, _start(instance, lanes, multipliers))
@@ -59,7 +63,7 @@ def _add_costs_to_go(
         value += now.grown * prices.birth[:, step, :, None]
         through[step + 1] += value
         best_moves(transitions, value, prices, step, now, lanes.last > step)
-        value += now.read * prices.read[:, step, :, None]
+        prices.add_reads(value, step, now)
     through[0] += value
 
 
@@ -75,7 +79,8 @@ def _add_costs_so_far(
     through[0] += cost
     for step in range(instance.decode_steps):
         now = Step.of(instance, lanes, step)
-        before = cost + now.read * prices.read[:, step, :, None]
+        before = cost.copy()
+        prices.add_reads(before, step, now)
         after, stays = before.copy(), lanes.last > step
         for source, target, may in legal_moves(transitions, now, stays):
             price = prices.moved(before[source], step, now, source, target)

@@ -20,7 +20,6 @@ from kvbound.rules import Timing
 from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
 from kvbound.solvers.lagrangian.slot_bounds import (
     SlotLimits,
-    late_tiers,
     reading_tiers,
     resource_order,
     slot_bounds,
@@ -117,7 +116,7 @@ def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:
     count = len(minorants.splits)
     (reads, *writes), touching = minorants.ends[:count], minorants.ends[count:]
     cases = []
-    for number in range(1 << len(late_tiers(instance))):
+    for number in range(1 << len(instance.memory.late_tiers)):
         reading = reading_tiers(instance, number)
         touched = [ends[int(reading[k])] for k, ends in zip(minorants.touching, touching, strict=True)]
         cases += [np.stack([end, *others, *touched]) for others in product(*writes) for end in reads]
@@ -224,6 +223,6 @@ def claim_bound(
     roundings = 16 + 2 * instance.tiers + len(instance.memory.resources)
     slack = _RELATIVE_SLACK * (math.fsum(np.abs(slots).ravel()) + abs(items) + capacity)
     slack = max(slack, roundings * _HALF_ULP * (math.fsum(magnitude.ravel()) + abs(items) + capacity))
-    slack += slots.size * (1 + sum(tier.latency > 0 for tier in instance.memory.tiers))
+    slack += slots.size * (1 + len(instance.memory.late_tiers))
     total = max(0.0, math.fsum(slots.ravel()) + items - capacity - slack)
     return dataclasses.replace(certificate, bound_s=math.ldexp(total, -certificate.scale))

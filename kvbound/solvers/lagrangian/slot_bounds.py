@@ -30,11 +30,6 @@ def resource_order(instance: Instance) -> list[int]:
     return sorted(range(len(names)), key=names.__getitem__)
 
 
-def late_tiers(instance: Instance) -> list[int]:
-    """Tiers that have a latency; see `Certificate.theta`."""
-    return [k for k, tier in enumerate(instance.memory.tiers) if tier.latency]
-
-
 def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
     """Which tiers serve reads in a case of a certificate: those without a latency, and some others.
 
@@ -44,7 +39,7 @@ def reading_tiers(instance: Instance, number: int) -> NDArray[np.bool_]:
         The bits of the others, in the order of the late tiers.
     """
     reading = np.ones(instance.tiers, np.bool_)
-    for n, k in enumerate(late_tiers(instance)):
+    for n, k in enumerate(instance.memory.late_tiers):
         reading[k] = number >> n & 1
     return reading
 
@@ -148,7 +143,7 @@ class _Case:
         within: SlotLimits | None,
     ) -> None:
         self.instance, self.slots, self.slow = instance, slots, certificate.tier
-        number, rest = divmod(case, len(certificate.theta) >> len(late_tiers(instance)))
+        number, rest = divmod(case, len(certificate.theta) >> len(instance.memory.late_tiers))
         more_writes, more_reads = divmod(rest, 2)
         self.reading = reading_tiers(instance, number)
         keeps = instance.units > 0  # what takes no bytes takes no time, wherever it is
@@ -204,7 +199,7 @@ class _Case:
         if certificate.shares is None:
             return np.zeros(self.reads.shape)
         most = np.zeros(certificate.shares.shape[1:], np.int64)
-        for k, shares in zip(late_tiers(self.instance), certificate.shares, strict=True):
+        for k, shares in zip(self.instance.memory.late_tiers, certificate.shares, strict=True):
             # with inclusive copies the last tier may serve what others hold
             serves = self.serves[k] | (self.serves[-1] if self.instance.inclusive else False)
             np.maximum(most, shares, out=most, where=serves[:, None])

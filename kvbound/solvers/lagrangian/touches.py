@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kvbound.arithmetic import exp, log
+from kvbound.arithmetic import log
 from kvbound.bitsets.lanes import Lanes
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.instance import Instance
 from kvbound.rules import Migration
-from kvbound.solvers.lagrangian.adam import Adam
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.lagrangian.paths.multi_tier import Step
-from kvbound.solvers.lagrangian.slot_bounds import late_tiers
+from kvbound.solvers.lagrangian.parameters import SoftmaxWeights
+from kvbound.solvers.lagrangian.paths.traffic import Step
 from kvbound.solvers.lagrangian.waits import Waits
 
 Floats = NDArray[np.float64]
@@ -33,23 +32,19 @@ Bytes = NDArray[np.uint8]
 
 MOST_CELLS = 10_000_000
 """Blocks times steps times late tiers up to which every block has shares of its own."""
-_RATE = 0.2
-"""Adam's learning rate of the logits."""
-_RANGE = 12.0
-"""Logits this far below the highest have next to no share and can still recover."""
 _SOONEST = 1e-2
 """Steps that count for a block that the step before has read, or that the step does not read."""
 
 
 def supports(instance: Instance) -> bool:
     """Whether blocks can have shares of waits, and there are waits to share."""
-    late = len(late_tiers(instance))
+    late = len(instance.memory.late_tiers)
     cells = late * instance.decode_steps * instance.layers * instance.blocks
     return late > 0 and cells <= MOST_CELLS and not instance.chunks.ids
 
 
 class TouchShares:
-    """Shares of all blocks in the waits of every slot, a softmax of logits, the same at all late tiers.
+    """Shares of all blocks in the waits of every slot, weights that are the same at all late tiers.
 
     Parameters
     ----------
@@ -64,7 +59,7 @@ class TouchShares:
     """
 
     def __init__(self, instance: Instance, minorants: SlotMinorants, given: Floats | None = None) -> None:
-        self._instance, self._tiers, tiers = instance, late_tiers(instance), instance.tiers
+        self._instance, self._tiers, tiers = instance, instance.memory.late_tiers, instance.tiers
         waits = Waits(SlotCost.of(instance), instance, Slots.of(instance))
         self._waits = np.stack([waits.more(k, minorants.waited) for k in self._tiers])
         self._lanes = lanes = Lanes.all_of(instance, slice(None))
@@ -78,15 +73,13 @@ class TouchShares:
         self._may = self._read | self._carried if moves else self._read
         self._axes = (-2, -1) if instance.by_step else (-1,)
         start = self._idle() if given is None else self._padded(given.max(axis=0))
-        self._logits = Adam(self._limited(log(np.maximum(start, 1e-300))), _RATE)
+        self._parts = SoftmaxWeights(log(np.maximum(start, 1e-300)), self._axes, self._may)
         self.seconds = np.zeros((len(self._tiers), *self._may.shape))
 
     def price(self, weights: Floats) -> Floats:
         """Return the price of touches, (steps, layers, lanes, K), under the weights of minorants."""
         self._wait = np.stack([(weights[: len(each)] * each).sum(axis=0) for each in self._waits])
-        self._part = exp(self._logits.value)
-        self._part *= self._may
-        self._part /= np.maximum(self._part.sum(axis=self._axes, keepdims=True), 1e-300)
+        self._part = self._parts.weights()
         self.seconds = self._wait[..., None] * self._part
         return touch_prices(self._instance, self._lanes, self.seconds)
 
@@ -110,9 +103,7 @@ class TouchShares:
             here = touched & (before == k)
             paid += here * (wait / longest)[..., None]
             charged += waits * (self._part * here).sum(axis=self._axes, keepdims=True)[..., 0]
-        mean = (self._part * paid).sum(axis=self._axes, keepdims=True)
-        self._logits.ascend(self._part * (paid - mean), share)
-        self._logits.value[:] = self._limited(self._logits.value)
+        self._parts.ascend(self._part, paid, share)
         return charged
 
     def _idle(self) -> Floats:
@@ -127,17 +118,11 @@ class TouchShares:
         """Return shares of blocks as those of lanes."""
         return np.pad(given, [(0, 0), (0, 0), (0, self._may.shape[-1] - given.shape[-1])])
 
-    def _limited(self, logits: Floats) -> Floats:
-        """Limit logits to a range below the highest of a slot."""
-        highest = logits.max(axis=self._axes, keepdims=True, where=self._may, initial=-np.inf)
-        highest = np.where(np.isfinite(highest), highest, 0.0)
-        return np.clip(logits - highest, -_RANGE, 0.0)
-
 
 def touch_prices(instance: Instance, lanes: Lanes, shares: NDArray[Any]) -> Floats:
     """Return the price of touches of the lanes, (steps, layers, lanes, K), from those of late tiers."""
     blocks = shares.shape[-1]
     prices = np.zeros((len(lanes.rows), *lanes.blocks.shape, instance.tiers))
-    for k, each in zip(late_tiers(instance), shares[:, :, lanes.layers], strict=True):
+    for k, each in zip(instance.memory.late_tiers, shares[:, :, lanes.layers], strict=True):
         prices[:, :, :blocks, k] = each
     return prices

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost, set_number
 from kvbound.instance import Instance
-from kvbound.solvers.lagrangian.slot_bounds import beyond_room, late_tiers, reading_tiers
+from kvbound.solvers.lagrangian.slot_bounds import beyond_room, reading_tiers
 
 Floats = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Waits:
         if not cost.latency.any():
             return
         self.sure[:] = np.inf
-        for number in range(1 << len(late_tiers(instance))):
+        for number in range(1 << len(instance.memory.late_tiers)):
             reading = reading_tiers(instance, number)
             some = int(set_number(reading))
             wait = np.where(weights, waits[:, some | 1, None], waits[:, some, None])[:, None]

@@ -21,7 +21,8 @@ from kvbound.kernels import Kernel
 from kvbound.progress import Progress, silent
 from kvbound.rules import Initial
 from kvbound.schedule import Schedule, from_tiers
-from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths, count_starts, count_traffic
+from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
+from kvbound.solvers.lagrangian.paths.traffic import count_starts, count_traffic
 from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
 from kvbound.solvers.pricing.repair import PROGRESS_NOTE
 from kvbound.solvers.pricing.responses import Adopt

@@ -13,7 +13,8 @@ from kvbound.cost.transitions import Transitions
 from kvbound.initial import forced_tiers
 from kvbound.instance import Instance
 from kvbound.rules import Initial
-from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, Step, legal_moves
+from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, legal_moves
+from kvbound.solvers.lagrangian.paths.traffic import Step
 from kvbound.solvers.lagrangian.subproblem import holding_prices
 
 
@@ -52,7 +53,7 @@ class ClosedPaths:
             for source, target, may in legal_moves(self._transitions, now, lanes.last > step):
                 price = prices.moved(after[target], step, now, source, target)
                 np.minimum(value[source], price, out=value[source], where=may)
-            value += now.read * prices.read[:, step, :, None]
+            prices.add_reads(value, step, now)
         for layer, block, tier in closed.get(-1, ()):
             value[tier, layer, block] = np.inf
         value += holding_prices(self._instance, capacity, lanes.layers)[1][..., None] * lanes.units

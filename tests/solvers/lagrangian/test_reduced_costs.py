@@ -11,6 +11,7 @@ from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.reduced_costs import reduced_costs
+from kvbound.solvers.lagrangian.touches import touch_prices
 from tests.strategies import layered_instances, tiny_instances
 
 FORBIDDEN = 1e5
@@ -50,8 +51,12 @@ def test_cheapest_paths_have_none(instance: Instance, seed: int) -> None:
     minorants = SlotMinorants.of(instance)
     weights = np.moveaxis(rng.dirichlet(np.ones(len(minorants.alpha)), minorants.alpha.shape[1:]), -1, 0)
     capacity = float(minorants.beta.max()) * rng.exponential(0.3, (instance.tiers, 1 + instance.slots))
-    reduced = reduced_costs(instance, Multipliers(weights, capacity))
-    first, plan = MultiTierPaths(instance, Lanes.all_of(instance, slice(None)), "numpy").paths(
+    shape = len(instance.memory.late_tiers), instance.decode_steps, instance.layers, instance.blocks
+    shares = float(minorants.beta.max()) * rng.exponential(1.0, shape)
+    reduced = reduced_costs(instance, Multipliers(weights, capacity, shares))
+    lanes = Lanes.all_of(instance, slice(None))
+    touch = touch_prices(instance, lanes, shares)
+    first, plan = MultiTierPaths(instance, lanes, "numpy", touch=touch).paths(
         minorants.prices(weights), capacity
     )
     tiers = np.concatenate([first[None], plan])[..., : instance.blocks]

@@ -102,7 +102,7 @@ def test_blocks_pay_them_in_both_kernels(on_read: bool) -> None:
 
 def test_an_ascent_goes_on_from_a_certificate_with_shares(tmp_path: Any) -> None:
     instance = waits(on_read=True)
-    first = maximize_dual(instance, iterations=100).certificate
+    first = maximize_dual(instance, iterations=200).certificate
     assert first.shares is not None
     write_certificate(first, tmp_path / "certificate.npz")
     read = read_certificate(tmp_path / "certificate.npz", instance)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kvbound.bitsets.popcount import popcount_range
 from kvbound.kernels import compiled
+from kvbound.solvers.lagrangian.paths.traffic_numba import born_items, carried_items, summarise
 from kvbound.solvers.lagrangian.subproblem import BLOCKS_AT_ONCE
 
 Floats = NDArray[np.float64]
@@ -15,55 +16,6 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 Steps = NDArray[np.int32]
-
-
-@compiled()
-def _summarise(
-    begin: Steps,
-    end: Steps,
-    size: int,
-    start: int,
-    steps: int,
-    tokens: Ints,
-    last_birth: Ints,
-    first_end: Ints,
-) -> None:
-    """Fill in the tokens of blocks from `start` on, and the last birth and first end among these.
-
-    In the steps strictly between the two a move carries all tokens; the loops below do not call `_carried`
-    for them, as a call with arrays would take most of the time.
-
-    Parameters
-    ----------
-    begin, end
-        Birth step and last step of each token of a layer; see `kvbound.bitsets.lanes.Lanes`.
-    """
-    for n in range(min(len(tokens), -(-len(begin) // size) - start)):
-        tokens[n], last_birth[n], first_end[n] = 0, -1, steps
-        for bit in range((start + n) * size, min((start + n + 1) * size, len(begin))):
-            if begin[bit] < steps:
-                tokens[n] += 1
-                last_birth[n], first_end[n] = max(last_birth[n], begin[bit]), min(first_end[n], end[bit])
-
-
-@compiled()
-def _carried(row: Words, begin: Steps, end: Steps, size: int, lane: int, step: int) -> tuple[int, int]:
-    """Count the tokens of a block that its move in a step carries, and those of them that are not read."""
-    carried = unread = 0
-    for bit in range(lane * size, min(lane * size + size, len(begin))):
-        if begin[bit] < step < end[bit]:
-            carried += 1
-            unread += int((row[bit >> 6] >> np.uint64(bit & 63)) & np.uint64(1) == 0)
-    return carried, unread
-
-
-@compiled()
-def _born(begin: Steps, size: int, lane: int, step: int) -> int:
-    """Count the tokens of a block that are born in a step."""
-    count = 0
-    for bit in range(lane * size, min(lane * size + size, len(begin))):
-        count += int(begin[bit] == step)
-    return count
 
 
 @compiled()
@@ -91,7 +43,7 @@ def backward(
     first: int,
     last: int,
 ) -> None:
-    """Run the dynamic program of the chunks first..last-1; fill in the arrays of `paths._BackwardPass`.
+    """Run the dynamic program of the chunks first..last-1; fill in the arrays of `multi_tier._BackwardPass`.
 
     Parameters
     ----------
@@ -110,7 +62,7 @@ def backward(
         layer, start = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
         stop = min(start + BLOCKS_AT_ONCE, born.shape[1])
         begins, ends, bits = begin[layer], end[layer], begin.shape[1]
-        _summarise(begins, ends, size, start, steps, tokens, last_birth, first_end)
+        summarise(begins, ends, size, start, steps, tokens, last_birth, first_end)
         for step in range(steps - 1, -1, -1):
             row, hold = rows[step, layer], hold_price[step, layer]
             extra, write = extra_price[step, layer], write_price[step, layer]
@@ -122,7 +74,7 @@ def backward(
                 for k in range(tiers):
                     after[k] = 0.0 if leaves else value[layer, lane, k] + hold[k] * size_held
                 if step <= last_birth[n]:
-                    births = _born(begins, size, lane, step)
+                    births = born_items(begins, size, lane, step)
                     for k in range(tiers):
                         after[k] += births * birth_price[step, layer, k]
                     if born[layer, lane] == step:
@@ -141,7 +93,7 @@ def backward(
                 if last_birth[n] < step < first_end[n]:
                     carried, unread = items * tokens[n], items * tokens[n] - read
                 else:  # no chunk of weights
-                    carried, unread = _carried(row, begins, ends, size, lane, step)
+                    carried, unread = carried_items(row, begins, ends, size, lane, step)
                 allowed = legal[1 if read > 0 else 0]
                 for source in range(tiers):
                     best, chosen = after[source], source
@@ -194,57 +146,3 @@ def follow(
                 elif born[layer, lane] == step:
                     now = birth_tier[layer, lane]
                 tier[layer, lane] = plan[step, layer, lane] = now
-
-
-@compiled()
-def count_traffic(
-    rows: Words,
-    last_step: Steps,
-    begin: Steps,
-    end: Steps,
-    units: Ints,
-    items: Ints,
-    size: int,
-    charged: Bools,
-    birth_writes: Ints,
-    start: Bytes,
-    plan: Bytes,
-    used: Ints,
-    held: Ints,
-    first: int,
-    last: int,
-) -> None:
-    """Add up the traffic of the chunks first..last-1 under a plan; see `paths.count_traffic`."""
-    steps, tiers = len(plan), held.shape[2]
-    chunks = -(-start.shape[1] // BLOCKS_AT_ONCE)
-    tokens, last_birth, first_end = np.empty((3, BLOCKS_AT_ONCE), np.int64)
-    for chunk in range(first, last):
-        layer, low = chunk // chunks, chunk % chunks * BLOCKS_AT_ONCE
-        high = min(low + BLOCKS_AT_ONCE, start.shape[1])
-        begins, ends, bits = begin[layer], end[layer], begin.shape[1]
-        _summarise(begins, ends, size, low, steps, tokens, last_birth, first_end)
-        for step in range(steps):
-            row, counts, holds = rows[step, layer], used[step, layer], held[step, layer]
-            before = plan[step - 1, layer] if step > 0 else start[layer]
-            for lane in range(low, high):
-                old, new, n = np.int64(before[lane]), np.int64(plan[step, layer, lane]), lane - low
-                if old < tiers:
-                    read = popcount_range(row, lane * size, min(size, bits - lane * size))
-                    read *= items[layer, lane]
-                    counts[old] += read
-                    if new < tiers and charged[old, new]:
-                        if last_birth[n] < step < first_end[n]:
-                            carried = items[layer, lane] * tokens[n]
-                            unread = carried - read
-                        else:
-                            carried, unread = _carried(row, begins, ends, size, lane, step)
-                        counts[tiers + old] += unread
-                        counts[2 * tiers + new] += carried
-                if new < tiers:
-                    holds[new] += units[layer, lane]
-                if step <= last_birth[n] and min(old, new) < tiers:
-                    births, tier = _born(begins, size, lane, step), new if new < tiers else old
-                    for k in range(tiers):
-                        counts[2 * tiers + k] += births * birth_writes[tier, k]
-                    if new < tiers and last_step[layer, lane] == step:
-                        holds[new] -= units[layer, lane]  # it leaves in the step of its birth
