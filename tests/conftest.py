@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -5,6 +6,9 @@ from hypothesis import settings
 
 settings.register_profile("kvbound", deadline=None)  # busy machines stall: a slow example is no failure
 settings.load_profile("kvbound")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -44,7 +44,8 @@ def test_all_tokens_at_once_are_the_same_as_one_after_the_other(setting: str) ->
     batched = made.hidden(tokens, attend)
     for count in (1, 2, 6, 17, 33, 50):
         alone = made.hidden(tokens[:count], attend)[-1]
-        assert batched[count - 1] == pytest.approx(alone, abs=1e-4)
+        # sums in another order may round a stored float16 the other way
+        assert batched[count - 1] == pytest.approx(alone, abs=1e-3)
 
 
 def test_more_tokens_than_are_computed_at_once() -> None:
