@@ -16,11 +16,15 @@ from kvbound.kernels import compiled
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
+_ALL = np.uint64(2**64 - 1)
+_HALVES = tuple((width, np.uint64(int(_ALL) // (2**width + 1))) for width in (32, 16, 8, 4, 2, 1))
+"""Sizes of the quarters that change places, and a mask of the lower half of every two of them."""
+
 
 def transposed_reads(instance: Instance) -> Words:
     """Return the reads by token, (layers, ceil(steps / 64), tokens); see `transpose`."""
     shape = instance.layers, -(-instance.decode_steps // 64), instance.tokens
-    by_token, past = np.zeros(shape, np.uint64), instance.timeline.past[:-1]
+    by_token, past = np.empty(shape, np.uint64), instance.timeline.past[:-1]
 
     def transpose_layer(layer: int) -> None:
         transpose(instance.trace.words(layer), past, by_token[layer])
@@ -40,13 +44,32 @@ def transpose(rows: Words, past: Ints, by_token: Words) -> None:
         Tokens born before each step, (steps,): the bits of others, such as those born in the step, are left
         out.
     by_token
-        (ceil(steps / 64), tokens), zeros; filled in.
+        (ceil(steps / 64), tokens); filled in.
     """
-    tokens = np.empty(by_token.shape[1], np.int64)
-    for step in range(len(rows)):
-        bit = np.uint64(1) << np.uint64(step & 63)
-        for n in range(list_tokens(rows[step], past[step], tokens)):
-            by_token[step >> 6, tokens[n]] |= bit
+    tokens, block = by_token.shape[1], np.empty(64, np.uint64)
+    for chunk in range(len(by_token)):
+        first = 64 * chunk
+        count = min(64, len(rows) - first)
+        for word in range(-(-tokens // 64)):
+            block[:] = 0
+            for n in range(count):
+                known = past[first + n] - 64 * word
+                if known > 0:
+                    block[n] = rows[first + n, word] & (_ALL >> np.uint64(max(64 - known, 0)))
+            _transpose_block(block)
+            for n in range(min(64, tokens - 64 * word)):
+                by_token[chunk, 64 * word + n] = block[n]
+
+
+@compiled()
+def _transpose_block(block: Words) -> None:
+    """Transpose 64 words as a matrix of bits, in place: quarters change places, at every size down to 1."""
+    for width, mask in _HALVES:
+        for n in range(64):
+            if not n & width:
+                swap = (block[n] >> np.uint64(width) ^ block[n + width]) & mask
+                block[n + width] ^= swap
+                block[n] ^= swap << np.uint64(width)
 
 
 @compiled()

@@ -37,6 +37,21 @@ def test_transposed_reads(module: ModuleType, instance: Instance) -> None:
         assert np.array_equal(found, past.T)
 
 
+@pytest.mark.parametrize("module", [next_use, without_numba(next_use)])
+@pytest.mark.parametrize(("steps", "tokens"), [(64, 128), (130, 150)])
+def test_transposition_of_several_blocks(module: ModuleType, steps: int, tokens: int) -> None:
+    rng, words = np.random.default_rng(0), -(-tokens // 64)
+    rows = rng.integers(0, 2**64, (steps, words), np.uint64)
+    past = np.sort(rng.integers(0, tokens + 1, steps))
+    by_token = np.empty((-(-steps // 64), tokens), np.uint64)
+    module.transpose(rows, past, by_token)
+    bits = np.unpackbits(rows.view(np.uint8), axis=1, bitorder="little")[:, :tokens]
+    columns = np.ascontiguousarray(by_token.T).view(np.uint8)
+    found = np.unpackbits(columns, axis=1, bitorder="little").T
+    assert np.array_equal(found[:steps], bits * (np.arange(tokens) < past[:, None]))
+    assert not found[steps:].any()
+
+
 @given(instance=tiny_instances())
 @settings(max_examples=20, deadline=None)
 def test_first_reads(instance: Instance) -> None:

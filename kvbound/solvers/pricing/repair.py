@@ -125,7 +125,7 @@ def _evict_from_start(
                 at[found] = next_read(reads[layer], token, 0, steps)
                 found += 1
     freed = 0
-    for n in np.argsort(at, kind="mergesort")[::-1]:
+    for n in _latest_first(at, steps):
         layer, token = item[n]
         if freed >= excess:
             break
@@ -148,7 +148,7 @@ def _evict(reads: Words, after: Words, held: Ints, spare: Ints, step: int, count
                 token[found] = 64 * word + n
                 at[found] = next_read(reads, token[found], step + 1, steps)
                 found += 1
-    order = np.argsort(at[:found], kind="mergesort")[::-1]
+    order = _latest_first(at[:found], steps)
     for free in (True, False):
         for n in order:
             last = min(at[n], steps - 1)
@@ -156,6 +156,19 @@ def _evict(reads: Words, after: Words, held: Ints, spare: Ints, step: int, count
                 _remove(after, held, spare, token[n], step, at[n])
                 token[n] = -1
                 count -= 1
+
+
+@compiled()
+def _latest_first(at: Ints, steps: int) -> Ints:
+    """Order items by their next reads, steps 0..steps, the latest first; counting them takes linear time."""
+    place, order = np.zeros(steps + 2, np.int64), np.empty(len(at), np.int64)
+    for step in at:
+        place[steps - step + 1] += 1
+    place = place.cumsum()
+    for n in range(len(at) - 1, -1, -1):
+        order[place[steps - at[n]]] = n
+        place[steps - at[n]] += 1
+    return order
 
 
 @compiled()
@@ -233,7 +246,10 @@ def extend_stays(
         Steps until the next read, at most.
     """
     layers, unit = len(units), units[layer]
-    first = step * layers + layer + 1
+    first, limit = step * layers + layer + 1, min(step + within, len(after) - 1)
+    if limit == step or _free_until(room, unit, first, first + layers) < first + layers:
+        return
+    free = first + layers  # moments before it have room
     for n in range(len(row)):
         bits = row[n] & ~after[step, n]
         while bits != 0 and room[first] >= unit:
@@ -241,12 +257,24 @@ def extend_stays(
             bit = np.uint64(1) << np.uint64(k & 63)
             bits ^= bit
             at = next_read(reads, k, step + 1, len(after)) if k < past else len(after)
-            if at > step + within or at == len(after) or spare[at] >= 0 or after[at - 1, n] & bit:
+            if at > limit or spare[at] >= 0 or after[at - 1, n] & bit:
                 continue
-            end, moment = at * layers + layer + 1, first
-            while moment < end and room[moment] >= unit:
-                moment += 1
-            if moment == end:
+            end = at * layers + layer + 1
+            free = _free_until(room, unit, free, end)
+            if free >= end:
                 after[step:at, n] |= bit
                 room[first:end] -= unit
                 spare[at] += 1
+                free = first
+            else:
+                limit = (free - layer - 1) // layers  # the last step until whose slot there is room
+                if limit <= step:
+                    return
+
+
+@compiled()
+def _free_until(room: Ints, unit: int, first: int, end: int) -> int:
+    """Return the first moment from `first` on without room for an item, or `end` if that comes before."""
+    while first < end and room[first] >= unit:
+        first += 1
+    return first
