@@ -38,6 +38,8 @@ except ImportError:  # Windows has no such locks, but open files cannot be remov
 DEFAULT_LIMIT: Final = "8GB"
 _OTHER_FOLDER: Final = "KVBOUND_CACHE names another folder"
 _STAMP: Final = "stamp.json"
+_IN_USE: Final[weakref.WeakValueDictionary[Path, Trace]] = weakref.WeakValueDictionary()
+"""Open traces by entry: mapped twice, pages would count twice in what the process takes."""
 
 
 def folder() -> Path:
@@ -127,20 +129,21 @@ def fetch(spec: Synthetic, write: Callable[[Path], None]) -> Trace:
         entry = place / f"{key(spec)}.trace"
         trace = _open(entry) or _create(entry, spec, write)
         use = _lock(place / f"{key(spec)}.use", exclusive=False)
-    return _keep(trace, use)
+    return _keep(entry, trace, use)
 
 
 def _served(place: Path, spec: Synthetic) -> Trace | None:
     """Return the trace of a specification from a read-only folder, or None."""
-    use = _lock(place / f"{key(spec)}.use", exclusive=False)
-    trace = _open(place / f"{key(spec)}.trace")
+    use, entry = _lock(place / f"{key(spec)}.use", exclusive=False), place / f"{key(spec)}.trace"
+    trace = _open(entry)
     if trace is None and use is not None:
         os.close(use)
-    return None if trace is None else _keep(trace, use)
+    return None if trace is None else _keep(entry, trace, use)
 
 
-def _keep(trace: Trace, use: int | None) -> Trace:
-    """Return the trace, and hold a lock as long as it is open."""
+def _keep(entry: Path, trace: Trace, use: int | None) -> Trace:
+    """Return an entry's trace, and hold a lock as long as it is open."""
+    _IN_USE[entry] = trace
     if use is not None:
         weakref.finalize(trace, os.close, use)
     return trace
@@ -165,6 +168,8 @@ def _open(entry: Path) -> Trace | None:
     try:
         stamp = json.loads((entry / _STAMP).read_text())
         if stamp["files"] == _files(entry):
+            if (known := _IN_USE.get(entry)) is not None:
+                return known
             return dataclasses.replace(read_folder(entry, verify=False), known_hashes=tuple(stamp["rows"]))
         trace = read_folder(entry)
     except (InputError, OSError, ValueError, KeyError, TypeError):

@@ -47,6 +47,7 @@ def test_a_trace_is_made_once(writer: Writer) -> None:
     assert writer.made == [0]
     assert first.row_hashes() == second.row_hashes() == list(second.known_hashes or ())
     assert writer.fetch(1).row_hashes() != first.row_hashes()
+    assert first is second  # opened once: mapped twice, its pages would count twice
 
 
 def test_changed_files_are_verified_and_made_again(writer: Writer, cache_folder: Path) -> None:
@@ -55,11 +56,13 @@ def test_changed_files_are_verified_and_made_again(writer: Writer, cache_folder:
     os.utime(file)  # touched, not changed: verified again and kept
     assert writer.fetch(0).row_hashes() == hashes
     assert writer.made == [0]
+    kept = writer.fetch(0)
     damaged = bytearray(file.read_bytes())
     damaged[-20] ^= 1
     for damage in (bytes(damaged), damaged[:200], b""):
         file.write_bytes(damage)
         assert writer.fetch(0).row_hashes() == hashes
+    assert writer.fetch(0) is not kept
     for name in ("stamp.json", "header.json"):
         for text in ("", "[]", '{"files": 1}'):
             (entry(cache_folder, 0) / name).write_text(text)
