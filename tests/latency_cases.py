@@ -70,3 +70,21 @@ def four_tiers(copies: str, migration: str) -> Instance:
     }  # fmt: skip
     rules = {"copies": copies, "migration": migration}
     return kv.make_instance("four", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
+
+
+def seldom_waiting(prompt: int, steps: int, variation: float) -> Instance:
+    """One layer over the tiers of `four_tiers`, of items so small that the fastest schedules never wait."""
+    memory = four_tiers("exclusive", "prefetch").memory.to_mapping()
+    settings = ("15%", "0us"), ("30%", "0us"), ("40%", "80us"), (None, "500us")
+    for tier, (capacity, latency) in zip(memory["tiers"], settings, strict=True):
+        tier |= {"capacity": capacity, "latency": latency}
+    llm = {
+        "name": "small", "layers": 1, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+        "weight_read_bytes_per_layer": 1_000_000,
+    }  # fmt: skip
+    spec = {
+        "kind": "random-swap", "layers": 1, "prefill_tokens": prompt, "decode_steps": steps, "sparsity": 0.7,
+        "variation": variation, "seed": 0,
+    }  # fmt: skip
+    rules = {"copies": "exclusive", "migration": "prefetch"}
+    return kv.make_instance("seldom", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)

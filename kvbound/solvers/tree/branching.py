@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from kvbound.solvers.tree.questions import KINDS, Answer, Limits
 from kvbound.solvers.tree.relaxation import NodeRelaxation, Point
 from kvbound.tree import Question
 
-CANDIDATES = 4
-"""Questions of each kind whose answers are tried, the least decided first."""
+CANDIDATES, ROUNDS = 4, 8
+"""Questions of each kind whose answers are tried at a time, the least decided first, and how many times."""
 ITERATIONS = 100
 """Iterations of the simplex method in which an answer is tried."""
+_ENOUGH = 0.1
+"""Share of what is missing that the answers to a question must add, as a geometric mean, to try no more."""
 _LEAST_GAIN = 1e-9
 """Gain of an answer that costs nothing, relative to the node's objective."""
 
@@ -35,6 +37,9 @@ def choose(
 ) -> Branch | None:
     """Return the question with the largest product of what its two answers add to the objective.
 
+    Most questions cost nothing if they are answered one way: a block that is not there is elsewhere. They
+    lead nowhere, so that more are tried until both answers cost something.
+
     Parameters
     ----------
     point
@@ -52,28 +57,43 @@ def choose(
     def limits(question: Question, yes: bool) -> Limits:
         return Limits.of(relaxation.program, (*answers, (question, yes)))
 
-    candidates, best, most = _candidates(relaxation, point, kinds), None, -1.0
-    least = _LEAST_GAIN * abs(point.objective)
-    for question in candidates if len(candidates) > 1 else []:
-        reached = [
-            min(relaxation.estimate(limits(question, yes), ITERATIONS), cutoff) for yes in (False, True)
-        ]
-        gain = math.prod(max(each - point.objective, least) for each in reached)
-        if not math.isnan(gain) and gain > most:
-            best, most = question, gain
-        if min(reached) >= cutoff or time.perf_counter() >= relaxation.end:
-            break
-    if best is None and candidates:
-        best = candidates[0]
-    if best is None:
+    rounds = _rounds(relaxation, point, kinds)
+    if not rounds:
         return None
+    best = rounds[0][0] if len(rounds[0]) == 1 else _dearest(relaxation, point, rounds, cutoff, limits)
     return Branch(best, (relaxation.solve(limits(best, False)), relaxation.solve(limits(best, True))))
 
 
-def _candidates(relaxation: NodeRelaxation, point: Point, kinds: Collection[int]) -> list[Question]:
-    found = list[Question]()
+def _rounds(relaxation: NodeRelaxation, point: Point, kinds: Collection[int]) -> list[list[Question]]:
+    """Return the questions to try, round by round: some of each kind, the least decided first."""
+    by_kind = []
     for kind in kinds:
-        open_ones = KINDS[kind].candidates(relaxation.program, point.values)
-        open_ones.sort(key=lambda each: (-each[0], each[1]))
-        found += [question for _, question in open_ones[:CANDIDATES]]
-    return found
+        open_ones = KINDS[kind].candidates(relaxation.program, point.values, relaxation.split)
+        by_kind.append([question for _, question in sorted(open_ones, key=lambda each: (-each[0], each[1]))])
+    starts = range(0, ROUNDS * CANDIDATES, CANDIDATES)
+    rounds = [[question for each in by_kind for question in each[n : n + CANDIDATES]] for n in starts]
+    return [each for each in rounds if each]
+
+
+def _dearest(
+    relaxation: NodeRelaxation,
+    point: Point,
+    rounds: Sequence[Sequence[Question]],
+    cutoff: float,
+    limits: Callable[[Question, bool], Limits],
+) -> Question:
+    """Return the question with the largest product, of those of the rounds until one is large enough."""
+    best, most, missing = rounds[0][0], -1.0, cutoff - point.objective
+    least = _LEAST_GAIN * abs(point.objective)
+    for candidates in rounds:
+        for question in candidates:
+            reached = [relaxation.estimate(limits(question, yes), ITERATIONS) for yes in (False, True)]
+            gains = [min(each, cutoff) - point.objective for each in reached]
+            product = math.prod(max(each, least) for each in gains)
+            if product > most:
+                best, most = question, product
+            if min(gains) >= missing or time.perf_counter() >= relaxation.end:
+                return best
+        if most >= (_ENOUGH * missing) ** 2:
+            break
+    return best

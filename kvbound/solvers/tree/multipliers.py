@@ -35,10 +35,12 @@ class DualMultipliers:
     ----------
     program
         The program of the instance.
+    split
+        The tier by whose reads, and writes, slots are split.
     """
 
-    def __init__(self, program: TimeIndexed, instance: Instance) -> None:
-        self._program, self._instance = program, instance
+    def __init__(self, program: TimeIndexed, instance: Instance, split: int) -> None:
+        self._program, self._instance, self._split = program, instance, split
         self._facet_weights = program.coefficients.theta
         self._ideal = ideal_theta(self._instance)
         self._minorants = SlotMinorants.of(self._instance)
@@ -52,13 +54,13 @@ class DualMultipliers:
         Parameters
         ----------
         moves_as_reads
-            Pay items that the last tier moves without a read no more than those it reads. A certificate's
+            Pay items that the split tier moves without a read no more than those it reads. A certificate's
             split counts both, the program's cuts only the latter: where these pay for reads there, as those
             relieve tier 0, slots could pretend to move items instead.
         """
         prices, capacity, facets, cuts = self._read(point.duals)
         if moves_as_reads:
-            moved, read = 2 * self._instance.tiers - 1, self._instance.tiers - 1
+            moved, read = self._instance.tiers + self._split, self._split
             prices[moved] = np.minimum(prices[moved], prices[read] - prices[0])
         left = 1 - np.minimum(facets.sum(axis=0) + sum(cuts), 1)
         base = combine(self._facet_weights.T, facets) + left * self._ideal  # (sets, R, steps, layers)
@@ -69,15 +71,14 @@ class DualMultipliers:
             theta = np.stack([of_set + cuts[0] * r + cuts[1] * w for of_set in base for r, w in sides])
             tried.append(
                 rounded(
-                    self._instance, prices, capacity, theta, self._instance.tiers - 1, whole, writes,
-                    bits=BITS,
+                    self._instance, prices, capacity, theta, self._split, whole, writes, bits=BITS
                 )
             )  # fmt: skip
         return self._best_of_slots(tried, limits)
 
     def ideal(self) -> Certificate:
         """Return the certificate of the ideal time, in the form of all others."""
-        found = ideal_certificate(self._instance)
+        found = replace(ideal_certificate(self._instance), tier=self._split)
         if len(self._minorants.splits) == 1:
             return found
         theta = np.repeat(found.theta[::2], 4, axis=0)
@@ -110,16 +111,16 @@ class DualMultipliers:
         shape, none = self._program.time.shape, [None]
         if not point.values.size:
             return [np.full(shape, -1)], [np.full(shape, -1)] if len(self._minorants.splits) > 1 else none
-        reads = np.floor(whole_counts(self._program, point.values, 0) + _NEAR).astype(np.int64)
+        reads = np.floor(whole_counts(self._program, point.values, 0, self._split) + _NEAR).astype(np.int64)
         both = [reads, np.maximum(reads - 1, -1)]
         if len(self._minorants.splits) == 1:
             return both, none
-        writes = np.floor(whole_counts(self._program, point.values, 2) + _NEAR).astype(np.int64)
+        writes = np.floor(whole_counts(self._program, point.values, 2, self._split) + _NEAR).astype(np.int64)
         return both, [writes, np.maximum(writes - 1, -1)]
 
     def _ends(self, whole: Ints) -> list[Floats]:
         """Return the weights of the resources at both ends of the cut of reads from `whole` on."""
-        slope = np.outer(self._minorants.beta[:, self._minorants.tier], self._minorants.sizes)[:, None]
+        slope = np.outer(self._minorants.beta[:, self._split], self._minorants.sizes)[:, None]
         facets = self._minorants.alpha[: len(slope)]
         return [
             self._active(facets + slope * np.maximum(whole + more, 0), slope, 2 * more - 1) for more in (0, 1)
@@ -131,8 +132,8 @@ class DualMultipliers:
             return [np.zeros_like(self._ideal[0])]
         tiers, sizes = self._instance.tiers, self._minorants.sizes
         beta = self._minorants.beta[:, 2 * tiers :]
-        slope = np.outer(beta[:, -1], sizes)[:, None]
-        elsewhere = np.outer(beta[:, :-1].min(axis=1), sizes)[:, None]
+        slope = np.outer(beta[:, self._split], sizes)[:, None]
+        elsewhere = np.outer(np.delete(beta, self._split, axis=1).min(axis=1), sizes)[:, None]
         facets, found = self._minorants.alpha[: len(slope)], []
         for more in (0, 1):
             number = np.maximum(whole + more, 0)

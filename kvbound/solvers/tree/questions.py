@@ -34,7 +34,7 @@ class Limits:
     lower, upper
         Of the program's columns, (columns,).
     least, most
-        The range of items that each slot reads at the last tier, moved from there or not, (steps, layers).
+        The range of items that each slot reads at the split tier, moved from there or not, (steps, layers).
     serving
         Whether each tier serves reads of a slot, 1 or 0, or -1 where no answer says so, (K, steps, layers).
     closed
@@ -80,11 +80,11 @@ class Kind(NamedTuple):
         Adds what an answer implies to limits.
     candidates
         Returns the questions that a solution of the program, (columns,), gives no whole answer to, each with
-        its distance from one.
+        its distance from one, given the tier by whose reads slots are split.
     """
 
     restrict: Callable[[Limits, TimeIndexed, Question, bool], None]
-    candidates: Callable[[TimeIndexed, Floats], list[tuple[float, Question]]]
+    candidates: Callable[[TimeIndexed, Floats, int], list[tuple[float, Question]]]
 
 
 def _close_states(limits: Limits, program: TimeIndexed, question: Question, yes: bool) -> None:
@@ -96,7 +96,7 @@ def _close_states(limits: Limits, program: TimeIndexed, question: Question, yes:
     limits.closed.setdefault(step, []).extend(closed)
 
 
-def _divided_states(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
+def _divided_states(program: TimeIndexed, values: Floats, _: int) -> list[tuple[float, Question]]:
     """Return the blocks that are in a tier in part; of steps that share a column the first."""
     known = program.x != NONE
     columns, first = np.unique(program.x[known], return_index=True)
@@ -118,12 +118,12 @@ def _limit_count(limits: Limits, program: TimeIndexed, question: Question, yes: 
         limits.most[slot] = min(int(limits.most[slot]), question.value)
 
 
-def _divided_counts(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
-    """Return the slots that read a fractional number of items at the last tier."""
-    reads, last = whole_counts(program, values, slice(0, 2)), program.instance.tiers - 1
+def _divided_counts(program: TimeIndexed, values: Floats, split: int) -> list[tuple[float, Question]]:
+    """Return the slots that read a fractional number of items at the split tier."""
+    reads = whole_counts(program, values, slice(0, 2), split)
     distance = np.abs(reads - np.rint(reads))
     return [
-        (float(distance[step, layer]), Question(COUNT, step, layer, 0, last, int(reads[step, layer] // 1)))
+        (float(distance[step, layer]), Question(COUNT, step, layer, 0, split, int(reads[step, layer] // 1)))
         for step, layer in np.argwhere(distance > WHOLE).tolist()
     ]
 
@@ -135,7 +135,7 @@ def _touch(limits: Limits, program: TimeIndexed, question: Question, yes: bool) 
     limits.serving[question.tier, question.step, question.layer] = yes
 
 
-def _touched_in_part(program: TimeIndexed, values: Floats) -> list[tuple[float, Question]]:
+def _touched_in_part(program: TimeIndexed, values: Floats, _: int) -> list[tuple[float, Question]]:
     """Return the tiers whose latency is charged in part."""
     if not program.coefficients.has_waits:
         return []
@@ -149,15 +149,15 @@ def _touched_in_part(program: TimeIndexed, values: Floats) -> list[tuple[float, 
     ]
 
 
-def whole_counts(program: TimeIndexed, values: Floats, part: slice | int) -> Floats:
-    """Return numbers of items at the last tier, (steps, layers).
+def whole_counts(program: TimeIndexed, values: Floats, part: slice | int, tier: int) -> Floats:
+    """Return numbers of items at a tier, (steps, layers).
 
     Parameters
     ----------
     part
         0 for those served, 1 for those moved without a read, 2 for those written, or several of them.
     """
-    traffic = values[program.traffic[:, :, part, -1]]
+    traffic = values[program.traffic[:, :, part, tier]]
     total: Floats = traffic if isinstance(part, int) else traffic.sum(axis=-1)
     sizes = program.coefficients.timed_sizes  # 0 where a layer keeps no KV
     return total / np.where(sizes > 0, sizes, 1.0)

@@ -50,13 +50,15 @@ class NodeRelaxation:
 
     Parameters
     ----------
+    split
+        The tier whose reads are counted.
     end
         `time.perf_counter` at which a run ends without a result.
     """
 
-    def __init__(self, program: TimeIndexed, *, seed: int = 0, end: float = math.inf) -> None:
-        self.program, self.end = program, end
-        matrix, served = program.matrix, program.traffic[:, :, :2, -1].reshape(-1, 2)
+    def __init__(self, program: TimeIndexed, split: int, *, seed: int = 0, end: float = math.inf) -> None:
+        self.program, self.split, self.end = program, split, end
+        matrix, served = program.matrix, program.traffic[:, :, :2, split].reshape(-1, 2)
         count, rows = len(served), program.matrix.rows.shape[0]
         entries = np.ones(2 * count), served.ravel(), np.arange(0, 2 * count + 1, 2)
         more = sparse.csr_array(entries, shape=(count, matrix.columns))

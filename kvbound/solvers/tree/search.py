@@ -18,6 +18,7 @@ import numpy as np
 
 from kvbound.certificate import Certificate
 from kvbound.cost.evaluate import MOST_SPREAD, evaluate, spread
+from kvbound.cost.slot import SlotCost
 from kvbound.errors import KvboundError
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import TimeIndexed
@@ -174,17 +175,23 @@ class TreeSearch:
 
     def _start(self) -> None:
         """Make the root; if its relaxation fails, its bound is the ideal time."""
-        self._program = TimeIndexed(self.instance)
-        self._multipliers = DualMultipliers(self._program, self.instance)
+        self._program, split = TimeIndexed(self.instance), self._split()
+        self._multipliers = DualMultipliers(self._program, self.instance, split)
         ideal = self._multipliers.ideal()
         self.nodes.append(_Node(-1, (), ideal.bound_s, ideal))
-        self._relaxation = NodeRelaxation(self._program, seed=self.seed, end=self.end)
+        self._relaxation = NodeRelaxation(self._program, split, seed=self.seed, end=self.end)
         self._paths = ClosedPaths(self.instance)
         point = self._relaxation.solve(Limits.of(self._program))
         if point is not None and point.values.size:
             self._adopt(point)
             node = self._node(-1, (), point, self.nodes[0])
             self.nodes[0] = node
+
+    def _split(self) -> int:
+        """Return the tier by whose reads to split slots: of those but 0 the one whose reads take longest."""
+        share = list(self.known[1].hit_rate.values())
+        busy = share * SlotCost.of(self.instance).of_time.read_costs.max(axis=1)
+        return self.instance.tiers - 1 - int(busy[:0:-1].argmax())
 
     def _branch(self, number: int) -> list[int]:
         """Let a leaf ask a question; return its children, none if its relaxation leaves none open."""

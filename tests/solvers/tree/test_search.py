@@ -17,10 +17,12 @@ from kvbound.progress import Progress
 from kvbound.result import BoundStatus, Reason, Status
 from kvbound.solvers.mip import highs
 from kvbound.solvers.reference.brute_force import solve_brute
+from kvbound.solvers.tree import branching
 from kvbound.solvers.tree.questions import KINDS, Limits
 from kvbound.solvers.tree.relaxation import NodeRelaxation
 from kvbound.solvers.tree.search import PROOF, Proof, TreeSearch, prove
 from kvbound.tree import COUNT, STATE, TOUCH, Question, read_tree, write_tree
+from tests.latency_cases import seldom_waiting
 from tests.paths import ROOT
 from tests.solvers.mip.test_highs import FAULTS, faulty
 from tests.strategies import (
@@ -156,6 +158,37 @@ def test_each_kind_of_question_is_needed(name: str, kind: int) -> None:
     assert check(instance.expanded(), instance.token_trace.arrays, without.tree.arrays()).ok
 
 
+def optimal(instance: Instance) -> TreeSearch:
+    """Return a search that begins at the optimum."""
+    known = kv.solve(instance, "exact", gap=1e-7, proof=False)
+    assert known.schedule is not None
+    assert known.measures is not None
+    return TreeSearch(instance, (known.schedule, known.measures), work=45)
+
+
+def test_questions_are_tried_until_both_answers_cost_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = optimal(seldom_waiting(12, 5, 0.3))
+    assert found.run().complete
+    monkeypatch.setattr(branching, "ROUNDS", 1)
+    few = TreeSearch(found.instance, found.known, work=45).run()
+    assert not few.complete
+    assert few.tree.bound_s < 0.99 * found.known[1].time_s
+
+
+def test_slots_are_split_by_the_reads_that_take_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest schedules read nothing at the last tier: its numbers of reads decide nothing."""
+    found = optimal(seldom_waiting(20, 8, 0.2))
+    proof = found.run()
+    assert proof.complete
+    assert {each.tier for each in proof.tree.certificates} == {1}
+    assert {tier for kind, *_, tier, _ in proof.tree.questions.tolist() if kind == COUNT} == {1}
+    assert_proved(found.instance, proof, found.known[1].time_s)
+    monkeypatch.setattr(TreeSearch, "_split", lambda self: self.instance.tiers - 1)
+    last = TreeSearch(found.instance, found.known, work=45).run()
+    assert not last.complete
+    assert last.tree.bound_s < 0.999 * found.known[1].time_s
+
+
 @pytest.mark.parametrize("name", ["swap-1x24-c30-b64-exclusive", "swap-1x24-c30-b64-exclusive-prefetch"])
 def test_a_gap_at_the_root_is_closed(name: str) -> None:
     """The relaxation is 0.9 % below the optimum; no certificate of its own could be above it."""
@@ -267,7 +300,7 @@ def test_infeasible_leaves_are_closed_by_their_ray() -> None:
     """A slot must read less than any schedule lets it: the prices of room prove it."""
     instance = kv.read_instance("tiny-none")
     program = TimeIndexed(instance)
-    relaxation = NodeRelaxation(program)
+    relaxation = NodeRelaxation(program, instance.tiers - 1)
     none = [(Question(COUNT, step, 0, 0, 1, 0), False) for step in range(instance.decode_steps)]
     point = relaxation.solve(Limits.of(program, none))
     assert point is not None
