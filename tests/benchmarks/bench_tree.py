@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 from unittest import mock
 
 import kvbound as kv
@@ -23,7 +24,7 @@ def _last(search: TreeSearch) -> int:
     return search.instance.tiers - 1
 
 
-CHANGES = {
+CHANGES: dict[str, AbstractContextManager[Any]] = {
     "as it is": nullcontext(),
     "one round of questions": mock.patch.object(branching, "ROUNDS", 1),
     "slots split by the last tier": mock.patch.object(TreeSearch, "_split", _last),
