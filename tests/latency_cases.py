@@ -5,6 +5,12 @@ from __future__ import annotations
 import kvbound as kv
 from kvbound.instance import Instance
 
+_SMALL = {
+    "name": "small", "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
+    "weight_read_bytes_per_layer": 1_000_000,
+}  # fmt: skip
+"""A model of small items, but for its layers."""
+
 
 def waiting(
     copies: str = "exclusive", migration: str = "prefetch", *, prompt: int = 100, steps: int = 40
@@ -24,16 +30,8 @@ def waiting(
             },
         ],
     }  # fmt: skip
-    llm = {
-        "name": "small", "layers": 2, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
-        "weight_read_bytes_per_layer": 1_000_000,
-    }  # fmt: skip
-    spec = {
-        "kind": "random-swap", "layers": 2, "prefill_tokens": prompt, "decode_steps": steps, "sparsity": 0.7,
-        "variation": 0.1, "seed": 0,
-    }  # fmt: skip
-    rules = {"copies": copies, "migration": migration}
-    return kv.make_instance("waiting", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
+    trace, rules = _swaps(2, prompt, steps), {"copies": copies, "migration": migration}
+    return kv.make_instance("waiting", memory=memory, llm=_SMALL | {"layers": 2}, trace=trace, rules=rules)
 
 
 def four_tiers(copies: str, migration: str) -> Instance:
@@ -64,12 +62,8 @@ def four_tiers(copies: str, migration: str) -> Instance:
         "name": "large", "layers": 4, "kv_bytes_per_token_layer": 262144, "weight_bytes": 0,
         "weight_read_bytes_per_layer": 160_000_000,
     }  # fmt: skip
-    spec = {
-        "kind": "random-swap", "layers": 4, "prefill_tokens": 400, "decode_steps": 100, "sparsity": 0.7,
-        "variation": 0.1, "seed": 0,
-    }  # fmt: skip
-    rules = {"copies": copies, "migration": migration}
-    return kv.make_instance("four", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
+    trace, rules = _swaps(4, 400, 100), {"copies": copies, "migration": migration}
+    return kv.make_instance("four", memory=memory, llm=llm, trace=trace, rules=rules)
 
 
 def seldom_waiting(prompt: int, steps: int, variation: float) -> Instance:
@@ -78,13 +72,12 @@ def seldom_waiting(prompt: int, steps: int, variation: float) -> Instance:
     settings = ("15%", "0us"), ("30%", "0us"), ("40%", "80us"), (None, "500us")
     for tier, (capacity, latency) in zip(memory["tiers"], settings, strict=True):
         tier |= {"capacity": capacity, "latency": latency}
-    llm = {
-        "name": "small", "layers": 1, "kv_bytes_per_token_layer": 16384, "weight_bytes": 0,
-        "weight_read_bytes_per_layer": 1_000_000,
-    }  # fmt: skip
-    spec = {
-        "kind": "random-swap", "layers": 1, "prefill_tokens": prompt, "decode_steps": steps, "sparsity": 0.7,
-        "variation": variation, "seed": 0,
-    }  # fmt: skip
-    rules = {"copies": "exclusive", "migration": "prefetch"}
-    return kv.make_instance("seldom", memory=memory, llm=llm, trace={"synthetic": spec}, rules=rules)
+    trace, rules = _swaps(1, prompt, steps, variation), {"copies": "exclusive", "migration": "prefetch"}
+    return kv.make_instance("seldom", memory=memory, llm=_SMALL | {"layers": 1}, trace=trace, rules=rules)
+
+
+def _swaps(layers: int, prompt: int, steps: int, variation: float = 0.1) -> dict[str, object]:
+    """Reads of 30 % of the tokens, of which a share changes in every step."""
+    spec = {"kind": "random-swap", "sparsity": 0.7, "variation": variation, "seed": 0}
+    spec |= {"layers": layers, "prefill_tokens": prompt, "decode_steps": steps}
+    return {"synthetic": spec}
