@@ -7,8 +7,11 @@ from hypothesis import settings
 settings.register_profile("kvbound", deadline=None)  # busy machines stall: a slow example is no failure
 settings.load_profile("kvbound")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell sets it for what runs in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell has them ignored for what runs in the background or under nohup. Tests send them to themselves and
+# to processes that they start, which inherit what is ignored, but no handler.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

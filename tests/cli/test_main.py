@@ -17,9 +17,9 @@ from kvbound.errors import InfeasibleError, KvboundError, LimitError, MissingPac
 from tests.cli.conftest import Run
 
 
-def kvbound_process(*argv: object, **options: object) -> subprocess.Popen[str]:
+def kvbound_process(*argv: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "kvbound", *map(str, argv)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_as_a_module() -> None:
@@ -105,8 +105,7 @@ def test_a_closed_pipe_is_not_an_error(small: Path, tmp_path: Path) -> None:
 def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
     methods = ("--methods", "lru,exact", "--time-limit", "600")
     argv = ("compare", "native-r15-c25-b64", *methods, "--out", tmp_path / "o", "--json")
-    reset = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    process = kvbound_process(*argv, preexec_fn=reset)
+    process = kvbound_process(*argv)
     time.sleep(20)  # lru takes a second and exact many minutes
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
