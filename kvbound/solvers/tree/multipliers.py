@@ -70,10 +70,8 @@ class DualMultipliers:
             sides = [(reads, more) for more in self._write_ends(writes) for reads in self._ends(whole)]
             theta = np.stack([of_set + cuts[0] * r + cuts[1] * w for of_set in base for r, w in sides])
             tried.append(
-                rounded(
-                    self._instance, prices, capacity, theta, self._split, whole, writes, bits=BITS
-                )
-            )  # fmt: skip
+                rounded(self._instance, prices, capacity, theta, self._split, whole, writes, bits=BITS)
+            )
         return self._best_of_slots(tried, limits)
 
     def ideal(self) -> Certificate:

@@ -191,7 +191,7 @@ class TreeSearch:
         """Return the tier by whose reads to split slots: of those but 0 the one whose reads take longest."""
         share = list(self.known[1].hit_rate.values())
         busy = share * SlotCost.of(self.instance).of_time.read_costs.max(axis=1)
-        return self.instance.tiers - 1 - int(busy[:0:-1].argmax())
+        return self.instance.tiers - 1 - int(busy[:0:-1].argmax())  # of equal ones the last
 
     def _branch(self, number: int) -> list[int]:
         """Let a leaf ask a question; return its children, none if its relaxation leaves none open."""
