@@ -1,4 +1,4 @@
-"""What further sweeps of best responses are worth: seconds, with those of the repair, and the gap to the bound.
+"""What further sweeps of best responses are worth: seconds, also of the repair, and the gap to the bound.
 
     python -m tests.benchmarks.bench_sweeps [CELL [DIVISOR [SWEEPS ...]]]
 
