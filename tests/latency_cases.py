@@ -66,14 +66,15 @@ def four_tiers(copies: str, migration: str) -> Instance:
     return kv.make_instance("four", memory=memory, llm=llm, trace=trace, rules=rules)
 
 
-def seldom_waiting(prompt: int, steps: int, variation: float) -> Instance:
-    """One layer over the tiers of `four_tiers`, of items so small that the fastest schedules never wait."""
+def seldom_waiting(prompt: int, steps: int, variation: float, *, layers: int = 1) -> Instance:
+    """Layers over the tiers of `four_tiers`, of items so small that the fastest schedules seldom wait."""
     memory = four_tiers("exclusive", "prefetch").memory.to_mapping()
     settings = ("15%", "0us"), ("30%", "0us"), ("40%", "80us"), (None, "500us")
     for tier, (capacity, latency) in zip(memory["tiers"], settings, strict=True):
         tier |= {"capacity": capacity, "latency": latency}
-    trace, rules = _swaps(1, prompt, steps, variation), {"copies": "exclusive", "migration": "prefetch"}
-    return kv.make_instance("seldom", memory=memory, llm=_SMALL | {"layers": 1}, trace=trace, rules=rules)
+    trace, llm = _swaps(layers, prompt, steps, variation), _SMALL | {"layers": layers}
+    rules = {"copies": "exclusive", "migration": "prefetch"}
+    return kv.make_instance("seldom", memory=memory, llm=llm, trace=trace, rules=rules)
 
 
 def _swaps(layers: int, prompt: int, steps: int, variation: float = 0.1) -> dict[str, object]:

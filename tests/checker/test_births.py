@@ -16,7 +16,7 @@ from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.rules import Rules
 from kvbound.schedule import LayerEvents, Schedule
-from kvbound.solvers.lagrangian.minorants import ideal_theta
+from kvbound.solvers.lagrangian.slots.minorants import ideal_theta
 from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.trace import Trace
 from kvbound.trace.timeline import FIELDS

@@ -18,7 +18,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Timing
 from kvbound.solvers.dense.items import layers_differ_in_weights_at_most
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 
 Floats = NDArray[np.float64]
 

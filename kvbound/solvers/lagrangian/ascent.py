@@ -17,10 +17,10 @@ from kvbound.arithmetic import log
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.progress import Progress
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.parameters import LOGIT_RANGE, Adam, SoftmaxWeights, softmax
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.rounding import round_multipliers
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem, limited_tiers
 from kvbound.solvers.lagrangian.touches import TouchShares
 
@@ -110,7 +110,7 @@ class DualAscent:
         self.capacity_units = np.array(limits, np.float64)[:, None]
         shape = len(self.limited), 1 + instance.decode_steps * instance.layers
         self.logits, self.capacity_prices = (
-            _first_logits(minorants),
+            first_logits(minorants),
             Adam(np.full(shape, 0.1), _CAPACITY_RATE),
         )
         if start is not None:
@@ -203,7 +203,7 @@ class DualAscent:
         return round_multipliers(self.instance, self.minorants, *self.multipliers())
 
 
-def _first_logits(minorants: SlotMinorants) -> Floats:
+def first_logits(minorants: SlotMinorants) -> Floats:
     """Logits of the facets that bind with no misses and with most misses, in equal parts, and some chord."""
     facets = len(minorants.beta)
     weights = np.full(minorants.alpha.shape, 1e-3)

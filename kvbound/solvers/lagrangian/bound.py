@@ -2,7 +2,7 @@
 
 Prices on the counts that couple items and slots, and on capacity, separate the two: the cheapest path of an
 item over the tiers, and the least time of a slot minus the prices paid to it. The prices are convex
-combinations of slot minorants (`minorants`), improved by first-order ascent (`ascent`), and evaluated on all
+combinations of slot minorants (`slots`), improved by first-order ascent (`ascent`), and evaluated on all
 items; rounded to integers they are a certificate (`rounding`).
 
 Equations: "Lagrangian bound" in docs/methods.md.
@@ -35,13 +35,13 @@ from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
 from kvbound.solvers.lagrangian.ascent import DualAscent, Multipliers
 from kvbound.solvers.lagrangian.evaluation import evaluate_certificate, item_subproblem, thread_pool
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.rounding import (
     claim_bound,
     ideal_certificate,
     recover_multipliers,
 )
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.solvers.lagrangian.touches import TouchShares, supports
 
@@ -211,7 +211,8 @@ def _stages(
     listed = stride == 1 and not dense_items.applies(instance)
     if not (listed and minorants.touching and supports(instance)):
         return [False]
-    return [False, True] if start is None or start.shares is None else [True]
+    at_once = minorants.has_pairs or (start is not None and start.shares is not None)
+    return [True] if at_once else [False, True]
 
 
 def _part(progress: Progress, number: int, count: int) -> Progress:

@@ -19,10 +19,10 @@ from kvbound.solvers.dense import items as dense_items
 from kvbound.solvers.dense.items import DenseItems
 from kvbound.solvers.dense.paths import DensePaths
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.paths.two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.rounding import claim_bound, round_multipliers
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import ItemSubproblem
 from kvbound.solvers.lagrangian.touches import touch_prices
 

@@ -14,9 +14,9 @@ from kvbound.initial import forced_tiers
 from kvbound.instance import Instance
 from kvbound.rules import Initial
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import PathPrices, best_moves, legal_moves
 from kvbound.solvers.lagrangian.paths.traffic import Step
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import holding_prices
 from kvbound.solvers.lagrangian.touches import touch_prices
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,17 @@ from kvbound.certificate import FULL, MOST_SCALE, Certificate
 from kvbound.cost.ideal import ideal
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
-from kvbound.solvers.lagrangian.slot_bounds import (
+from kvbound.solvers.lagrangian.slots.bounds import (
     SlotLimits,
     reading_tiers,
     resource_order,
     slot_bounds,
 )
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants, ideal_theta
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 _IDEAL_BITS = 54
 """The ideal time is about 2**54 units, so that a unit per slot is far below the precision of a float64."""
@@ -58,7 +60,7 @@ def round_multipliers(
         Shares of waits in seconds, (late tiers, steps, layers, blocks).
     """
     cases = _cases(instance, minorants)
-    theta = np.stack([_resource_weights(minorants, weights, ends) for ends in cases])
+    theta = np.stack([_resource_weights(minorants, weights, case) for case in cases])
     has_chords, splits = len(weights) > len(minorants.beta), minorants.splits
     splits = splits if has_chords else np.full_like(splits, -1)
     prices = minorants.prices(weights)
@@ -94,7 +96,7 @@ def recover_multipliers(
         weights = np.broadcast_to(alone[:, None, None], minorants.alpha.shape)
         of_counts = minorants.prices(weights)[:, :, layers]
         matrix[..., row, : 3 * tiers] = np.moveaxis(of_counts, 0, -1) / highest
-        behind = [_resource_weights(minorants, weights, ends) for ends in cases]
+        behind = [_resource_weights(minorants, weights, case) for case in cases]
         matrix[..., row, 3 * tiers : -1] = np.moveaxis(np.concatenate(behind), 0, -1)
     matrix[..., -1] = 1
     rows = np.moveaxis(matrix, -2, 0)
@@ -111,15 +113,24 @@ def _largest(instance: Instance) -> slice:
     return slice(largest, largest + 1) if instance.by_step else slice(None)
 
 
-def _cases(instance: Instance, minorants: SlotMinorants) -> list[Ints]:
-    """Return the facets that replace the chords in each case of a certificate, each (C, steps, layers)."""
+class _Case(NamedTuple):
+    """A case of a certificate: the tiers that may serve reads, (K,), and the facets that replace the chords,
+    (C, steps, layers)."""
+
+    reading: Bools
+    ends: Ints
+
+
+def _cases(instance: Instance, minorants: SlotMinorants) -> list[_Case]:
+    """Return the cases of a certificate, in its order."""
     count = len(minorants.splits)
     (reads, *writes), touching = minorants.ends[:count], minorants.ends[count:]
     cases = []
     for number in range(1 << len(instance.memory.late_tiers)):
         reading = reading_tiers(instance, number)
         touched = [ends[int(reading[k])] for k, ends in zip(minorants.touching, touching, strict=True)]
-        cases += [np.stack([end, *others, *touched]) for others in product(*writes) for end in reads]
+        for others, end in product(product(*writes), reads):
+            cases.append(_Case(reading, np.stack([end, *others, *touched])))
     return cases
 
 
@@ -175,10 +186,12 @@ def _scale(instance: Instance, prices: Floats, capacity: Floats, shares: Floats 
     return min(max(min(scales), -MOST_SCALE), MOST_SCALE)
 
 
-def _resource_weights(minorants: SlotMinorants, weights: Floats, ends: Ints) -> Floats:
-    """Resource weights that prove the mixed minorants in one of `_cases`, (R, steps, layers)."""
-    facets = weights[: len(minorants.beta)].copy()
-    for weight, end in zip(weights[len(minorants.beta) :], ends, strict=False):
+def _resource_weights(minorants: SlotMinorants, weights: Floats, case: _Case) -> Floats:
+    """Resource weights that prove the mixed minorants in a case, (R, steps, layers)."""
+    facets = np.zeros((len(minorants.theta), *weights.shape[1:]))
+    for weight, (idle, busy, tier) in zip(weights, minorants.behind.tolist(), strict=False):
+        facets[busy if tier >= 0 and case.reading[tier] else idle] += weight
+    for weight, end in zip(weights[len(minorants.beta) :], case.ends, strict=False):
         np.put_along_axis(facets, end[None], np.take_along_axis(facets, end[None], 0) + weight, 0)
     return combine(minorants.theta.T, facets)
 

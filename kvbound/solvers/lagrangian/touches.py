@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from kvbound.arithmetic import log
 from kvbound.bitsets.lanes import Lanes
-from kvbound.cost.ideal import Slots
-from kvbound.cost.slot import SlotCost
 from kvbound.cost.transitions import Transitions
 from kvbound.instance import Instance
 from kvbound.rules import Migration
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.parameters import SoftmaxWeights
 from kvbound.solvers.lagrangian.paths.traffic import Step
-from kvbound.solvers.lagrangian.waits import Waits
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -60,8 +57,7 @@ class TouchShares:
 
     def __init__(self, instance: Instance, minorants: SlotMinorants, given: Floats | None = None) -> None:
         self._instance, self._tiers, tiers = instance, instance.memory.late_tiers, instance.tiers
-        waits = Waits(SlotCost.of(instance), instance, Slots.of(instance))
-        self._waits = np.stack([waits.more(k, minorants.waited) for k in self._tiers])
+        self._waits = minorants.charges
         self._lanes = lanes = Lanes.all_of(instance, slice(None))
         steps = [Step.of(instance, lanes, step) for step in range(instance.decode_steps)]
         keeps = (instance.units > 0)[:, None]
@@ -93,7 +89,7 @@ class TouchShares:
 
         Returns
         -------
-        What the facets charge for these touches, in seconds, (V, steps, layers or 1).
+        What facets and pairs charge for these touches, in seconds, (V, steps, layers or 1).
         """
         before, after = tiers[:-1], tiers[1:]
         touched = self._read | (self._carried & self._charged[before, after])

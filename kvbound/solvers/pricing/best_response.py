@@ -5,7 +5,7 @@ take the same one. So a small group of items at a time takes its best paths, at 
 all others use (`prices`): higher where a slot has too many slow reads or a tier too many blocks, lower where
 it has too few. That is the method of multipliers for the convex program over mixtures of paths, minimised
 block by block; the more items share a slot, the less it matters that each takes a single path. In the end the
-schedule is repaired to fit the capacities (`repair`, `response_tiers`).
+schedule is repaired to fit the capacities (`repair`, `responses`).
 
 Equations: "Best responses to prices" in docs/methods.md.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvbound.bitsets.lanes import Lanes, count_spans
 from kvbound.bitsets.two_tier import TwoTierSchedule, supports_two_tier_bits
@@ -30,9 +31,11 @@ from kvbound.rules import Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.pricing.prices import Prices
-from kvbound.solvers.pricing.response_bits import BitResponses
-from kvbound.solvers.pricing.response_tiers import TierResponses
-from kvbound.solvers.pricing.responses import Responses
+from kvbound.solvers.pricing.responses.bits import BitResponses
+from kvbound.solvers.pricing.responses.interface import Responses
+from kvbound.solvers.pricing.responses.tiers import TierResponses
+
+Bools = NDArray[np.bool_]
 
 SWEEPS = 9
 """Default number of sweeps over all items after the first."""
@@ -42,7 +45,7 @@ MOST_BYTES = 2e9
 """Slots times blocks up to which each takes a byte; single tokens between two inclusive tiers take a bit."""
 THREADED_FROM = 2e6
 """Items of a group times steps from which threads save more than it takes to start them."""
-_GROUP = 0.0025
+GROUP = 0.0025
 """Share of the items that respond at once; of more, all would move to where it was cheap."""
 _UPDATES_PER_SWEEP = 10
 
@@ -76,6 +79,8 @@ def best_responses(
     threads: int = 1,
     sweeps: int | None = None,
     end: float = math.inf,
+    serving: Bools | None = None,
+    group: float = GROUP,
     progress: Progress = silent,
 ) -> BestResponses:
     """Return best responses of all items to prices, starting from the dual's multipliers; see `supports`.
@@ -86,9 +91,14 @@ def best_responses(
         Number of sweeps over all items after the first; None takes SWEEPS.
     end
         `time.perf_counter` at which to stop.
+    serving
+        Whether each tier serves reads of a slot, (K, steps, layers or 1), where that is settled; the weights
+        of the multipliers then do not count.
+    group
+        Share of the items that respond at once.
     """
     generator, chosen = np.random.default_rng(seed), pick(kernel)
-    plan = _Plan.of(instance, SWEEPS if sweeps is None else sweeps)
+    plan = _Plan.of(instance, SWEEPS if sweeps is None else sweeps, group)
     stride = plan.stride
     if instance.slots * instance.blocks / stride < THREADED_FROM:
         threads = 1
@@ -96,7 +106,7 @@ def best_responses(
     responses: Responses = kind.empty(instance, stride, chosen, threads)
     termination = Termination()
     with ThreadPoolExecutor(threads) as pool:
-        prices = Prices(instance, multipliers, chosen, map if threads == 1 else pool.map)
+        prices = Prices(instance, multipliers, chosen, map if threads == 1 else pool.map, serving)
         try:
             for step in range(plan.steps):
                 if time.perf_counter() >= end:
@@ -104,9 +114,9 @@ def best_responses(
                     break
                 if step % stride == 0:
                     order = generator.permuted(np.tile(np.arange(stride), (instance.layers, 1)), axis=1)
-                group = Lanes.of(instance, slice(None), order[:, step % stride], stride)
+                lanes = Lanes.of(instance, slice(None), order[:, step % stride], stride)
                 adopt = None if step < stride else lambda shape: generator.random(shape) < plan.share
-                responses.update(group, *prices.at(responses), adopt)
+                responses.update(lanes, *prices.at(responses), adopt)
                 if step >= stride and step % plan.update_every == 0:
                     prices.update(responses, (step - stride) / (plan.steps - stride))
                 progress(step + 1, plan.steps, "best responses")
@@ -138,11 +148,11 @@ class _Plan:
     steps: int
 
     @classmethod
-    def of(cls, instance: Instance, sweeps: int) -> _Plan:
-        """Return the plan for some sweeps after the first."""
-        stride = min(count_spans(instance), round(1 / _GROUP))
+    def of(cls, instance: Instance, sweeps: int, group: float) -> _Plan:
+        """Return the plan for some sweeps after the first, in groups of some share of the items."""
+        stride = min(count_spans(instance), round(1 / group))
         # at least a few lanes of every word
-        share = min(1.0, max(_GROUP * stride, instance.granularity / 64))
+        share = min(1.0, max(group * stride, instance.granularity / 64))
         sweep = round(stride / share)
         return cls(stride, share, sweep, stride + sweeps * sweep)
 

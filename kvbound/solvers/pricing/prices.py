@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from kvbound.arithmetic import power
 from kvbound.instance import Instance
 from kvbound.kernels import Kernel
-from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.ascent import Multipliers, first_logits
+from kvbound.solvers.lagrangian.parameters import softmax
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
-from kvbound.solvers.pricing.responses import Loads
+from kvbound.solvers.pricing.responses.interface import Loads
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 _CHUNK = 256
 """Steps priced at a time: their data stays in a cache."""
@@ -26,6 +28,9 @@ _PENALTY = 0.3, 0.02
 """How far loads move a slot's row weights, per slow read too many, and the price of capacity, in slow reads
 per step and block too many; at one read and one block, and falling with the square root of their number, as
 random fluctuations do."""
+_SPARE = 1 / 3
+"""Blocks of room left free where it is settled which slots wait, per square root of the blocks that fit: as
+many as paths hold too many at some time. A block that finds no room would make a slot wait that need not."""
 _FINAL_PENALTY = 0.1
 """Share of the penalties that is left at the end: they fade over the second half of the sweeps. With all of
 them, prices would never settle where capacity is cheap."""
@@ -40,23 +45,33 @@ class Prices:
     ----------
     each
         Maps a function over chunks of steps, as `map` does.
+    serving
+        See `SlotMinorants.of`; the weights of the multipliers then do not count.
     """
 
     def __init__(
-        self, instance: Instance, multipliers: Multipliers, kernel: Kernel, each: Callable[..., Iterable[Any]]
+        self,
+        instance: Instance,
+        multipliers: Multipliers,
+        kernel: Kernel,
+        each: Callable[..., Iterable[Any]],
+        serving: Bools | None = None,
     ) -> None:
         self.instance, self.kernel, self.each = instance, kernel, each
-        self.minorants = SlotMinorants.of(instance)
+        self.minorants = SlotMinorants.of(instance, serving=serving)
         self.reads = instance.timed(instance.read_counts() * instance.timed_units)
         self.limited = limited_tiers(instance)
         self.capacity_units = np.array(
             [instance.capacity_units[k] for k in self.limited], np.float64
         )[:, None]  # fmt: skip
-        self.weights = multipliers.weights.copy()
+        settled = serving is not None
+        self.weights = softmax(first_logits(self.minorants)) if settled else multipliers.weights.copy()
         self.capacity_prices = multipliers.capacity[self.limited]
         self.unit_s = float(self.minorants.beta.max())
         self.prices = np.empty((3 * instance.tiers, instance.decode_steps, instance.layers))
         units = int(instance.units.max())  # of the largest blocks
+        if settled:
+            self.capacity_units -= _SPARE * np.sqrt(self.capacity_units * units)
         block_s = self.unit_s * instance.granularity / instance.layers
         self.penalty = self.first_penalty = (
             _PENALTY[0] / math.sqrt(max(float(self.reads.mean()), 1.0)),
@@ -87,6 +102,8 @@ class Prices:
             rows.alpha, rows.beta, rows.sizes, rows.counted, rows.chord, rows.others, *used, penalty,
             self.weights, self.prices, chunk.start,
         )  # fmt: skip
+        if rows.closed is not None:
+            self.prices[:, chunk] += rows.closed[:, chunk]
 
     def multipliers(self) -> Multipliers:
         """Return the multipliers as updated so far."""

@@ -38,7 +38,7 @@ from kvbound.solvers.lagrangian.bound import AscentResult, maximize_dual
 from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.mip.exact import ON_READ
 from kvbound.solvers.mip.highs import REJECTED
-from kvbound.solvers.pricing import best_response
+from kvbound.solvers.pricing import best_response, gathered
 from kvbound.solvers.pricing.candidates import candidates, slow_eviction
 from kvbound.solvers.pricing.core import improve_in_core
 from kvbound.solvers.warm_start import refuse_infeasible
@@ -224,6 +224,11 @@ class _Run:
             end = self.begin + _CORE_SHARES[1] * self.time_limit
         ended, repair = Termination(), None
         try:
+            if gathered.gathers(instance):
+                gather: dict[str, Any] = {"seed": self.seed, "sweeps": rounds[0], "end": end} | common
+                ended = gathered.gather(instance, multipliers, incumbent.update, **gather)
+                if ended.reason is not Reason.DONE or incumbent.within(self.gap, proof.bound_s):
+                    return proof, ended, None
             for number, sweeps in enumerate(rounds):
                 found = best_response.best_responses(
                     instance, multipliers, seed=self.seed + number, sweeps=sweeps, end=end, **common

@@ -16,9 +16,9 @@ from kvbound.arithmetic import combine
 from kvbound.certificate import Certificate
 from kvbound.instance import Instance
 from kvbound.models.time_indexed import NONE, TimeIndexed
-from kvbound.solvers.lagrangian.minorants import SlotMinorants, ideal_theta
 from kvbound.solvers.lagrangian.rounding import ideal_certificate, rounded
-from kvbound.solvers.lagrangian.slot_bounds import slot_bounds
+from kvbound.solvers.lagrangian.slots.bounds import slot_bounds
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants, ideal_theta
 from kvbound.solvers.tree.questions import Floats, Ints, Limits, whole_counts
 from kvbound.solvers.tree.relaxation import Point
 
@@ -118,7 +118,8 @@ class DualMultipliers:
 
     def _ends(self, whole: Ints) -> list[Floats]:
         """Return the weights of the resources at both ends of the cut of reads from `whole` on."""
-        slope = np.outer(self._minorants.beta[:, self._split], self._minorants.sizes)[:, None]
+        beta = self._minorants.beta[: len(self._minorants.theta)]
+        slope = np.outer(beta[:, self._split], self._minorants.sizes)[:, None]
         facets = self._minorants.alpha[: len(slope)]
         return [
             self._active(facets + slope * np.maximum(whole + more, 0), slope, 2 * more - 1) for more in (0, 1)
@@ -129,7 +130,7 @@ class DualMultipliers:
         if whole is None:
             return [np.zeros_like(self._ideal[0])]
         tiers, sizes = self._instance.tiers, self._minorants.sizes
-        beta = self._minorants.beta[:, 2 * tiers :]
+        beta = self._minorants.beta[: len(self._minorants.theta), 2 * tiers :]
         slope = np.outer(beta[:, self._split], sizes)[:, None]
         elsewhere = np.outer(np.delete(beta, self._split, axis=1).min(axis=1), sizes)[:, None]
         facets, found = self._minorants.alpha[: len(slope)], []

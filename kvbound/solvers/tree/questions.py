@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.models.time_indexed import NONE, TimeIndexed
-from kvbound.solvers.lagrangian.slot_bounds import SlotLimits
+from kvbound.solvers.lagrangian.slots.bounds import SlotLimits
 from kvbound.tree import COUNT, STATE, TOUCH, Question
 
 Floats = NDArray[np.float64]
@@ -165,7 +165,7 @@ def whole_counts(program: TimeIndexed, values: Floats, part: slice | int, tier: 
 
 KINDS: dict[int, Kind] = {
     COUNT: Kind(_limit_count, _divided_counts),
-    STATE: Kind(_close_states, _divided_states),
     TOUCH: Kind(_touch, _touched_in_part),
+    STATE: Kind(_close_states, _divided_states),
 }
 """The kinds of questions by their numbers."""

@@ -18,7 +18,7 @@ from kvbound.solvers.lagrangian import rounding
 from kvbound.solvers.lagrangian.ascent import DualAscent
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.lagrangian.evaluation import prove
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.reference.brute_force import solve_brute
 from tests.solvers.lagrangian.cases import bound, swaps
 

@@ -14,7 +14,7 @@ from kvbound.instance import Instance
 from kvbound.llm.model import Llm
 from kvbound.memory import Memory, Tier
 from kvbound.rules import Copies, Rules
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.trace import Trace
 from tests.cost_cases import item_counts
 from tests.solvers.lagrangian.cases import swaps

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from kvbound.bitsets.lanes import Lanes
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.reduced_costs import reduced_costs
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.touches import touch_prices
 from tests.strategies import layered_instances, tiny_instances
 

@@ -20,9 +20,9 @@ from kvbound.rules import Rules, Timing
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.lagrangian.evaluation import evaluate_certificate, prove
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.rounding import ideal_certificate, recover_multipliers
-from kvbound.solvers.lagrangian.slot_bounds import beyond_room, slot_bounds
+from kvbound.solvers.lagrangian.slots.bounds import beyond_room, slot_bounds
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.reference.brute_force import find_optimum
 from kvbound.trace import Trace
 from tests.cost_cases import item_counts
@@ -142,7 +142,7 @@ def test_what_has_no_room_in_other_tiers_is_read_at_the_last(monkeypatch: pytest
     assert not beyond_room(instance, reads, 1, np.array([True, False]))[1].any()
     assert prove_from(instance) >= 200
     monkeypatch.setattr(
-        "kvbound.solvers.lagrangian.slot_bounds.beyond_room",
+        "kvbound.solvers.lagrangian.slots.bounds.beyond_room",
         lambda instance, reads, slow, reading: (np.zeros((2, 1)), np.ones((2, 1), bool)),
     )
     assert prove_from(instance) < 200

@@ -12,8 +12,8 @@ from kvbound.instance import Instance
 from kvbound.kernels import Kernel
 from kvbound.solvers.lagrangian import bound as dual
 from kvbound.solvers.lagrangian.bound import maximize_dual, solve_dual
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.touches import TouchShares
 from tests.solvers.lagrangian.cases import bound, swaps, waits
 

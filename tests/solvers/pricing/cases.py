@@ -13,7 +13,7 @@ from kvbound.instance import Instance
 from kvbound.rules import Copies, Migration
 from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from tests.strategies import layered_instances, tiny_instances
 
 

@@ -27,7 +27,7 @@ from kvbound.solvers.lagrangian.evaluation import prove
 from kvbound.solvers.pricing import solve as pricing
 from kvbound.solvers.pricing.best_response import best_responses
 from kvbound.solvers.pricing.repair import repair
-from kvbound.solvers.pricing.response_tiers import TierResponses
+from kvbound.solvers.pricing.responses.tiers import TierResponses
 
 Words = NDArray[np.uint64]
 

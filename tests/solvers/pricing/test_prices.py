@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvbound.instance import Instance
 from kvbound.solvers.lagrangian.ascent import Multipliers
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.lagrangian.subproblem import limited_tiers
 from kvbound.solvers.pricing.prices import Prices, project_onto_simplex
 from tests.strategies import layered_instances, tiny_instances

@@ -1,4 +1,4 @@
-"""Compiled twin of how `response_bits` replaces old paths by new ones."""
+"""Compiled twin of how `bits` replaces old paths by new ones."""
 
 from __future__ import annotations
 

@@ -8,13 +8,19 @@ from numpy.typing import NDArray
 from kvbound.cost.ideal import Slots
 from kvbound.cost.slot import SlotCost, set_number
 from kvbound.instance import Instance
-from kvbound.solvers.lagrangian.slot_bounds import beyond_room, reading_tiers
+from kvbound.solvers.lagrangian.slots.bounds import beyond_room, reading_tiers
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 class Waits:
     """How long the facets of slots wait for the tiers that serve reads.
+
+    Parameters
+    ----------
+    serving
+        Whether each tier serves reads of a slot, (K, steps, layers or 1), where that is settled.
 
     Attributes
     ----------
@@ -23,13 +29,20 @@ class Waits:
         (V, steps, layers).
     """
 
-    def __init__(self, cost: SlotCost, instance: Instance, slots: Slots) -> None:
+    def __init__(
+        self, cost: SlotCost, instance: Instance, slots: Slots, serving: Bools | None = None
+    ) -> None:
         weights, waits = instance.timed(instance.weight_reads) > 0, cost.facet_waits
-        self.tiers, tier = cost.tiers, 1 << np.arange(cost.tiers)
+        self.tiers, self.inclusive, tier = cost.tiers, cost.inclusive, 1 << np.arange(cost.tiers)
         alone = np.where(weights, waits[:, tier | 1, None], waits[:, tier, None])  # (V, K, layers)
         self._alone = np.minimum(alone, alone[:, -1:]) if cost.inclusive else alone
         self.sure = np.zeros((len(waits), *slots.reads.shape))
         if not cost.latency.any():
+            return
+        if serving is not None:
+            settled = set_number(np.moveaxis(serving, 0, -1))
+            self.sure[:] = np.where(weights, waits[:, settled | 1], waits[:, settled])
+            self._alone = np.zeros_like(self._alone)
             return
         self.sure[:] = np.inf
         for number in range(1 << len(instance.memory.late_tiers)):

@@ -21,9 +21,9 @@ from kvbound.schedule import Schedule
 from kvbound.solvers.lagrangian.ascent import Multipliers
 from kvbound.solvers.lagrangian.bound import maximize_dual
 from kvbound.solvers.lagrangian.evaluation import prove
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
 from kvbound.solvers.pricing import best_response
-from kvbound.solvers.pricing.response_tiers import TierResponses
+from kvbound.solvers.pricing.responses.tiers import TierResponses
 from kvbound.studies import Scale
 from kvbound.studies.fang2025 import Cell
 from tests.instance_documents import llm

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kvbound.bitsets.lanes import Lanes, count_spans
 from kvbound.bitsets.two_tier import TwoTierSchedule
 from kvbound.instance import Instance
-from kvbound.solvers.lagrangian.minorants import SlotMinorants
-from kvbound.solvers.pricing.response_bits import BitResponses
+from kvbound.solvers.lagrangian.slots.minorants import SlotMinorants
+from kvbound.solvers.pricing.responses.bits import BitResponses
 from tests.solvers.pricing.cases import differing, simple, untuned
 
 

@@ -3,8 +3,9 @@
 A minorant is an inequality T >= alpha + beta . counts. Each facet of the slot cost is one; so is, between two
 tiers, the chord of the time between two consecutive numbers of reads at the last tier, since these numbers
 are integers, and with exclusive copies the chord between two numbers of writes to it. Where tiers have
-latencies, so is the chord between no read at such a tier and some. With more tiers, and with latencies,
-chords only guide the ascent. The dual's prices are convex combinations of minorants.
+latencies, so is the chord between no read at such a tier and some, and so are pairs of facets
+(`facet_pairs`). With more tiers, and with latencies, chords only guide the ascent. The dual's prices are
+convex combinations of minorants.
 
 Equations: "Minorants of a slot" in docs/methods.md.
 """
@@ -13,28 +14,32 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvbound.arithmetic import combine
-from kvbound.cost import marginal
 from kvbound.cost.ideal import Slots, ideal_bytes
 from kvbound.cost.ideal_cases import ideal_cases
 from kvbound.cost.slot import SlotCost
 from kvbound.cost.traffic import Columns, fixed_traffic
 from kvbound.instance import Instance
 from kvbound.rules import Timing
-from kvbound.solvers.lagrangian.slot_bounds import reading_tiers
-from kvbound.solvers.lagrangian.waits import Waits
+from kvbound.solvers.lagrangian.slots.bounds import reading_tiers
+from kvbound.solvers.lagrangian.slots.chords import Chord
+from kvbound.solvers.lagrangian.slots.facet_pairs import FacetPairs
+from kvbound.solvers.lagrangian.slots.waits import Waits
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+_CLOSED = 1e6
+"""Price of what is closed, in multiples of the highest price of a count."""
 
 
 @dataclass(frozen=True, eq=False)
 class SlotMinorants:
-    """Minorants of every slot: its V facets, and its C chords unless counts may be fractional.
+    """Minorants of every slot: V facets and pairs of them, and C chords unless counts may be fractional.
 
     Where the transfers of a step overlap they are of steps, with one entry in place of those of all layers.
 
@@ -43,8 +48,8 @@ class SlotMinorants:
     alpha
         Seconds at counts 0, (V + C, steps, layers), or (V, steps, layers) without the chords.
     beta
-        Seconds per item of the largest size of each count, of the facets, (V, 3K): reads by tier, relative to
-        tier 0, extra reads by source, writes by tier.
+        Seconds per item of the largest size of each count, of facets and pairs, (V, 3K): reads by tier,
+        relative to tier 0, extra reads by source, writes by tier.
     sizes
         Size of each layer's items relative to the largest, (layers,).
     counted
@@ -60,15 +65,22 @@ class SlotMinorants:
     ends
         The facets that are active at the two ends, (C, 2, steps, layers).
     theta
-        Weights over the resources behind each facet, (V, R).
+        Weights over the resources behind each facet, (facets, R).
+    behind
+        The facets behind each facet and pair, see `FacetPairs.facets`; a facet itself is both, and its tier
+        is -1; (V, 3).
     tier
         The tier whose reads and writes the first chords count.
     touching
         The tiers whose reads the last chords count, one each: those whose first read adds to the wait.
     units
         What an item of each layer counts as in a step, (layers,); None if slots have times of their own.
-    waited
-        Seconds that slots wait for tiers which `alpha` of the facets includes, (V, steps, layers).
+    charges
+        Seconds that reads at each late tier add to facets and pairs at least, beyond what `alpha` includes,
+        (late tiers, V, steps, layers).
+    closed
+        Where it is settled which tiers serve a slot's reads, a price of each count that keeps blocks from
+        using others, (3K, steps, layers); else None.
     """
 
     alpha: Floats
@@ -80,20 +92,31 @@ class SlotMinorants:
     breakpoints: NDArray[np.int64]
     ends: NDArray[np.int64]
     theta: Floats
+    behind: NDArray[np.int64]
     tier: int
     touching: tuple[int, ...]
     units: NDArray[np.int64] | None
-    waited: Floats
+    charges: Floats
+    closed: Floats | None = None
 
     @classmethod
-    def of(cls, instance: Instance, integer_counts: bool = True) -> SlotMinorants:
-        """Derive the minorants from the slot cost."""
+    def of(
+        cls, instance: Instance, integer_counts: bool = True, *, serving: Bools | None = None
+    ) -> SlotMinorants:
+        """Derive the minorants from the slot cost.
+
+        Parameters
+        ----------
+        serving
+            Whether each tier serves reads of a slot, (K, steps, layers or 1), where that is settled; the
+            minorants then hold for such slots only.
+        """
         cost, tiers, size = SlotCost.of(instance), instance.tiers, int(instance.item_bytes.max())
         slots = Slots.of(instance)
         base = fixed_traffic(instance, slots.weights, slots.births, slots.sizes)
         Columns.of(base).reads[..., 0] = slots.reads * slots.sizes
         facets, theta = cost.facets, cost.facet_weights
-        waits = Waits(cost, instance, slots)
+        waits = Waits(cost, instance, slots, serving)
         alpha, waited = combine(facets, np.moveaxis(base, -1, 0)) + waits.sure, waits.sure
         beta = size * facets
         beta[:, :tiers] -= beta[:, :1]
@@ -109,7 +132,7 @@ class SlotMinorants:
         if touching:
             begun = alpha + np.minimum(waits.least(beta[:, tiers : 2 * tiers]), alpha.max(axis=0) - alpha)
             waited = waited + (begun - alpha)
-        chords = [_Chord.of(begun, beta[:, tier], sizes, slots.reads)]
+        chords = [Chord.of(begun, beta[:, tier], sizes, slots.reads)]
         shape = 2 + len(touching), 3 * tiers
         counted, others = np.zeros(shape, np.bool_), np.zeros(shape)
         counted[0, [tier, tiers + tier]] = counted[1, 2 * tiers + tier] = True
@@ -119,18 +142,31 @@ class SlotMinorants:
             writes, live = beta[:, 2 * tiers :], instance.timed(instance.live_items[:-1] * units)
             most = live + slots.births
             elsewhere = writes[:, :tier].min(axis=1)
-            chords.append(_Chord.of(alpha, writes[:, tier], sizes, most, elsewhere, slots.births))
+            chords.append(Chord.of(alpha, writes[:, tier], sizes, most, elsewhere, slots.births))
         for n, k in enumerate(touching, 2):
             counted[n, [k, tiers + k]], others[n, k] = True, 0
-            chords.append(_Chord.touching(alpha, waits.more(k), beta[:, k], sizes, slots.reads))
+            chords.append(Chord.touching(alpha, waits.more(k), beta[:, k], sizes, slots.reads))
         used = [0, *([1] if writes_cut else []), *range(2, 2 + len(touching))]
         constant, slope, breakpoints, ends = map(np.stack, zip(*chords, strict=True))
-        if integer_counts:
-            begun = np.concatenate([begun, constant])
+        late = instance.memory.late_tiers
+        pairs, charges = FacetPairs.none(len(late), alpha, beta), np.zeros((len(late), *alpha.shape))
+        if touching:
+            pairs = FacetPairs.of(alpha, beta, waits, late, sizes, slots.reads)
+            charges = np.stack([waits.more(k, waited) for k in late])
+        alone = np.arange(len(beta))
+        behind = np.stack([alone, alone, np.full(len(beta), -1)], axis=1)
         return cls(
-            begun, beta, sizes, counted[used], slope, others[used], breakpoints, ends, theta, tier, touching,
-            units if instance.by_step else None, waited,
+            np.concatenate([begun, pairs.alpha, *([constant] if integer_counts else [])]),
+            np.concatenate([beta, pairs.beta]), sizes, counted[used], slope, others[used], breakpoints, ends,
+            theta, np.concatenate([behind, pairs.facets]), tier, touching,
+            units if instance.by_step else None, np.concatenate([charges, pairs.charges], axis=1),
+            None if serving is None else _closed(instance, serving, float(beta.max())),
         )  # fmt: skip
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are pairs of facets: some waits are longer than slots that do not wait."""
+        return len(self.behind) > len(self.theta)
 
     @property
     def splits(self) -> NDArray[np.int64]:
@@ -142,7 +178,8 @@ class SlotMinorants:
         return dataclasses.replace(
             self,
             alpha=self.alpha[:, steps],
-            waited=self.waited[:, steps],
+            charges=self.charges[:, :, steps],
+            closed=None if self.closed is None else self.closed[:, steps],
             chord=self.chord[:, steps],
             breakpoints=self.breakpoints[:, steps],
             ends=self.ends[:, :, steps],
@@ -156,7 +193,9 @@ class SlotMinorants:
             prices[counted] += weight * chord
             for count in np.flatnonzero(others):
                 prices[count] += weight * (others[count] * self.sizes)
-        return prices if self.units is None else prices * self.units
+        if self.units is not None:
+            prices = prices * self.units
+        return prices if self.closed is None else prices + self.closed
 
     def at(self, used: Floats, missing: Floats | None = None) -> Floats:
         """Return the value of every minorant at given counts (3K, steps, layers): (minorants, steps, layers).
@@ -184,89 +223,12 @@ class SlotMinorants:
         return self.chord, self.counted, self.others
 
 
-class _Chord(NamedTuple):
-    """The chord of a maximum of affine functions, the facets, of a whole number in every slot.
-
-    Attributes
-    ----------
-    constant, slope
-        Its seconds at 0, and per item, (steps, layers).
-    begin
-        Where it begins; it ends one item further, (steps, layers).
-    ends
-        The facets that are active at its two ends, (2, steps, layers).
-    """
-
-    constant: Floats
-    slope: Floats
-    begin: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-    @classmethod
-    def of(
-        cls,
-        alpha: Floats,
-        slope: Floats,
-        sizes: Floats,
-        most: NDArray[np.int64],
-        elsewhere: Floats | None = None,
-        births: NDArray[np.int64] | None = None,
-    ) -> _Chord:
-        """Return the chord that begins at the largest number, up to `most`, at which the slot is no longer.
-
-        Parameters
-        ----------
-        alpha, slope
-            The facets: seconds at 0, (V, steps, layers), and per item of size 1, (V,).
-        sizes
-            Size of each layer's items, (layers,).
-        elsewhere, births
-            The facets' seconds per birth that is not among the items, (V,), and the births, (steps, 1).
-        """
-        begin = marginal.breakpoints(alpha, np.outer(slope, sizes)[:, None], most)
-        below, above = (alpha + slope[:, None, None] * (sizes * (begin + k)) for k in (0, 1))
-        if elsewhere is not None and births is not None:
-            for k, value in enumerate((below, above)):
-                value += elsewhere[:, None, None] * (sizes * np.maximum(births - (begin + k), 0))
-        rise = above.max(axis=0) - below.max(axis=0)
-        ends = np.stack([_active(below, slope, -1), _active(above, slope, 1)])
-        return cls(below.max(axis=0) - rise * begin, rise, begin, ends)
-
-    @classmethod
-    def touching(
-        cls, alpha: Floats, wait: Floats, slope: Floats, sizes: Floats, reads: NDArray[np.int64]
-    ) -> _Chord:
-        """Return the chord from no read at a tier to the number at which it rises least.
-
-        Parameters
-        ----------
-        alpha, slope, sizes
-            As `of` takes them.
-        wait
-            Seconds that the facets wait once there is a read, (V, steps, layers).
-        reads
-            Largest number of reads, (steps, layers).
-        """
-        start, most = alpha.max(axis=0), np.maximum(reads, 1)
-        level = alpha + wait - start
-
-        def rises(number: NDArray[np.int64], some: NDArray[np.bool_]) -> Floats:
-            """Return the largest rise per item of some facets, (steps, layers)."""
-            rise = level / number + (slope[:, None] * sizes)[:, None]
-            return np.where(some, rise, -np.inf).max(axis=0)
-
-        # facets that start below rise ever faster per item, the others ever slower: best is where both meet
-        low, high = np.ones_like(most), most
-        while np.any(low < high):
-            middle = (low + high + 1) // 2
-            falling = rises(middle, level > 0) >= rises(middle, level <= 0)
-            low, high = np.where(falling, middle, low), np.where(falling, high, middle - 1)
-        everything = np.ones_like(level, np.bool_)
-        after = np.minimum(low + 1, most)
-        end = np.where(rises(after, everything) < rises(low, everything), after, low)
-        there = alpha + wait + slope[:, None, None] * (sizes * end)
-        ends = np.stack([_active(alpha, slope, -1), _active(there, slope, 1)])
-        return cls(start, rises(end, everything), np.zeros_like(most), ends)
+def _closed(instance: Instance, serving: Bools, highest: float) -> Floats:
+    """Return `SlotMinorants.closed`, given the highest price of a count."""
+    shape = instance.tiers, instance.decode_steps, instance.layers
+    moves = np.broadcast_to(~serving, shape)
+    reads = moves & ~serving[-1] if instance.inclusive else moves  # the last tier serves what others hold
+    return _CLOSED * highest * np.concatenate([reads, moves, np.zeros(shape, np.bool_)])
 
 
 def _undominated(alpha: Floats, beta: Floats) -> list[int]:
@@ -277,14 +239,6 @@ def _undominated(alpha: Floats, beta: Floats) -> list[int]:
         if not any(np.all(alpha[n] <= alpha[keep[m]]) for m in steeper.tolist()):
             keep.append(n)
     return sorted(keep)
-
-
-def _active(values: Floats, slope: Floats, side: int) -> NDArray[np.int64]:
-    """The highest facet; among equals the one of least slope (side -1) or of greatest (side 1)."""
-    order = np.argsort(side * -slope, kind="stable")
-    top = values.max(axis=0)
-    near = values[order] >= top - 1e-13 * top
-    return order[near.argmax(axis=0)]
 
 
 def ideal_theta(instance: Instance) -> Floats:

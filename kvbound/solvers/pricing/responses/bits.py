@@ -18,7 +18,7 @@ from kvbound.progress import Progress, silent
 from kvbound.solvers.lagrangian.paths.two_tier import TwoTierPaths
 from kvbound.solvers.lagrangian.subproblem import columns, occupancy
 from kvbound.solvers.pricing.repair import repair
-from kvbound.solvers.pricing.responses import Adopt
+from kvbound.solvers.pricing.responses.interface import Adopt
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +28,7 @@ Words = NDArray[np.uint64]
 
 @dataclass(eq=False)
 class BitResponses:
-    """Responses of single tokens between two inclusive tiers; see `responses.Responses`.
+    """Responses of single tokens between two inclusive tiers; see `interface.Responses`.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class BitResponses:
         )
 
     def update(self, lanes: Lanes, prices: Floats, capacity: Floats, adopt: Adopt | None) -> None:
-        """Give lanes their best paths; see `responses.Responses`."""
+        """Give lanes their best paths; see `interface.Responses`."""
         found, after = TwoTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
         words = lanes.blocks[:, ::64] // 64
         layers, groups = np.arange(len(words)), words[:, 0]
@@ -113,7 +113,7 @@ class BitResponses:
     def _replace_compiled(
         self, lanes: Lanes, groups: Ints, starts: tuple[Bools, Bools], after: Words, adopting: Words
     ) -> None:
-        from kvbound.solvers.pricing.response_bits_numba import replace_paths
+        from kvbound.solvers.pricing.responses.bits_numba import replace_paths
 
         packed = _packed(starts[0]), _packed(starts[1])
 

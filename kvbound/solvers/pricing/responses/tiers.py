@@ -25,7 +25,7 @@ from kvbound.solvers.lagrangian.paths.multi_tier import MultiTierPaths
 from kvbound.solvers.lagrangian.paths.traffic import count_starts, count_traffic
 from kvbound.solvers.lagrangian.subproblem import limited_tiers, occupancy
 from kvbound.solvers.pricing.repair import PROGRESS_NOTE
-from kvbound.solvers.pricing.responses import Adopt
+from kvbound.solvers.pricing.responses.interface import Adopt
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -37,7 +37,7 @@ _LOOKAHEAD = 64
 
 @dataclass(eq=False)
 class TierResponses:
-    """Responses under any rules; see `responses.Responses`.
+    """Responses under any rules; see `interface.Responses`.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class TierResponses:
         )
 
     def update(self, lanes: Lanes, prices: Floats, capacity: Floats, adopt: Adopt | None) -> None:
-        """Give lanes their best paths; see `responses.Responses`."""
+        """Give lanes their best paths; see `interface.Responses`."""
         first, plan = MultiTierPaths(self.instance, lanes, self.kernel, self.threads).paths(prices, capacity)
         if adopt is None:
             self.reads += count_bits(lanes.rows)
