@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kvbound.solvers.tree.questions import KINDS, Answer, Limits
 from kvbound.solvers.tree.relaxation import NodeRelaxation, Point
-from kvbound.tree import Question
+from kvbound.tree import COUNT, TOUCH, Question
 
 CANDIDATES, ROUNDS = 4, 8
 """Questions of each kind whose answers are tried at a time, the least decided first, and how many times."""
@@ -17,6 +17,8 @@ ITERATIONS = 100
 """Iterations of the simplex method in which an answer is tried."""
 _ENOUGH = 0.1
 """Share of what is missing that the answers to a question must add, as a geometric mean, to try no more."""
+_ASKED_AT_ONCE = COUNT, TOUCH
+"""Kinds of questions that are asked as soon as one of their answers closes its leaf."""
 _LEAST_GAIN = 1e-9
 """Gain of an answer that costs nothing, relative to the node's objective."""
 
@@ -38,7 +40,9 @@ def choose(
     """Return the question with the largest product of what its two answers add to the objective.
 
     Most questions cost nothing if they are answered one way: a block that is not there is elsewhere. They
-    lead nowhere, so that more are tried until both answers cost something.
+    lead nowhere, so that more are tried until both answers cost something. A number of reads, or a touch, of
+    which one answer closes its leaf is asked at once: no leaf is added, and several such questions together
+    may settle what a slot reads where.
 
     Parameters
     ----------
@@ -82,7 +86,10 @@ def _dearest(
     cutoff: float,
     limits: Callable[[Question, bool], Limits],
 ) -> Question:
-    """Return the question with the largest product, of those of the rounds until one is large enough."""
+    """Return the question with the largest product, of those of the rounds until one is large enough.
+
+    The first number or touch of which one answer reaches the cutoff is returned at once.
+    """
     best, most, missing = rounds[0][0], -1.0, cutoff - point.objective
     least = _LEAST_GAIN * abs(point.objective)
     for candidates in rounds:
@@ -92,7 +99,9 @@ def _dearest(
             product = math.prod(max(each, least) for each in gains)
             if product > most:
                 best, most = question, product
-            if min(gains) >= missing or time.perf_counter() >= relaxation.end:
+            if max(gains) >= missing and question.kind in _ASKED_AT_ONCE:
+                return question
+            if time.perf_counter() >= relaxation.end:
                 return best
         if most >= (_ENOUGH * missing) ** 2:
             break

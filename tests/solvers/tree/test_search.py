@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,18 +176,40 @@ def test_questions_are_tried_until_both_answers_cost_something(monkeypatch: pyte
     assert few.tree.bound_s < 0.99 * found.known[1].time_s
 
 
+def test_what_closes_a_leaf_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of reads and touches, of which each alone costs nothing if it is answered the other way."""
+    found = optimal(seldom_waiting(12, 5, 0.3))
+    tried, estimate = [0], NodeRelaxation.estimate
+
+    def count(self: NodeRelaxation, *given: Any) -> float:
+        tried[-1] += 1
+        return estimate(self, *given)
+
+    monkeypatch.setattr(NodeRelaxation, "estimate", count)
+    proof = found.run()
+    assert proof.complete
+    tried.append(0)
+    monkeypatch.setattr(branching, "_ASKED_AT_ONCE", ())
+    TreeSearch(found.instance, found.known, work=60).run()
+    assert tried[0] < 0.7 * tried[1]
+
+
+@pytest.mark.slow
 def test_slots_are_split_by_the_reads_that_take_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fastest schedules read nothing at the last tier: its numbers of reads decide nothing."""
-    found = optimal(seldom_waiting(20, 8, 0.2))
-    proof = found.run()
+    instance = seldom_waiting(40, 16, 0.1)
+    known = kv.solve(instance, "pricing", work=2000, gap=1e-7)
+    assert known.schedule is not None
+    assert known.measures is not None
+    schedule = known.schedule, known.measures
+    proof = TreeSearch(instance, schedule, work=60).run()
     assert proof.complete
     assert {each.tier for each in proof.tree.certificates} == {1}
     assert {tier for kind, *_, tier, _ in proof.tree.questions.tolist() if kind == COUNT} == {1}
-    assert_proved(found.instance, proof, found.known[1].time_s)
+    assert_proved(instance, proof, proof.known[1].time_s)
     monkeypatch.setattr(TreeSearch, "_split", lambda self: self.instance.tiers - 1)
-    last = TreeSearch(found.instance, found.known, work=45).run()
-    assert not last.complete
-    assert last.tree.bound_s < 0.999 * found.known[1].time_s
+    last = TreeSearch(instance, proof.known, work=60).run()
+    assert proof.tree.leaves < 0.7 * last.tree.leaves
 
 
 @pytest.mark.parametrize("name", ["swap-1x24-c30-b64-exclusive", "swap-1x24-c30-b64-exclusive-prefetch"])
