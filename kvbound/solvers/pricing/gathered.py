@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -85,48 +86,77 @@ def gather(
     options
         See `best_responses`.
     """
-    steps = instance.decode_steps
-    choices = [n for n in dict.fromkeys(round(2 ** (n / 2)) for n in range(2 * steps)) if n < steps]
-    choices.append(NEVER)
-    ended, times = Termination(), dict[tuple[int, ...], float]()
+    options |= {"sweeps": sweeps, "end": end, "progress": progress}
+    search = _Search(instance, multipliers, keep, options)
     tiers = waiting_tiers(instance)
     intervals = dict.fromkeys(tiers, NEVER)
+    for number, tier in enumerate(tiers):
+        intervals[tier] = search.best(intervals, tier, NEVER if number else _FIRST)
+    return search.ended
 
-    def respond() -> float:
-        nonlocal ended
-        if ended.reason is not Reason.DONE:
-            return math.inf
+
+@dataclass
+class _Search:
+    """A search of intervals.
+
+    Attributes
+    ----------
+    options
+        Of `best_responses`.
+    values
+        What the schedules of the intervals tried so far cost, infinity where there is none.
+    ended
+        How the last best responses ended.
+    """
+
+    instance: Instance
+    multipliers: Multipliers
+    keep: Callable[[CostedPlacement], None]
+    options: dict[str, Any]
+    values: dict[tuple[int, ...], float] = field(default_factory=dict)
+    ended: Termination = field(default_factory=Termination)
+
+    def best(self, intervals: dict[int, int], tier: int, first: int) -> int:
+        """Return the best interval of a tier that is found from the first one on, others as given."""
+        choices = _choices(self.instance.decode_steps)
+
+        def value(position: int) -> float:
+            return self._value(intervals | {tier: choices[position]})
+
+        def near(position: int, stride: int) -> list[int]:
+            return [n for n in (position + stride, position - stride) if 0 <= n < len(choices)]
+
+        at = max((n for n, each in enumerate(choices) if each <= first), key=choices.__getitem__)
+        for stride in (2, 1):
+            while (better := next((n for n in near(at, stride) if value(n) < value(at)), None)) is not None:
+                at = better
+        return choices[at]
+
+    def _value(self, intervals: dict[int, int]) -> float:
+        key = tuple(intervals.values())
+        if key not in self.values:
+            self.values[key] = self._respond(intervals) if self.ended.reason is Reason.DONE else math.inf
+        return self.values[key]
+
+    def _respond(self, intervals: dict[int, int]) -> float:
+        """Return what the schedule of best responses costs, infinity if there is none; keep it."""
+        served = serving(self.instance, intervals)
         found = best_response.best_responses(
-            instance, multipliers, serving=serving(instance, intervals), group=_GROUP, sweeps=sweeps, end=end,
-            progress=progress, **options,
-        )  # fmt: skip
-        ended = found.termination
+            self.instance, self.multipliers, serving=served, group=_GROUP, **self.options
+        )
+        self.ended = found.termination
         try:
-            schedule = found.schedule(progress)
+            schedule = found.schedule(self.options["progress"])
         except InfeasibleError:  # blocks of different sizes
             return math.inf
         if schedule is None:
             return math.inf
-        candidate = evaluate_placement(instance, schedule)
-        keep(candidate)
+        candidate = evaluate_placement(self.instance, schedule)
+        self.keep(candidate)
         return candidate[0].value
 
-    def value(tier: int, position: int) -> float:
-        intervals[tier] = choices[position]
-        key = tuple(intervals.values())
-        if key not in times:
-            times[key] = respond()
-        return times[key]
 
-    for tier in tiers:
-        best = choices.index(max(n for n in choices if n <= _FIRST))
-        if tier != tiers[0]:
-            best = len(choices) - 1
-        for stride in (2, 1):
-            near = [best]
-            while near:
-                around = [best + stride, best - stride]
-                near = [n for n in around if 0 <= n < len(choices) and value(tier, n) < value(tier, best)]
-                best = near[0] if near else best
-        intervals[tier] = choices[best]
-    return ended
+def _choices(steps: int) -> list[int]:
+    """Return the intervals to choose from: whole numbers a factor of about sqrt(2) apart, and never."""
+    roots = (round(2 ** (n / 2)) for n in range(2 * steps.bit_length()))
+    return [*(n for n in dict.fromkeys(roots) if n < steps), NEVER]

@@ -129,6 +129,15 @@ def test_the_search_finds_the_best_interval_of_those_it_tries(monkeypatch: pytes
     assert len(tried) == len(set(tried))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 40, 100_000])
+def test_intervals_are_shorter_than_the_run(steps: int) -> None:
+    choices = gathered._choices(steps)
+    assert choices[-1] == NEVER
+    assert choices[:-1] == sorted(set(choices[:-1]))
+    assert all(1 <= n < steps for n in choices[:-1])
+    assert steps < 3 or 2 * choices[-2] >= steps - 1
+
+
 def test_it_ends_when_time_is_up_or_it_is_interrupted() -> None:
     instance = waiting(prompt=20, steps=12)
     assert found_by(instance, end=time.perf_counter()) == ([], Termination(Reason.LIMIT, Limit.TIME))
