@@ -216,9 +216,7 @@ class _Run:
         enough |= dense_items.exceeds_bits(instance)
         if enough or ended.reason is Reason.INTERRUPTED or multipliers is None:
             return proof, ended, None
-        common: dict[str, Any] = {
-            "kernel": self.kernel, "threads": self.threads, "progress": self.progress,
-        }  # fmt: skip
+        common: dict[str, Any] = {"kernel": self.kernel, "threads": self.threads, "progress": self.progress}
         end = self.deadline if self.work is None and not large else math.inf
         if (self._has_cores or self.anneals) and self.work is None:
             end = self.begin + _CORE_SHARES[1] * self.time_limit

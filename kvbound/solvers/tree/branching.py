@@ -88,7 +88,8 @@ def _dearest(
 ) -> Question:
     """Return the question with the largest product, of those of the rounds until one is large enough.
 
-    The first number or touch of which one answer reaches the cutoff is returned at once.
+    The first number or touch of which one answer reaches the cutoff is returned at once, and any question
+    of which both do.
     """
     best, most, missing = rounds[0][0], -1.0, cutoff - point.objective
     least = _LEAST_GAIN * abs(point.objective)
@@ -99,10 +100,9 @@ def _dearest(
             product = math.prod(max(each, least) for each in gains)
             if product > most:
                 best, most = question, product
-            if max(gains) >= missing and question.kind in _ASKED_AT_ONCE:
-                return question
-            if time.perf_counter() >= relaxation.end:
-                return best
+            closed = (max if question.kind in _ASKED_AT_ONCE else min)(gains) >= missing
+            if closed or time.perf_counter() >= relaxation.end:
+                return question if closed else best
         if most >= (_ENOUGH * missing) ** 2:
             break
     return best

@@ -44,6 +44,7 @@ class DualMultipliers:
         self._facet_weights = program.coefficients.theta
         self._ideal = ideal_theta(self._instance)
         self._minorants = SlotMinorants.of(self._instance)
+        self._beta = self._minorants.beta[: len(self._minorants.theta)]  # of facets, without pairs of them
         cuts = np.array(program.cuts, np.int64).reshape(-1, 4)
         self._cuts = [cuts[cuts[:, 3] == writes] for writes in (0, 1)]
         self._births = program.coefficients.timed.births
@@ -118,8 +119,7 @@ class DualMultipliers:
 
     def _ends(self, whole: Ints) -> list[Floats]:
         """Return the weights of the resources at both ends of the cut of reads from `whole` on."""
-        beta = self._minorants.beta[: len(self._minorants.theta)]
-        slope = np.outer(beta[:, self._split], self._minorants.sizes)[:, None]
+        slope = np.outer(self._beta[:, self._split], self._minorants.sizes)[:, None]
         facets = self._minorants.alpha[: len(slope)]
         return [
             self._active(facets + slope * np.maximum(whole + more, 0), slope, 2 * more - 1) for more in (0, 1)
@@ -130,7 +130,7 @@ class DualMultipliers:
         if whole is None:
             return [np.zeros_like(self._ideal[0])]
         tiers, sizes = self._instance.tiers, self._minorants.sizes
-        beta = self._minorants.beta[: len(self._minorants.theta), 2 * tiers :]
+        beta = self._beta[:, 2 * tiers :]
         slope = np.outer(beta[:, self._split], sizes)[:, None]
         elsewhere = np.outer(np.delete(beta, self._split, axis=1).min(axis=1), sizes)[:, None]
         facets, found = self._minorants.alpha[: len(slope)], []
