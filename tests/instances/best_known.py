@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import kvbound as kv
 from kvbound import library
-from kvbound.certificate import write_certificate
+from kvbound.certificate import Certificate, read_certificate, write_certificate
+from kvbound.errors import InputError
 from kvbound.instance_io import LIBRARY
 from kvbound.library import BestKnown
 from kvbound.models import columns
@@ -35,7 +36,8 @@ def main(wanted: Sequence[str]) -> None:
     rows = library.best_known() if library.BEST_KNOWN.exists() else {}
     for entry in library.entries():
         if not wanted or {entry.set, entry.name} & set(wanted):
-            rows[entry.name] = row = FIND[entry.set](entry.name)
+            proved = _proved(rows.get(entry.name))
+            rows[entry.name] = row = _with_better_bound(FIND[entry.set](entry.name), proved)
             print(
                 f"{row.name}: {row.time_s} s, at least {row.bound_s} s ({row.method}, {row.status})",
                 flush=True,
@@ -141,6 +143,28 @@ def _keep_certificate(dual: Result, bound: Bound, set_name: str, name: str) -> N
     file.unlink(missing_ok=True)
     if bound.method == "dual" and dual.certificate is not None:
         write_certificate(dual.certificate, file)
+
+
+def _proved(row: BestKnown | None) -> tuple[BestKnown, Certificate] | None:
+    """Return a row and the certificate beside the instance, None if it has none or is another instance's."""
+    file = LIBRARY / row.set / f"{row.name}.certificate.npz" if row else LIBRARY
+    if row is None or row.bound_by != "dual" or not file.is_file():
+        return None
+    try:
+        return row, read_certificate(file, kv.read_instance(row.name))
+    except InputError:
+        return None
+
+
+def _with_better_bound(found: BestKnown, proved: tuple[BestKnown, Certificate] | None) -> BestKnown:
+    """Return a row with the bound of before, and its certificate, if that is the higher one."""
+    if proved is None or found.bound_s is None or (proved[0].bound_s or 0.0) <= found.bound_s:
+        return found
+    before, certificate = proved
+    assert before.bound_s is not None
+    write_certificate(certificate, LIBRARY / before.set / f"{before.name}.certificate.npz")
+    status = "optimal" if 1 - before.bound_s / found.time_s <= PROVED else found.status
+    return replace(found, bound_s=before.bound_s, bound_by=before.bound_by, status=status)
 
 
 def _paper(name: str) -> BestKnown:
